@@ -1,0 +1,105 @@
+"""Every field there is, with the values of the paper. The other files change a few of them."""
+
+from ml_collections import ConfigDict
+
+VARIANTS = "tsn, fc, sync_bn, bfloat16 or a resolution such as 192"
+
+
+def create_default() -> ConfigDict:
+    """The paper's experiment on ActivityNet-v1.3, without a data set."""
+    c = ConfigDict()
+    c.seed = 0
+
+    c.data = ConfigDict()
+    c.data.source = "videos"  # "videos": files; "synthetic": the embedded default
+    c.data.train = ""  # a folder with one sub-folder per class, or a CSV: path,label[,label…]
+    c.data.val = ""
+    c.data.num_frames = 16  # T
+    c.data.size = 168  # pixels a side
+    c.data.scales = (1.0, 0.875, 0.75, 0.66)  # of the multi-scale crop
+    c.data.flip = True  # random horizontal flips
+    c.data.num_workers = 2  # processes that decode; 0 decodes in threads of the main process
+
+    c.data.synthetic = ConfigDict()  # only for source = "synthetic"
+    c.data.synthetic.root = ""  # cache folder; "" is ~/.cache/sofnet_jax/synthetic
+    c.data.synthetic.num_classes = 10
+    c.data.synthetic.train_videos = 50  # a class
+    c.data.synthetic.val_videos = 30
+    c.data.synthetic.seed = 0
+
+    c.model = ConfigDict()
+    c.model.backbone = "resnet50"  # resnet18, resnet34, resnet50, resnet101 or tiny
+    c.model.width = 0  # channels of res1; 0 is the backbone's own
+    c.model.gates = (1, 2, 3, 4, 5)  # stages followed by a policy module; () is plain TSN
+    c.model.hidden = 512  # units of each LSTM
+    c.model.temporal = True  # False: a fully connected layer in place of the LSTM (Table 4)
+    c.model.forward_bias = 0.0  # initial bias of W_q for "forward"
+    c.model.dropout = 0.5
+    c.model.init_from = ""  # .npz of a torchvision ResNet to start from
+
+    c.train = ConfigDict()
+    c.train.batch_size = 24  # videos a step, over all devices and processes
+    c.train.accumulate = 1  # micro-batches a step on each device
+    c.train.warmup_epochs = 15  # all gates forward, policies frozen, L_cls alone
+    c.train.joint_epochs = 60
+    c.train.dtype = "float32"  # of the backbone's computation; or "bfloat16"
+    c.train.remat = False  # recompute activations in the backward pass to save memory
+    c.train.sync_batchnorm = False  # statistics over all devices instead of each for itself
+    c.train.log_every = 10  # steps
+
+    c.loss = ConfigDict()
+    c.loss.alpha = 0.9  # accuracy against cost (Eq. 8)
+    c.loss.beta = 0.9  # inner classifiers against self-supervision (Eq. 12)
+    c.loss.reference_gflops = 0.0  # GFLOPs to scale f(L) to in L_eff; 0 keeps the real ones
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "sgd"  # or "adam"
+    c.optimizer.learning_rate = 0.001
+    c.optimizer.drop_epochs = (30,)  # joint epochs after which the learning rate falls to a tenth
+    c.optimizer.momentum = 0.9  # Adam's b1
+    c.optimizer.weight_decay = 1e-5
+
+    c.temperature = ConfigDict()  # of the Gumbel-softmax: initial · exp(-decay · joint epoch)
+    c.temperature.initial = 5.0
+    c.temperature.decay = 0.045
+
+    c.eval = ConfigDict()
+    c.eval.batch_size = 24  # videos a step, over all devices and processes
+    c.eval.every_epochs = 1  # evaluate and save a checkpoint
+    c.eval.metric = "map"  # that makes the best checkpoint: top1, top5 or map
+    c.eval.checkpoint = "last"  # that --mode evaluate and the final table use; or "best"
+    c.eval.threshold = 0.999  # ρ of the early termination
+    c.eval.min_frames = 3  # T_min
+
+    c.parallel = ConfigDict()  # several processes; empty asks the environment
+    c.parallel.coordinator = ""  # host:port of process 0
+    c.parallel.num_processes = 0
+    c.parallel.process_id = -1
+    return c
+
+
+def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
+    """Applies the words after the colon of `--config configs/X.py:tsn,192`.
+
+    Raises:
+        ValueError: an unknown word.
+    """
+    for word in filter(None, variant.split(",")):
+        if word == "tsn":
+            config.model.gates = ()
+        elif word == "fc":
+            config.model.temporal = False
+        elif word == "sync_bn":
+            config.train.sync_batchnorm = True
+        elif word == "bfloat16":
+            config.train.dtype = "bfloat16"
+        elif word.isdigit():
+            config.data.size = int(word)
+        else:
+            raise ValueError(f"no variant '{word}' of this configuration; known: {VARIANTS}")
+    return config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The defaults, with a variant such as "tsn,192"."""
+    return apply_variant(create_default(), variant)

@@ -1,0 +1,253 @@
+"""Batches of video frames for training and evaluation. The only file that knows grain.
+
+Example k of the training data is a pure function of the seed and k: the number of workers, the
+number of processes and resuming do not change it.
+"""
+
+import functools
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+from grain.multiprocessing import SharedMemoryArray
+from jaxtyping import Float, Int
+
+from sofnet_jax.data.decode import VideoError
+from sofnet_jax.data.sampling import segment_indices
+from sofnet_jax.data.source import Example, Source
+from sofnet_jax.data.transforms import augment, centre_crop
+from sofnet_jax.errors import UserError
+from sofnet_jax.types import Batch
+
+SCALES = (1.0, 0.875, 0.75, 0.66)
+
+_MAX_ATTEMPTS = 20  # unreadable videos in a row before the data is taken to be unusable
+_ENDLESS = 2**60  # examples
+_MAX_THREADS = 4  # reading batches where there are no workers
+# Independent streams of random numbers.
+_ORDER, _SUBSTITUTE, _EXAMPLE = range(3)
+
+
+def create_train_iterator(
+    source: Source,
+    *,
+    batch_size: int,
+    num_frames: int,
+    size: int,
+    seed: int,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    scales: Sequence[float] = SCALES,
+    flip: bool = True,
+) -> Generator[Batch, None, None]:
+    """Yields this process's share of batches of `batch_size` random videos, for ever.
+
+    `start` is the number of examples already consumed by all processes. Every epoch is shuffled
+    anew and leaves out the videos that do not fill a batch. The place of an unreadable video is
+    taken by another. Close the iterator to stop its workers. Raises UserError.
+    """
+    if batch_size > len(source):
+        raise UserError(
+            f"batch_size {batch_size} is larger than the data ({len(source)} videos); reduce it"
+        )
+    if batch_size % process_count:
+        raise UserError(f"batch_size {batch_size} must be a multiple of {process_count} processes")
+    if seed < 0:
+        raise UserError(f"seed {seed} is negative; choose one from 0 up")
+    examples = _TrainExamples(source, batch_size, num_frames, size, seed, tuple(scales), flip)
+    share = slice(start + process_index, None, process_count)
+    return _iterate(examples, share, batch_size // process_count, num_workers)
+
+
+def create_eval_iterator(
+    source: Source,
+    *,
+    batch_size: int,
+    num_frames: int,
+    size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+) -> Generator[Batch, None, None]:
+    """Yields this process's share of all videos once, in batches of `batch_size`.
+
+    Every process yields the same number of batches, filled up with examples that are not valid
+    (index -1). An unreadable video is not valid either; its `error` says why.
+    """
+    share = slice(process_index, None, process_count)
+    examples = _EvalExamples(source, batch_size * process_count, num_frames, size)
+    return _iterate(examples, share, batch_size, num_workers)
+
+
+@dataclass(frozen=True)
+class _TrainExamples:
+    """Training examples in random order without end."""
+
+    source: Source
+    batch_size: int
+    num_frames: int
+    size: int
+    seed: int
+    scales: tuple[float, ...]
+    flip: bool
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        errors: list[str] = []
+        for attempt, i in enumerate(self._candidates(k)):
+            rng = np.random.default_rng((_EXAMPLE, self.seed, k, attempt))
+            try:
+                example = self._read(self.source[i], rng)
+            except VideoError as error:
+                errors.append(str(error))
+            else:
+                return example | {
+                    "index": np.int32(k % self.batch_size),
+                    "error": "; ".join(errors),
+                }
+        raise UserError(f"no readable video among the {len(errors)} tried; the first: {errors[0]}")
+
+    def _candidates(self, k: int) -> Iterator[int]:
+        """The video of example k, then others to put in its place."""
+        num_videos = len(self.source)
+        epoch, position = divmod(k, num_videos // self.batch_size * self.batch_size)
+        first = int(_shuffle(num_videos, self.seed, epoch)[position])
+        yield first
+        rng = np.random.default_rng((_SUBSTITUTE, self.seed, k))
+        others = rng.choice(num_videos, min(num_videos, _MAX_ATTEMPTS), replace=False)
+        yield from (i for i in others.tolist() if i != first)
+
+    def _read(self, video: Example, rng: np.random.Generator) -> dict[str, Any]:
+        frames, times = video.read(lambda n: segment_indices(n, self.num_frames, rng))
+        return _describe(video, len(self.source.classes)) | {
+            "frames": augment(frames, self.size, rng, scales=self.scales, flip=self.flip),
+            "relevant": _relevant(video, times),
+            "valid": np.True_,
+        }
+
+
+@functools.lru_cache(maxsize=4)
+def _shuffle(num_videos: int, seed: int, epoch: int) -> Int[np.ndarray, "v"]:
+    return np.random.default_rng((_ORDER, seed, epoch)).permutation(num_videos)
+
+
+@dataclass(frozen=True)
+class _EvalExamples:
+    """Every video once, then padding up to a multiple of `multiple`."""
+
+    source: Source
+    multiple: int
+    num_frames: int
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // self.multiple) * self.multiple
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        if i >= len(self.source):
+            return self._blank() | {
+                "labels": np.zeros(len(self.source.classes), np.float32),
+                "index": np.int32(-1),
+                "id": "",
+                "error": "",
+            }
+        video = self.source[i]
+        example = _describe(video, len(self.source.classes)) | {"index": np.int32(i)}
+        try:
+            frames, times = video.read(self._choose)
+        except VideoError as error:
+            return example | self._blank() | {"error": str(error)}
+        return example | {
+            "frames": centre_crop(frames, self.size),
+            "relevant": _relevant(video, times),
+            "valid": np.True_,
+            "error": "",
+        }
+
+    def _choose(self, num_available: int) -> Int[np.ndarray, "t"]:
+        return segment_indices(num_available, self.num_frames, None)
+
+    def _blank(self) -> dict[str, Any]:
+        return {
+            "frames": np.zeros((self.num_frames, self.size, self.size, 3), np.uint8),
+            "relevant": np.full(self.num_frames, np.nan, np.float32),
+            "valid": np.False_,
+        }
+
+
+def _describe(video: Example, num_classes: int) -> dict[str, Any]:
+    labels = np.zeros(num_classes, np.float32)
+    labels[list(video.labels)] = 1
+    return {"id": video.id, "labels": labels}
+
+
+def _relevant(video: Example, times: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
+    """1 for frames inside a relevant interval, 0 outside, NaN if none is annotated."""
+    if video.relevant is None:
+        return np.full(len(times), np.nan, np.float32)
+    inside = [(start <= times) & (times < end) for start, end in video.relevant]
+    return np.any(inside, axis=0).astype(np.float32)
+
+
+def _iterate(
+    examples: _TrainExamples | _EvalExamples, share: slice, batch_size: int, num_workers: int
+) -> Generator[Batch, None, None]:
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's workers ask for flags, also where none are used
+    dataset = grain.MapDataset.source(examples).slice(share).batch(batch_size, batch_fn=_collate)
+    threads = 0 if num_workers else min(os.cpu_count() or 1, _MAX_THREADS)
+    batches = dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    )
+    options = grain.MultiprocessingOptions(num_workers=num_workers)
+    iterator = iter(batches.mp_prefetch(options, worker_init_fn=_init_worker))
+    try:
+        for batch in iterator:
+            yield Batch(**{key: _own(value) for key, value in batch.items()})
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        raise UserError(
+            "a data worker died, most likely for want of memory or of room in /dev/shm; use fewer "
+            f"workers ({num_workers} now) or smaller batches"
+        ) from error
+    finally:
+        iterator.close()
+        gc.collect()  # grain's cycles hold the last batches, and their shared memory
+
+
+def _own(value: Any) -> Any:
+    """Copies what a worker left in shared memory, which is scarce and outlives a crash."""
+    return np.array(value) if isinstance(value, SharedMemoryArray) else value
+
+
+def _collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    columns = {key: [example[key] for example in examples] for key in examples[0]}
+    return {key: c if key in ("id", "error") else np.stack(c) for key, c in columns.items()}
+
+
+def _init_worker(index: int, count: int) -> None:
+    """Leaves signals to the main process, and ends the worker when the main process has died."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group,
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as does a cluster's notice to stop
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,261 @@
+"""What a configuration describes: data, network, optimizer and their costs."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from sofnet_jax import parallel
+from sofnet_jax.architecture import Architecture, create_architecture
+from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
+from sofnet_jax.data.source import Source, create_source
+from sofnet_jax.data.synthetic import create_synthetic
+from sofnet_jax.errors import UserError
+from sofnet_jax.flops import Cost, compute_costs, compute_lookup
+from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.optimizer import create_optimizer
+from sofnet_jax.schedules import create_learning_rate_schedule, create_temperature_schedule
+from sofnet_jax.types import Batch
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+SYNTHETIC_ROOT = Path("~/.cache/sofnet_jax/synthetic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A configuration made concrete. `steps_per_epoch` drops the remainder of an epoch."""
+
+    config: ConfigDict
+    train_source: Source
+    val_source: Source
+    architecture: Architecture
+    model: SoFNet
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    temperature: optax.Schedule
+    paper_cost: Cost
+    full_cost: Cost
+    steps_per_epoch: int
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps with frozen policies."""
+        return self.config.train.warmup_epochs * self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.warmup_steps + self.config.train.joint_epochs * self.steps_per_epoch
+
+    @property
+    def lookup(self) -> tuple[float, ...]:
+        """f_lookup of every gate (Eq. 10)."""
+        return compute_lookup(self.paper_cost, self.config.loss.reference_gflops)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What a checkpoint must agree on to be taken up."""
+        model = {f"model.{k}": v for k, v in dataclasses.asdict(self.architecture).items()}
+        return model | {
+            "classes": list(self.train_source.classes),
+            "optimizer.name": self.config.optimizer.name,
+        }
+
+    @property
+    def schedule(self) -> dict[str, object]:
+        """What a training must agree on with the checkpoint that it continues."""
+        return {
+            "seed": self.config.seed,
+            "train.batch_size": self.config.train.batch_size,
+            "train.warmup_epochs": self.config.train.warmup_epochs,
+            "number of training videos": len(self.train_source),
+        }
+
+    def create_train_iterator(self, first_step: int) -> Iterator[Batch]:
+        """This process's batches from an optimizer step on."""
+        c = self.config
+        return create_train_iterator(
+            self.train_source,
+            batch_size=c.train.batch_size,
+            num_frames=c.data.num_frames,
+            size=c.data.size,
+            seed=c.seed,
+            start=first_step * c.train.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_workers=c.data.num_workers,
+            scales=tuple(c.data.scales),
+            flip=c.data.flip,
+        )
+
+    def create_eval_iterator(self) -> Iterator[Batch]:
+        """This process's part of the validation videos, once."""
+        c, devices = self.config, jax.device_count()
+        per_device = max(1, c.eval.batch_size // devices)
+        return create_eval_iterator(
+            self.val_source,
+            batch_size=per_device * jax.local_device_count(),
+            num_frames=c.data.num_frames,
+            size=c.data.size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_workers=c.data.num_workers,
+        )
+
+    def describe(self, params: PyTree, workdir: Path, first_step: int) -> str:
+        """The summary printed at the start, one screen."""
+        c, a = self.config, self.architecture
+        sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
+        gates = " ".join(a.gate_names) if a.gates else "none (TSN)"
+        per_gate = " ".join(f"{g:.4f}" for g in self.paper_cost.gates)
+        start = f"step {first_step} (resumed)" if first_step else "the beginning"
+        lines = {
+            "model": f"{c.model.backbone}, {sum(sizes.values()):,} parameters "
+            f"({sizes['backbone']:,} backbone); gates after {gates}",
+            "compute": f"{self.paper_cost.whole:.4f} GFLOPs/frame ({self.full_cost.whole:.4f} full)"
+            + (f"; up to each gate {per_gate}" if a.gates else ""),
+            "data": f"{len(self.train_source)} training and {len(self.val_source)} validation "
+            f"videos, {a.num_classes} classes, {c.data.num_frames} frames of {c.data.size}×"
+            f"{c.data.size}",
+            "training": f"{c.train.warmup_epochs} + {c.train.joint_epochs} epochs of "
+            f"{self.steps_per_epoch} steps, {c.train.batch_size} videos a step, "
+            f"{c.optimizer.name}, {c.train.dtype}",
+            "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind} in "
+            f"{jax.process_count()} process(es)",
+            "workdir": f"{workdir}, from {start}",
+        }
+        notes = [*self.train_source.notes, *self.val_source.notes]
+        text = [f"  {name:<9} {line}" for name, line in lines.items()]
+        return "\n".join(["SoF-Net", *text, *(f"  note      {note}" for note in notes)])
+
+
+def create_experiment(config: ConfigDict) -> Experiment:
+    """Builds everything a configuration names; writes the embedded videos if they are wanted.
+
+    Raises:
+        UserError: a value that makes no sense, or data that is not there.
+    """
+    _check(config)
+    train_source, val_source = _create_sources(config)
+    m = config.model
+    architecture = create_architecture(
+        m.backbone,
+        num_classes=len(train_source.classes),
+        width=m.width,
+        gates=tuple(m.gates),
+        hidden=m.hidden,
+        temporal=m.temporal,
+        forward_bias=float(m.forward_bias),
+        dropout=m.dropout,
+    )
+    model = SoFNet(
+        architecture,
+        dtype=DTYPES[config.train.dtype],
+        bn_axis=parallel.AXIS if config.train.sync_batchnorm else None,
+        remat=config.train.remat,
+    )
+    steps_per_epoch = len(train_source) // config.train.batch_size
+    if not steps_per_epoch:
+        raise UserError(
+            f"train.batch_size is {config.train.batch_size}, but there are only "
+            f"{len(train_source)} training videos; lower it"
+        )
+    epochs = {"steps_per_epoch": steps_per_epoch, "warmup_epochs": config.train.warmup_epochs}
+    learning_rate = create_learning_rate_schedule(
+        config.optimizer.learning_rate, drop_epochs=tuple(config.optimizer.drop_epochs), **epochs
+    )
+    temperature = create_temperature_schedule(
+        config.temperature.initial, config.temperature.decay, **epochs
+    )
+    optimizer = create_optimizer(
+        config.optimizer.name,
+        learning_rate,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        warmup_steps=config.train.warmup_epochs * steps_per_epoch,
+    )
+    paper_cost, full_cost = compute_costs(architecture, config.data.size)
+    return Experiment(
+        config=config,
+        train_source=train_source,
+        val_source=val_source,
+        architecture=architecture,
+        model=model,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        temperature=temperature,
+        paper_cost=paper_cost,
+        full_cost=full_cost,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
+    """Training and validation videos; further kinds of source are added here."""
+    data = config.data
+    train, val = data.train, data.val
+    if data.source == "synthetic":
+        root = Path(data.synthetic.root or SYNTHETIC_ROOT).expanduser()
+        create_synthetic(
+            root,
+            num_classes=data.synthetic.num_classes,
+            train_videos=data.synthetic.train_videos,
+            val_videos=data.synthetic.val_videos,
+            seed=data.synthetic.seed,
+        )
+        train, val = root / "train.csv", root / "val.csv"
+    elif data.source != "videos":
+        raise UserError(f"data.source is '{data.source}'; choose videos or synthetic")
+    for name, path in (("train", train), ("val", val)):
+        if not path:
+            raise UserError(
+                f"data.{name} is empty; give --config.data.{name}= a folder with one sub-folder "
+                "per class, or a CSV of path,label"
+            )
+    source = create_source(train)
+    return source, create_source(val, classes=source.classes)
+
+
+def _check(config: ConfigDict) -> None:
+    """Refuses values that would fail later and less clearly."""
+    devices = jax.device_count()
+    batch, parts = config.train.batch_size, config.train.accumulate
+    if batch < 1 or parts < 1 or batch % (devices * parts):
+        raise UserError(
+            f"train.batch_size is {batch}; it must be a multiple of {devices} device(s) × "
+            f"{parts} micro-batch(es) (train.accumulate)"
+        )
+    positive = {
+        "data.num_frames": config.data.num_frames,
+        "data.size": config.data.size,
+        "eval.batch_size": config.eval.batch_size,
+        "eval.every_epochs": config.eval.every_epochs,
+        "train.log_every": config.train.log_every,
+        "model.hidden": config.model.hidden,
+    }
+    for name, value in positive.items():
+        if value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1")
+    if min(config.train.warmup_epochs, config.train.joint_epochs) < 0:
+        raise UserError("train.warmup_epochs and train.joint_epochs must not be negative")
+    if not all(0 < scale <= 1 for scale in config.data.scales):
+        raise UserError(f"data.scales is {tuple(config.data.scales)}; each must be in (0, 1]")
+    if not math.isfinite(config.optimizer.learning_rate) or config.optimizer.learning_rate < 0:
+        raise UserError(f"optimizer.learning_rate is {config.optimizer.learning_rate}")
+    _check_choice("train.dtype", config.train.dtype, DTYPES)
+    _check_choice("eval.metric", config.eval.metric, ("top1", "top5", "map"))
+    _check_choice("eval.checkpoint", config.eval.checkpoint, ("last", "best"))
+
+
+def _check_choice(name: str, value: str, choices) -> None:
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), choices, 1, 0)
+        raise UserError(f"{name} is '{value}'; choose one of {', '.join(choices)}"
+                        + (f" (did you mean {close[0]}?)" if close else ""))

@@ -1,0 +1,167 @@
+"""Analytic cost of every stage, in the field's GFLOPs: 10⁹ multiply–adds.
+
+Two counts stand side by side. `paper` is that of the published tables: convolutions and linear
+layers, two per BatchNorm element, the global average pools and W_x; neither LSTMs nor W_q. `full`
+adds whatever else runs at inference: LSTMs, W_q, ReLUs, the max-pool, residual sums.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
+
+PAPER_GFLOPS = 2.52  # f(L) of ResNet-50 at 168×168
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """One convolution without bias, followed by BatchNorm; square inputs and kernels.
+
+    Attributes:
+        stage: 1…5.
+        size, out_size: side of its input and of its output in pixels.
+        relu: whether a ReLU follows.
+        residual: whether its output is added to another tensor.
+    """
+
+    stage: int
+    in_channels: int
+    channels: int
+    kernel: int
+    stride: int
+    size: int
+    relu: bool = True
+    residual: bool = False
+
+    @property
+    def out_size(self) -> int:
+        return (self.size - 1) // self.stride + 1
+
+    @property
+    def elements(self) -> int:
+        return self.out_size**2 * self.channels
+
+    @property
+    def macs(self) -> int:
+        """Multiply–adds, those with padding included as is the custom."""
+        return self.elements * self.kernel**2 * self.in_channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """GFLOPs a frame, cumulative.
+
+    Attributes:
+        gates: f(l_n): everything a frame costs that is stopped by gate n.
+        whole: f(L): everything a kept frame costs.
+    """
+
+    gates: tuple[float, ...]
+    whole: float
+
+    @property
+    def by_stop(self) -> Float[np.ndarray, "k+1"]:
+        """Cost of a frame by the index of the gate that stopped it; last: of a kept one."""
+        return np.array([*self.gates, self.whole])
+
+    def per_video(
+        self, stop: Int[np.ndarray, "v t"], observed: Int[np.ndarray, "v"] | None = None
+    ) -> Float[np.ndarray, "v"]:
+        """GFLOPs of each video, given where its frames stopped and how many were looked at."""
+        frames = np.arange(stop.shape[1])
+        cost = self.by_stop[stop]
+        return cost.sum(1) if observed is None else (cost * (frames < observed[:, None])).sum(1)
+
+
+def convolutions(a: Architecture, size: int) -> Iterator[Convolution]:
+    """Every convolution of the network in order, for square inputs of `size` pixels."""
+    stem = Convolution(1, 3, a.width, a.stem_kernel, 2, size)
+    yield stem
+    size = (stem.out_size - 1) // 2 + 1  # max-pool
+    channels = a.width
+    expansion = BOTTLENECK_EXPANSION if a.block == "bottleneck" else 1
+    for i, depth in enumerate(a.depths):
+        width = a.width * 2**i
+        for block in range(depth):
+            stride = 2 if i > 0 and block == 0 else 1
+            yield from _block(i + 2, channels, width, stride, size, expansion)
+            channels = width * expansion
+            size = (size - 1) // stride + 1
+
+
+def _block(
+    stage: int, channels: int, width: int, stride: int, size: int, expansion: int
+) -> Iterator[Convolution]:
+    out = width * expansion
+    out_size = (size - 1) // stride + 1
+    if expansion > 1:
+        yield Convolution(stage, channels, width, 1, 1, size)
+        yield Convolution(stage, width, width, 3, stride, size)
+        yield Convolution(stage, width, out, 1, 1, out_size, residual=True)
+    else:
+        yield Convolution(stage, channels, width, 3, stride, size)
+        yield Convolution(stage, width, out, 3, 1, out_size, residual=True)
+    if channels != out or stride != 1:
+        yield Convolution(stage, channels, out, 1, stride, size, relu=False)
+
+
+def compute_costs(a: Architecture, size: int) -> tuple[Cost, Cost]:
+    """The `paper` and the `full` cost of a frame of `size`×`size` pixels."""
+    return _accumulate(a, size, full=False), _accumulate(a, size, full=True)
+
+
+def compute_lookup(cost: Cost, reference: float = 0.0) -> tuple[float, ...]:
+    """f_lookup(n) = f(L) − f(l_n) (Eq. 10).
+
+    Args:
+        cost: the `paper` cost.
+        reference: GFLOPs that f(L) is scaled to, so that the loss keeps its weight on backbones
+            much smaller than the paper's; 0 leaves real GFLOPs.
+    """
+    scale = reference / cost.whole if reference else 1.0
+    return tuple((cost.whole - gate) * scale for gate in cost.gates)
+
+
+def _accumulate(a: Architecture, size: int, full: bool) -> Cost:
+    stages = [0] * 5
+    last_size = [0] * 5
+    for conv in convolutions(a, size):
+        stages[conv.stage - 1] += conv.macs + 2 * conv.elements
+        if full:
+            stages[conv.stage - 1] += conv.elements * (conv.relu + conv.residual)
+        if conv.relu:
+            last_size[conv.stage - 1] = conv.out_size
+    pooled_stem = (last_size[0] - 1) // 2 + 1
+    if full:
+        stages[0] += 9 * pooled_stem**2 * a.width  # max-pool
+    last_size[0] = pooled_stem
+
+    total, gates = 0, []
+    for i, cost in enumerate(stages):
+        channels = a.channels[i]
+        total += cost
+        if i + 1 in a.gates:
+            total += _pool(last_size[i], channels) + _policy(a, channels, full)
+            gates.append(total / 1e9)
+    if not full or 5 not in a.gates:  # the tables count the classifier's pool beside the gate's own
+        total += _pool(last_size[4], a.channels[4])
+    total += a.channels[4] * a.num_classes
+    return Cost(tuple(gates), total / 1e9)
+
+
+def _pool(size: int, channels: int) -> int:
+    """Sum and division of a global average pool."""
+    return (size**2 + 1) * channels
+
+
+def _policy(a: Architecture, channels: int, full: bool) -> int:
+    """W_x; with `full` the LSTM cell (or the layer in its place) and W_q."""
+    macs = channels**2
+    if full and a.temporal:
+        macs += 4 * a.hidden * (channels + a.hidden) + 3 * a.hidden  # gates; f·c, i·g, o·tanh(c)
+    elif full:
+        macs += channels * a.hidden
+    return macs + (2 * a.hidden if full else 0)

@@ -1,0 +1,39 @@
+"""SIGTERM and Ctrl-C, as a request to stop at the next good moment."""
+
+import signal
+from typing import Any
+
+
+class Interruption:
+    """Turns SIGTERM and Ctrl-C into a request that the loop honours after the step at hand.
+
+    A second signal acts at once.
+    """
+
+    def __init__(self):
+        self.signum = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._previous[signum] = signal.signal(signum, self._request)
+        return self
+
+    def _request(self, signum: int, _) -> None:
+        self.signum = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def __exit__(self, *_) -> None:
+        self._restore()
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, saved its state and stopped."""
+
+    def __init__(self, step: int, signum: int):
+        super().__init__(f"stopped at step {step}; the same command goes on from there")
+        self.exit_code = 128 + (signum or signal.SIGTERM)

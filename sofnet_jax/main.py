@@ -1,0 +1,28 @@
+"""Trains or evaluates: python -m sofnet_jax.main --config configs/X.py --workdir D."""
+
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from sofnet_jax import command_line, parallel
+from sofnet_jax.train import evaluate, train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, logs and results.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+
+
+def main(argv: list[str]) -> None:
+    """Joins the processes of the run, then trains or evaluates."""
+    command_line.refuse_arguments(argv)
+    config, workdir = CONFIG.value, Path(WORKDIR.value).expanduser()
+    p = config.parallel
+    parallel.initialise_processes(p.coordinator, p.num_processes, p.process_id)
+    {"train": train, "evaluate": evaluate}[MODE.value](config, workdir)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    command_line.run(main)

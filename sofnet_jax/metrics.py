@@ -1,0 +1,126 @@
+"""Metrics, computed from the stored scores and decisions of every frame, all on the host.
+
+One pass over the videos is enough for every threshold of early termination.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.special import softmax
+from sklearn.metrics import average_precision_score
+
+from sofnet_jax.flops import Cost
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a network said of v videos, in the order of their source.
+
+    Attributes:
+        ids: of the videos that could be evaluated.
+        labels: multi-hot.
+        frame_logits: z_t of every frame, whether it was kept or not.
+        stop: index of the gate that stopped the frame; k, the number of gates, if it was kept.
+        relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
+        total: number of videos in the source.
+        errors: reason by id for every video that could not be evaluated.
+    """
+
+    ids: tuple[str, ...]
+    labels: Float[np.ndarray, "v n"]
+    frame_logits: Float[np.ndarray, "v t n"]
+    stop: Int[np.ndarray, "v t"]
+    relevant: Float[np.ndarray, "v t"]
+    total: int
+    errors: dict[str, str]
+
+
+def compute_metrics(
+    predictions: Predictions,
+    *,
+    gate_names: tuple[str, ...],
+    paper_cost: Cost,
+    full_cost: Cost,
+    threshold: float | None = None,
+    min_frames: int = 0,
+) -> dict[str, float]:
+    """Accuracy, cost and gate statistics; with early termination if `threshold` is given.
+
+    Returns:
+        `top1`, `top5`, `map` in 0…1; `gflops_per_video`, `gflops_per_frame` in the `paper` count
+        and `…_full`; shares of all frames: `usage` (kept), `stop/<stage>` and `exit` (never looked
+        at); `relevant` and `kept_relevant`, the shares of all and of the kept frames that lie in
+        the annotated action (only if annotated); `evaluated` and `total` videos.
+    """
+    p, num_gates = predictions, len(gate_names)
+    kept = p.stop == num_gates
+    num_videos, num_frames = p.stop.shape
+    observed = np.full(num_videos, num_frames)
+    if threshold is not None:
+        observed = compute_observed(p.frame_logits, kept, threshold, min_frames)
+    seen = np.arange(num_frames) < observed[:, None]
+    logits = compute_consensus(p.frame_logits, kept & seen)
+    metrics = {
+        "top1": compute_top_k(logits, p.labels, 1),
+        "top5": compute_top_k(logits, p.labels, 5),
+        "map": compute_map(softmax(logits, axis=-1), p.labels),
+    }
+    for suffix, cost in (("", paper_cost), ("_full", full_cost)):
+        per_video = cost.per_video(p.stop, observed).mean()
+        metrics[f"gflops_per_video{suffix}"] = per_video
+        metrics[f"gflops_per_frame{suffix}"] = per_video / num_frames
+    metrics["usage"] = (kept & seen).mean()
+    metrics["exit"] = 1 - seen.mean()
+    for k, name in enumerate(gate_names):
+        metrics[f"stop/{name}"] = ((p.stop == k) & seen).mean()
+    known = ~np.isnan(p.relevant)
+    if known.any():
+        metrics["relevant"] = p.relevant[known].mean()
+        metrics["kept_relevant"] = p.relevant[known & kept & seen].mean()
+    counts = {"evaluated": len(p.ids), "total": p.total}
+    return {name: float(value) for name, value in metrics.items()} | counts
+
+
+def compute_observed(
+    frame_logits: Float[np.ndarray, "v t n"],
+    kept: Bool[np.ndarray, "v t"],
+    threshold: float,
+    min_frames: int,
+) -> Int[np.ndarray, "v"]:
+    """Number of frames looked at before early termination (Eq. 7).
+
+    A video ends after a *kept* frame number T̄ (counting all frames looked at) with
+    T̄ > `min_frames`, once the largest class probability of the mean kept logits exceeds
+    `threshold`; otherwise after its last frame.
+    """
+    num_frames = kept.shape[1]
+    count = kept.cumsum(1)[..., None]
+    mean = (frame_logits * kept[..., None]).cumsum(1) / np.maximum(count, 1)
+    sure = softmax(mean, axis=-1).max(-1) > threshold
+    ends = sure & kept & (np.arange(1, num_frames + 1) > min_frames)
+    return np.where(ends.any(1), ends.argmax(1) + 1, num_frames)
+
+
+def compute_consensus(
+    frame_logits: Float[np.ndarray, "v t n"], kept: Bool[np.ndarray, "v t"]
+) -> Float[np.ndarray, "v n"]:
+    """Mean logits of the kept frames (Eq. 6)."""
+    return (frame_logits * kept[..., None]).sum(1) / kept.sum(1)[:, None]
+
+
+def compute_top_k(logits: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v n"], k: int):
+    """Share of the videos one of whose labels is among the k best scores.
+
+    A class that ties with the k-th best for the last place counts by its number, lower first.
+    """
+    best = np.argsort(-logits, axis=-1, kind="stable")[:, :k]
+    return np.take_along_axis(labels, best, axis=-1).any(-1).mean()
+
+
+def compute_map(scores: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v n"]) -> float:
+    """Mean over the classes with positives of the non-interpolated average precision."""
+    present = labels.any(0)
+    return float(np.mean([
+        average_precision_score(labels[:, c] > 0, scores[:, c]) for c in np.flatnonzero(present)
+    ]))

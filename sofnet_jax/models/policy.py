@@ -1,0 +1,182 @@
+"""The gates: policy modules, and the recurrence that runs them over the frames of a video."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sofnet_jax.architecture import Architecture
+
+
+def _uniform(fan: int):
+    """PyTorch's default initialiser, U(-1/√fan, 1/√fan)."""
+    bound = fan**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Policy(nn.Module):
+    """Policy module n: W_x, an LSTM cell, W_q (Eqs. 2–3) and the inner classifier W_cls (Eq. 13).
+
+    It holds the parameters and does the part that does not depend on earlier frames, for all frames
+    at once; `gate_step` does the rest. Always float32: it is under 1 % of the network's cost, and
+    a rounded logit can turn a decision. The LSTM keeps both biases of torch.nn.LSTMCell, because
+    SGD moves their sum twice as fast as it would move one.
+    """
+
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "b t d"]) -> tuple[Float[Array, "b t g"], "Recurrence"]:
+        """The LSTM's input W_ih W_x x̄ + b_ih + b_hh (g = 4·hidden), and its other weights."""
+        a, features = self.architecture, pooled.shape[-1]
+        x = _dense(features, features, name="embed")(pooled.astype(jnp.float32))
+        if not a.temporal:
+            x = _dense(a.hidden, features, name="fc")(x)
+            w_hh = jnp.zeros((0, 0))
+        else:
+            shape = (features, 4 * a.hidden)
+            x = x @ self.param("w_ih", _uniform(a.hidden), shape)
+            x += self.param("b_ih", _uniform(a.hidden), shape[1:])
+            x += self.param("b_hh", _uniform(a.hidden), shape[1:])
+            w_hh = self.param("w_hh", _uniform(a.hidden), (a.hidden, 4 * a.hidden))
+        w_q = self.param("w_q", _uniform(a.hidden), (a.hidden, 2))
+        b_q = self.param("b_q", lambda _: jnp.array([0.0, a.forward_bias], jnp.float32))
+        return x, Recurrence(w_hh, w_q, b_q)
+
+
+class InnerClassifier(nn.Module):
+    """W_cls of Eq. 13: scores of a policy's hidden state. Used in training alone."""
+
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b t d"]) -> Float[Array, "b t n"]:
+        a = self.architecture
+        return _dense(a.num_classes, a.hidden, name="dense")(hidden)
+
+
+@flax.struct.dataclass
+class Recurrence:
+    """The weights of a gate that touch the state; stacked over k gates in `run_gates`."""
+
+    w_hh: Float[Array, "*k d g"]
+    w_q: Float[Array, "*k d 2"]
+    b_q: Float[Array, "*k 2"]
+
+
+@flax.struct.dataclass
+class State:
+    """The memory of a video: h and c of every gate after the last kept frame, zero at first."""
+
+    h: Float[Array, "k b d"]
+    c: Float[Array, "k b d"]
+    kept_any: Bool[Array, "b"]
+
+
+@flax.struct.dataclass
+class Decision:
+    """What the k gates say of each frame.
+
+    `gates` are the effective gates r_n = ∏_{m≤n} g_m: 0 or 1, with straight-through gradients.
+    """
+
+    gates: Float[Array, "*bt k"]
+    logits: Float[Array, "*bt k 2"]
+    hidden: Float[Array, "*bt k d"]
+
+    @property
+    def stop(self) -> Int[Array, "*bt"]:
+        """Index of the gate that stopped each frame; k if it was kept."""
+        return jnp.sum(self.gates > 0.5, axis=-1)
+
+
+def create_state(num_gates: int, batch: int, hidden: int) -> State:
+    """State before the first frame of a batch of videos."""
+    zeros = jnp.zeros((num_gates, batch, hidden))
+    return State(zeros, zeros, jnp.zeros(batch, bool))
+
+
+def sample_gates(
+    logits: Float[Array, "*b 2"], noise: Float[Array, "*b 2"] | None, temperature: Array | float
+) -> Float[Array, "*b"]:
+    """Straight-through Gumbel-softmax (Eq. 4): 1 forward, 0 stop.
+
+    The value is the argmax of `logits + noise`, the gradient that of
+    softmax((logits + noise) / temperature). Without noise it is deterministic: argmax of the
+    logits, a tie stops.
+    """
+    noisy = logits if noise is None else logits + noise
+    soft = jax.nn.softmax(noisy / temperature)[..., 1]
+    hard = (noisy[..., 1] > noisy[..., 0]).astype(soft.dtype)
+    return hard + soft - jax.lax.stop_gradient(soft)
+
+
+def gate_step(
+    weights: Recurrence,
+    state: State,
+    inputs: Float[Array, "k b g"],
+    noise: Float[Array, "b k 2"] | None,
+    temperature: Array | float,
+    last: Bool[Array, ""],
+) -> tuple[State, Decision]:
+    """One frame through all k gates (Eqs. 2–4), masked: nothing a stopped frame did remains.
+
+    A frame writes its h and c, in every LSTM, only if it passed every gate: t̄ of Eq. 2 is the last
+    kept frame. The choice between old and new state is an index, so no gradient flows through it.
+    If nothing was kept before the `last` frame, that one is forwarded through everything.
+    """
+    if weights.w_hh.size:
+        z = inputs + jnp.einsum("kbd,kdg->kbg", state.h, weights.w_hh)
+        i, f, g, o = jnp.split(z, 4, axis=-1)  # PyTorch's order
+        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    else:
+        h, c = jnp.tanh(inputs), state.c
+    logits = jnp.einsum("kbd,kdq->bkq", h, weights.w_q) + weights.b_q
+    effective = jnp.cumprod(sample_gates(logits, noise, temperature), axis=-1)
+    forced = last & ~state.kept_any & (effective[:, -1] < 0.5)
+    effective = jnp.where(forced[:, None], 1.0, effective)
+    kept = effective[:, -1] > 0.5
+    state = State(
+        jnp.where(kept[:, None], h, state.h),
+        jnp.where(kept[:, None], c, state.c),
+        state.kept_any | kept,
+    )
+    return state, Decision(effective, logits, jnp.moveaxis(h, 0, 1))
+
+
+def run_gates(
+    weights: list[Recurrence],
+    inputs: list[Float[Array, "b t g"]],
+    noise: Float[Array, "b t k 2"] | None,
+    temperature: Array | float,
+) -> Decision:
+    """Scans `gate_step` over the frames.
+
+    Returns:
+        A `Decision` whose fields begin with the axes b, t.
+    """
+    stacked = jax.tree.map(lambda *w: jnp.stack(w), *weights)
+    x = jnp.stack(inputs).transpose(2, 0, 1, 3)  # t k b g
+    num_frames, num_gates, batch, _ = x.shape
+    last = jnp.arange(num_frames) == num_frames - 1
+    noise = None if noise is None else jnp.moveaxis(noise, 1, 0)  # t b k 2
+
+    def body(state: State, frame):
+        return gate_step(stacked, state, frame[0], frame[1], temperature, frame[2])
+
+    state = create_state(num_gates, batch, stacked.w_q.shape[1])
+    _, decision = jax.lax.scan(body, state, (x, noise, last))
+    return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), decision)
+
+
+def _dense(features: int, fan_in: int, name: str) -> nn.Dense:
+    """A float32 linear layer initialised as torch.nn.Linear is."""
+    return nn.Dense(
+        features, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in), name=name
+    )

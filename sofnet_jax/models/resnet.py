@@ -1,0 +1,181 @@
+"""ResNet of the torchvision family, returning the features of each of its five stages."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
+
+Stages = dict[str, Float[Array, "b h w c"]]
+
+kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as torch.nn.BatchNorm2d computes it.
+
+    Unlike flax.linen.BatchNorm the running variance is the unbiased one. Statistics and parameters
+    are float32 whatever the input; the result has the input's type.
+
+    Attributes:
+        axis_name: pmap axis over which the batch statistics are synchronised; None is per replica.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    scale_init: Callable = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+        features = x.shape[-1]
+        scale = self.param("scale", self.scale_init, (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+        if train and not self.is_initializing():
+            mean, var, count = self._compute_statistics(x)
+            unbiased = var * (count / max(count - 1, 1))
+            running_mean.value += self.momentum * (mean - running_mean.value)
+            running_var.value += self.momentum * (unbiased - running_var.value)
+        else:
+            mean, var = running_mean.value, running_var.value
+        inverse = scale * jax.lax.rsqrt(var + self.epsilon)
+        return (x.astype(jnp.float32) * inverse + (bias - mean * inverse)).astype(x.dtype)
+
+    def _compute_statistics(self, x: Array) -> tuple[Array, Array, int]:
+        """Mean and biased variance over all but the last axis, and the number of values averaged."""
+        x = x.astype(jnp.float32)
+        axes = tuple(range(x.ndim - 1))
+        count = x.size // x.shape[-1]
+        mean = x.mean(axes)
+        if self.axis_name is None:
+            return mean, jnp.square(x - mean).mean(axes), count
+        mean = jax.lax.pmean(mean, self.axis_name)
+        var = jax.lax.pmean(jnp.square(x - mean).mean(axes), self.axis_name)
+        return mean, var, count * jax.lax.axis_size(self.axis_name)
+
+
+class Block(nn.Module):
+    """Basic or bottleneck residual block; the bottleneck strides in its 3×3 (torchvision v1.5)."""
+
+    channels: int
+    stride: int
+    bottleneck: bool
+    conv: Callable
+    norm: Callable
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
+        kernels = (1, 3, 1) if self.bottleneck else (3, 3)
+        strides = (1, self.stride, 1) if self.bottleneck else (self.stride, 1)
+        channels = [self.channels] * len(kernels)
+        if self.bottleneck:
+            channels[-1] *= BOTTLENECK_EXPANSION
+        y = x
+        for i, (c, kernel, stride) in enumerate(zip(channels, kernels, strides, strict=True), 1):
+            last = i == len(kernels)
+            # A zero last scale makes the block start as the identity (Goyal et al., 2017).
+            init = nn.initializers.zeros if last else nn.initializers.ones
+            y = self.conv(c, kernel, stride, name=f"conv{i}")(y)
+            y = self.norm(name=f"bn{i}", scale_init=init)(y, train)
+            y = y if last else nn.relu(y)
+        if x.shape[-1] != channels[-1] or self.stride != 1:
+            x = self.conv(channels[-1], 1, self.stride, name="downsample_conv")(x)
+            x = self.norm(name="downsample_bn")(x, train)
+        return nn.relu(x + y)
+
+
+class Stem(nn.Module):
+    """res1: convolution, BatchNorm, ReLU and max-pool."""
+
+    channels: int
+    kernel: int
+    conv: Callable
+    norm: Callable
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w 3"], train: bool) -> Float[Array, "b h4 w4 c"]:
+        x = self.conv(self.channels, self.kernel, 2, name="conv1")(x)
+        x = nn.relu(self.norm(name="bn1")(x, train))
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+class ResidualStage(nn.Module):
+    """res2…res5: blocks of equal width, the first of which may stride."""
+
+    channels: int
+    depth: int
+    stride: int
+    bottleneck: bool
+    conv: Callable
+    norm: Callable
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        for i in range(self.depth):
+            stride = self.stride if i == 0 else 1
+            x = block(
+                self.channels, stride, self.bottleneck, self.conv, self.norm, name=f"block{i}"
+            )(x, train)
+        return x
+
+
+class ResNet(nn.Module):
+    """ResNet without its classifier: normalised images to the features of res1…res5.
+
+    Attributes:
+        dtype: type of the computation; parameters and statistics are float32.
+        bn_axis: pmap axis of synchronised BatchNorm, or None.
+        remat: recompute each block in the backward pass instead of storing its activations.
+    """
+
+    architecture: Architecture
+    dtype: jnp.dtype = jnp.float32
+    bn_axis: str | None = None
+    remat: bool = False
+
+    def setup(self):
+        """Creates the stages, named res1…res5."""
+        a = self.architecture
+        conv = partial(_conv, dtype=self.dtype)
+        norm = partial(BatchNorm, axis_name=self.bn_axis)
+        self.res1 = Stem(a.width, a.stem_kernel, conv, norm)
+        for i, depth in enumerate(a.depths):
+            stage = ResidualStage(
+                channels=a.width * 2**i,
+                depth=depth,
+                stride=1 if i == 0 else 2,
+                bottleneck=a.block == "bottleneck",
+                conv=conv,
+                norm=norm,
+                remat=self.remat,
+            )
+            setattr(self, f"res{i + 2}", stage)
+
+    def __call__(self, images: Float[Array, "b h w 3"], train: bool) -> Stages:
+        """Features of every stage, by name."""
+        features, x = {}, images.astype(self.dtype)
+        for name in ("res1", "res2", "res3", "res4", "res5"):
+            x = features[name] = getattr(self, name)(x, train)
+        return features
+
+
+def _conv(channels: int, kernel: int, stride: int, *, dtype: jnp.dtype, name: str) -> nn.Conv:
+    """Convolution without bias, padded as torchvision pads it (Flax's "SAME" differs at stride 2)."""
+    return nn.Conv(
+        channels,
+        (kernel, kernel),
+        stride,
+        padding=kernel // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=kaiming_normal,
+        name=name,
+    )

@@ -1,0 +1,99 @@
+"""The result of a run: metrics with and without early termination, as a file and as a table."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sofnet_jax.flops import Cost
+from sofnet_jax.metrics import Predictions, compute_metrics
+
+
+def create_result(
+    predictions: Predictions,
+    *,
+    gate_names: tuple[str, ...],
+    paper_cost: Cost,
+    full_cost: Cost,
+    threshold: float,
+    min_frames: int,
+) -> dict[str, Any]:
+    """Metrics of all predictions: `eval` without and `eval_early` with early termination.
+
+    A network without gates is not terminated early: it has only `eval`.
+    """
+    arguments: dict[str, Any] = {
+        "gate_names": gate_names, "paper_cost": paper_cost, "full_cost": full_cost
+    }
+    result: dict[str, Any] = {"eval": compute_metrics(predictions, **arguments)}
+    if gate_names:
+        result["eval_early"] = compute_metrics(
+            predictions, **arguments, threshold=threshold, min_frames=min_frames
+        )
+    return result | {"unreadable": predictions.errors}
+
+
+def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[str]) -> str:
+    """One line per row of metrics, for a terminal of 100 columns. GFLOPs are in the paper's count."""
+    columns = {
+        "top-1 %": lambda m: f"{100 * m['top1']:.1f}",
+        "top-5 %": lambda m: f"{100 * m['top5']:.1f}",
+        "mAP %": lambda m: f"{100 * m['map']:.1f}",
+        "GFLOPs/V": lambda m: f"{m['gflops_per_video']:.4g}",
+        "full": lambda m: f"{m['gflops_per_video_full']:.4g}",
+        "GFLOPs/f": lambda m: f"{m['gflops_per_frame']:.4g}",
+        "used %": lambda m: f"{100 * m['usage']:.1f}",
+    }
+    for name in gate_names:
+        columns[name] = lambda m, key=f"stop/{name}": f"{100 * m[key]:.1f}" if key in m else "-"
+    columns["exit"] = lambda m: f"{100 * m['exit']:.1f}"
+    if any("relevant" in m for m in rows.values()):
+        columns["in span %"] = lambda m: f"{100 * m['kept_relevant']:.1f}"
+    cells = [["", *columns], *([name, *(f(m) for f in columns.values())] for name, m in rows.items())]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str]) -> str:
+    """The table of one run, and what was left out of it."""
+    rows = {name: result["eval"]}
+    if "eval_early" in result:
+        rows[f"{name}, early end"] = result["eval_early"]
+    metrics = result["eval"]
+    text = [format_table(rows, gate_names)]
+    if gate_names:
+        text.append("res#: share of the frames stopped there, in %; exit: never looked at")
+    if "relevant" in metrics:
+        text.append(
+            f"in span: share of the kept frames inside the annotated action "
+            f"({100 * metrics['relevant']:.1f} % of all frames)"
+        )
+    text.append(f"evaluated {metrics['evaluated']} / {metrics['total']} videos")
+    text += [f"  not evaluated: {reason}" for reason in result["unreadable"].values()]
+    if result.get("left_out"):
+        text.append(f"left out of training: {len(result['left_out'])} videos")
+        text += [f"  {reason}" for reason in result["left_out"].values()]
+    return "\n".join(text)
+
+
+def write_config(config: ConfigDict, workdir: Path) -> None:
+    """Saves the resolved configuration as `config.json`."""
+    write_json(workdir / "config.json", config.to_dict())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)

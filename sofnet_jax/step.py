@@ -1,0 +1,149 @@
+"""One optimizer step: the state it reads and writes, and the function that does it."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree, UInt32
+
+from sofnet_jax import parallel
+from sofnet_jax.losses import compute_losses
+from sofnet_jax.models.sofnet import Outputs, SoFNet
+from sofnet_jax.torch_io import load_backbone
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that an optimizer step reads and writes.
+
+    The random streams of step s are folded from `key` and s, so the state holds one fixed key.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    key: UInt32[Array, "2"]
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What `SoFNet.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    model: SoFNet, optimizer: optax.GradientTransformation, seed: int, init_from: str = ""
+) -> TrainState:
+    """The state before the first step; `init_from` names a file of backbone weights."""
+    init_key, train_key = jax.random.split(jax.random.key(seed))
+    frames = jnp.zeros((1, 2, 64, 64, 3), jnp.uint8)  # no parameter depends on their size
+    variables = jax.jit(model.init)(init_key, frames)
+    params, stats = variables["params"], variables["batch_stats"]
+    if init_from:
+        loaded = load_backbone(init_from, params["backbone"], stats["backbone"])
+        params, stats = params | {"backbone": loaded[0]}, stats | {"backbone": loaded[1]}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=stats,
+        opt_state=optimizer.init(params),
+        key=jax.random.key_data(train_key),
+    )
+
+
+def create_train_step(
+    model: SoFNet,
+    optimizer: optax.GradientTransformation,
+    *,
+    gated: bool,
+    temperature: optax.Schedule,
+    lookup: tuple[float, ...],
+    alpha: float,
+    beta: float,
+    accumulate: int = 1,
+) -> Callable:
+    """`step(state, batch) -> (state, metrics)` over all devices.
+
+    Args:
+        model: the network.
+        optimizer: as the state was made with.
+        gated: False is the warm-up (or TSN): every gate forwards, the loss is L_cls.
+        temperature: of the Gumbel-softmax by optimizer step.
+        lookup: f_lookup of every gate.
+        alpha: weight of accuracy in Eq. 8.
+        beta: weight of the inner classifiers in Eq. 12.
+        accumulate: micro-batches a step. Each normalises by its own batch statistics, as if it were
+            on a device of its own; gradients and running statistics are averaged.
+    """
+
+    def compute_gradients(state: TrainState, batch: dict[str, Array]):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        dropout_key, gate_key = jax.random.split(key)
+
+        def loss(params: PyTree):
+            outputs, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                batch["frames"],
+                train=True,
+                gated=gated,
+                index=batch["index"],
+                temperature=temperature(state.step),
+                rngs={"dropout": dropout_key, "gate": gate_key},
+                mutable=["batch_stats"],
+            )
+            losses = compute_losses(
+                outputs, batch["labels"], lookup=lookup, alpha=alpha, beta=beta
+            )
+            metrics = _describe(outputs, batch["labels"]) | {
+                f"loss/{name}": value for name, value in vars(losses).items()
+            }
+            return losses.total, (updates["batch_stats"], metrics)
+
+        gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
+        return gradients, stats, metrics
+
+    def step(state: TrainState, batch: dict[str, Array]):
+        interrupt = batch["interrupt"].mean()
+        batch = {name: batch[name] for name in ("frames", "labels", "index")}
+        results = _average_over_micro_batches(compute_gradients, state, batch, accumulate)
+        gradients, stats, metrics = parallel.mean_over_devices(results)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["interrupt"] = parallel.mean_over_devices(interrupt)
+        new = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=stats,
+            opt_state=opt_state,
+        )
+        return new, metrics
+
+    return parallel.pmap_train_step(step)
+
+
+def _average_over_micro_batches(
+    compute: Callable, state: TrainState, batch: dict[str, Array], accumulate: int
+):
+    """Mean of `compute(state, micro_batch)` over equal parts of the batch, one after another."""
+    if accumulate == 1:
+        return compute(state, batch)
+    parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+    first = jax.tree.map(lambda x: x[0], parts)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute, state, first))
+
+    def body(total: PyTree, part: dict[str, Array]):
+        return jax.tree.map(jnp.add, total, compute(state, part)), None
+
+    total, _ = jax.lax.scan(body, zero, parts)
+    return jax.tree.map(lambda x: x / accumulate, total)
+
+
+def _describe(outputs: Outputs, labels: Array) -> dict[str, Array]:
+    """Accuracy and gate statistics of a training batch."""
+    best = outputs.video_logits.argmax(-1)
+    metrics = {"top1": jnp.take_along_axis(labels, best[:, None], -1).mean()}
+    if outputs.decision.gates.shape[-1]:
+        metrics["usage"] = jax.lax.stop_gradient(outputs.kept.mean())
+    return metrics

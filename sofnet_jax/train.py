@@ -1,0 +1,265 @@
+"""Training: the loop, with its place in the data, its checkpoints and its logs."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from sofnet_jax import parallel
+from sofnet_jax.checkpoint import Checkpoints, Which, require_same
+from sofnet_jax.clock import Clock
+from sofnet_jax.errors import UserError
+from sofnet_jax.evaluate import create_predict_step, predict_videos
+from sofnet_jax.experiment import Experiment, create_experiment
+from sofnet_jax.interruption import Interrupted, Interruption
+from sofnet_jax.result import create_result, format_result, write_config, write_json
+from sofnet_jax.step import create_state, create_train_step
+from sofnet_jax.types import Batch
+from sofnet_jax.writer import Writer
+
+
+def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains, or goes on training, in `workdir`, and evaluates what comes out.
+
+    Returns:
+        The result, which is also printed and written to `workdir/result.json`.
+
+    Raises:
+        UserError: bad data or configuration, a checkpoint of another model, a loss that is not
+            finite.
+        Interrupted: after SIGTERM or Ctrl-C, with everything saved.
+    """
+    run = Run(create_experiment(config), workdir)
+    try:
+        with Interruption() as interruption:
+            run.train(interruption)
+        return run.finish()
+    finally:
+        run.close()
+
+
+def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates the checkpoint that `config.eval.checkpoint` names.
+
+    Returns:
+        The result, which is also printed and written to `workdir/result.json`.
+
+    Raises:
+        UserError: no checkpoint, one of another model, or bad data.
+    """
+    run = Run(create_experiment(config), workdir)
+    try:
+        if not run.step:
+            raise UserError(f"{workdir} holds no checkpoint; train first")
+        return run.finish()
+    finally:
+        run.close()
+
+
+class Run:
+    """One experiment in one folder."""
+
+    def __init__(self, experiment: Experiment, workdir: Path):
+        """Takes up the latest checkpoint of the folder, if there is one."""
+        config = experiment.config
+        self.experiment, self.workdir = experiment, workdir
+        self.left_out: dict[str, str] = {}
+        self.step = 0
+        self.schedule = experiment.schedule
+        self.state = create_state(
+            experiment.model, experiment.optimizer, config.seed, config.model.init_from
+        )
+        self.checkpoints = Checkpoints(workdir / "checkpoints", metric=config.eval.metric)
+        self._restore("last")
+        self.is_main = jax.process_index() == 0
+        if self.is_main:
+            write_config(config, workdir)
+            print(experiment.describe(self.state.params, workdir, self.step), flush=True)
+        self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main)
+        self.predict_step = create_predict_step(experiment.model)
+
+    def _restore(self, which: Which) -> None:
+        step = self.checkpoints.find(which)
+        if step is None:
+            return
+        record = self.checkpoints.read_record(step)
+        require_same(record["identity"], self.experiment.identity, self.workdir / "checkpoints")
+        self.schedule = record["schedule"]
+        self.state = self.checkpoints.restore(step, self.state)
+        self.left_out = record["left_out"]
+        self.step = step
+
+    def train(self, interruption: Interruption) -> None:
+        """Steps, evaluations and checkpoints up to the last epoch."""
+        e = self.experiment
+        require_same(self.schedule, e.schedule, self.workdir / "checkpoints")
+        if self.step >= e.total_steps:
+            return
+        batches = e.create_train_iterator(self.step)
+        try:
+            bar = tqdm(
+                total=e.total_steps, initial=self.step, desc="train", unit="step", disable=None
+            )
+            with bar:
+                while self.step < e.total_steps:
+                    until = min(self._next_evaluation(), e.total_steps)
+                    self._train_until(until, batches, interruption, bar)
+                    metrics = self._evaluate_epoch(bar)
+                    self._save(metrics)
+        finally:
+            batches.close()
+
+    def _next_evaluation(self) -> int:
+        """The next step, after this one, that ends an epoch to evaluate."""
+        interval = self.experiment.config.eval.every_epochs * self.experiment.steps_per_epoch
+        return (self.step // interval + 1) * interval
+
+    def _train_until(self, until: int, batches, interruption: Interruption, bar: tqdm) -> None:
+        """Steps up to `until`, of which the device always has one queued behind the one it runs.
+
+        The metrics of a step are fetched while the next one runs, so the device never waits for
+        the host; a loss that is not finite is noticed one step later, before any checkpoint.
+        """
+        clock = Clock()
+        queued = None
+        stopping = False
+        while self.step < until and not stopping:
+            with clock.waiting():
+                batch = next(batches)
+            self._note_left_out(batch)
+            arrays = parallel.put_batch(_select_arrays(batch, interruption.signum))
+            self.state, metrics = self.train_step(self.state, arrays)
+            self.step += 1
+            stopping = self._read_metrics(queued, clock, bar)
+            queued = self.step, metrics
+            bar.update()
+        stopping |= self._read_metrics(queued, clock, bar)
+        if stopping:
+            self._save(None)
+            self.checkpoints.wait()
+            raise Interrupted(self.step, interruption.signum)
+
+    @property
+    def train_step(self):
+        """The step of the warm-up, then that of the joint training."""
+        e = self.experiment
+        return self._create_step(bool(e.architecture.gates) and self.step >= e.warmup_steps)
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 (a run lives as long as its program)
+    def _create_step(self, gated: bool):
+        e = self.experiment
+        return create_train_step(
+            e.model,
+            e.optimizer,
+            gated=gated,
+            temperature=e.temperature,
+            lookup=e.lookup,
+            alpha=e.config.loss.alpha,
+            beta=e.config.loss.beta,
+            accumulate=e.config.train.accumulate,
+        )
+
+    def _note_left_out(self, batch: Batch) -> None:
+        for line in filter(None, batch["error"]):
+            for error in line.split("; "):
+                self.left_out[error.split(": ")[0]] = error
+
+    def _read_metrics(self, queued: tuple[int, Any] | None, clock: Clock, bar: tqdm) -> bool:
+        """Fetches the metrics of a step, checks and logs them; whether a process asks to stop."""
+        if queued is None:
+            return False
+        step, metrics = queued[0], {k: float(v) for k, v in parallel.to_host(queued[1]).items()}
+        loss = metrics["loss/total"]
+        if not np.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {step}; stopped, with the checkpoint of step "
+                f"{self.checkpoints.find('last') or 0} intact. Lower optimizer.learning_rate?"
+            )
+        clock.steps += 1
+        if step % self.experiment.config.train.log_every == 0:
+            self._log(step, metrics, clock)
+            bar.set_postfix(loss=f"{loss:.3f}", top1=f"{metrics['top1']:.2f}")
+        return metrics["interrupt"] > 0
+
+    def _log(self, step: int, metrics: dict[str, float], clock: Clock) -> None:
+        e = self.experiment
+        scalars = {f"train/{k}": v for k, v in metrics.items() if k != "interrupt"}
+        scalars["train/epoch"] = step / e.steps_per_epoch
+        scalars["train/learning_rate"] = float(e.learning_rate(step - 1))
+        if step > e.warmup_steps and e.architecture.gates:
+            scalars["train/temperature"] = float(e.temperature(step - 1))
+        self.writer.write(step, scalars | clock.read())
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Metrics of the present state on all validation videos."""
+        e = self.experiment
+        ids = tuple(video.id for video in e.val_source.videos)
+        batches = e.create_eval_iterator()
+        try:
+            predictions = predict_videos(self.predict_step, self.state.variables, batches, ids)
+        finally:
+            batches.close()
+        return create_result(
+            predictions,
+            gate_names=e.architecture.gate_names,
+            paper_cost=e.paper_cost,
+            full_cost=e.full_cost,
+            threshold=e.config.eval.threshold,
+            min_frames=e.config.eval.min_frames,
+        )
+
+    def _evaluate_epoch(self, bar: tqdm) -> dict[str, float]:
+        """Evaluates, logs and prints a line."""
+        e = self.experiment
+        result = self._evaluate()
+        scalars = {
+            f"{part}/{name}": float(value)
+            for part in ("eval", "eval_early")
+            for name, value in result.get(part, {}).items()
+        }
+        self.writer.write(self.step, scalars)
+        m = result["eval"]
+        if self.is_main:
+            bar.write(
+                f"epoch {self.step / e.steps_per_epoch:.0f}: top-1 {100 * m['top1']:.1f} %, "
+                f"mAP {100 * m['map']:.1f} %, {m['gflops_per_video']:.4g} GFLOPs/V, "
+                f"{100 * m['usage']:.1f} % used"
+            )
+        return m
+
+    def _save(self, metrics: dict[str, float] | None) -> None:
+        record = {
+            "identity": self.experiment.identity,
+            "schedule": self.experiment.schedule,
+            "examples": self.step * self.experiment.config.train.batch_size,  # place in the data
+            "left_out": parallel.gather_dict(self.left_out),
+        }
+        self.checkpoints.save(self.step, self.state, record, metrics)
+
+    def finish(self) -> dict[str, Any]:
+        """Evaluates the checkpoint that the configuration names, prints and writes the result."""
+        e = self.experiment
+        self.checkpoints.wait()
+        self._restore(e.config.eval.checkpoint)
+        result = self._evaluate() | {"step": self.step, "left_out": self.left_out}
+        if self.is_main:
+            write_json(self.workdir / "result.json", result)
+            name = "SoF-Net" if e.architecture.gates else "TSN"
+            print(format_result(name, result, e.architecture.gate_names), flush=True)
+        return result
+
+    def close(self) -> None:
+        """Waits for the checkpoint that is being written, and closes the logs."""
+        self.checkpoints.close()
+        self.writer.close()
+
+
+def _select_arrays(batch: Batch, signum: int) -> dict[str, np.ndarray]:
+    """What travels to the devices: the example's arrays and this process's wish to stop."""
+    wish = np.full(len(batch["index"]), float(signum != 0), np.float32)
+    arrays = {name: batch[name] for name in ("frames", "labels", "index")}
+    return arrays | {"interrupt": wish}

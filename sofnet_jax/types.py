@@ -1,0 +1,21 @@
+"""Types that cross module boundaries.
+
+Dimensions: b videos, t frames, h w c pixels, k gates, d features, n classes.
+"""
+
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+
+class Batch(TypedDict):
+    """What the input pipeline yields: arrays for the device, and `id` and `error` for the host."""
+
+    frames: UInt8[np.ndarray, "b t h w 3"]
+    labels: Float[np.ndarray, "b n"]  # multi-hot
+    index: Int[np.ndarray, "b"]  # training: position in the global batch; evaluation: in the source
+    valid: Bool[np.ndarray, "b"]  # False for padding and for unreadable videos (evaluation only)
+    relevant: Float[np.ndarray, "b t"]  # 1 inside the annotated action, 0 outside, NaN where unknown
+    id: list[str]
+    error: list[str]  # training: what was left out in this place ("" if nothing); evaluation: why not valid
