@@ -1,6 +1,6 @@
 """The embedded default: generated videos and a tiny backbone, in minutes on 2 CPU cores.
 
-    python -m sofnet_jax.main --config configs/synthetic.py --workdir /tmp/sofnet
+python -m sofnet_jax.main --config configs/synthetic.py --workdir /tmp/sofnet
 """
 
 from ml_collections import ConfigDict

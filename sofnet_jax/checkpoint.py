@@ -55,14 +55,15 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(dict(record))
+                state=ocp.args.StandardSave(state),
+                record=ocp.args.JsonSave(dict(record)),
             ),
             metrics=None if metrics is None else {self._metric: float(metrics[self._metric])},
         )
 
     def find(self, which: Which) -> int | None:
         """Step of the latest or of the best checkpoint; None if there is none."""
-        steps = self._manager.all_steps(read=True)
+        steps = self._manager.all_steps()
         if which == "last" or not steps:
             return max(steps, default=None)
         scores = {step: (self._manager.metrics(step) or {}).get(self._metric) for step in steps}

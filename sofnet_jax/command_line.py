@@ -2,16 +2,23 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 
 from sofnet_jax.errors import UserError
 from sofnet_jax.interruption import Interrupted
 
+# A ResNet-50 takes a minute to compile; the second run of the same shapes takes none.
+COMPILATION_CACHE = Path("~/.cache/sofnet_jax/xla")
+
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, runs `main`, and exits: 1 after a mistake, 128 + n after signal n."""
     logging.set_verbosity(logging.WARNING)  # JAX, Orbax and grain narrate at the level below
+    if not jax.config.jax_compilation_cache_dir:  # the user's own, from the environment
+        jax.config.update("jax_compilation_cache_dir", str(COMPILATION_CACHE.expanduser()))
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:
@@ -32,7 +39,14 @@ def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with the errors of configuration files and their fields as UserError."""
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (
+        flags.Error,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+    ) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(" ".join(line.strip() for line in lines)) from error
 

@@ -21,7 +21,10 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs, compute_lookup
 from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.optimizer import create_optimizer
-from sofnet_jax.schedules import create_learning_rate_schedule, create_temperature_schedule
+from sofnet_jax.schedules import (
+    create_learning_rate_schedule,
+    create_temperature_schedule,
+)
 from sofnet_jax.types import Batch
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -167,9 +170,14 @@ def create_experiment(config: ConfigDict) -> Experiment:
             f"train.batch_size is {config.train.batch_size}, but there are only "
             f"{len(train_source)} training videos; lower it"
         )
-    epochs = {"steps_per_epoch": steps_per_epoch, "warmup_epochs": config.train.warmup_epochs}
+    epochs = {
+        "steps_per_epoch": steps_per_epoch,
+        "warmup_epochs": config.train.warmup_epochs,
+    }
     learning_rate = create_learning_rate_schedule(
-        config.optimizer.learning_rate, drop_epochs=tuple(config.optimizer.drop_epochs), **epochs
+        config.optimizer.learning_rate,
+        drop_epochs=tuple(config.optimizer.drop_epochs),
+        **epochs,
     )
     temperature = create_temperature_schedule(
         config.temperature.initial, config.temperature.decay, **epochs
@@ -257,5 +265,7 @@ def _check(config: ConfigDict) -> None:
 def _check_choice(name: str, value: str, choices) -> None:
     if value not in choices:
         close = difflib.get_close_matches(str(value), choices, 1, 0)
-        raise UserError(f"{name} is '{value}'; choose one of {', '.join(choices)}"
-                        + (f" (did you mean {close[0]}?)" if close else ""))
+        raise UserError(
+            f"{name} is '{value}'; choose one of {', '.join(choices)}"
+            + (f" (did you mean {close[0]}?)" if close else "")
+        )

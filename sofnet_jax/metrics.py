@@ -121,6 +121,11 @@ def compute_top_k(logits: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v
 def compute_map(scores: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v n"]) -> float:
     """Mean over the classes with positives of the non-interpolated average precision."""
     present = labels.any(0)
-    return float(np.mean([
-        average_precision_score(labels[:, c] > 0, scores[:, c]) for c in np.flatnonzero(present)
-    ]))
+    return float(
+        np.mean(
+            [
+                average_precision_score(labels[:, c] > 0, scores[:, c])
+                for c in np.flatnonzero(present)
+            ]
+        )
+    )

@@ -52,7 +52,9 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
             process_id if process_id >= 0 else None,
         )
     except RuntimeError as error:
-        raise UserError(f"could not join the processes of this run: {_first_line(error)}") from error
+        raise UserError(
+            f"could not join the processes of this run: {_first_line(error)}"
+        ) from error
 
 
 def _is_cluster_job(environment: Mapping[str, str]) -> bool:
@@ -88,6 +90,13 @@ def put_batch(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     return {name: put(x) for name, x in batch.items()}
 
 
+def replicate(tree: Any) -> Any:
+    """Puts a copy of every leaf, equal in all processes, on every device."""
+    return jax.device_put(
+        tree, NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+    )
+
+
 def mean_over_devices(tree: Any) -> Any:
     """Inside a step: the mean of every leaf over all devices."""
     return jax.lax.pmean(tree, AXIS)
@@ -113,5 +122,6 @@ def gather_dict(mapping: Mapping[str, str]) -> dict[str, str]:
 def to_host(tree: Any) -> Any:
     """Copies replicated arrays to this process's memory."""
     return jax.tree.map(
-        lambda x: np.asarray(x.addressable_data(0)) if isinstance(x, jax.Array) else x, tree
+        lambda x: np.asarray(x.addressable_data(0)) if isinstance(x, jax.Array) else x,
+        tree,
     )

@@ -26,7 +26,9 @@ def create_result(
     A network without gates is not terminated early: it has only `eval`.
     """
     arguments: dict[str, Any] = {
-        "gate_names": gate_names, "paper_cost": paper_cost, "full_cost": full_cost
+        "gate_names": gate_names,
+        "paper_cost": paper_cost,
+        "full_cost": full_cost,
     }
     result: dict[str, Any] = {"eval": compute_metrics(predictions, **arguments)}
     if gate_names:
@@ -37,7 +39,7 @@ def create_result(
 
 
 def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[str]) -> str:
-    """One line per row of metrics, for a terminal of 100 columns. GFLOPs are in the paper's count."""
+    """One line per row of metrics; GFLOPs in the paper's count, then in the full one."""
     columns = {
         "top-1 %": lambda m: f"{100 * m['top1']:.1f}",
         "top-5 %": lambda m: f"{100 * m['top5']:.1f}",
@@ -52,7 +54,10 @@ def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[s
     columns["exit"] = lambda m: f"{100 * m['exit']:.1f}"
     if any("relevant" in m for m in rows.values()):
         columns["in span %"] = lambda m: f"{100 * m['kept_relevant']:.1f}"
-    cells = [["", *columns], *([name, *(f(m) for f in columns.values())] for name, m in rows.items())]
+    cells = [
+        ["", *columns],
+        *([name, *(f(m) for f in columns.values())] for name, m in rows.items()),
+    ]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
         "  ".join(

@@ -8,7 +8,7 @@ import optax
 def create_temperature_schedule(
     initial: float, decay: float, *, steps_per_epoch: int, warmup_epochs: int
 ) -> optax.Schedule:
-    """Gumbel temperature `initial·exp(-decay·e)` in joint epoch e = 0, 1, …, constant within one."""
+    """Gumbel temperature: `initial·exp(-decay·e)` throughout joint epoch e = 0, 1, …"""
     joint = optax.exponential_decay(
         initial, steps_per_epoch, decay_rate=math.exp(-decay), staircase=True
     )
@@ -18,7 +18,11 @@ def create_temperature_schedule(
 
 
 def create_learning_rate_schedule(
-    base: float, *, drop_epochs: tuple[int, ...], steps_per_epoch: int, warmup_epochs: int
+    base: float,
+    *,
+    drop_epochs: tuple[int, ...],
+    steps_per_epoch: int,
+    warmup_epochs: int,
 ) -> optax.Schedule:
     """`base`, multiplied by 0.1 after each of the joint epochs `drop_epochs`."""
     drops = {(warmup_epochs + epoch) * steps_per_epoch: 0.1 for epoch in drop_epochs}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, PyTree, UInt32
 
@@ -12,6 +13,13 @@ from sofnet_jax import parallel
 from sofnet_jax.losses import compute_losses
 from sofnet_jax.models.sofnet import Outputs, SoFNet
 from sofnet_jax.torch_io import load_backbone
+from sofnet_jax.types import Batch
+
+# Initialisers run once: optimising the many random-number loops takes a minute, running them none.
+QUICK_COMPILATION = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 @flax.struct.dataclass
@@ -34,16 +42,22 @@ class TrainState:
 
 
 def create_state(
-    model: SoFNet, optimizer: optax.GradientTransformation, seed: int, init_from: str = ""
+    model: SoFNet,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    init_from: str = "",
 ) -> TrainState:
     """The state before the first step; `init_from` names a file of backbone weights."""
     init_key, train_key = jax.random.split(jax.random.key(seed))
     frames = jnp.zeros((1, 2, 64, 64, 3), jnp.uint8)  # no parameter depends on their size
-    variables = jax.jit(model.init)(init_key, frames)
+    variables = jax.jit(model.init, compiler_options=QUICK_COMPILATION)(init_key, frames)
     params, stats = variables["params"], variables["batch_stats"]
     if init_from:
         loaded = load_backbone(init_from, params["backbone"], stats["backbone"])
-        params, stats = params | {"backbone": loaded[0]}, stats | {"backbone": loaded[1]}
+        params, stats = (
+            params | {"backbone": loaded[0]},
+            stats | {"backbone": loaded[1]},
+        )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -93,9 +107,7 @@ def create_train_step(
                 rngs={"dropout": dropout_key, "gate": gate_key},
                 mutable=["batch_stats"],
             )
-            losses = compute_losses(
-                outputs, batch["labels"], lookup=lookup, alpha=alpha, beta=beta
-            )
+            losses = compute_losses(outputs, batch["labels"], lookup=lookup, alpha=alpha, beta=beta)
             metrics = _describe(outputs, batch["labels"]) | {
                 f"loss/{name}": value for name, value in vars(losses).items()
             }
@@ -123,6 +135,15 @@ def create_train_step(
     return parallel.pmap_train_step(step)
 
 
+def select_arrays(batch: Batch, stop: bool = False) -> dict[str, np.ndarray]:
+    """What a training step takes of a batch, and this process's wish to stop.
+
+    The wish travels with the batch so that all processes learn of it in the same step.
+    """
+    arrays = {name: batch[name] for name in ("frames", "labels", "index")}
+    return arrays | {"interrupt": np.full(len(batch["index"]), float(stop), np.float32)}
+
+
 def _average_over_micro_batches(
     compute: Callable, state: TrainState, batch: dict[str, Array], accumulate: int
 ):
@@ -131,7 +152,9 @@ def _average_over_micro_batches(
         return compute(state, batch)
     parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
     first = jax.tree.map(lambda x: x[0], parts)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute, state, first))
+    zero = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute, state, first)
+    )
 
     def body(total: PyTree, part: dict[str, Array]):
         return jax.tree.map(jnp.add, total, compute(state, part)), None

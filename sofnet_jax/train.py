@@ -1,6 +1,6 @@
 """Training: the loop, with its place in the data, its checkpoints and its logs."""
 
-import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sofnet_jax.evaluate import create_predict_step, predict_videos
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.interruption import Interrupted, Interruption
 from sofnet_jax.result import create_result, format_result, write_config, write_json
-from sofnet_jax.step import create_state, create_train_step
+from sofnet_jax.step import create_state, create_train_step, select_arrays
 from sofnet_jax.types import Batch
 from sofnet_jax.writer import Writer
 
@@ -74,7 +74,9 @@ class Run:
             experiment.model, experiment.optimizer, config.seed, config.model.init_from
         )
         self.checkpoints = Checkpoints(workdir / "checkpoints", metric=config.eval.metric)
-        self._restore("last")
+        self.train_steps: dict[bool, Callable] = {}
+        if not self._restore("last"):
+            self.state = parallel.replicate(self.state)
         self.is_main = jax.process_index() == 0
         if self.is_main:
             write_config(config, workdir)
@@ -82,16 +84,18 @@ class Run:
         self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main)
         self.predict_step = create_predict_step(experiment.model)
 
-    def _restore(self, which: Which) -> None:
+    def _restore(self, which: Which) -> bool:
+        """Takes up a checkpoint; False if there is none."""
         step = self.checkpoints.find(which)
         if step is None:
-            return
+            return False
         record = self.checkpoints.read_record(step)
         require_same(record["identity"], self.experiment.identity, self.workdir / "checkpoints")
         self.schedule = record["schedule"]
-        self.state = self.checkpoints.restore(step, self.state)
         self.left_out = record["left_out"]
+        self.state = parallel.replicate(self.checkpoints.restore(step, self.state))
         self.step = step
+        return True
 
     def train(self, interruption: Interruption) -> None:
         """Steps, evaluations and checkpoints up to the last epoch."""
@@ -102,7 +106,11 @@ class Run:
         batches = e.create_train_iterator(self.step)
         try:
             bar = tqdm(
-                total=e.total_steps, initial=self.step, desc="train", unit="step", disable=None
+                total=e.total_steps,
+                initial=self.step,
+                desc="train",
+                unit="step",
+                disable=None,
             )
             with bar:
                 while self.step < e.total_steps:
@@ -131,7 +139,7 @@ class Run:
             with clock.waiting():
                 batch = next(batches)
             self._note_left_out(batch)
-            arrays = parallel.put_batch(_select_arrays(batch, interruption.signum))
+            arrays = parallel.put_batch(select_arrays(batch, stop=interruption.signum != 0))
             self.state, metrics = self.train_step(self.state, arrays)
             self.step += 1
             stopping = self._read_metrics(queued, clock, bar)
@@ -144,24 +152,22 @@ class Run:
             raise Interrupted(self.step, interruption.signum)
 
     @property
-    def train_step(self):
+    def train_step(self) -> Callable:
         """The step of the warm-up, then that of the joint training."""
         e = self.experiment
-        return self._create_step(bool(e.architecture.gates) and self.step >= e.warmup_steps)
-
-    @functools.lru_cache(maxsize=2)  # noqa: B019 (a run lives as long as its program)
-    def _create_step(self, gated: bool):
-        e = self.experiment
-        return create_train_step(
-            e.model,
-            e.optimizer,
-            gated=gated,
-            temperature=e.temperature,
-            lookup=e.lookup,
-            alpha=e.config.loss.alpha,
-            beta=e.config.loss.beta,
-            accumulate=e.config.train.accumulate,
-        )
+        gated = bool(e.architecture.gates) and self.step >= e.warmup_steps
+        if gated not in self.train_steps:
+            self.train_steps[gated] = create_train_step(
+                e.model,
+                e.optimizer,
+                gated=gated,
+                temperature=e.temperature,
+                lookup=e.lookup,
+                alpha=e.config.loss.alpha,
+                beta=e.config.loss.beta,
+                accumulate=e.config.train.accumulate,
+            )
+        return self.train_steps[gated]
 
     def _note_left_out(self, batch: Batch) -> None:
         for line in filter(None, batch["error"]):
@@ -172,7 +178,10 @@ class Run:
         """Fetches the metrics of a step, checks and logs them; whether a process asks to stop."""
         if queued is None:
             return False
-        step, metrics = queued[0], {k: float(v) for k, v in parallel.to_host(queued[1]).items()}
+        step, metrics = (
+            queued[0],
+            {k: float(v) for k, v in parallel.to_host(queued[1]).items()},
+        )
         loss = metrics["loss/total"]
         if not np.isfinite(loss):
             raise UserError(
@@ -244,7 +253,8 @@ class Run:
         """Evaluates the checkpoint that the configuration names, prints and writes the result."""
         e = self.experiment
         self.checkpoints.wait()
-        self._restore(e.config.eval.checkpoint)
+        if self.checkpoints.find(e.config.eval.checkpoint) != self.step:
+            self._restore(e.config.eval.checkpoint)
         result = self._evaluate() | {"step": self.step, "left_out": self.left_out}
         if self.is_main:
             write_json(self.workdir / "result.json", result)
@@ -256,10 +266,3 @@ class Run:
         """Waits for the checkpoint that is being written, and closes the logs."""
         self.checkpoints.close()
         self.writer.close()
-
-
-def _select_arrays(batch: Batch, signum: int) -> dict[str, np.ndarray]:
-    """What travels to the devices: the example's arrays and this process's wish to stop."""
-    wish = np.full(len(batch["index"]), float(signum != 0), np.float32)
-    arrays = {name: batch[name] for name in ("frames", "labels", "index")}
-    return arrays | {"interrupt": wish}

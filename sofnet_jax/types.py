@@ -16,6 +16,6 @@ class Batch(TypedDict):
     labels: Float[np.ndarray, "b n"]  # multi-hot
     index: Int[np.ndarray, "b"]  # training: position in the global batch; evaluation: in the source
     valid: Bool[np.ndarray, "b"]  # False for padding and for unreadable videos (evaluation only)
-    relevant: Float[np.ndarray, "b t"]  # 1 inside the annotated action, 0 outside, NaN where unknown
+    relevant: Float[np.ndarray, "b t"]  # 1 inside the annotated action, 0 outside, NaN unknown
     id: list[str]
-    error: list[str]  # training: what was left out in this place ("" if nothing); evaluation: why not valid
+    error: list[str]  # training: what was left out in this place; evaluation: why not valid; or ""

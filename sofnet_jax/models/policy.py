@@ -102,7 +102,9 @@ def create_state(num_gates: int, batch: int, hidden: int) -> State:
 
 
 def sample_gates(
-    logits: Float[Array, "*b 2"], noise: Float[Array, "*b 2"] | None, temperature: Array | float
+    logits: Float[Array, "*b 2"],
+    noise: Float[Array, "*b 2"] | None,
+    temperature: Array | float,
 ) -> Float[Array, "*b"]:
     """Straight-through Gumbel-softmax (Eq. 4): 1 forward, 0 stop.
 
@@ -177,6 +179,4 @@ def run_gates(
 
 def _dense(features: int, fan_in: int, name: str) -> nn.Dense:
     """A float32 linear layer initialised as torch.nn.Linear is."""
-    return nn.Dense(
-        features, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in), name=name
-    )
+    return nn.Dense(features, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in), name=name)

@@ -48,7 +48,7 @@ class BatchNorm(nn.Module):
         return (x.astype(jnp.float32) * inverse + (bias - mean * inverse)).astype(x.dtype)
 
     def _compute_statistics(self, x: Array) -> tuple[Array, Array, int]:
-        """Mean and biased variance over all but the last axis, and the number of values averaged."""
+        """Mean and biased variance over all but the last axis, and the number of values."""
         x = x.astype(jnp.float32)
         axes = tuple(range(x.ndim - 1))
         count = x.size // x.shape[-1]
@@ -122,7 +122,12 @@ class ResidualStage(nn.Module):
         for i in range(self.depth):
             stride = self.stride if i == 0 else 1
             x = block(
-                self.channels, stride, self.bottleneck, self.conv, self.norm, name=f"block{i}"
+                self.channels,
+                stride,
+                self.bottleneck,
+                self.conv,
+                self.norm,
+                name=f"block{i}",
             )(x, train)
         return x
 
@@ -168,7 +173,7 @@ class ResNet(nn.Module):
 
 
 def _conv(channels: int, kernel: int, stride: int, *, dtype: jnp.dtype, name: str) -> nn.Conv:
-    """Convolution without bias, padded as torchvision pads it (Flax's "SAME" differs at stride 2)."""
+    """Convolution without bias, padded as in torchvision; "SAME" differs at stride 2."""
     return nn.Conv(
         channels,
         (kernel, kernel),

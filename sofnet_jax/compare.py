@@ -1,0 +1,109 @@
+"""Trains TSN and SoF-Net on the same budget and puts them side by side.
+
+python -m sofnet_jax.compare --config configs/synthetic.py --workdir D [--seeds 0,1,2]
+"""
+
+import copy
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from sofnet_jax import command_line, parallel
+from sofnet_jax.errors import UserError
+from sofnet_jax.result import format_table, write_json
+from sofnet_jax.train import train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration of SoF-Net.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder that gets one run per method and seed.")
+SEEDS = flags.DEFINE_list("seeds", [], "Seeds to average over; default: that of the configuration.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs both methods for every seed and prints the table."""
+    command_line.refuse_arguments(argv)
+    config, workdir = CONFIG.value, Path(WORKDIR.value).expanduser()
+    p = config.parallel
+    parallel.initialise_processes(p.coordinator, p.num_processes, p.process_id)
+    if not config.model.gates:
+        raise UserError("this configuration has no gates, so there is nothing to compare with TSN")
+    try:
+        seeds = [int(seed) for seed in SEEDS.value] or [config.seed]
+    except ValueError as error:
+        raise UserError(
+            f"--seeds is {','.join(SEEDS.value)}; give numbers such as 0,1,2"
+        ) from error
+    results = {seed: compare(config, workdir, seed) for seed in seeds}
+    if jax.process_index() == 0:
+        write_json(
+            workdir / "compare.json",
+            {str(seed): rows for seed, rows in results.items()},
+        )
+        gate_names = [f"res{stage}" for stage in config.model.gates]
+        print("\n" + format_comparison(results, gate_names), flush=True)
+
+
+def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str, float]]:
+    """Trains both methods with one seed; finished runs in `workdir` are not repeated.
+
+    Returns:
+        The metrics of TSN, of SoF-Net, and of SoF-Net with early termination.
+    """
+    results = {}
+    for name, gates in (("tsn", ()), ("sofnet", tuple(config.model.gates))):
+        own = copy.deepcopy(config)
+        with own.unlocked():
+            own.seed = seed
+            own.model.gates = gates
+        print(f"\n=== {name}, seed {seed}", flush=True)
+        results[name] = train(own, workdir / f"{name}_seed{seed}")
+    return {
+        "TSN": results["tsn"]["eval"],
+        "SoF-Net": results["sofnet"]["eval"],
+        "SoF-Net, early end": results["sofnet"]["eval_early"],
+    }
+
+
+def format_comparison(
+    results: dict[int, dict[str, dict[str, float]]], gate_names: Sequence[str]
+) -> str:
+    """The table of every seed, then that of the means, and the two numbers that matter."""
+    tables = []
+    for seed, rows in results.items():
+        tables += [f"Seed {seed}", format_table(rows, gate_names), ""]
+    mean = {
+        name: _mean([r[name] for r in results.values()]) for name in next(iter(results.values()))
+    }
+    if len(results) > 1:
+        tables += [f"Mean of {len(results)} seeds", format_table(mean, gate_names), ""]
+    tsn = mean["TSN"]
+    for name in ("SoF-Net", "SoF-Net, early end"):
+        gains = [100 * (r[name]["top1"] - r["TSN"]["top1"]) for r in results.values()]
+        cost = mean[name]["gflops_per_video"] / tsn["gflops_per_video"]
+        each = f" (by seed: {', '.join(f'{g:+.1f}' for g in gains)})" if len(gains) > 1 else ""
+        tables.append(
+            f"{name}: {statistics.mean(gains):+.1f} points of top-1 against TSN{each}, "
+            f"at {100 * cost:.0f} % of its GFLOPs"
+        )
+        if "relevant" in mean[name]:
+            tables[-1] += (
+                f"; {100 * mean[name]['kept_relevant']:.0f} % of the kept frames lie inside the "
+                f"action, {100 * mean[name]['relevant']:.0f} % of all frames do"
+            )
+    evaluated = {
+        f"{m['evaluated']:.0f} / {m['total']:.0f}" for r in results.values() for m in r.values()
+    }
+    return "\n".join([*tables, f"evaluated videos: {', '.join(sorted(evaluated))}"])
+
+
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    command_line.run(main)
