@@ -14,7 +14,7 @@ BACKBONES: dict[str, tuple[Block, tuple[int, int, int, int], int, int]] = {
     "resnet34": ("basic", (3, 4, 6, 3), 64, 7),
     "resnet50": ("bottleneck", (3, 4, 6, 3), 64, 7),
     "resnet101": ("bottleneck", (3, 4, 23, 3), 64, 7),
-    # For tests and the demo. A 7×7 stem would be 40 % of so small a network: too dear to stop after.
+    # For tests and the demo. A 7×7 stem would be 40 % of so small a network, too dear to stop at.
     "tiny": ("basic", (1, 1, 1, 1), 16, 3),
 }
 

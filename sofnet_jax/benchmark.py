@@ -82,6 +82,7 @@ class _Stepper:
             e.model,
             e.optimizer,
             gated=gated,
+            learning_rate=e.learning_rate,
             temperature=e.temperature,
             lookup=e.lookup,
             alpha=e.config.loss.alpha,

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from sofnet_jax import command_line, parallel

@@ -72,6 +72,7 @@ def create_train_step(
     optimizer: optax.GradientTransformation,
     *,
     gated: bool,
+    learning_rate: optax.Schedule,
     temperature: optax.Schedule,
     lookup: tuple[float, ...],
     alpha: float,
@@ -84,7 +85,8 @@ def create_train_step(
         model: the network.
         optimizer: as the state was made with.
         gated: False is the warm-up (or TSN): every gate forwards, the loss is L_cls.
-        temperature: of the Gumbel-softmax by optimizer step.
+        learning_rate: of the optimizer, by step; only reported here.
+        temperature: of the Gumbel-softmax, by step.
         lookup: f_lookup of every gate.
         alpha: weight of accuracy in Eq. 8.
         beta: weight of the inner classifiers in Eq. 12.
@@ -123,6 +125,10 @@ def create_train_step(
         gradients, stats, metrics = parallel.mean_over_devices(results)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["gradient_norm"] = optax.global_norm(gradients)
+        # Computed here, not on the host: there it would wait for the step that is queued.
+        metrics["learning_rate"] = learning_rate(state.step)
+        if gated:
+            metrics["temperature"] = temperature(state.step)
         metrics["interrupt"] = parallel.mean_over_devices(interrupt)
         new = state.replace(
             step=state.step + 1,

@@ -161,6 +161,7 @@ class Run:
                 e.model,
                 e.optimizer,
                 gated=gated,
+                learning_rate=e.learning_rate,
                 temperature=e.temperature,
                 lookup=e.lookup,
                 alpha=e.config.loss.alpha,
@@ -198,9 +199,6 @@ class Run:
         e = self.experiment
         scalars = {f"train/{k}": v for k, v in metrics.items() if k != "interrupt"}
         scalars["train/epoch"] = step / e.steps_per_epoch
-        scalars["train/learning_rate"] = float(e.learning_rate(step - 1))
-        if step > e.warmup_steps and e.architecture.gates:
-            scalars["train/temperature"] = float(e.temperature(step - 1))
         self.writer.write(step, scalars | clock.read())
 
     def _evaluate(self) -> dict[str, Any]:

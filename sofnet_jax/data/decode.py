@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Bool, Float, Int, UInt8
 
 # The number of available frames -> the indices of the frames wanted, in presentation order.
@@ -14,6 +15,12 @@ Choose = Callable[[int], Int[np.ndarray, "t"]]
 _Select = Callable[[Float[np.ndarray, "p"]], Int[np.ndarray, "t"]]
 _Frames = tuple[UInt8[np.ndarray, "t h w 3"], Float[np.ndarray, "t"]]
 
+# A file must not make us open others or the network, as playlists and image patterns would.
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,ivf,obu,"
+    "gif,mxf,dv,rm,nut,wtv,yuv4mpegpipe",
+}
 _END_TOLERANCE = 1.0  # seconds; annotations are often rounded up to the next whole second
 
 # Damaged videos are reported by VideoError; libav's own remarks name neither the file nor a remedy.
@@ -77,6 +84,8 @@ def _read_by_time(path: str, select: _Select) -> _Frames | None:
         if any(pts is None for pts, _, _ in packets):
             return None
         pts, keyframe, hidden = np.array(packets, np.int64).reshape(-1, 3).T
+        if video.numbers_packets and np.all(np.diff(pts) > 0):
+            return None
         shown = np.flatnonzero(hidden == 0)
         order = shown[np.argsort(pts[shown], kind="stable")]
         if len(np.unique(pts[order])) < len(order):
@@ -101,7 +110,10 @@ def _read_in_order(path: str, select: _Select) -> _Frames:
     everything = [(0, None)]
     with _open(path) as video:
         pts = [frame.pts for frame in video.decode(everything)]
-        times = video.seconds(np.array(pts, np.int64)) if None not in pts else video.ticks(len(pts))
+        if None in pts:
+            times = video.ticks(len(pts))
+        else:
+            times = video.seconds(np.sort(np.array(pts, np.int64)))
     selected = select(times)
     with _open(path) as video:
         images = _convert(enumerate(video.decode(everything)), set(selected.tolist()))
@@ -123,8 +135,8 @@ def _runs(
     for last in chosen.tolist():
         usable = keys[(keys <= last) & (pts[keys] <= pts[last])]
         first = int(usable[-1]) if len(usable) else 0
-        if runs and first <= runs[-1][1]:
-            first = runs.pop()[0]
+        while runs and first <= runs[-1][1]:
+            first = min(first, runs.pop()[0])
         runs.append((first, last))
     return runs
 
@@ -132,14 +144,16 @@ def _runs(
 def _convert(
     frames: Iterable[tuple[int | None, av.VideoFrame]], wanted: set[int]
 ) -> dict[int, UInt8[np.ndarray, "h w 3"]] | None:
-    """Converts the wanted frames to upright RGB; None if one is missing."""
+    """Converts the wanted frames to upright RGB of the first one's size; None if one is missing."""
     images: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
-    width = height = None
+    like = None
+    convert = VideoReformatter()  # keeps its tables from frame to frame
     for key, frame in frames:
         if key is not None and key in wanted and key not in images:
-            width, height = width or frame.width, height or frame.height
-            image = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-            images[key] = np.rot90(image, round(frame.rotation / 90))  # both counter-clockwise
+            like = like or frame
+            image = convert.reformat(frame, like.width, like.height, "rgb24", threads=1)
+            turns = round(like.rotation / 90)  # counter-clockwise, as in NumPy
+            images[key] = np.rot90(image.to_ndarray(), turns)
             if len(images) == len(wanted):
                 return images
     return None
@@ -152,6 +166,14 @@ class _Video:
         self._container = container
         self._stream = stream
         stream.codec_context.thread_count = 1  # one video per worker is parallel enough
+
+    @property
+    def numbers_packets(self) -> bool:
+        """Whether time stamps may say when a packet is decoded instead of when it is shown.
+
+        AVI knows no other; libav finds the order of MPEG-4 frames by itself, but not of H.264's.
+        """
+        return self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
 
     def packets(self) -> Iterator[av.Packet]:
         """The packets in decode order, up to the end or the first that cannot be read."""
@@ -192,19 +214,16 @@ class _Video:
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[_Video]:
-    """Opens the first video stream that is not a cover picture."""
+    """Opens the first video stream that is not a cover picture; libav's errors become ours."""
     try:
-        # A playlist must not make us open what its writer likes: files alone, no network.
-        options = {"protocol_whitelist": "file"}
-        container = av.open(path, metadata_errors="ignore", options=options)
-    except (av.FFmpegError, OSError, ValueError) as error:
+        with av.open(path, metadata_errors="ignore", options=_OPTIONS) as container:
+            cover = av.stream.Disposition.attached_pic
+            streams = [s for s in container.streams.video if not s.disposition & cover]
+            if not streams:
+                raise VideoError(f"{path}: no video stream")
+            if streams[0].codec_context is None:
+                raise VideoError(f"{path}: no decoder for its video stream")
+            yield _Video(container, streams[0])
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"{path}: not a readable video ({reason})") from error
-    with container:
-        cover = av.stream.Disposition.attached_pic
-        streams = [s for s in container.streams.video if not s.disposition & cover]
-        if not streams:
-            raise VideoError(f"{path}: no video stream")
-        if streams[0].codec_context is None:
-            raise VideoError(f"{path}: no decoder for its video stream")
-        yield _Video(container, streams[0])

@@ -49,15 +49,8 @@ POSES = {
     "tree": Pose((180, 180, 152, -150, -152, 150, 62, -58, -2, 0), (3, 3, 6, 6, 6, 6, 7, 7, 1, 1)),
 }
 
-LENGTHS = (
-    0.30,
-    0.10,
-    0.17,
-    0.17,
-    0.24,
-    0.24,
-    0.07,
-)  # torso, neck, arm, forearm, thigh, shank, foot
+# Torso, neck, arm, forearm, thigh, shank, foot.
+LENGTHS = (0.30, 0.10, 0.17, 0.17, 0.24, 0.24, 0.07)
 SHOULDER, HIP = 0.055, 0.035  # half widths, where the limbs start
 # The limbs, far ones first, so that near ones cover them: garment, radius at the start, at the end.
 SHAPES = (
@@ -102,11 +95,11 @@ class Person(NamedTuple):
 def create_paint(rng: np.random.Generator, count: int) -> Paint:
     """Random colours and stripes for `count` limbs."""
     colour, other = rng.uniform(20, 245, (2, count, 3))
-    other = colour + (other - colour) * rng.uniform(0, 1, (count, 1))
+    other = colour + (other - colour) * rng.uniform(0, 0.8, (count, 1))
     return Paint(colour, other, rng.normal(0, 2, (count, 2)))
 
 
-def create_person(rng: np.random.Generator, *, manner: float = 7.0) -> Person:
+def create_person(rng: np.random.Generator, *, manner: float = 5.0) -> Person:
     """A random person; `manner` is the standard deviation of the angles, in degrees."""
     lean = rng.normal(0, manner)
     clothes = create_paint(rng, len(GARMENTS))
@@ -207,7 +200,7 @@ def _shade_patches(
     radius = first + axis * ((last - first) / np.maximum(length, 1e-6))
     distance = np.sqrt((x - axis * ux) ** 2 + (y - axis * uy) ** 2)
     cover = np.clip(radius - distance + 0.5, 0, 1)
-    lit = cover * (1.12 - 0.55 * np.minimum(distance / radius, 1) ** 2)  # round, lit from the front
+    lit = cover * (1.15 - 0.7 * np.minimum(distance / radius, 1) ** 2)  # round, lit from the front
     wave = (paint.wave / radii.max(1, keepdims=True)).astype(np.float32).T[..., None, None]
     stripe = np.clip(0.5 + 1.5 * np.sin(along * wave[0] + across * wave[1]), 0, 1)
     added = np.empty((*cover.shape, 4), np.float32)

@@ -4,6 +4,7 @@ Example k of the training data is a pure function of the seed and k: the number 
 number of processes and resuming do not change it.
 """
 
+import contextlib
 import functools
 import gc
 import multiprocessing
@@ -12,7 +13,8 @@ import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing import resource_tracker
+from typing import Any, cast
 
 import grain
 import numpy as np
@@ -29,7 +31,7 @@ from sofnet_jax.types import Batch
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
-_MAX_ATTEMPTS = 20  # unreadable videos in a row before the data is taken to be unusable
+_MAX_SUBSTITUTES = 20  # to try for an unreadable video before the data is taken to be unusable
 _ENDLESS = 2**60  # examples
 _MAX_THREADS = 4  # reading batches where there are no workers
 # Independent streams of random numbers.
@@ -126,7 +128,7 @@ class _TrainExamples:
         first = int(_shuffle(num_videos, self.seed, epoch)[position])
         yield first
         rng = np.random.default_rng((_SUBSTITUTE, self.seed, k))
-        others = rng.choice(num_videos, min(num_videos, _MAX_ATTEMPTS), replace=False)
+        others = rng.choice(num_videos, min(num_videos, _MAX_SUBSTITUTES), replace=False)
         yield from (i for i in others.tolist() if i != first)
 
     def _read(self, video: Example, rng: np.random.Generator) -> dict[str, Any]:
@@ -197,8 +199,8 @@ def _relevant(video: Example, times: Float[np.ndarray, "t"]) -> Float[np.ndarray
     """1 for frames inside a relevant interval, 0 outside, NaN if none is annotated."""
     if video.relevant is None:
         return np.full(len(times), np.nan, np.float32)
-    inside = [(start <= times) & (times < end) for start, end in video.relevant]
-    return np.any(inside, axis=0).astype(np.float32)
+    start, end = np.array(video.relevant, np.float64).reshape(-1, 2).T[..., None]
+    return np.any((start <= times) & (times < end), axis=0).astype(np.float32)
 
 
 def _iterate(
@@ -214,8 +216,11 @@ def _iterate(
     options = grain.MultiprocessingOptions(num_workers=num_workers)
     iterator = iter(batches.mp_prefetch(options, worker_init_fn=_init_worker))
     try:
-        for batch in iterator:
-            yield Batch(**{key: _own(value) for key, value in batch.items()})
+        with _signals_blocked():  # the workers, which start with the first batch, inherit this
+            batch = next(iterator, None)
+        while batch is not None:
+            yield cast(Batch, {key: _own(value) for key, value in batch.items()})
+            batch = next(iterator, None)
     except RuntimeError as error:
         if "Worker process was terminated" not in str(error):
             raise
@@ -238,11 +243,24 @@ def _collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {key: c if key in ("id", "error") else np.stack(c) for key, c in columns.items()}
 
 
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Blocks the signals to stop, in this thread and in the threads and processes it starts.
+
+    Ctrl-C and a cluster's notice to stop reach the workers as well. They have to go on until the
+    main process, which decides what to do about the signal, closes the iterator.
+    """
+    resource_tracker.ensure_running()  # would unblock the signals if it started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _init_worker(index: int, count: int) -> None:
-    """Leaves signals to the main process, and ends the worker when the main process has died."""
+    """Makes the worker end when the main process has died."""
     del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group,
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as does a cluster's notice to stop
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -29,6 +29,7 @@ Interval = tuple[float, float]  # seconds
 _TIMES = ("start", "end", "relevant_start", "relevant_end")  # optional columns of a CSV file
 
 
+@runtime_checkable
 class Example(Protocol):
     """What the pipeline needs to know of a video."""
 

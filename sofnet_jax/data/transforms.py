@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+_Pixels = int | float
+Box = tuple[_Pixels, _Pixels, _Pixels, _Pixels]  # left, top, right, bottom
 
 # Offsets in quarters of the room that a crop leaves, (right, down): TSN's "more_fix_crop".
 _OFFSETS = (

@@ -12,7 +12,44 @@ from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
 
 Stages = dict[str, Float[Array, "b h w c"]]
 
+# Outputs of at most so many pixels are computed as one matrix product over unfolded patches.
+MATRIX_PRODUCT_PIXELS = 16
+
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv(nn.Module):
+    """Convolution without bias, padded as in torchvision; XLA's "SAME" differs at stride 2.
+
+    Computed as a matrix product where that is the faster way on a CPU and no slower elsewhere: for
+    1×1 kernels (forward and backward 2–9 times as fast as XLA's convolution) and for outputs of a
+    few pixels (2–10 times).
+    """
+
+    channels: int
+    kernel: int
+    stride: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        k, s, pad = self.kernel, self.stride, self.kernel // 2
+        kernel = self.param("kernel", kaiming_normal, (k, k, x.shape[-1], self.channels))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        height, width = ((side - 1) // s + 1 for side in x.shape[1:3])
+        if k > 1 and height * width > MATRIX_PRODUCT_PIXELS:
+            layout = ("NHWC", "HWIO", "NHWC")
+            padding = [(pad, pad)] * 2
+            return jax.lax.conv_general_dilated(
+                x, kernel, (s, s), padding, dimension_numbers=layout
+            )
+        x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        taps = [
+            x[:, i : i + s * (height - 1) + 1 : s, j : j + s * (width - 1) + 1 : s]
+            for i in range(k)
+            for j in range(k)
+        ]
+        return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, self.channels)
 
 
 class BatchNorm(nn.Module):
@@ -149,7 +186,7 @@ class ResNet(nn.Module):
     def setup(self):
         """Creates the stages, named res1…res5."""
         a = self.architecture
-        conv = partial(_conv, dtype=self.dtype)
+        conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.bn_axis)
         self.res1 = Stem(a.width, a.stem_kernel, conv, norm)
         for i, depth in enumerate(a.depths):
@@ -170,17 +207,3 @@ class ResNet(nn.Module):
         for name in ("res1", "res2", "res3", "res4", "res5"):
             x = features[name] = getattr(self, name)(x, train)
         return features
-
-
-def _conv(channels: int, kernel: int, stride: int, *, dtype: jnp.dtype, name: str) -> nn.Conv:
-    """Convolution without bias, padded as in torchvision; "SAME" differs at stride 2."""
-    return nn.Conv(
-        channels,
-        (kernel, kernel),
-        stride,
-        padding=kernel // 2,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=kaiming_normal,
-        name=name,
-    )

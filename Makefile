@@ -1,0 +1,36 @@
+# make install | demo | test | check | format | clean, with PYTHON=python3.12 for another Python.
+
+PYTHON := python3
+WORKDIR := runs/demo
+BIN := .venv/bin
+INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
+
+.PHONY: install demo test check format clean
+
+install: $(INSTALLED)
+
+demo: install
+	$(BIN)/python -m sofnet_jax.compare --config configs/synthetic.py --workdir $(WORKDIR)
+
+test: check
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml requirements.txt | $(BIN)/$(notdir $(PYTHON))
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# An environment holds the name of the Python that made it; another Python makes another one.
+$(BIN)/$(notdir $(PYTHON)):
+	$(PYTHON) -m venv --clear .venv

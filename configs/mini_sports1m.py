@@ -1,0 +1,22 @@
+"""mini-Sports1M: 487 sports; the part of Sports1M that AR-Net and the paper's supplement use.
+
+    python -m sofnet_jax.main --config configs/mini_sports1m.py --workdir runs/mini_sports1m \
+        --config.data.train=train.csv --config.data.val=test.csv \
+        --config.model.init_from=resnet50.npz
+
+Data: for each split a CSV with `path,label`, or a folder with one sub-folder per class.
+Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps
+BatchNorm's groups of 6.
+Paper: top-1 41.2 % with 29.0 GFLOPs/V; with :tsn, 39.2 % and 40.3 (Table B of the supplement).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """See configs/default.py for every field and for the variants."""
+    c = default.create_default()
+    c.eval.metric = "top1"
+    return default.apply_variant(c, variant)

@@ -1,0 +1,23 @@
+"""THUMOS'14: 101 sports; trained on the 1,010 validation videos, tested on the 1,574 test videos.
+
+    python -m sofnet_jax.main --config configs/thumos14.py --workdir runs/thumos14 \
+        --config.data.train=validation.csv --config.data.val=test.csv \
+        --config.model.init_from=resnet50.npz
+
+Data: for each split a CSV with `path,label[,label…]`, or a folder with one sub-folder per class.
+Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps
+BatchNorm's groups of 6.
+Paper, with early termination: mAP 47.8 % with 25.6 GFLOPs/V; with :tsn, 46.6 % and 65.9 (Table 2).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """See configs/default.py for every field and for the variants."""
+    c = default.create_default()
+    c.data.size = 224
+    c.eval.metric = "map"
+    return default.apply_variant(c, variant)

@@ -1,0 +1,29 @@
+"""Your own videos: a starting point for some hundreds of them, from weights trained on ImageNet.
+
+    python -m sofnet_jax.main --config configs/videos.py --workdir runs/videos \
+        --config.data.train=train --config.data.val=val \
+        --config.model.init_from=resnet50.npz
+
+Data: for each split a folder with one sub-folder per class, or a CSV with `path,label[,label…]`; if
+your videos have several labels each, add --config.eval.metric=map.
+Hardware: one GPU. On a CPU take fewer and smaller frames and a smaller network:
+`--config configs/videos.py:112 --config.data.num_frames=8 --config.model.backbone=resnet18`, with
+weights of that network.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """See configs/default.py for every field and for the variants."""
+    c = default.create_default()
+    c.data.num_workers = 4
+    c.model.forward_bias = 2.0  # few steps an epoch: start with gates that let most frames through
+    c.train.batch_size = 8
+    c.train.log_every = 5
+    c.eval.batch_size = 8
+    c.eval.every_epochs = 5
+    c.eval.metric = "top1"
+    return default.apply_variant(c, variant)

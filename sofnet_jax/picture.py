@@ -1,0 +1,69 @@
+"""The decisions of the gates as a picture, after the paper's Figure 4."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+CELL, GAP, BAR, TEXT = 96, 4, 6, 18  # pixels: side of a frame, space, height of the bar, of text
+INK, PAPER, STOPPED, EXIT, SPAN = "#1a1a1a", "#ffffff", "#dcdfe4", "#1a1a1a", "#2f6fde"
+
+
+def draw_decisions(
+    path: Path,
+    *,
+    frames: UInt8[np.ndarray, "v t h w 3"],
+    stop: Int[np.ndarray, "v t"],
+    observed: Int[np.ndarray, "v"],
+    relevant: Float[np.ndarray, "v t"],
+    gate_names: Sequence[str],
+    captions: Sequence[str],
+) -> None:
+    """Writes a PNG with a strip per video.
+
+    Above are the frames; below, the kept ones, `res#` where a gate stopped a frame, and `exit` for
+    those never looked at after early termination. A blue bar marks the annotated action.
+
+    Args:
+        path: of the PNG.
+        frames: as the network saw them.
+        stop: index of the gate that stopped each frame, the number of gates if kept.
+        observed: number of frames looked at in each video.
+        relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
+        gate_names: "res1", …
+        captions: a line of text for each video.
+    """
+    num_videos, num_frames = stop.shape
+    strip = TEXT + 2 * CELL + GAP + BAR + 3 * GAP
+    width = num_frames * (CELL + GAP) + GAP
+    image = Image.new("RGB", (width, num_videos * strip + GAP), PAPER)
+    draw = ImageDraw.Draw(image)
+    small, large = (ImageFont.load_default(size) for size in (13, 20))
+    for v in range(num_videos):
+        top = v * strip + GAP
+        draw.text((GAP, top), captions[v], INK, small)
+        top += TEXT
+        for t in range(num_frames):
+            left = GAP + t * (CELL + GAP)
+            frame = Image.fromarray(frames[v, t]).resize((CELL, CELL), Image.Resampling.BICUBIC)
+            image.paste(frame, (left, top))
+            low = top + CELL + GAP
+            if t >= observed[v]:
+                _draw_label(draw, (left, low), "exit", EXIT, PAPER, large)
+            elif stop[v, t] < len(gate_names):
+                _draw_label(draw, (left, low), gate_names[stop[v, t]], STOPPED, INK, large)
+            else:
+                image.paste(frame, (left, low))
+            if relevant[v, t] == 1:
+                bar = low + CELL + GAP
+                draw.rectangle((left, bar, left + CELL + GAP - 1, bar + BAR), SPAN)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def _draw_label(draw, corner, text: str, background: str, ink: str, font) -> None:
+    x, y = corner
+    draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), background)
+    draw.text((x + CELL / 2, y + CELL / 2), text, ink, font, anchor="mm")

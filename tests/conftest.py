@@ -1,0 +1,70 @@
+"""Set-up for all tests: several CPU devices, and videos whose frames tell their number."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import av
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+jax.config.update("jax_num_cpu_devices", 4)
+flags.FLAGS.mark_as_parsed()  # grain's workers read flags
+
+_BITS = 8
+
+
+def draw_number(number: int, width: int, height: int) -> np.ndarray:
+    """A frame (height, width, 3) with `number` in 8 vertical stripes, the lowest bit first."""
+    stripe = np.arange(width) * _BITS // width
+    row = (number >> stripe & 1) * 200 + 20
+    return np.broadcast_to(row[None, :, None], (height, width, 3)).astype(np.uint8)
+
+
+def read_number(frame: np.ndarray) -> int:
+    """The number in a frame drawn by `draw_number`, however scaled and compressed."""
+    edges = np.arange(_BITS + 1) * frame.shape[1] // _BITS
+    means = [frame[:, a + 1 : b - 1].mean() for a, b in zip(edges, edges[1:], strict=False)]
+    return sum(int(mean > 120) << bit for bit, mean in enumerate(means))
+
+
+def read_numbers(frames: np.ndarray) -> list[int]:
+    """The numbers of several frames."""
+    return [read_number(frame) for frame in frames]
+
+
+def _write_video(
+    path: Path,
+    numbers: Iterable[int] = range(64),
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    size: tuple[int, int] = (96, 96),
+    rate: int = 25,
+    ticks: Sequence[int] | None = None,
+    rotation: int | None = None,
+    codec_options: dict[str, str] | None = None,
+    options: dict[str, str] | None = None,
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = size
+        stream.pix_fmt = pix_fmt
+        stream.options = codec_options or {}
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        for i, number in enumerate(numbers):
+            frame = av.VideoFrame.from_ndarray(draw_number(number, *size), format="rgb24")
+            if ticks is not None:
+                frame.pts = ticks[i]  # in frame intervals
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """Writes a video of numbered frames: see `_write_video` for its options."""
+    return _write_video

@@ -1,0 +1,152 @@
+"""Every configuration loads, is complete, builds its network and trains; new files are found."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax.traverse_util import flatten_dict
+from jax.experimental.compilation_cache import compilation_cache
+
+import configs
+from sofnet_jax.architecture import create_architecture
+from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.train import train
+
+ROOT = Path(configs.__file__).parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
+VARIANTS = {
+    "": {},
+    "tsn": {"model.gates": ()},
+    "fc": {"model.temporal": False},
+    "sync_bn": {"train.sync_batchnorm": True},
+    "bfloat16": {"train.dtype": "bfloat16"},
+    "160": {"data.size": 160},
+    "tsn,160": {"model.gates": (), "data.size": 160},
+}
+NUM_CLASSES = {"thumos14": 101, "mini_sports1m": 487, "synthetic": 10, "videos": 10}  # or 200
+
+TINY = {
+    "data.num_frames": 2,
+    "data.size": 32,
+    "data.num_workers": 0,
+    "data.synthetic.num_classes": 2,
+    "data.synthetic.train_videos": 2,
+    "data.synthetic.val_videos": 1,
+    "model.backbone": "tiny",
+    "model.width": 4,
+    "model.hidden": 8,
+    "train.batch_size": 4,  # of 4 videos, so an epoch is a step
+    "train.warmup_epochs": 1,
+    "train.joint_epochs": 1,
+    "eval.batch_size": 4,
+}
+
+
+def _load(name, variant=""):
+    return importlib.import_module(f"configs.{name}").get_config(variant)
+
+
+def _flatten(config):
+    return flatten_dict(config.to_dict(), sep=".")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_variant_changes_what_it_says_and_nothing_else(name, variant):
+    assert _flatten(_load(name, variant)) == _flatten(_load(name)) | VARIANTS[variant]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_variant_names_the_known(name):
+    with pytest.raises(ValueError, match=r"'tns'.* known: tsn, fc, sync_bn, bfloat16 or .* 192"):
+        _load(name, "192,tns")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_and_their_types_are_those_of_the_defaults(name):
+    types = {field: type(value) for field, value in _flatten(_load(name)).items()}
+    assert types == {field: type(value) for field, value in _flatten(_load("default")).items()}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "default"])
+def test_opens_with_its_command(name):
+    documentation = importlib.import_module(f"configs.{name}").__doc__
+    assert f"python -m sofnet_jax.main --config configs/{name}.py --workdir " in documentation
+
+
+@pytest.mark.parametrize("variant", ["", "tsn", "fc"])
+@pytest.mark.parametrize("name", NAMES)
+def test_network_of_full_size_builds(name, variant):
+    config, n = _load(name, variant), NUM_CLASSES.get(name, 200)
+    fields = dict(config.model)
+    del fields["init_from"]
+    model = SoFNet(create_architecture(num_classes=n, **fields))
+    t, size, k = config.data.num_frames, config.data.size, len(config.model.gates)
+    frames = jax.ShapeDtypeStruct((1, t, size, size, 3), jnp.uint8)
+    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), frames)
+    assert outputs.video_logits.shape == (1, n)
+    assert outputs.inner_logits.shape == (1, t, k, n)
+    assert sum(name.startswith("policy_") for name in variables["params"]) == k
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A compilation cache, so that configurations of equal computations compile once."""
+    cache_dir = tmp_path_factory.mktemp("cache")
+    options = {
+        "jax_compilation_cache_dir": str(cache_dir),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    compilation_cache.reset_cache()
+    for name, value in options.items():
+        jax.config.update(name, value)
+    yield cache_dir
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, write_video):
+    """Where the data are: a folder of files for both splits, and one to write generated ones to."""
+    root = tmp_path_factory.mktemp("data")
+    for number, name in enumerate(("run/0", "run/1", "jump/0", "jump/1")):
+        write_video(root / f"videos/{name}.mp4", range(number, number + 8), size=(48, 48))
+    videos = str(root / "videos")
+    return {
+        "data.train": videos,
+        "data.val": videos,
+        "data.synthetic.root": str(root / "synthetic"),
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "default"])
+def test_trains(name, data, tmp_path):
+    config = _load(name).lock()
+    config.update_from_flattened_dict(TINY | data)
+    result = train(config, tmp_path)
+    assert result["step"] == 2
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    num_videos = 2 if name == "synthetic" else 4
+    assert result["eval"]["evaluated"] == result["eval"]["total"] == num_videos
+
+
+def test_command_trains(data, cache, tmp_path):
+    overrides = [f"--config.{field}={value}" for field, value in (TINY | data).items()]
+    command = [sys.executable, "-m", "sofnet_jax.main", "--config", "configs/videos.py:32"]
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_NUM_CPU_DEVICES": "4",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    subprocess.run(
+        [*command, "--workdir", str(tmp_path), *overrides], check=True, cwd=ROOT, env=environment
+    )
+    assert json.loads((tmp_path / "result.json").read_text())["step"] == 2

@@ -1,0 +1,283 @@
+"""The program as its user meets it: real processes, real videos, real signals."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "model.backbone": "tiny",
+    "model.width": 4,
+    "model.hidden": 8,
+    "model.forward_bias": 1.0,
+    "data.size": 32,
+    "data.num_frames": 3,
+    "data.num_workers": 0,
+    "train.batch_size": 4,
+    "train.warmup_epochs": 1,
+    "train.joint_epochs": 2,
+    "train.log_every": 1,
+    "train.sync_batchnorm": True,
+    "eval.batch_size": 4,
+    "optimizer.learning_rate": 0.05,
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory, write_video) -> dict[str, Path]:
+    """Two classes of 6 training videos (3 steps an epoch) and 5 validation videos in all."""
+    root = tmp_path_factory.mktemp("videos")
+    for split, counts in (("train", (6, 6)), ("val", (3, 2))):
+        for label, count in enumerate(counts):
+            for i in range(count):
+                first = 100 * label + 3 * i
+                path = root / split / f"class{label}" / f"{i}.mp4"
+                write_video(path, range(first, first + 6), size=(48, 40))
+    return {"train": root / "train", "val": root / "val"}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """One compilation cache for all processes; equal programs are then compiled once."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    return kept | {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONWARNINGS": "error::RuntimeWarning",
+    }
+
+
+@pytest.fixture(scope="module")
+def start(videos, environment):
+    """`start(workdir, fields, *flags, devices)` starts the program in a process of its own."""
+
+    def start(workdir: Path, fields: dict | None = None, *flags: str, devices: int = 1, **env: str):
+        data = {f"data.{name}": path for name, path in videos.items()}
+        values = TINY | data | (fields or {})
+        command = [sys.executable, "-m", "sofnet_jax.main", "--config=configs/default.py"]
+        command += [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in values.items())]
+        flags_env = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        return subprocess.Popen(
+            [*command, *flags],
+            cwd=ROOT,
+            env=environment | flags_env | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def run(start):
+    """As `start`, but waits: exit code, standard output, standard error."""
+
+    def run(*args, **kwargs) -> tuple[int, str, str]:
+        process = start(*args, **kwargs)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run, tmp_path_factory) -> Path:
+    """A workdir in which training ran through."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    code, out, err = run(workdir)
+    assert code == 0, err
+    assert "evaluated 5 / 5 videos" in out
+    return workdir
+
+
+def read_state(workdir: Path) -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint, by its path in the state."""
+    step = max(int(p.name) for p in (workdir / "checkpoints").iterdir())
+    tree = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
+    flat, _ = __import__("jax").tree_util.tree_flatten_with_path(tree)
+    return {str(path): np.asarray(leaf) for path, leaf in flat}
+
+
+def read_metrics(workdir: Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    """Returns as soon as the process has logged a step."""
+    deadline = time.monotonic() + 240
+    path = workdir / "metrics.jsonl"
+    while not (path.exists() and f'{{"step": {step},' in path.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.0005)
+
+
+def assert_equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_result_is_written_and_evaluate_repeats_it(undisturbed, run):
+    result = json.loads((undisturbed / "result.json").read_text())
+    assert result["step"] == 9
+    m = result["eval"]
+    shares = m["usage"] + m["exit"] + sum(v for k, v in m.items() if k.startswith("stop/"))
+    assert shares == pytest.approx(1)
+    assert (undisturbed / "config.json").exists() and any((undisturbed / "tensorboard").iterdir())
+    code, _, err = run(undisturbed, {"eval.batch_size": 1}, "--mode=evaluate")
+    assert code == 0, err
+    again = json.loads((undisturbed / "result.json").read_text())
+    assert again["eval"] == pytest.approx(m, abs=1e-6)
+
+
+def test_every_step_is_logged_once_in_order(undisturbed):
+    steps = [row["step"] for row in read_metrics(undisturbed) if "train/loss/total" in row]
+    assert steps == list(range(1, 10))
+
+
+def test_killed_in_the_middle_of_an_epoch_equals_never_killed(undisturbed, start, run, tmp_path):
+    process = start(tmp_path)
+    wait_for_step(process, tmp_path, 4)  # the first of the second epoch
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "result.json").exists()
+    code, out, err = run(tmp_path)
+    assert code == 0, err
+    assert "(resumed)" in out
+    assert_equal(read_state(tmp_path), read_state(undisturbed))
+    steps = [row["step"] for row in read_metrics(tmp_path) if "train/loss/total" in row]
+    assert steps == list(range(1, 10))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_at_once_and_the_rest_is_the_same(signum, undisturbed, start, run, tmp_path):
+    process = start(tmp_path, {"data.num_workers": 1})
+    wait_for_step(process, tmp_path, 4)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signum, err
+    stopped = int(re.fullmatch(r"stopped at step (\d+); .*", err.strip().splitlines()[-1])[1])
+    assert 4 <= stopped < 9
+    assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
+    code, _, err = run(tmp_path)
+    assert code == 0, err
+    assert_equal(read_state(tmp_path), read_state(undisturbed))
+
+
+def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    """Equal up to the order of float32 sums, over nine steps at a high learning rate."""
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+def test_four_devices_equal_one(undisturbed, run, tmp_path):
+    code, _, err = run(tmp_path, devices=4)
+    assert code == 0, err
+    assert_close(read_state(tmp_path), read_state(undisturbed))
+    one, four = (json.loads((d / "result.json").read_text()) for d in (undisturbed, tmp_path))
+    assert four["eval"] == pytest.approx(one["eval"], abs=1e-4)
+
+
+def test_two_processes_equal_one(undisturbed, start, tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    processes = [
+        start(
+            tmp_path,
+            {
+                "parallel.coordinator": f"127.0.0.1:{port}",
+                "parallel.num_processes": 2,
+                "parallel.process_id": i,
+            },
+        )
+        for i in range(2)
+    ]
+    outputs = [p.communicate(timeout=300) for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    assert "SoF-Net" in outputs[0][0] and outputs[1][0] == ""
+    assert_close(read_state(tmp_path), read_state(undisturbed))
+    one, two = (json.loads((d / "result.json").read_text()) for d in (undisturbed, tmp_path))
+    assert two["eval"] == pytest.approx(one["eval"], abs=1e-4)
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(run, tmp_path):
+    code, _, err = run(tmp_path, {"train.joint_epochs": 0})
+    assert code == 0, err
+    before = read_state(tmp_path)
+    code, _, err = run(tmp_path, {"optimizer.learning_rate": 1e30})
+    assert code == 1
+    assert re.search(r"error: the loss is (nan|inf) at step [45]; .*checkpoint of step 3 intact", err)
+    assert "Traceback" not in err
+    assert_equal(read_state(tmp_path), before)
+
+
+def test_accumulated_micro_batches_run(run, tmp_path):
+    code, _, err = run(tmp_path, {"train.accumulate": 2, "train.remat": True})
+    assert code == 0, err
+
+
+def test_unreadable_videos_are_left_out_and_named(videos, run, tmp_path, write_video):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("not a video")
+    lists = {}
+    for split, folder in videos.items():
+        rows = [f"{p},{p.parent.name}" for p in sorted(folder.glob("*/*.mp4"))]
+        lists[f"data.{split}"] = tmp_path / f"{split}.csv"
+        lists[f"data.{split}"].write_text("\n".join([*rows, f"{broken},class0"]) + "\n")
+    code, out, err = run(tmp_path / "run", lists)
+    assert code == 0, err
+    assert "left out of training: 1 videos" in out
+    assert "evaluated 5 / 6 videos" in out
+    assert sum(str(broken) in line for line in out.splitlines()) == 2
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["eval"]["evaluated"], result["eval"]["total"]) == (5, 6)
+
+
+MISTAKES = {
+    "mistyped field": (["--config.train.batchsize=4"], "batch_size"),
+    "wrong type": (["--config.train.batch_size=four"], "batch_size"),
+    "no such data": (["--config.data.train=/nonexistent"], "/nonexistent"),
+    "no data": (["--config.data.train="], "data.train is empty"),
+    "unknown backbone": (["--config.model.backbone=resnet5"], "resnet50"),
+    "gates in disorder": (["--config.model.gates=(3, 1)"], "ascending"),
+    "batch above the data": (["--config.train.batch_size=400"], "400"),
+    "unknown metric": (["--config.eval.metric=map5"], "did you mean"),
+    "unknown variant": (["--config=configs/default.py:tns"], "known: tsn"),
+    "no such configuration": (["--config=configs/nothing.py"], "configs/nothing.py"),
+    "not a flag": (["train"], "'train' is not a flag"),
+    "weights that are not there": (["--config.model.init_from=none.npz"], "none.npz"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_line(name, run, tmp_path):
+    flags, expected = MISTAKES[name]
+    code, _, err = run(tmp_path / "run", None, *flags)
+    assert code == 1
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], err
+
+
+def test_checkpoint_of_another_model_is_refused(undisturbed, run):
+    code, _, err = run(undisturbed, {"model.hidden": 16})
+    assert code == 1
+    assert "model.hidden is 8 there and 16 in the configuration" in err
+    code, _, err = run(undisturbed, {"train.batch_size": 2})
+    assert code == 1
+    assert "train.batch_size is 4 there and 2 in the configuration" in err

@@ -1,0 +1,113 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sofnet_jax.errors import UserError
+from sofnet_jax.optimizer import create_optimizer, select_policies
+from sofnet_jax.schedules import create_learning_rate_schedule
+
+_SHAPES = {
+    "backbone": {"res1": {"conv1": {"kernel": (2, 3)}, "bn1": {"scale": (3,)}}},
+    "head": {"kernel": (3, 2), "bias": (2,)},
+    "policy_res1": {"w_hh": (2, 2)},
+    "inner_res1": {"dense": {"bias": (2,)}},
+}
+_STEPS, _WARMUP, _MOMENTUM, _DECAY = 8, 3, 0.9, 0.05
+# One warm-up epoch of three steps and a drop after joint epoch 1: at step 6.
+_SCHEDULE = create_learning_rate_schedule(
+    0.1, drop_epochs=(1,), steps_per_epoch=_WARMUP, warmup_epochs=1
+)
+_RATES = [0.1] * 6 + [0.01] * 2
+
+
+def _create_tree(seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda shape: jnp.array(rng.normal(size=shape), jnp.float32),
+        _SHAPES,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def _run(name, warmup_steps=_WARMUP):
+    """Parameters before each step and after the last, with a new gradient every step."""
+    optimizer = create_optimizer(
+        name, _SCHEDULE, momentum=_MOMENTUM, weight_decay=_DECAY, warmup_steps=warmup_steps
+    )
+    params = _create_tree(0)
+    state, history = optimizer.init(params), [params]
+    update = jax.jit(optimizer.update)
+    for step in range(_STEPS):
+        updates, state = update(_create_tree(1 + step), state, params)
+        params = optax.apply_updates(params, updates)
+        history.append(params)
+    return history
+
+
+def _torch_sgd(p, gradients, rates):
+    """torch.optim.SGD(momentum=…, weight_decay=…) on one parameter; its value after every step."""
+    p, buffer, history = np.asarray(p, np.float64), None, []
+    for g, rate in zip(gradients, rates, strict=True):
+        g = np.asarray(g, np.float64) + _DECAY * p
+        buffer = g if buffer is None else _MOMENTUM * buffer + g
+        p = p - rate * buffer
+        history.append(p)
+    return history
+
+
+def _is_policy(path):
+    return path[0].key in ("policy_res1", "inner_res1")
+
+
+def test_sgd_is_pytorchs():
+    # Everything from step 0, policies and inner classifiers from the first joint step on, where
+    # they start with no momentum. The rate drops between steps 5 and 6.
+    history = _run("sgd")
+    gradients = [_create_tree(1 + step) for step in range(_STEPS)]
+    flat = [dict(jax.tree.leaves_with_path(tree)) for tree in history]
+    flat_gradients = [dict(jax.tree.leaves_with_path(tree)) for tree in gradients]
+    for path in flat[0]:
+        first = _WARMUP if _is_policy(path) else 0
+        expected = _torch_sgd(
+            flat[0][path], [g[path] for g in flat_gradients[first:]], _RATES[first:]
+        )
+        for step, value in enumerate(expected, first):
+            np.testing.assert_allclose(flat[step + 1][path], value, atol=1e-5, err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_policies_are_frozen_in_the_warm_up(name):
+    history = _run(name)
+    start = jax.tree.leaves_with_path(history[0])
+    for step, params in enumerate(history):
+        for (path, before), after in zip(start, jax.tree.leaves(params), strict=True):
+            frozen = step == 0 or (_is_policy(path) and step <= _WARMUP)
+            assert (np.asarray(before) == np.asarray(after)).all() == frozen, (step, path)
+
+
+def test_nothing_is_frozen_without_warm_up():
+    before, after = _run("sgd", warmup_steps=0)[:2]
+    for p, q in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert (np.asarray(p) != np.asarray(q)).all()
+
+
+def test_first_step_of_adam():
+    # Both moments are those of one gradient, so every parameter moves by the rate against its sign.
+    before, after = _run("adam", warmup_steps=0)[:2]
+    gradients = _create_tree(1)
+    for p, q, g in zip(*map(jax.tree.leaves, (before, after, gradients)), strict=True):
+        expected = p - 0.1 * np.sign(g + _DECAY * p)
+        np.testing.assert_allclose(q, expected, atol=1e-4)
+
+
+def test_policies_are_selected_by_name():
+    selected = jax.tree.leaves_with_path(select_policies(_create_tree(0)))
+    assert {path[0].key for path, chosen in selected if chosen} == {"policy_res1", "inner_res1"}
+    assert {path[0].key for path, chosen in selected if not chosen} == {"backbone", "head"}
+
+
+def test_unknown_optimizer():
+    with pytest.raises(UserError, match="optimizer.name is 'rmsprop'"):
+        create_optimizer("rmsprop", _SCHEDULE, momentum=0.9, weight_decay=0, warmup_steps=0)

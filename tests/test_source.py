@@ -1,0 +1,177 @@
+import os
+from collections.abc import Sequence
+
+import pytest
+
+from sofnet_jax.data.source import Source, Video, create_source
+from sofnet_jax.errors import UserError
+
+
+def _touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def _csv(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "videos.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def _fails(path, *parts, **kwargs):
+    """The path is refused in one line that begins with `path` and has all the parts."""
+    with pytest.raises(UserError) as caught:
+        create_source(path, **kwargs)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_folder_of_classes(tmp_path):
+    _touch(tmp_path, "run/b.MP4", "run/a.avi", "run/deep/er/c.webm", "jump/d.mkv", "jump/e.mov")
+    _touch(tmp_path, "run/notes.txt", "run/.hidden.mp4", ".git/x.mp4", "README.md")
+    source = create_source(tmp_path)
+    assert source.classes == ("jump", "run")
+    assert [(video.id, video.labels) for video in source.videos] == [
+        ("jump/d.mkv", (0,)),
+        ("jump/e.mov", (0,)),
+        ("run/a.avi", (1,)),
+        ("run/b.MP4", (1,)),
+        ("run/deep/er/c.webm", (1,)),
+    ]
+    assert len(source) == 5 and source[3].path == str(tmp_path / "run/b.MP4")
+    assert source[0].relevant is None and source.notes == ()
+
+
+def test_folder_follows_links_but_not_in_circles(tmp_path):
+    _touch(tmp_path, "elsewhere/a.mp4", "data/run/b.mp4")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "data/run/link")
+    os.symlink(tmp_path / "data/run", tmp_path / "data/run/circle")
+    assert [v.id for v in create_source(tmp_path / "data").videos] == [
+        "run/b.mp4",
+        "run/link/a.mp4",
+    ]
+
+
+def test_empty_classes_are_noted(tmp_path):
+    _touch(tmp_path, "run/a.mp4", "jump/readme.txt")
+    source = create_source(tmp_path)
+    assert source.classes == ("jump", "run")
+    assert source.notes == (f"{tmp_path}: no video of 'jump'",)
+    source = create_source(tmp_path, classes=("run", "jump", "swim"))
+    assert source.classes == ("run", "jump", "swim") and source[0].labels == (0,)
+    assert source.notes == (f"{tmp_path}: no video of 'jump'", f"{tmp_path}: no video of 'swim'")
+
+
+def test_folder_mistakes(tmp_path):
+    _fails(tmp_path / "missing", "no such folder or CSV file")
+    _fails(tmp_path, "no sub-folders")
+    _touch(tmp_path, "run/readme.txt")
+    _fails(tmp_path, "no videos", ".mp4")
+    _touch(tmp_path, "runs/a.mp4")
+    _fails(tmp_path, "'runs' is not a class", "closest is 'run'", classes=("jump", "run"))
+
+
+def test_csv_without_header(tmp_path):
+    text = 'a.mp4,run\n\n"b, c.mp4","jump, high",run,\n/data/d.mp4, run \n'
+    source = create_source(_csv(tmp_path, text, "utf-8-sig"))
+    assert source.classes == ("jump, high", "run")
+    assert source.videos == (
+        Video("a.mp4", str(tmp_path / "a.mp4"), (1,)),
+        Video("b, c.mp4", str(tmp_path / "b, c.mp4"), (0, 1)),
+        Video("/data/d.mp4", "/data/d.mp4", (1,)),
+    )
+
+
+def test_csv_with_header(tmp_path):
+    source = create_source(
+        _csv(
+            tmp_path,
+            "path,label,label,start,end,relevant_start,relevant_end\r\n"
+            "a.mp4,run,jump,1.5,20,,\r\n"
+            "a.mp4,run,,,,2,3\r\n"
+            "a.mp4,run,,,,7.5,9\r\n"
+            "b.mp4,jump,jump,4,,,\r\n",
+        )
+    )
+    a, b = str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")
+    assert source.videos == (
+        Video("a.mp4#t=1.5,20", a, (1, 0), 1.5, 20.0),
+        Video("a.mp4", a, (1,), relevant=((2.0, 3.0), (7.5, 9.0))),
+        Video("b.mp4#t=4", b, (0,), 4.0),
+    )
+
+
+def test_repeated_rows_are_noted_and_left_out(tmp_path):
+    path = _csv(tmp_path, "a.mp4,run\nb.mp4,run\na.mp4,run\n")
+    source = create_source(path)
+    assert [video.id for video in source.videos] == ["a.mp4", "b.mp4"]
+    assert source.notes == (f"{path}:3: repeats {path}:1; left out",)
+
+
+def test_classes_come_from_the_training_data(tmp_path):
+    path = _csv(tmp_path, "a.mp4,run\nb.mp4,jumping\n")
+    assert create_source(path, classes=("run", "swim", "jumping"))[1].labels == (2,)
+    _fails(path, ":2: 'jumping' is not a class; the closest is 'jump'", classes=("jump", "run"))
+
+
+def test_integer_labels(tmp_path):
+    path = _csv(tmp_path, "a.mp4,10\nb.mp4,9\nc.mp4,0\n")
+    source = create_source(path)
+    assert source.classes == ("0", "9", "10")  # by value
+    assert [video.labels for video in source.videos] == [(2,), (1,), (0,)]
+    assert create_source(path, classes=("10", "9", "0"))[0].labels == (0,)  # by name
+    names = tuple(f"class{i}" for i in range(11))
+    assert [v.labels for v in create_source(path, classes=names).videos] == [(10,), (9,), (0,)]
+    _fails(path, ":1: label 10 is out of range; the 3 classes", classes=("run", "jump", "swim"))
+    _fails(path, ":2: '9' is not a class; the closest is '10'", classes=("0", "10"))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["no videos in it"]),
+        ("path,label\n", ["no videos in it"]),
+        ("a.mp4\n", [":1: no label"]),
+        ("a.mp4,\n", [":1: no label"]),
+        ("a.mp4,run\n,run\n", [":2: no path"]),
+        ("path\na.mp4\n", [":1: no column 'label'"]),
+        ("path,label,stop\n", [":1: unknown column 'stop'", "start, end"]),
+        ("path,label,end,end\n", [":1: two columns 'end'"]),
+        ("path,label\na.mp4,run\nb.mp4,run,1\n", [":3: 3 columns where the header has 2"]),
+        ("path,label,end\na.mp4,run\n", [":2: 2 columns where the header has 3"]),
+        ("path,label,start\na.mp4,run,-1\n", [":2: start is '-1'", "seconds"]),
+        ("path,label,start\na.mp4,run,nan\n", [":2: start is 'nan'"]),
+        ("path,label,end\na.mp4,run,inf\n", [":2: end is 'inf'"]),
+        ("path,label,end\na.mp4,run,1:30\n", [":2: end is '1:30'"]),
+        ("path,label,end\na.mp4,run,0\n", [":2: end 0 is not after start 0"]),
+        ("path,label,start,end\na.mp4,run,5,5\n", [":2: end 5 is not after start 5"]),
+        ("path,label,relevant_start\na.mp4,run,5\n", [":2: relevant_start and relevant_end go to"]),
+        (
+            "path,label,relevant_start,relevant_end\na.mp4,run,5,4\n",
+            [":2: relevant_end 4 is not after relevant_start 5"],
+        ),
+        ('a.mp4,run\n"b.mp4,run\n', [":2: not CSV", "quotes"]),
+    ],
+)
+def test_csv_mistakes(text, parts, tmp_path):
+    _fails(_csv(tmp_path, text), *parts)
+
+
+def test_text_in_another_encoding(tmp_path):
+    _fails(_csv(tmp_path, "a.mp4,run\nb.mp4,größe\n", "latin-1"), ":2: not UTF-8 text")
+
+
+def test_a_source_may_hold_videos_of_another_kind():
+    class Counting(Sequence):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return Video(str(i), "", (0,))
+
+    source = Source(Counting(), ("run",))
+    assert len(source) == 3 and source[2].id == "2"
