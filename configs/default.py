@@ -21,7 +21,7 @@ def create_default() -> ConfigDict:
     c.data.num_workers = 2  # processes that decode; 0 decodes in threads of the main process
 
     c.data.synthetic = ConfigDict()  # only for source = "synthetic"
-    c.data.synthetic.root = ""  # cache folder; "" is ~/.cache/sofnet_jax/synthetic
+    c.data.synthetic.root = ""  # "" is a folder of its own in ~/.cache/sofnet_jax/synthetic
     c.data.synthetic.num_classes = 10
     c.data.synthetic.train_videos = 50  # a class
     c.data.synthetic.val_videos = 30

@@ -1,5 +1,6 @@
 """How every command ends: a user's mistake is one line and an exit code, not a traceback."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ COMPILATION_CACHE = Path("~/.cache/sofnet_jax/xla")
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, runs `main`, and exits: 1 after a mistake, 128 + n after signal n."""
     logging.set_verbosity(logging.WARNING)  # JAX, Orbax and grain narrate at the level below
-    if not jax.config.jax_compilation_cache_dir:  # the user's own, from the environment
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(COMPILATION_CACHE.expanduser()))
     try:
         app.run(main, flags_parser=_parse_flags)

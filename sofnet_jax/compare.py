@@ -26,7 +26,7 @@ SEEDS = flags.DEFINE_list("seeds", [], "Seeds to average over; default: that of 
 def main(argv: list[str]) -> None:
     """Runs both methods for every seed and prints the table."""
     command_line.refuse_arguments(argv)
-    config, workdir = CONFIG.value, Path(WORKDIR.value).expanduser()
+    config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
     parallel.initialise_processes(p.coordinator, p.num_processes, p.process_id)
     if not config.model.gates:

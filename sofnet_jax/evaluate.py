@@ -1,7 +1,7 @@
 """Exact evaluation: every video once, on any number of devices and processes."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from sofnet_jax import parallel
 from sofnet_jax.errors import UserError
 from sofnet_jax.metrics import Predictions
-from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.models.sofnet import Outputs, SoFNet
 from sofnet_jax.types import Batch
 
 
@@ -19,7 +19,7 @@ def create_predict_step(model: SoFNet) -> Callable:
     """`step(variables, batch) -> (frame logits, stop)`, deterministic, over all devices."""
 
     def step(variables: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        outputs = model.apply(variables, batch["frames"])
+        outputs = cast(Outputs, model.apply(variables, batch["frames"]))
         return outputs.frame_logits.astype(jnp.float32), outputs.decision.stop
 
     return parallel.pmap_predict_step(step)

@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import PyTree, UInt8
 from ml_collections import ConfigDict
 
 from sofnet_jax import parallel
@@ -81,7 +82,7 @@ class Experiment:
             "number of training videos": len(self.train_source),
         }
 
-    def create_train_iterator(self, first_step: int) -> Iterator[Batch]:
+    def create_train_iterator(self, first_step: int) -> Generator[Batch, None, None]:
         """This process's batches from an optimizer step on."""
         c = self.config
         return create_train_iterator(
@@ -98,7 +99,17 @@ class Experiment:
             flip=c.data.flip,
         )
 
-    def create_eval_iterator(self) -> Iterator[Batch]:
+    def read_val_frames(self, ids: Sequence[str]) -> UInt8[np.ndarray, "v t h w 3"]:
+        """The frames of some validation videos as the network is shown them."""
+        videos = {video.id: video for video in self.val_source.videos}
+        source = dataclasses.replace(self.val_source, videos=[videos[i] for i in ids])
+        data = self.config.data
+        batches = create_eval_iterator(
+            source, batch_size=len(ids), num_frames=data.num_frames, size=data.size
+        )
+        return next(batches)["frames"]
+
+    def create_eval_iterator(self) -> Generator[Batch, None, None]:
         """This process's part of the validation videos, once."""
         c, devices = self.config, jax.device_count()
         per_device = max(1, c.eval.batch_size // devices)
@@ -210,14 +221,11 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
     data = config.data
     train, val = data.train, data.val
     if data.source == "synthetic":
-        root = Path(data.synthetic.root or SYNTHETIC_ROOT).expanduser()
-        create_synthetic(
-            root,
-            num_classes=data.synthetic.num_classes,
-            train_videos=data.synthetic.train_videos,
-            val_videos=data.synthetic.val_videos,
-            seed=data.synthetic.seed,
-        )
+        arguments = data.synthetic.to_dict()
+        given = arguments.pop("root")
+        name = "_".join(f"{key}{value}" for key, value in arguments.items())
+        root = (Path(given) if given else SYNTHETIC_ROOT / name).expanduser()
+        create_synthetic(root, **arguments)
         train, val = root / "train.csv", root / "val.csv"
     elif data.source != "videos":
         raise UserError(f"data.source is '{data.source}'; choose videos or synthetic")

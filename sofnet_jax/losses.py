@@ -1,5 +1,8 @@
-"""The training loss, Eqs. 8–15. Each term is computed per video, so its mean does not depend on
-how a batch is split over devices or accumulated."""
+"""The training loss, Eqs. 8–15.
+
+Each term is computed per video, so its mean does not depend on how a batch is split over devices
+or accumulated.
+"""
 
 import flax.struct
 import jax

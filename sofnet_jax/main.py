@@ -16,7 +16,7 @@ MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 def main(argv: list[str]) -> None:
     """Joins the processes of the run, then trains or evaluates."""
     command_line.refuse_arguments(argv)
-    config, workdir = CONFIG.value, Path(WORKDIR.value).expanduser()
+    config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
     parallel.initialise_processes(p.coordinator, p.num_processes, p.process_id)
     {"train": train, "evaluate": evaluate}[MODE.value](config, workdir)

@@ -40,24 +40,26 @@ def create_result(
 
 def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[str]) -> str:
     """One line per row of metrics; GFLOPs in the paper's count, then in the full one."""
-    columns = {
-        "top-1 %": lambda m: f"{100 * m['top1']:.1f}",
-        "top-5 %": lambda m: f"{100 * m['top5']:.1f}",
-        "mAP %": lambda m: f"{100 * m['map']:.1f}",
-        "GFLOPs/V": lambda m: f"{m['gflops_per_video']:.4g}",
-        "full": lambda m: f"{m['gflops_per_video_full']:.4g}",
-        "GFLOPs/f": lambda m: f"{m['gflops_per_frame']:.4g}",
-        "used %": lambda m: f"{100 * m['usage']:.1f}",
-    }
-    for name in gate_names:
-        columns[name] = lambda m, key=f"stop/{name}": f"{100 * m[key]:.1f}" if key in m else "-"
-    columns["exit"] = lambda m: f"{100 * m['exit']:.1f}"
-    if any("relevant" in m for m in rows.values()):
-        columns["in span %"] = lambda m: f"{100 * m['kept_relevant']:.1f}"
-    cells = [
-        ["", *columns],
-        *([name, *(f(m) for f in columns.values())] for name, m in rows.items()),
+    columns = [
+        ("top-1 %", "top1", 100, ".1f"),
+        ("top-5 %", "top5", 100, ".1f"),
+        ("mAP %", "map", 100, ".1f"),
+        ("GFLOPs/V", "gflops_per_video", 1, ".4g"),
+        ("full", "gflops_per_video_full", 1, ".4g"),
+        ("GFLOPs/f", "gflops_per_frame", 1, ".4g"),
+        ("used %", "usage", 100, ".1f"),
+        *((name, f"stop/{name}", 100, ".1f") for name in gate_names),
+        ("exit", "exit", 100, ".1f"),
+        ("in span %", "kept_relevant", 100, ".1f"),
     ]
+    columns = [column for column in columns if any(column[1] in m for m in rows.values())]
+    cells = [["", *(title for title, *_ in columns)]]
+    for name, metrics in rows.items():
+        row = [
+            format(scale * metrics[key], spec) if key in metrics else "-"
+            for _, key, scale, spec in columns
+        ]
+        cells.append([name, *row])
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
         "  ".join(

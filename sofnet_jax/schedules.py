@@ -8,7 +8,7 @@ import optax
 def create_temperature_schedule(
     initial: float, decay: float, *, steps_per_epoch: int, warmup_epochs: int
 ) -> optax.Schedule:
-    """Gumbel temperature: `initial·exp(-decay·e)` throughout joint epoch e = 0, 1, …"""
+    """Gumbel temperature: `initial·exp(-decay·e)` throughout joint epoch e, from 0."""
     joint = optax.exponential_decay(
         initial, steps_per_epoch, decay_rate=math.exp(-decay), staircase=True
     )

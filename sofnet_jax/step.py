@@ -1,5 +1,6 @@
 """One optimizer step: the state it reads and writes, and the function that does it."""
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -130,7 +131,8 @@ def create_train_step(
         if gated:
             metrics["temperature"] = temperature(state.step)
         metrics["interrupt"] = parallel.mean_over_devices(interrupt)
-        new = state.replace(
+        new = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=stats,

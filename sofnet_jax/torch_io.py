@@ -32,11 +32,11 @@ def load_backbone(path: str, params: Tree, batch_stats: Tree) -> tuple[Tree, Tre
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"model.init_from: cannot read {path}: {error}") from error
     wrong: list[str] = []
-    trees = tuple(_fill(tree, tensors, wrong) for tree in (params, batch_stats))
+    filled = _fill(params, tensors, wrong), _fill(batch_stats, tensors, wrong)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"model.init_from: {path} does not fit: {'; '.join(wrong[:3])}{more}")
-    return trees
+    return filled
 
 
 def _fill(tree: Tree, tensors: Mapping[str, np.ndarray], wrong: list[str]) -> Tree:

@@ -16,10 +16,14 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.evaluate import create_predict_step, predict_videos
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.interruption import Interrupted, Interruption
+from sofnet_jax.metrics import Predictions, compute_consensus, compute_observed
+from sofnet_jax.picture import draw_decisions
 from sofnet_jax.result import create_result, format_result, write_config, write_json
 from sofnet_jax.step import create_state, create_train_step, select_arrays
 from sofnet_jax.types import Batch
 from sofnet_jax.writer import Writer
+
+PICTURED_VIDEOS = 6
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -179,10 +183,8 @@ class Run:
         """Fetches the metrics of a step, checks and logs them; whether a process asks to stop."""
         if queued is None:
             return False
-        step, metrics = (
-            queued[0],
-            {k: float(v) for k, v in parallel.to_host(queued[1]).items()},
-        )
+        step, metrics = queued
+        metrics = {name: float(value) for name, value in parallel.to_host(metrics).items()}
         loss = metrics["loss/total"]
         if not np.isfinite(loss):
             raise UserError(
@@ -201,15 +203,17 @@ class Run:
         scalars["train/epoch"] = step / e.steps_per_epoch
         self.writer.write(step, scalars | clock.read())
 
-    def _evaluate(self) -> dict[str, Any]:
-        """Metrics of the present state on all validation videos."""
-        e = self.experiment
-        ids = tuple(video.id for video in e.val_source.videos)
-        batches = e.create_eval_iterator()
+    def _predict(self) -> Predictions:
+        """What the present state says of all validation videos."""
+        ids = tuple(video.id for video in self.experiment.val_source.videos)
+        batches = self.experiment.create_eval_iterator()
         try:
-            predictions = predict_videos(self.predict_step, self.state.variables, batches, ids)
+            return predict_videos(self.predict_step, self.state.variables, batches, ids)
         finally:
             batches.close()
+
+    def _measure(self, predictions: Predictions) -> dict[str, Any]:
+        e = self.experiment
         return create_result(
             predictions,
             gate_names=e.architecture.gate_names,
@@ -222,7 +226,7 @@ class Run:
     def _evaluate_epoch(self, bar: tqdm) -> dict[str, float]:
         """Evaluates, logs and prints a line."""
         e = self.experiment
-        result = self._evaluate()
+        result = self._measure(self._predict())
         scalars = {
             f"{part}/{name}": float(value)
             for part in ("eval", "eval_early")
@@ -253,12 +257,41 @@ class Run:
         self.checkpoints.wait()
         if self.checkpoints.find(e.config.eval.checkpoint) != self.step:
             self._restore(e.config.eval.checkpoint)
-        result = self._evaluate() | {"step": self.step, "left_out": self.left_out}
+        predictions = self._predict()
+        result = self._measure(predictions) | {"step": self.step, "left_out": self.left_out}
         if self.is_main:
             write_json(self.workdir / "result.json", result)
+            if e.architecture.gates:
+                self._draw(predictions)
             name = "SoF-Net" if e.architecture.gates else "TSN"
             print(format_result(name, result, e.architecture.gate_names), flush=True)
         return result
+
+    def _draw(self, predictions: Predictions) -> None:
+        """A picture of the decisions on a few validation videos, in `decisions.png`."""
+        e, p = self.experiment, predictions
+        chosen = np.linspace(0, len(p.ids) - 1, min(PICTURED_VIDEOS, len(p.ids))).astype(int)
+        kept = p.stop == len(e.architecture.gates)
+        observed = compute_observed(
+            p.frame_logits, kept, e.config.eval.threshold, e.config.eval.min_frames
+        )
+        seen = kept & (np.arange(p.stop.shape[1]) < observed[:, None])
+        best = compute_consensus(p.frame_logits, seen).argmax(-1)
+        classes = e.val_source.classes
+        captions = [
+            f"{' + '.join(classes[c] for c in np.flatnonzero(p.labels[i]))}, "
+            f"recognised as {classes[best[i]]}"
+            for i in chosen
+        ]
+        draw_decisions(
+            self.workdir / "decisions.png",
+            frames=e.read_val_frames([p.ids[i] for i in chosen]),
+            stop=p.stop[chosen],
+            observed=observed[chosen],
+            relevant=p.relevant[chosen],
+            gate_names=e.architecture.gate_names,
+            captions=captions,
+        )
 
     def close(self) -> None:
         """Waits for the checkpoint that is being written, and closes the logs."""

@@ -222,7 +222,9 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(run, tmp_path):
     before = read_state(tmp_path)
     code, _, err = run(tmp_path, {"optimizer.learning_rate": 1e30})
     assert code == 1
-    assert re.search(r"error: the loss is (nan|inf) at step [45]; .*checkpoint of step 3 intact", err)
+    assert re.search(
+        r"error: the loss is (nan|inf) at step [45]; .*checkpoint of step 3 intact", err
+    )
     assert "Traceback" not in err
     assert_equal(read_state(tmp_path), before)
 

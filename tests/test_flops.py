@@ -36,8 +36,8 @@ def test_published_table(size, gates, whole, video, convolutions_alone):
     assert round(16 * macs / 1e9, 2) == convolutions_alone
 
 
-# The five stages of `_SMALL` at 32×32: outputs 16 (pooled to 8), 8, 4, 2, 1 pixels wide, of 4, 4, 8,
-# 16, 32 channels.
+# The five stages of `_SMALL` at 32×32: outputs 16 (pooled to 8), 8, 4, 2, 1 pixels wide, of 4, 4,
+# 8, 16, 32 channels.
 #   macs: res1 16²·4·9·3; res2 two of 8²·4·9·4; res3 4²·8·(9·4 + 9·8 + 4), the last being the 1×1
 #   shortcut; res4 2²·16·(9·8 + 9·16 + 8); res5 32·(9·16 + 9·32 + 16)
 _MACS = (27648, 18432, 14336, 14336, 14336)
@@ -119,11 +119,29 @@ def test_lookup_by_hand():
     assert compute_lookup(cost, reference=2.0) == (1.5, 1.0)
 
 
-def _valid_taps(conv):
-    """Pairs of an output and a kernel position, along one side, that do not fall on padding."""
+def _list_products(jaxpr):
+    """The convolutions and matrix products of a program, by name, in order."""
+    names = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            names.append(equation.primitive.name)
+        for inner in equation.params.values():
+            if hasattr(inner, "jaxpr"):
+                names += _list_products(inner.jaxpr)
+    return names
+
+
+def _count_macs(conv, product):
+    """Multiply-adds of a convolution as the compiler counts them.
+
+    As a matrix product it multiplies the zeros of the padding too, as a convolution it does not.
+    """
+    if product == "dot_general":
+        return conv.macs
     first = np.arange(conv.out_size) * conv.stride - conv.kernel // 2
     position = first[:, None] + np.arange(conv.kernel)
-    return ((position >= 0) & (position < conv.size)).sum()
+    taps = ((position >= 0) & (position < conv.size)).sum()  # along one side
+    return taps**2 * conv.in_channels * conv.channels
 
 
 @pytest.mark.parametrize(
@@ -133,15 +151,19 @@ def test_compiler_counts_the_same(backbone, size):
     a = create_architecture(backbone, num_classes=10, gates=())
     network = ResNet(a)
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(lambda key, x: network.init(key, x, False), jax.random.key(0), images)
-    lowered = jax.jit(lambda v, x: network.apply(v, x, False)).lower(variables, images)
+    variables = jax.eval_shape(
+        lambda key, x: network.init(key, x, False), jax.random.key(0), images
+    )
+    apply = jax.jit(lambda v, x: network.apply(v, x, False))
+    products = _list_products(jax.make_jaxpr(apply)(variables, images))
+    assert "conv_general_dilated" in products
 
-    # Two operations a multiply-add, and none for multiplications with the zeros of the padding.
+    # Two operations a multiply-add.
     convs = list(convolutions(a, size))
-    operations = sum(2 * _valid_taps(c) ** 2 * c.in_channels * c.channels for c in convs)
-    # Of the rest, `full` counts one operation as one. Two details differ: maxima over the 9 elements
-    # of a window are 8 operations to the compiler, and BatchNorm makes scale and shift anew from
-    # its four vectors, in 4 operations a channel (beside the square root).
+    operations = sum(2 * _count_macs(c, p) for c, p in zip(convs, products, strict=True))
+    # Of the rest, `full` counts one operation as one. Two details differ: the maximum of 9 elements
+    # is 8 operations to the compiler, and BatchNorm makes scale and shift anew from its four
+    # vectors, in 4 operations a channel (beside the square root).
     _, full = compute_costs(a, size)
     last, channels = convs[-1].out_size, a.channels[4]
     backbone_alone = full.whole * 1e9 - (last**2 + 1) * channels - channels * a.num_classes
@@ -149,7 +171,8 @@ def test_compiler_counts_the_same(backbone, size):
     operations += backbone_alone - sum(c.macs for c in convs)
     operations += 4 * sum(c.channels for c in convs) - pooled_stem**2 * a.width
     # The compiler adds up in float32. The smallest of the terms is 2e-5 of the sum.
-    assert lowered.cost_analysis()["flops"] == pytest.approx(operations, rel=2e-6)
+    counted = apply.lower(variables, images).cost_analysis()["flops"]
+    assert counted == pytest.approx(operations, rel=2e-6)
 
 
 @pytest.mark.parametrize(("temporal", "channels"), [(True, 64), (True, 2048), (False, 2048)])

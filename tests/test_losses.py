@@ -111,8 +111,8 @@ def test_self_loss_by_hand():
 
 
 def test_self_loss_is_a_mean_over_frames_and_all_gates_but_the_last():
-    # Two frames, three gates. The score falls everywhere: 3/4, 1/2, 1/4. All gates undecided: log 2.
-    # One gate forwards with 3/4 instead: log 4, so log 2 / 4 more.
+    # Two frames, three gates. The score falls everywhere: 3/4, 1/2, 1/4. All gates undecided:
+    # log 2. One gate forwards with 3/4 instead: log 4, so log 2 / 4 more.
     inner = jnp.array([[[_QUARTER, _EVEN, (math.log(3), 0.0)]] * 2])
     gates = jnp.zeros((1, 2, 3, 2))
     even = compute_self_loss(gates, inner, _SECOND)

@@ -65,14 +65,16 @@ def test_early_termination_waits_for_more_than_the_fewest_frames():
 
 def test_early_termination_counts_stopped_frames_and_follows_kept_ones():
     logits = _one_class([0.99] * 6)
-    kept = np.array([
-        # The third frame passes T_min = 2 but is not kept, neither is the fourth.
-        [True, False, False, False, True, True],
-        # The first kept frame is the third: T̄ = 3 counts the stopped ones.
-        [False, False, True, True, True, True],
-        # Nothing is kept after the second frame: to the end.
-        [True, True, False, False, False, False],
-    ])
+    kept = np.array(
+        [
+            # The third frame passes T_min = 2 but is not kept, neither is the fourth.
+            [True, False, False, False, True, True],
+            # The first kept frame is the third: T̄ = 3 counts the stopped ones.
+            [False, False, True, True, True, True],
+            # Nothing is kept after the second frame: to the end.
+            [True, True, False, False, False, False],
+        ]
+    )
     observed = compute_observed(np.repeat(logits, 3, 0), kept, 0.9, 2)
     np.testing.assert_array_equal(observed, [5, 3, 6])
 
@@ -125,9 +127,7 @@ def test_map_of_tied_scores():
 
 def test_map_ranks_probabilities():
     # The second video has the lower logit of the first class, yet is surer of it: 0.73 against 0.5.
-    predictions = _create_predictions(
-        [[0, 1], [1, 0]], [[[10.0, 10.0]], [[1.0, 0.0]]], [[2], [2]]
-    )
+    predictions = _create_predictions([[0, 1], [1, 0]], [[[10.0, 10.0]], [[1.0, 0.0]]], [[2], [2]])
     assert _measure(predictions)["map"] == 1
 
 
@@ -139,30 +139,32 @@ def test_metrics_by_hand():
         [[1, 0, 0], [0, 1, 0]], logits, [[0, 2, 2], [1, 2, 0]], [[1, 1, np.nan], [0, 1, 0]]
     )
     metrics = _measure(predictions)
-    assert metrics == pytest.approx({
-        "top1": 1 / 2,
-        "top5": 1.0,
-        # First class: probabilities 0.24 (+) and 0.05. Second: 0.91 (+) and 0.67.
-        "map": 1.0,
-        "gflops_per_video": ((1 + 4 + 4) + (2 + 4 + 1)) / 2,
-        "gflops_per_frame": 16 / 6,
-        "gflops_per_video_full": 160 / 2,
-        "gflops_per_frame_full": 160 / 6,
-        "usage": 3 / 6,
-        "exit": 0.0,
-        "stop/res1": 2 / 6,
-        "stop/res3": 1 / 6,
-        # Of the five frames of known relevance three are relevant; both kept ones among them are.
-        "relevant": 3 / 5,
-        "kept_relevant": 1.0,
-        "evaluated": 2,
-        "total": 4,
-    })
+    assert metrics == pytest.approx(
+        {
+            "top1": 1 / 2,
+            "top5": 1.0,
+            # First class: probabilities 0.24 (+) and 0.05. Second: 0.91 (+) and 0.67.
+            "map": 1.0,
+            "gflops_per_video": ((1 + 4 + 4) + (2 + 4 + 1)) / 2,
+            "gflops_per_frame": 16 / 6,
+            "gflops_per_video_full": 160 / 2,
+            "gflops_per_frame_full": 160 / 6,
+            "usage": 3 / 6,
+            "exit": 0.0,
+            "stop/res1": 2 / 6,
+            "stop/res3": 1 / 6,
+            # Of five frames of known relevance three are relevant, and both of the kept ones.
+            "relevant": 3 / 5,
+            "kept_relevant": 1.0,
+            "evaluated": 2,
+            "total": 4,
+        }
+    )
 
 
 def test_metrics_with_early_termination_by_hand():
-    # The first video is sure after its second frame (0.993 > 0.9); its third frame, which would turn
-    # it to the second class, is never looked at. The second video never is that sure.
+    # The first video is sure after its second frame (0.993 > 0.9); its third frame, which would
+    # turn it to the second class, is never looked at. The second video never is that sure.
     logits = [[[0, 0], [5, 0], [0, 99]], [[1, 0], [0, 0], [0, 0]]]
     predictions = _create_predictions(
         [[1, 0], [1, 0]], logits, [[0, 2, 2], [2, 0, 1]], [[1, 0, 1], [1, 1, 1]]

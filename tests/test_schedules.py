@@ -52,6 +52,8 @@ def test_learning_rate_drops_several_times():
 
 
 def test_learning_rate_without_drops():
-    schedule = create_learning_rate_schedule(0.1, drop_epochs=(), steps_per_epoch=4, warmup_epochs=0)
+    schedule = create_learning_rate_schedule(
+        0.1, drop_epochs=(), steps_per_epoch=4, warmup_epochs=0
+    )
     assert [float(schedule(step)) for step in (0, 1000)] == pytest.approx([0.1, 0.1])
     assert math.isfinite(float(schedule(2**31 - 1)))

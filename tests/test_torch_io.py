@@ -14,7 +14,9 @@ def _create_trees(backbone, width=0):
     """Shapes of the parameters and of the statistics."""
     network = ResNet(create_architecture(backbone, num_classes=2, width=width, gates=()))
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(lambda key, x: network.init(key, x, False), jax.random.key(0), images)
+    variables = jax.eval_shape(
+        lambda key, x: network.init(key, x, False), jax.random.key(0), images
+    )
     return variables["params"], variables["batch_stats"]
 
 
@@ -128,7 +130,9 @@ def test_tensors_come_to_their_places(tmp_path, trees):
     np.testing.assert_array_equal(bn["mean"], tensors[f"{theirs}.running_mean"])
     np.testing.assert_array_equal(bn["var"], tensors[f"{theirs}.running_var"])
     # Nothing is lost and nothing comes twice: all sums together agree.
-    total = sum(float(leaf.sum(dtype=np.float64)) for leaf in map(np.asarray, _leaves(params, stats)))
+    total = sum(
+        float(leaf.sum(dtype=np.float64)) for leaf in map(np.asarray, _leaves(params, stats))
+    )
     assert total == pytest.approx(sum(t.sum(dtype=np.float64) for t in tensors.values()), abs=1e-6)
 
 

@@ -12,8 +12,8 @@ from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
 
 Stages = dict[str, Float[Array, "b h w c"]]
 
-# Outputs of at most so many pixels are computed as one matrix product over unfolded patches.
-MATRIX_PRODUCT_PIXELS = 16
+# Convolutions of at most so many output pixels or values in a patch are one matrix product.
+FEW_PIXELS, FEW_TAPS = 16, 32
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -21,9 +21,8 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class Conv(nn.Module):
     """Convolution without bias, padded as in torchvision; XLA's "SAME" differs at stride 2.
 
-    Computed as a matrix product where that is the faster way on a CPU and no slower elsewhere: for
-    1×1 kernels (forward and backward 2–9 times as fast as XLA's convolution) and for outputs of a
-    few pixels (2–10 times).
+    Computed as a matrix product over unfolded patches where XLA's convolution is slow on a CPU,
+    above all backwards: for 1×1 kernels, outputs of a few pixels and patches of a few values.
     """
 
     channels: int
@@ -37,7 +36,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", kaiming_normal, (k, k, x.shape[-1], self.channels))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         height, width = ((side - 1) // s + 1 for side in x.shape[1:3])
-        if k > 1 and height * width > MATRIX_PRODUCT_PIXELS:
+        if k > 1 and height * width > FEW_PIXELS and k * k * x.shape[-1] > FEW_TAPS:
             layout = ("NHWC", "HWIO", "NHWC")
             padding = [(pad, pad)] * 2
             return jax.lax.conv_general_dilated(
@@ -139,7 +138,24 @@ class Stem(nn.Module):
     def __call__(self, x: Float[Array, "b h w 3"], train: bool) -> Float[Array, "b h4 w4 c"]:
         x = self.conv(self.channels, self.kernel, 2, name="conv1")(x)
         x = nn.relu(self.norm(name="bn1")(x, train))
-        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        return max_pool(x)
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """3×3 max-pool of stride 2, padded by 1: as a maximum of shifted slices, first of rows.
+
+    Its gradient is elementwise, where that of a reduce-window is a scatter, 3 times slower on a CPU.
+    Equal positive maxima share the gradient; PyTorch gives it to the first.
+    """
+    for axis in (1, 2):
+        size = (x.shape[axis] - 1) // 2 + 1
+        padding = [(1, 2) if i == axis else (0, 0) for i in range(4)]
+        padded = jnp.pad(x, padding, constant_values=-jnp.inf)
+        slices = [
+            jax.lax.slice_in_dim(padded, i, i + 2 * size - 1, stride=2, axis=axis) for i in range(3)
+        ]
+        x = jnp.maximum(jnp.maximum(slices[0], slices[1]), slices[2])
+    return x
 
 
 class ResidualStage(nn.Module):

@@ -1,0 +1,422 @@
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sofnet_jax.architecture import Architecture, create_architecture
+from sofnet_jax.models.resnet import BatchNorm, Conv, ResidualStage, ResNet
+from sofnet_jax.models.sofnet import SoFNet, normalise
+
+_VIDEOS, _FRAMES, _SIZE, _GATES = 4, 3, 32, 3
+_FORCE = 1e4  # noise that no logit stands up to
+# Features of res5 have 8·4 channels: as many as classes, so that a head can be the identity.
+_ARCHITECTURE = Architecture(
+    num_classes=32,
+    block="basic",
+    depths=(1, 1, 1, 1),
+    width=4,
+    stem_kernel=3,
+    gates=(1, 3, 5),
+    hidden=8,
+)
+_MODEL = SoFNet(_ARCHITECTURE)
+_NO_NOISE = jnp.zeros((_VIDEOS, _FRAMES, _GATES, 2))
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Noise, of another colour in every frame."""
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 64, (_VIDEOS, _FRAMES, _SIZE, _SIZE, 3))
+    return jnp.array(video + rng.integers(0, 192, (_VIDEOS, _FRAMES, 1, 1, 3)), jnp.uint8)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Random weights and statistics, none of them zero, and gates that disagree."""
+    shapes = jax.eval_shape(_MODEL.init, jax.random.key(0), jnp.zeros((1, 1, 32, 32, 3), jnp.uint8))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        fan = math.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 1
+        value = rng.normal(size=leaf.shape) * math.sqrt(2 / fan)
+        if name in ("scale", "var"):
+            value = 0.5 + rng.random(leaf.shape)
+        elif name in ("bias", "mean"):
+            value *= 0.1
+        elif name in ("w_ih", "w_hh", "w_q"):
+            value *= 3
+        elif name == "b_q":
+            value = np.zeros(2)
+        return jnp.array(value, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    """The deterministic network, compiled; `noise` forces its gates, zeros leave them alone."""
+    return jax.jit(lambda variables, frames, noise: _MODEL.apply(variables, frames, noise=noise))
+
+
+@pytest.fixture(scope="module")
+def train():
+    """The network as in training: outputs, with their running statistics dropped."""
+
+    def apply(variables, frames, index, dropout=0, gate=0):
+        rngs = {"dropout": jax.random.key(dropout), "gate": jax.random.key(gate)}
+        outputs, _ = _MODEL.apply(
+            variables, frames, train=True, index=index, rngs=rngs, mutable=["batch_stats"]
+        )
+        return outputs
+
+    return jax.jit(apply)
+
+
+def _force(stop):
+    """Noise with which frame t of every video stops at gate stop[t], or is kept at `_GATES`."""
+    noise = np.zeros((_VIDEOS, _FRAMES, _GATES, 2), np.float32)
+    forward = np.arange(_GATES) < np.array(stop)[:, None]
+    noise[..., 1] = np.where(forward, _FORCE, -_FORCE)
+    return jnp.array(noise)
+
+
+def _assert_same(old, new, videos=slice(None), frames=slice(None)):
+    """To the last bit, whatever the outputs say of these frames."""
+    for name in ("frame_logits", "kept", "inner_logits", "decision"):
+        pairs = zip(*(jax.tree.leaves(getattr(x, name)) for x in (old, new)), strict=True)
+        for a, b in pairs:
+            np.testing.assert_array_equal(a[videos][:, frames], b[videos][:, frames], name)
+
+
+# ---------------------------------------------------------------------------------- evaluation
+
+
+def test_gates_of_the_network_disagree(evaluate, variables, frames):
+    # The laws below say something only of a network that stops some frames and keeps others.
+    stop = evaluate(variables, frames, _NO_NOISE).decision.stop
+    assert len(np.unique(stop)) >= 3 and (stop[:, :-1] == _GATES).any()
+
+
+def test_prediction_is_the_mean_of_kept_frames(evaluate, variables, frames):
+    outputs = evaluate(variables, frames, _force([3, 1, 3]))
+    np.testing.assert_allclose(outputs.kept, [[1, 0, 1]] * _VIDEOS, atol=1e-6)
+    mean = (outputs.frame_logits[:, 0] + outputs.frame_logits[:, 2]) / 2
+    np.testing.assert_allclose(outputs.video_logits, mean, atol=1e-5)
+
+
+@pytest.mark.parametrize("frame", [1, 2])
+def test_a_later_frame_never_changes_an_earlier_decision(evaluate, variables, frames, frame):
+    before = evaluate(variables, frames, _NO_NOISE)
+    after = evaluate(variables, frames.at[:, frame].set(255 - frames[:, frame]), _NO_NOISE)
+    assert (before.decision.logits[:, frame] != after.decision.logits[:, frame]).any()
+    _assert_same(before, after, frames=slice(frame))
+
+
+@pytest.mark.parametrize("gate", range(_GATES))
+def test_a_stopped_frame_leaves_no_trace(evaluate, variables, frames, gate):
+    # Other pixels in a frame that is stopped again: no other frame and no prediction notices.
+    noise = _NO_NOISE.at[:, 1].set(_force([3, gate, 3])[:, 1])
+    before = evaluate(variables, frames, noise)
+    after = evaluate(variables, frames.at[:, 1].set(255 - frames[:, 1]), noise)
+    assert (before.decision.stop[:, 1] == gate).all()
+    assert (before.frame_logits[:, 1] != after.frame_logits[:, 1]).any()
+    _assert_same(before, after, frames=np.array([0, 2]))
+    np.testing.assert_array_equal(before.video_logits, after.video_logits)
+
+
+def test_videos_do_not_see_each_other(evaluate, variables, frames):
+    before = evaluate(variables, frames, _NO_NOISE)
+    after = evaluate(variables, frames.at[0].set(255 - frames[0]), _NO_NOISE)
+    assert (before.video_logits[0] != after.video_logits[0]).any()
+    _assert_same(before, after, videos=slice(1, None))
+    np.testing.assert_array_equal(before.video_logits[1:], after.video_logits[1:])
+
+
+def test_all_gates_forward_is_the_plain_backbone(evaluate, variables, frames):
+    # A bias that no logit stands up to, as `forward_bias` would set it.
+    policies = {
+        name: weights | {"b_q": jnp.array([0, 1e4])} if name.startswith("policy_") else weights
+        for name, weights in variables["params"].items()
+    }
+    gated = evaluate(variables | {"params": policies}, frames, _NO_NOISE)
+    assert (gated.decision.stop == _GATES).all()
+    tsn = jax.jit(lambda v, x: _MODEL.apply(v, x, gated=False))(variables, frames)
+    np.testing.assert_allclose(gated.video_logits, tsn.video_logits, atol=1e-4)
+    np.testing.assert_allclose(gated.frame_logits, tsn.frame_logits, atol=1e-4)
+    assert tsn.decision.gates.shape == (_VIDEOS, _FRAMES, 0)
+    assert (tsn.kept == 1).all()
+    # The gates as they are would have said otherwise.
+    own = evaluate(variables, frames, _NO_NOISE).video_logits
+    assert abs(own - tsn.video_logits).max() > 0.01
+
+
+def test_forward_bias_is_that_of_forward():
+    model = SoFNet(Architecture(**(vars(_ARCHITECTURE) | {"forward_bias": 2.5})))
+    bias = jax.jit(
+        lambda key: model.init(key, jnp.zeros((1, 1, 32, 32, 3), jnp.uint8))["params"][
+            "policy_res3"
+        ]["b_q"]
+    )(jax.random.key(0))
+    np.testing.assert_array_equal(bias, [0, 2.5])
+
+
+def test_normalisation_is_that_of_imagenet():
+    # Published backbones got (x / 255 - mean) / standard deviation.
+    black, white = normalise(jnp.array([[0, 0, 0], [255, 255, 255]], jnp.uint8), jnp.float32)
+    np.testing.assert_allclose(black, [-2.1179, -2.0357, -1.8044], atol=1e-4)
+    np.testing.assert_allclose(white, [2.2489, 2.4286, 2.6400], atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------ training
+
+
+def test_layout_of_a_batch_does_not_change_its_random_streams(train, variables, frames):
+    # The same videos in another order: BatchNorm's statistics are the same, and so are dropout and
+    # gates of each video, because its number in the global batch keys them.
+    order = jnp.array([2, 0, 3, 1])
+    index = jnp.array([10, 11, 12, 13])
+    outputs = train(variables, frames, index)
+    again = train(variables, frames[order], index[order])
+    np.testing.assert_array_equal(outputs.decision.stop[order], again.decision.stop)
+    np.testing.assert_allclose(outputs.frame_logits[order], again.frame_logits, atol=1e-3)
+    np.testing.assert_allclose(outputs.inner_logits[order], again.inner_logits, atol=1e-3)
+
+
+def test_same_number_same_noise(train, variables, frames):
+    # Four times the same video; the first two have the same number.
+    same = jnp.broadcast_to(frames[:1], frames.shape)
+    outputs = train(variables, same, jnp.array([5, 5, 6, 7]))
+    logits = np.asarray(outputs.frame_logits)
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-6)
+    assert abs(logits[0] - logits[2]).max() > 0.1 and abs(logits[2] - logits[3]).max() > 0.1
+
+
+def test_dropout_and_gates_have_streams_of_their_own(train, variables, frames):
+    index = jnp.arange(_VIDEOS)
+    base = train(variables, frames, index)
+    dropout = train(variables, frames, index, dropout=1)
+    gate = train(variables, frames, index, gate=1)
+    # Dropout comes after the features that the gates see.
+    np.testing.assert_array_equal(base.decision.stop, dropout.decision.stop)
+    np.testing.assert_array_equal(base.decision.logits, dropout.decision.logits)
+    assert abs(base.frame_logits - dropout.frame_logits).max() > 0.1
+    # The gates do not touch the scores of a frame, only whether they count.
+    np.testing.assert_array_equal(base.frame_logits, gate.frame_logits)
+    assert (base.decision.stop != gate.decision.stop).any()
+
+
+def _set(variables, **leaves):
+    """The variables with parameters replaced: `policy_res1__b_q=…`."""
+    params = jax.tree.map(lambda x: x, variables["params"])
+    for path, value in leaves.items():
+        *parents, name = path.split("__")
+        node = params
+        for parent in parents:
+            node = node[parent]
+        node[name] = jnp.full_like(node[name], value) if np.isscalar(value) else jnp.array(value)
+    return variables | {"params": params}
+
+
+def test_share_and_scale_of_dropout(train, variables, frames):
+    # Features that are all 1 (last BatchNorms with no scale) and a head that is the identity: the
+    # scores are 0 with probability 1/2, else 2.
+    block = "backbone__res5__block0"
+    ones = _set(
+        variables,
+        **{
+            f"{block}__bn2__scale": 0.0,
+            f"{block}__bn2__bias": 1.0,
+            f"{block}__downsample_bn__scale": 0.0,
+            f"{block}__downsample_bn__bias": 0.0,
+            "head__kernel": np.eye(32, dtype=np.float32),
+            "head__bias": 0.0,
+        },
+    )
+    index = jnp.arange(_VIDEOS)
+    scores = np.asarray(train(ones, frames, index).frame_logits)
+    np.testing.assert_array_equal(np.unique(scores), [0, 2])
+    # Four standard deviations of a mean of 384; every frame has a mask of its own.
+    assert abs((scores == 0).mean() - 0.5) < 4 * 0.5 / math.sqrt(scores.size)
+    assert len(np.unique(scores.reshape(-1, 32), axis=0)) == _VIDEOS * _FRAMES
+
+
+def test_gates_of_the_network_forward_with_their_probability(train, variables, frames):
+    # Gates that see nothing and forward with 3/4, each by a draw of its own. Of 640 frames (the
+    # last may be forced and is left out) 3/4 pass the first gate, 9/16 two, 27/64 all.
+    bias = np.array([0, math.log(3)], np.float32)
+    names = {f"policy_res{n}__{leaf}": v for n in (1, 3, 5) for leaf, v in (("w_q", 0.0),)}
+    biases = {f"policy_res{n}__b_q": bias for n in (1, 3, 5)}
+    blind = _set(variables, **names, **biases)
+    gates = [
+        train(blind, frames, jnp.arange(_VIDEOS), gate=key).decision.gates[:, :-1]
+        for key in range(80)
+    ]
+    gates = np.asarray(jnp.concatenate(gates)).reshape(-1, _GATES)
+    for n, share in enumerate(gates.mean(0)):
+        p = 0.75 ** (n + 1)
+        assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / len(gates))
+
+
+def test_bfloat16_is_confined_to_the_backbone():
+    model = SoFNet(_ARCHITECTURE, dtype=jnp.bfloat16)
+    video = jax.ShapeDtypeStruct((2, _FRAMES, _SIZE, _SIZE, 3), jnp.uint8)
+    rngs = {name: jax.random.key(0) for name in ("params", "dropout", "gate")}
+    apply = partial(model.apply, train=True, rngs=rngs, mutable=["batch_stats"])
+    variables = jax.eval_shape(model.init, rngs, video)
+    outputs, updates = jax.eval_shape(apply, variables, video)
+    dtypes = {x.dtype for x in jax.tree.leaves((variables, outputs, updates))}
+    assert dtypes == {np.dtype(np.float32)}
+    images = jax.ShapeDtypeStruct((2, _SIZE, _SIZE, 3), jnp.float32)
+    features, _ = jax.eval_shape(
+        lambda v, x: ResNet(_ARCHITECTURE, jnp.bfloat16).apply(
+            {name: tree["backbone"] for name, tree in v.items()}, x, True, mutable=["batch_stats"]
+        ),
+        variables,
+        images,
+    )
+    assert {x.dtype for x in features.values()} == {np.dtype(jnp.bfloat16)}
+
+
+# ------------------------------------------------------------------------------------ backbone
+
+
+def test_stages_of_resnet50():
+    network = ResNet(create_architecture("resnet50", num_classes=2, gates=()))
+    images = jax.ShapeDtypeStruct((2, 168, 168, 3), jnp.float32)
+    features, _ = jax.eval_shape(
+        lambda key, x: network.init_with_output(key, x, False), jax.random.key(0), images
+    )
+    assert {name: x.shape[1:] for name, x in features.items()} == {
+        "res1": (42, 42, 64),
+        "res2": (42, 42, 256),
+        "res3": (21, 21, 512),
+        "res4": (11, 11, 1024),
+        "res5": (6, 6, 2048),
+    }
+
+
+# Many and few output pixels, odd and even inputs: all ways in which a convolution is computed.
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("size", "channels"), [((11, 8), 4), ((11, 8), 1), ((4, 3), 4), ((1, 2), 4)]
+)
+def test_convolution_is_pytorchs(kernel, stride, size, channels):
+    # Zeros on all sides, kernel // 2 of them; output (y, x) begins at (stride·y, stride·x).
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *size, channels)).astype(np.float32)
+    weights = rng.normal(size=(kernel, kernel, channels, 2)).astype(np.float32)
+    out = jax.jit(Conv(2, kernel, stride).apply)({"params": {"kernel": weights}}, jnp.array(x))
+    pad = kernel // 2
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    height, width = ((side + 2 * pad - kernel) // stride + 1 for side in size)
+    expected = np.zeros((2, height, width, 2))
+    for i in range(height):
+        for j in range(width):
+            patch = padded[:, i * stride :, j * stride :][:, :kernel, :kernel]
+            expected[:, i, j] = np.einsum("byxc,yxcd->bd", patch, weights)
+    assert out.shape == expected.shape
+    np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
+def _torch_batch_norm(x, scale, bias, mean, var):
+    """torch.nn.BatchNorm2d in training on (values, channels): output, new mean, new variance."""
+    batch_mean, batch_var = x.mean(0), x.var(0)
+    out = (x - batch_mean) / np.sqrt(batch_var + 1e-5) * scale + bias
+    unbiased = batch_var * len(x) / (len(x) - 1)
+    return out, 0.9 * mean + 0.1 * batch_mean, 0.9 * var + 0.1 * unbiased
+
+
+def _create_batch_norm():
+    rng = np.random.default_rng(0)
+    x = 2 + 3 * rng.normal(size=(4, 2, 3, 5))
+    scale, bias, mean, var = rng.random((4, 5)) + 0.5
+    tree = {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": mean, "var": var},
+    }
+    as_float32 = partial(jax.tree.map, lambda v: jnp.array(v, jnp.float32))
+    return x, (scale, bias, mean, var), as_float32(x), as_float32(tree)
+
+
+def test_batch_norm_is_pytorchs():
+    x, weights, images, variables = _create_batch_norm()
+    out, updates = BatchNorm().apply(variables, images, True, mutable=["batch_stats"])
+    expected, mean, var = _torch_batch_norm(x.reshape(-1, 5), *weights)
+    np.testing.assert_allclose(out.reshape(-1, 5), expected, atol=1e-5)
+    np.testing.assert_allclose(updates["batch_stats"]["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], var, rtol=1e-5)
+
+
+def test_batch_norm_in_evaluation_uses_running_statistics():
+    x, (scale, bias, mean, var), images, variables = _create_batch_norm()
+    out, updates = BatchNorm().apply(variables, images, False, mutable=["batch_stats"])
+    np.testing.assert_allclose(out, (x - mean) / np.sqrt(var + 1e-5) * scale + bias, atol=1e-5)
+    np.testing.assert_array_equal(updates["batch_stats"]["mean"], variables["batch_stats"]["mean"])
+
+
+def test_synchronised_batch_norm_is_that_of_the_whole_batch():
+    # Two replicas of two images each, whose means differ.
+    x, weights, images, variables = _create_batch_norm()
+    x[:2] += 4
+    halves = jnp.array(x.reshape(2, 2, 2, 3, 5), jnp.float32)
+    apply = partial(BatchNorm(axis_name="batch").apply, train=True, mutable=["batch_stats"])
+    out, updates = jax.vmap(apply, (None, 0), axis_name="batch")(variables, halves)
+    expected, mean, var = _torch_batch_norm(x.reshape(-1, 5), *weights)
+    np.testing.assert_allclose(out.reshape(-1, 5), expected, atol=1e-5)
+    for replica in range(2):
+        np.testing.assert_allclose(updates["batch_stats"]["mean"][replica], mean, rtol=1e-5)
+        np.testing.assert_allclose(updates["batch_stats"]["var"][replica], var, rtol=1e-5)
+
+
+def test_recomputation_changes_memory_alone():
+    stages = [
+        ResidualStage(4, 2, 1, False, Conv, BatchNorm, remat=remat) for remat in (False, True)
+    ]
+    images = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
+    variables = jax.jit(stages[0].init, static_argnums=2)(jax.random.key(1), images, False)
+    # Blocks begin as the identity, whose weights have no gradient.
+    params = jax.tree.map(lambda p: p + 0.5, variables["params"])
+
+    def run(stage, params):
+        return stage.apply(
+            {"params": params, "batch_stats": variables["batch_stats"]},
+            images,
+            True,
+            mutable=["batch_stats"],
+        )
+
+    def count_stored(stage):
+        _, vjp = jax.eval_shape(lambda p: jax.vjp(partial(run, stage), p), params)
+        return sum(math.prod(x.shape) for x in jax.tree.leaves(vjp))
+
+    def differentiate(stage):
+        def loss(params):
+            out, updates = run(stage, params)
+            return jnp.square(out).sum(), (out, updates)
+
+        return jax.jit(jax.grad(loss, has_aux=True))(params)
+
+    assert count_stored(stages[1]) < count_stored(stages[0]) / 2
+    stored, recomputed = (jax.tree.leaves(differentiate(stage)) for stage in stages)
+    assert max(abs(x).max() for x in stored) > 1
+    for a, b in zip(stored, recomputed, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_recomputation_keeps_the_names_of_the_weights():
+    images = jax.ShapeDtypeStruct((1, _SIZE, _SIZE, 3), jnp.float32)
+    plain, recomputing = (
+        jax.eval_shape(
+            lambda key, x, remat=remat: ResNet(_ARCHITECTURE, remat=remat).init(key, x, False),
+            jax.random.key(0),
+            images,
+        )
+        for remat in (False, True)
+    )
+    assert plain == recomputing
