@@ -83,7 +83,6 @@ class Run:
             self.state = parallel.replicate(self.state)
         self.is_main = jax.process_index() == 0
         if self.is_main:
-            write_config(config, workdir)
             print(experiment.describe(self.state.params, workdir, self.step), flush=True)
         self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main)
         self.predict_step = create_predict_step(experiment.model)
@@ -105,6 +104,8 @@ class Run:
         """Steps, evaluations and checkpoints up to the last epoch."""
         e = self.experiment
         require_same(self.schedule, e.schedule, self.workdir / "checkpoints")
+        if self.is_main:
+            write_config(e.config, self.workdir)
         if self.step >= e.total_steps:
             return
         batches = e.create_train_iterator(self.step)
@@ -258,7 +259,10 @@ class Run:
         if self.checkpoints.find(e.config.eval.checkpoint) != self.step:
             self._restore(e.config.eval.checkpoint)
         predictions = self._predict()
-        result = self._measure(predictions) | {"step": self.step, "left_out": self.left_out}
+        result = self._measure(predictions) | {
+            "step": self.step,
+            "left_out": parallel.gather_dict(self.left_out),
+        }
         if self.is_main:
             write_json(self.workdir / "result.json", result)
             if e.architecture.gates:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -107,7 +108,7 @@ def read_state(workdir: Path) -> dict[str, np.ndarray]:
     """Every array of the newest checkpoint, by its path in the state."""
     step = max(int(p.name) for p in (workdir / "checkpoints").iterdir())
     tree = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
-    flat, _ = __import__("jax").tree_util.tree_flatten_with_path(tree)
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {str(path): np.asarray(leaf) for path, leaf in flat}
 
 
@@ -229,9 +230,18 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(run, tmp_path):
     assert_equal(read_state(tmp_path), before)
 
 
-def test_accumulated_micro_batches_run(run, tmp_path):
-    code, _, err = run(tmp_path, {"train.accumulate": 2, "train.remat": True})
-    assert code == 0, err
+def test_two_micro_batches_equal_two_devices(run, tmp_path):
+    """Each normalises for itself; rematerialisation changes nothing."""
+    states = []
+    for name, fields, devices in (
+        ("accumulated", {"train.accumulate": 2, "train.remat": True}, 1),
+        ("split", {}, 2),
+    ):
+        fields |= {"train.sync_batchnorm": False}
+        code, _, err = run(tmp_path / name, fields, devices=devices)
+        assert code == 0, err
+        states.append(read_state(tmp_path / name))
+    assert_close(*states)
 
 
 def test_unreadable_videos_are_left_out_and_named(videos, run, tmp_path, write_video):

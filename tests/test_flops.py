@@ -161,18 +161,19 @@ def test_compiler_counts_the_same(backbone, size):
     # Two operations a multiply-add.
     convs = list(convolutions(a, size))
     operations = sum(2 * _count_macs(c, p) for c, p in zip(convs, products, strict=True))
-    # Of the rest, `full` counts one operation as one. Two details differ: the maximum of 9 elements
-    # is 8 operations to the compiler, and BatchNorm makes scale and shift anew from its four
-    # vectors, in 4 operations a channel (beside the square root).
+    # Of the rest, `full` counts one operation as one. Two details differ: BatchNorm makes scale and
+    # shift anew from its four vectors, in 4 operations a channel (beside the square root), and the
+    # maximum of 9 elements, 9 operations to `full`, takes fewer in whatever way it is computed.
     _, full = compute_costs(a, size)
     last, channels = convs[-1].out_size, a.channels[4]
     backbone_alone = full.whole * 1e9 - (last**2 + 1) * channels - channels * a.num_classes
-    pooled_stem = (convs[0].out_size + 1) // 2
     operations += backbone_alone - sum(c.macs for c in convs)
-    operations += 4 * sum(c.channels for c in convs) - pooled_stem**2 * a.width
-    # The compiler adds up in float32. The smallest of the terms is 2e-5 of the sum.
+    operations += 4 * sum(c.channels for c in convs)
+    max_pool = 9 * ((convs[0].out_size + 1) // 2) ** 2 * a.width
     counted = apply.lower(variables, images).cost_analysis()["flops"]
-    assert counted == pytest.approx(operations, rel=2e-6)
+    rounding = 1e-6 * operations  # the compiler adds up in float32
+    assert operations - max_pool - rounding <= counted <= operations + rounding
+    assert max_pool < 0.01 * operations
 
 
 @pytest.mark.parametrize(("temporal", "channels"), [(True, 64), (True, 2048), (False, 2048)])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sofnet_jax.architecture import Architecture, create_architecture
-from sofnet_jax.models.resnet import BatchNorm, Conv, ResidualStage, ResNet
+from sofnet_jax.models.resnet import BatchNorm, Conv, ResidualStage, ResNet, max_pool
 from sofnet_jax.models.sofnet import SoFNet, normalise
 
 _VIDEOS, _FRAMES, _SIZE, _GATES = 4, 3, 32, 3
@@ -23,6 +23,8 @@ _ARCHITECTURE = Architecture(
     hidden=8,
 )
 _MODEL = SoFNet(_ARCHITECTURE)
+# Compiled in half the time.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _NO_NOISE = jnp.zeros((_VIDEOS, _FRAMES, _GATES, 2))
 
 
@@ -60,21 +62,30 @@ def variables():
 @pytest.fixture(scope="module")
 def evaluate():
     """The deterministic network, compiled; `noise` forces its gates, zeros leave them alone."""
-    return jax.jit(lambda variables, frames, noise: _MODEL.apply(variables, frames, noise=noise))
+
+    @partial(jax.jit, compiler_options=_QUICK)
+    def evaluate(variables, frames, noise):
+        return _MODEL.apply(variables, frames, noise=noise)
+
+    return evaluate
 
 
 @pytest.fixture(scope="module")
 def train():
     """The network as in training: outputs, with their running statistics dropped."""
 
-    def apply(variables, frames, index, dropout=0, gate=0):
+    @partial(jax.jit, compiler_options=_QUICK)
+    def apply(variables, frames, index, dropout, gate):
         rngs = {"dropout": jax.random.key(dropout), "gate": jax.random.key(gate)}
         outputs, _ = _MODEL.apply(
             variables, frames, train=True, index=index, rngs=rngs, mutable=["batch_stats"]
         )
         return outputs
 
-    return jax.jit(apply)
+    def train(variables, frames, index, dropout=0, gate=0):
+        return apply(variables, frames, index, dropout, gate)
+
+    return train
 
 
 def _force(stop):
@@ -145,7 +156,7 @@ def test_all_gates_forward_is_the_plain_backbone(evaluate, variables, frames):
     }
     gated = evaluate(variables | {"params": policies}, frames, _NO_NOISE)
     assert (gated.decision.stop == _GATES).all()
-    tsn = jax.jit(lambda v, x: _MODEL.apply(v, x, gated=False))(variables, frames)
+    tsn = jax.jit(partial(_MODEL.apply, gated=False), compiler_options=_QUICK)(variables, frames)
     np.testing.assert_allclose(gated.video_logits, tsn.video_logits, atol=1e-4)
     np.testing.assert_allclose(gated.frame_logits, tsn.frame_logits, atol=1e-4)
     assert tsn.decision.gates.shape == (_VIDEOS, _FRAMES, 0)
@@ -157,12 +168,10 @@ def test_all_gates_forward_is_the_plain_backbone(evaluate, variables, frames):
 
 def test_forward_bias_is_that_of_forward():
     model = SoFNet(Architecture(**(vars(_ARCHITECTURE) | {"forward_bias": 2.5})))
-    bias = jax.jit(
-        lambda key: model.init(key, jnp.zeros((1, 1, 32, 32, 3), jnp.uint8))["params"][
-            "policy_res3"
-        ]["b_q"]
-    )(jax.random.key(0))
-    np.testing.assert_array_equal(bias, [0, 2.5])
+    init = jax.jit(model.init, compiler_options=_QUICK)
+    params = init(jax.random.key(0), jnp.zeros((1, 1, 32, 32, 3), jnp.uint8))["params"]
+    for stage in _ARCHITECTURE.gate_names:
+        np.testing.assert_array_equal(params[f"policy_{stage}"]["b_q"], [0, 2.5])
 
 
 def test_normalisation_is_that_of_imagenet():
@@ -324,6 +333,24 @@ def test_convolution_is_pytorchs(kernel, stride, size, channels):
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(7, 8), (1, 2)])
+def test_max_pool_is_pytorchs(size):
+    # 3×3, stride 2, one pixel of padding that never is the maximum; the gradient goes to the maximum.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *size, 3)).astype(np.float32) - 5
+    height, width = ((side + 1) // 2 for side in size)
+    weights = rng.normal(size=(2, height, width, 3)).astype(np.float32)
+    expected, gradient = np.zeros_like(weights), np.zeros_like(x)
+    for b, i, j, c in np.ndindex(*weights.shape):
+        rows, columns = (slice(max(2 * n - 1, 0), 2 * n + 2) for n in (i, j))
+        window = x[b, rows, columns, c]
+        expected[b, i, j, c] = window.max()
+        gradient[b, rows, columns, c] += (window == window.max()) * weights[b, i, j, c]
+    np.testing.assert_array_equal(max_pool(jnp.array(x)), expected)
+    found = jax.jit(jax.grad(lambda x: (max_pool(x) * weights).sum()))(jnp.array(x))
+    np.testing.assert_allclose(found, gradient, atol=1e-6)
+
+
 def _torch_batch_norm(x, scale, bias, mean, var):
     """torch.nn.BatchNorm2d in training on (values, channels): output, new mean, new variance."""
     batch_mean, batch_var = x.mean(0), x.var(0)
@@ -379,7 +406,8 @@ def test_recomputation_changes_memory_alone():
         ResidualStage(4, 2, 1, False, Conv, BatchNorm, remat=remat) for remat in (False, True)
     ]
     images = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
-    variables = jax.jit(stages[0].init, static_argnums=2)(jax.random.key(1), images, False)
+    init = jax.jit(stages[0].init, static_argnums=2, compiler_options=_QUICK)
+    variables = init(jax.random.key(1), images, False)
     # Blocks begin as the identity, whose weights have no gradient.
     params = jax.tree.map(lambda p: p + 0.5, variables["params"])
 
@@ -400,7 +428,7 @@ def test_recomputation_changes_memory_alone():
             out, updates = run(stage, params)
             return jnp.square(out).sum(), (out, updates)
 
-        return jax.jit(jax.grad(loss, has_aux=True))(params)
+        return jax.jit(jax.grad(loss, has_aux=True), compiler_options=_QUICK)(params)
 
     assert count_stored(stages[1]) < count_stored(stages[0]) / 2
     stored, recomputed = (jax.tree.leaves(differentiate(stage)) for stage in stages)

@@ -144,7 +144,7 @@ class Stem(nn.Module):
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """3×3 max-pool of stride 2, padded by 1: as a maximum of shifted slices, first of rows.
 
-    Its gradient is elementwise, where that of a reduce-window is a scatter, 3 times slower on a CPU.
+    Its gradient is elementwise; that of a reduce-window is a scatter, 3 times slower on a CPU.
     Equal positive maxima share the gradient; PyTorch gives it to the first.
     """
     for axis in (1, 2):

@@ -1,0 +1,53 @@
+import jax
+import numpy as np
+import pytest
+
+from sofnet_jax import parallel
+from sofnet_jax.errors import UserError
+
+
+def test_batch_is_split_in_order_over_the_devices():
+    devices = jax.local_device_count()
+    assert devices > 1
+    x = np.arange(2 * devices * 3).reshape(2 * devices, 3)
+    put = parallel.put_batch({"x": x})["x"]
+    assert put.shape == (devices, 2, 3)
+    for shard in put.addressable_shards:
+        i = shard.index[0].start
+        assert shard.device == jax.local_devices()[i]
+        np.testing.assert_array_equal(shard.data[0], x[2 * i : 2 * i + 2])
+
+
+def test_state_stays_replicated_and_the_batch_is_averaged():
+    def step(state, batch):
+        mean = parallel.mean_over_devices(batch["x"].mean())
+        return state + mean, mean
+
+    x = np.arange(8, dtype=np.float32)
+    state = parallel.replicate(np.float32(1))
+    state, mean = parallel.pmap_train_step(step)(state, parallel.put_batch({"x": x}))
+    assert float(mean) == 3.5
+    assert float(state) == 4.5
+    assert len({shard.device for shard in state.addressable_shards}) == jax.device_count()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "1"}, True),
+        ({"SLURM_NTASKS": "4"}, False),  # the batch script of a job, not a task of it
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "host0,host1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+    ],
+)
+def test_cluster_jobs_are_recognised(environment, expected):
+    assert parallel._is_cluster_job(environment) is expected
+
+
+@pytest.mark.parametrize(("count", "process"), [(0, 0), (2, 2), (2, -1)])
+def test_coordinator_without_sensible_numbers_is_refused(count, process):
+    with pytest.raises(UserError, match=r"parallel\.num_processes"):
+        parallel.initialise_processes("127.0.0.1:1", count, process)

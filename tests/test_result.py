@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from sofnet_jax.compare import format_comparison
+from sofnet_jax.flops import Cost
+from sofnet_jax.metrics import Predictions
+from sofnet_jax.result import create_result, format_result, write_json
+
+PREDICTIONS = Predictions(
+    ids=("a", "b"),
+    labels=np.eye(2, dtype=np.float32),
+    frame_logits=np.array([[[9.0, 0.0], [9.0, 0.0]], [[0.0, 1.0], [3.0, 0.0]]]),
+    stop=np.array([[1, 1], [1, 0]]),  # of one gate: only the last frame of "b" is stopped
+    relevant=np.array([[1.0, 0.0], [1.0, 0.0]]),
+    total=3,
+    errors={"c": "c.mp4: no video stream"},
+)
+ARGUMENTS = {
+    "paper_cost": Cost((1.0,), 4.0),
+    "full_cost": Cost((2.0,), 5.0),
+    "threshold": 0.9,
+    "min_frames": 0,
+}
+
+
+def test_result_with_and_without_early_termination():
+    result = create_result(PREDICTIONS, gate_names=("res1",), **ARGUMENTS)
+    # Frames cost 4 + 4 and 4 + 1 GFLOPs; "a" is sure after its first frame (0.9999 > 0.9).
+    assert result["eval"]["gflops_per_video"] == pytest.approx((8 + 5) / 2)
+    assert result["eval_early"]["gflops_per_video"] == pytest.approx((4 + 5) / 2)
+    assert result["eval"]["top1"] == 1
+    assert (result["eval"]["evaluated"], result["eval"]["total"]) == (2, 3)
+    assert result["unreadable"] == {"c": "c.mp4: no video stream"}
+
+
+def test_table_names_what_is_missing():
+    result = create_result(PREDICTIONS, gate_names=("res1",), **ARGUMENTS)
+    text = format_result("SoF-Net", result | {"left_out": {"d": "d.mp4: empty"}}, ("res1",))
+    assert "evaluated 2 / 3 videos" in text
+    assert "c.mp4: no video stream" in text
+    assert "left out of training: 1 videos" in text and "d.mp4: empty" in text
+    rows = [line.split() for line in text.splitlines() if line.startswith("SoF-Net")]
+    assert rows[0][1:6] == ["100.0", "100.0", "100.0", "6.5", "8.5"]
+
+
+def test_network_without_gates_is_not_terminated_early():
+    all_kept = Predictions(**(vars(PREDICTIONS) | {"stop": np.zeros((2, 2), int)}))
+    assert "eval_early" not in create_result(all_kept, gate_names=(), **ARGUMENTS)
+
+
+def test_comparison_states_gain_and_cost_over_seeds():
+    def row(top1, gflops):
+        result = create_result(PREDICTIONS, gate_names=("res1",), **ARGUMENTS)
+        return result["eval"] | {"top1": top1, "gflops_per_video": gflops}
+
+    results = {
+        seed: {"TSN": row(0.8, 10.0), "SoF-Net": row(top1, 4.0), "SoF-Net, early end": row(0.7, 3)}
+        for seed, top1 in ((0, 0.81), (1, 0.83))
+    }
+    text = format_comparison(results, ["res1"])
+    assert "SoF-Net: +2.0 points of top-1 against TSN (by seed: +1.0, +3.0)" in text
+    assert "at 40 % of its GFLOPs" in text
+    assert "Mean of 2 seeds" in text
+
+
+def test_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"top1": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"top1": object()})
+    assert path.read_text() == '{\n  "top1": 1\n}\n'
