@@ -14,7 +14,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.source = "synthetic"
     c.data.num_frames = 8
     c.data.size = 64
-    c.data.num_workers = 1
+    c.data.num_workers = 0  # threads: two cores have none to spare for processes
     c.model.backbone = "tiny"
     c.model.hidden = 64
     c.model.forward_bias = 2.0
@@ -27,6 +27,6 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer.learning_rate = 0.003
     c.optimizer.drop_epochs = (9, 14)
     c.eval.metric = "top1"
-    c.eval.every_epochs = 2
+    c.eval.every_epochs = 5
     c.eval.threshold = 0.9
     return default.apply_variant(c, variant)

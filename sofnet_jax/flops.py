@@ -63,7 +63,7 @@ class Cost:
     whole: float
 
     @property
-    def by_stop(self) -> Float[np.ndarray, "k+1"]:
+    def by_stop(self) -> Float[np.ndarray, "n"]:
         """Cost of a frame by the index of the gate that stopped it; last: of a kept one."""
         return np.array([*self.gates, self.whole])
 

@@ -55,7 +55,7 @@ def compute_losses(
 
 
 def compute_classification_loss(
-    logits: Float[Array, "*b n"], targets: Float[Array, "*b n"]
+    logits: Float[Array, "*b n"], targets: Float[Array, "*#b n"]
 ) -> Float[Array, "*b"]:
     """Cross-entropy with the label distribution y (Eq. 9); several labels share it equally."""
     return optax.softmax_cross_entropy(logits, targets)

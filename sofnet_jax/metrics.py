@@ -77,7 +77,8 @@ def compute_metrics(
     known = ~np.isnan(p.relevant)
     if known.any():
         metrics["relevant"] = p.relevant[known].mean()
-        metrics["kept_relevant"] = p.relevant[known & kept & seen].mean()
+        used = known & kept & seen
+        metrics["kept_relevant"] = p.relevant[used].mean() if used.any() else np.nan
     counts = {"evaluated": len(p.ids), "total": p.total}
     return {name: float(value) for name, value in metrics.items()} | counts
 
@@ -96,7 +97,7 @@ def compute_observed(
     """
     num_frames = kept.shape[1]
     count = kept.cumsum(1)[..., None]
-    mean = (frame_logits * kept[..., None]).cumsum(1) / np.maximum(count, 1)
+    mean = np.where(kept[..., None], frame_logits, 0).cumsum(1) / np.maximum(count, 1)
     sure = softmax(mean, axis=-1).max(-1) > threshold
     ends = sure & kept & (np.arange(1, num_frames + 1) > min_frames)
     return np.where(ends.any(1), ends.argmax(1) + 1, num_frames)
@@ -106,7 +107,7 @@ def compute_consensus(
     frame_logits: Float[np.ndarray, "v t n"], kept: Bool[np.ndarray, "v t"]
 ) -> Float[np.ndarray, "v n"]:
     """Mean logits of the kept frames (Eq. 6)."""
-    return (frame_logits * kept[..., None]).sum(1) / kept.sum(1)[:, None]
+    return np.where(kept[..., None], frame_logits, 0).sum(1) / kept.sum(1)[:, None]
 
 
 def compute_top_k(logits: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v n"], k: int):

@@ -1,20 +1,22 @@
 """Schedules over optimizer steps, as Optax schedules."""
 
-import math
-
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 
 def create_temperature_schedule(
     initial: float, decay: float, *, steps_per_epoch: int, warmup_epochs: int
 ) -> optax.Schedule:
     """Gumbel temperature: `initial·exp(-decay·e)` throughout joint epoch e, from 0."""
-    joint = optax.exponential_decay(
-        initial, steps_per_epoch, decay_rate=math.exp(-decay), staircase=True
-    )
-    return optax.join_schedules(
-        [optax.constant_schedule(initial), joint], [warmup_epochs * steps_per_epoch]
-    )
+
+    # optax.exponential_decay divides in floating point, which under jit puts the first step of
+    # some epochs into the one before.
+    def schedule(step: Array | int) -> Array:
+        epoch = jnp.maximum(step // steps_per_epoch - warmup_epochs, 0)
+        return initial * jnp.exp(-decay * epoch)
+
+    return schedule
 
 
 def create_learning_rate_schedule(

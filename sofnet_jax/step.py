@@ -125,7 +125,7 @@ def create_train_step(
         results = _average_over_micro_batches(compute_gradients, state, batch, accumulate)
         gradients, stats, metrics = parallel.mean_over_devices(results)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         # Computed here, not on the host: there it would wait for the step that is queued.
         metrics["learning_rate"] = learning_rate(state.step)
         if gated:

@@ -1,5 +1,6 @@
 """Weights of PyTorch's ResNets, read as NumPy arrays."""
 
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,9 +28,9 @@ def load_backbone(path: str, params: Tree, batch_stats: Tree) -> tuple[Tree, Tre
         UserError: no such file, or tensors that are missing or of another shape.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             tensors = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"model.init_from: cannot read {path}: {error}") from error
     wrong: list[str] = []
     filled = _fill(params, tensors, wrong), _fill(batch_stats, tensors, wrong)

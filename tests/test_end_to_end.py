@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -126,12 +127,6 @@ def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
         time.sleep(0.0005)
 
 
-def assert_equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-
-
 def test_result_is_written_and_evaluate_repeats_it(undisturbed, run):
     result = json.loads((undisturbed / "result.json").read_text())
     assert result["step"] == 9
@@ -160,7 +155,7 @@ def test_killed_in_the_middle_of_an_epoch_equals_never_killed(undisturbed, start
     code, out, err = run(tmp_path)
     assert code == 0, err
     assert "(resumed)" in out
-    assert_equal(read_state(tmp_path), read_state(undisturbed))
+    chex.assert_trees_all_equal(read_state(tmp_path), read_state(undisturbed))
     steps = [row["step"] for row in read_metrics(tmp_path) if "train/loss/total" in row]
     assert steps == list(range(1, 10))
 
@@ -177,13 +172,12 @@ def test_signal_saves_at_once_and_the_rest_is_the_same(signum, undisturbed, star
     assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
     code, _, err = run(tmp_path)
     assert code == 0, err
-    assert_equal(read_state(tmp_path), read_state(undisturbed))
+    chex.assert_trees_all_equal(read_state(tmp_path), read_state(undisturbed))
 
 
 def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
     """Equal up to the order of float32 sums, over nine steps at a high learning rate."""
-    for name in a:
-        np.testing.assert_allclose(a[name], b[name], rtol=2e-3, atol=2e-4, err_msg=name)
+    chex.assert_trees_all_close(a, b, rtol=2e-3, atol=2e-4)
 
 
 def test_four_devices_equal_one(undisturbed, run, tmp_path):
@@ -227,7 +221,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(run, tmp_path):
         r"error: the loss is (nan|inf) at step [45]; .*checkpoint of step 3 intact", err
     )
     assert "Traceback" not in err
-    assert_equal(read_state(tmp_path), before)
+    chex.assert_trees_all_equal(read_state(tmp_path), before)
 
 
 def test_two_micro_batches_equal_two_devices(run, tmp_path):

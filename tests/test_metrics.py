@@ -97,7 +97,7 @@ def test_probability_at_the_threshold_does_not_end_a_video():
 
 def test_top_k_by_hand():
     logits = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [1.0, 3.0, 2.0], [3.0, 1.0, 2.0]])
-    labels = np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 1]])
+    labels = np.array([[1.0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 1]])
     # Ranks of the best label: 1, 3, 2, 2 (the last video has two labels).
     assert compute_top_k(logits, labels, 1) == 1 / 4
     assert compute_top_k(logits, labels, 2) == 3 / 4
@@ -114,13 +114,13 @@ def test_map_by_hand():
     scores = np.array([[0.9, 0.1, 0.5], [0.8, 0.2, 0.5], [0.7, 0.3, 0.5]])
     # First class, best first: + - +, precision 1 and 2/3 at its positives. Second: - - +, so 1/3.
     # Third: none is positive, so it does not count.
-    labels = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0]])
+    labels = np.array([[1.0, 1, 0], [0, 0, 0], [1, 0, 0]])
     assert compute_map(scores, labels) == pytest.approx(((1 + 2 / 3) / 2 + 1 / 3) / 2)
 
 
 def test_map_of_tied_scores():
     # Two positives among four equal scores: whatever the order, precision is 1/2 at that score.
-    labels = np.array([[1], [0], [0], [1]])
+    labels = np.array([[1.0], [0], [0], [1]])
     assert compute_map(np.full((4, 1), 0.3), labels) == pytest.approx(1 / 2)
     assert compute_map(np.full((4, 1), 0.3), labels[::-1]) == pytest.approx(1 / 2)
 

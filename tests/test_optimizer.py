@@ -110,4 +110,4 @@ def test_policies_are_selected_by_name():
 
 def test_unknown_optimizer():
     with pytest.raises(UserError, match="optimizer.name is 'rmsprop'"):
-        create_optimizer("rmsprop", _SCHEDULE, momentum=0.9, weight_decay=0, warmup_steps=0)
+        create_optimizer("rmsprop", _SCHEDULE, momentum=0.9, weight_decay=0.0, warmup_steps=0)

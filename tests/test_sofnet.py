@@ -166,14 +166,6 @@ def test_all_gates_forward_is_the_plain_backbone(evaluate, variables, frames):
     assert abs(own - tsn.video_logits).max() > 0.01
 
 
-def test_forward_bias_is_that_of_forward():
-    model = SoFNet(Architecture(**(vars(_ARCHITECTURE) | {"forward_bias": 2.5})))
-    init = jax.jit(model.init, compiler_options=_QUICK)
-    params = init(jax.random.key(0), jnp.zeros((1, 1, 32, 32, 3), jnp.uint8))["params"]
-    for stage in _ARCHITECTURE.gate_names:
-        np.testing.assert_array_equal(params[f"policy_{stage}"]["b_q"], [0, 2.5])
-
-
 def test_normalisation_is_that_of_imagenet():
     # Published backbones got (x / 255 - mean) / standard deviation.
     black, white = normalise(jnp.array([[0, 0, 0], [255, 255, 255]], jnp.uint8), jnp.float32)
@@ -335,7 +327,7 @@ def test_convolution_is_pytorchs(kernel, stride, size, channels):
 
 @pytest.mark.parametrize("size", [(7, 8), (1, 2)])
 def test_max_pool_is_pytorchs(size):
-    # 3×3, stride 2, one pixel of padding that never is the maximum; the gradient goes to the maximum.
+    # 3×3, stride 2; padding never is the maximum, to which the gradient goes.
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, 3)).astype(np.float32) - 5
     height, width = ((side + 1) // 2 for side in size)

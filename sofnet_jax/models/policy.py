@@ -62,9 +62,12 @@ class InnerClassifier(nn.Module):
 
 @flax.struct.dataclass
 class Recurrence:
-    """The weights of a gate that touch the state; stacked over k gates in `run_gates`."""
+    """The weights of a gate that touch the state; stacked over k gates in `run_gates`.
 
-    w_hh: Float[Array, "*k d g"]
+    Without temporal modelling `w_hh` is empty.
+    """
+
+    w_hh: Float[Array, "*k m g"]
     w_q: Float[Array, "*k d 2"]
     b_q: Float[Array, "*k 2"]
 
@@ -115,7 +118,7 @@ def sample_gates(
     noisy = logits if noise is None else logits + noise
     soft = jax.nn.softmax(noisy / temperature)[..., 1]
     hard = (noisy[..., 1] > noisy[..., 0]).astype(soft.dtype)
-    return hard + soft - jax.lax.stop_gradient(soft)
+    return hard + (soft - jax.lax.stop_gradient(soft))  # in this order the value stays exact
 
 
 def gate_step(

@@ -6,6 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
@@ -28,7 +29,7 @@ class Conv(nn.Module):
     channels: int
     kernel: int
     stride: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
@@ -64,12 +65,11 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
     momentum: float = 0.1
     epsilon: float = 1e-5
-    scale_init: Callable = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
         features = x.shape[-1]
-        scale = self.param("scale", self.scale_init, (features,), jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
@@ -115,10 +115,8 @@ class Block(nn.Module):
         y = x
         for i, (c, kernel, stride) in enumerate(zip(channels, kernels, strides, strict=True), 1):
             last = i == len(kernels)
-            # A zero last scale makes the block start as the identity (Goyal et al., 2017).
-            init = nn.initializers.zeros if last else nn.initializers.ones
             y = self.conv(c, kernel, stride, name=f"conv{i}")(y)
-            y = self.norm(name=f"bn{i}", scale_init=init)(y, train)
+            y = self.norm(name=f"bn{i}")(y, train)
             y = y if last else nn.relu(y)
         if x.shape[-1] != channels[-1] or self.stride != 1:
             x = self.conv(channels[-1], 1, self.stride, name="downsample_conv")(x)
@@ -195,7 +193,7 @@ class ResNet(nn.Module):
     """
 
     architecture: Architecture
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     bn_axis: str | None = None
     remat: bool = False
 

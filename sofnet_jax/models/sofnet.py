@@ -4,6 +4,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from sofnet_jax.architecture import Architecture
@@ -47,7 +48,7 @@ class SoFNet(nn.Module):
     """
 
     architecture: Architecture
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     bn_axis: str | None = None
     remat: bool = False
 
@@ -108,7 +109,7 @@ class SoFNet(nn.Module):
         return decision, jnp.stack(inner, axis=2)
 
 
-def normalise(frames: UInt8[Array, "*b 3"], dtype: jnp.dtype) -> Float[Array, "*b 3"]:
+def normalise(frames: UInt8[Array, "*b 3"], dtype: DTypeLike) -> Float[Array, "*b 3"]:
     """uint8 pixels to zero mean and unit variance by ImageNet's statistics."""
     scale = 1 / (255 * jnp.array(PIXEL_STD))
     shift = jnp.array(PIXEL_MEAN) / jnp.array(PIXEL_STD)
