@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
 
-Stages = dict[str, Float[Array, "b h w c"]]
+Stages = dict[str, Float[Array, "b _ _ _"]]  # each with its own resolution and channels
 
 # Convolutions of at most so many output pixels or values in a patch are one matrix product.
 FEW_PIXELS, FEW_TAPS = 16, 32
