@@ -13,7 +13,7 @@ demo: install
 	$(BIN)/python -m sofnet_jax.compare --config configs/synthetic.py --workdir $(WORKDIR)
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check
