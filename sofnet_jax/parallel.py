@@ -91,10 +91,9 @@ def put_batch(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def replicate(tree: Any) -> Any:
-    """Puts a copy of every leaf, equal in all processes, on every device."""
-    return jax.device_put(
-        tree, NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
-    )
+    """Puts a copy of every leaf on each device of this process, as a step returns its state."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def mean_over_devices(tree: Any) -> Any:
@@ -121,7 +120,9 @@ def gather_dict(mapping: Mapping[str, str]) -> dict[str, str]:
 
 def to_host(tree: Any) -> Any:
     """Copies replicated arrays to this process's memory."""
-    return jax.tree.map(
-        lambda x: np.asarray(x.addressable_data(0)) if isinstance(x, jax.Array) else x,
-        tree,
-    )
+
+    def copy(x: Any) -> Any:
+        # A true copy: on a CPU, a view would be of memory that the next step reuses.
+        return np.array(x.addressable_data(0)) if isinstance(x, jax.Array) else x
+
+    return jax.tree.map(copy, tree)

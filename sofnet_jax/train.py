@@ -250,7 +250,7 @@ class Run:
             "examples": self.step * self.experiment.config.train.batch_size,  # place in the data
             "left_out": parallel.gather_dict(self.left_out),
         }
-        self.checkpoints.save(self.step, self.state, record, metrics)
+        self.checkpoints.save(self.step, parallel.to_host(self.state), record, metrics)
 
     def finish(self) -> dict[str, Any]:
         """Evaluates the checkpoint that the configuration names, prints and writes the result."""

@@ -31,7 +31,7 @@ TINY = {
     "train.log_every": 1,
     "train.sync_batchnorm": True,
     "eval.batch_size": 4,
-    "optimizer.learning_rate": 0.05,
+    "optimizer.learning_rate": 0.005,
 }
 
 
@@ -108,7 +108,12 @@ def undisturbed(run, tmp_path_factory) -> Path:
 def read_state(workdir: Path) -> dict[str, np.ndarray]:
     """Every array of the newest checkpoint, by its path in the state."""
     step = max(int(p.name) for p in (workdir / "checkpoints").iterdir())
-    tree = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
+    path = workdir / "checkpoints" / str(step) / "state"
+    reader = ocp.StandardCheckpointer()
+    shapes = reader.metadata(path).item_metadata.tree
+    # Into memory of this process, on however many devices it was written.
+    like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
+    tree = reader.restore(path, like)
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {str(path): np.asarray(leaf) for path, leaf in flat}
 
@@ -176,7 +181,7 @@ def test_signal_saves_at_once_and_the_rest_is_the_same(signum, undisturbed, star
 
 
 def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
-    """Equal up to the order of float32 sums, over nine steps at a high learning rate."""
+    """Equal up to the order of float32 sums, over nine steps."""
     chex.assert_trees_all_close(a, b, rtol=2e-3, atol=2e-4)
 
 
