@@ -18,7 +18,7 @@ from sofnet_jax import command_line, parallel
 from sofnet_jax.errors import UserError
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.models.policy import Recurrence, run_gates
-from sofnet_jax.step import TrainState, create_state, create_train_step, select_arrays
+from sofnet_jax.step import TrainState, create_state, select_arrays
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
 REPEATS = flags.DEFINE_integer("repeats", 10, "Measurements; the median is reported.", 1)
@@ -78,17 +78,7 @@ class _Stepper:
 
     def __init__(self, e: Experiment, state: TrainState, *, gated: bool):
         self._state = jax.tree.map(jnp.copy, state)
-        self._step = create_train_step(
-            e.model,
-            e.optimizer,
-            gated=gated,
-            learning_rate=e.learning_rate,
-            temperature=e.temperature,
-            lookup=e.lookup,
-            alpha=e.config.loss.alpha,
-            beta=e.config.loss.beta,
-            accumulate=e.config.train.accumulate,
-        )
+        self._step = e.create_train_step(gated)
 
     def __call__(self, arrays: dict[str, jax.Array]) -> jax.Array:
         self._state, metrics = self._step(self._state, arrays)

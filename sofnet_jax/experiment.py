@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import jax
@@ -26,6 +26,7 @@ from sofnet_jax.schedules import (
     create_learning_rate_schedule,
     create_temperature_schedule,
 )
+from sofnet_jax.step import create_train_step
 from sofnet_jax.types import Batch
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -81,6 +82,20 @@ class Experiment:
             "train.warmup_epochs": self.config.train.warmup_epochs,
             "number of training videos": len(self.train_source),
         }
+
+    def create_train_step(self, gated: bool) -> Callable:
+        """The optimizer step of the joint training, or with `gated` false that of the warm-up."""
+        return create_train_step(
+            self.model,
+            self.optimizer,
+            gated=gated,
+            learning_rate=self.learning_rate,
+            temperature=self.temperature,
+            lookup=self.lookup,
+            alpha=self.config.loss.alpha,
+            beta=self.config.loss.beta,
+            accumulate=self.config.train.accumulate,
+        )
 
     def create_train_iterator(self, first_step: int) -> Generator[Batch, None, None]:
         """This process's batches from an optimizer step on."""

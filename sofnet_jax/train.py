@@ -19,7 +19,7 @@ from sofnet_jax.interruption import Interrupted, Interruption
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_observed
 from sofnet_jax.picture import draw_decisions
 from sofnet_jax.result import create_result, format_result, write_config, write_json
-from sofnet_jax.step import create_state, create_train_step, select_arrays
+from sofnet_jax.step import create_state, select_arrays
 from sofnet_jax.types import Batch
 from sofnet_jax.writer import Writer
 
@@ -162,17 +162,7 @@ class Run:
         e = self.experiment
         gated = bool(e.architecture.gates) and self.step >= e.warmup_steps
         if gated not in self.train_steps:
-            self.train_steps[gated] = create_train_step(
-                e.model,
-                e.optimizer,
-                gated=gated,
-                learning_rate=e.learning_rate,
-                temperature=e.temperature,
-                lookup=e.lookup,
-                alpha=e.config.loss.alpha,
-                beta=e.config.loss.beta,
-                accumulate=e.config.train.accumulate,
-            )
+            self.train_steps[gated] = e.create_train_step(gated)
         return self.train_steps[gated]
 
     def _note_left_out(self, batch: Batch) -> None:
