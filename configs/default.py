@@ -23,20 +23,14 @@ def create_default() -> ConfigDict:
     c.data.synthetic = ConfigDict()  # only for source = "synthetic"
     c.data.synthetic.root = ""  # "" is a folder of its own in ~/.cache/sofnet_jax/synthetic
     c.data.synthetic.num_classes = 10
-    c.data.synthetic.train_videos = 50  # a class
-    c.data.synthetic.val_videos = 30
+    c.data.synthetic.train_videos = 100  # a class
+    c.data.synthetic.val_videos = 50
     c.data.synthetic.seed = 0
 
     c.model = ConfigDict()
     c.model.backbone = "resnet50"  # resnet18, resnet34, resnet50, resnet101 or tiny
     c.model.width = 0  # channels of res1; 0 is the backbone's own
-    c.model.gates = (
-        1,
-        2,
-        3,
-        4,
-        5,
-    )  # stages followed by a policy module; () is plain TSN
+    c.model.gates = (1, 2, 3, 4, 5)  # stages followed by a policy module; () is plain TSN
     c.model.hidden = 512  # units of each LSTM
     c.model.temporal = True  # False: a fully connected layer in place of the LSTM (Table 4)
     c.model.forward_bias = 0.0  # initial bias of W_q for "forward"

@@ -17,7 +17,7 @@ from sofnet_jax import parallel
 from sofnet_jax.architecture import Architecture, create_architecture
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
 from sofnet_jax.data.source import Source, create_source
-from sofnet_jax.data.synthetic import create_synthetic
+from sofnet_jax.data.synthetic import VERSION, create_synthetic
 from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs, compute_lookup
 from sofnet_jax.models.sofnet import SoFNet
@@ -238,7 +238,7 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
     if data.source == "synthetic":
         arguments = data.synthetic.to_dict()
         given = arguments.pop("root")
-        name = "_".join(f"{key}{value}" for key, value in arguments.items())
+        name = "_".join([f"v{VERSION}", *(f"{key}{value}" for key, value in arguments.items())])
         root = (Path(given) if given else SYNTHETIC_ROOT / name).expanduser()
         create_synthetic(root, **arguments)
         train, val = root / "train.csv", root / "val.csv"
@@ -276,6 +276,18 @@ def _check(config: ConfigDict) -> None:
             raise UserError(f"{name} is {value}; it must be at least 1")
     if min(config.train.warmup_epochs, config.train.joint_epochs) < 0:
         raise UserError("train.warmup_epochs and train.joint_epochs must not be negative")
+    shares = {
+        "loss.alpha": config.loss.alpha,
+        "loss.beta": config.loss.beta,
+        "eval.threshold": config.eval.threshold,
+    }
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} is {value}; it must be from 0 to 1")
+    if not 0 <= config.model.dropout < 1:
+        raise UserError(f"model.dropout is {config.model.dropout}; it must be from 0 to below 1")
+    if not config.temperature.initial > 0:
+        raise UserError(f"temperature.initial is {config.temperature.initial}; it must be above 0")
     if not all(0 < scale <= 1 for scale in config.data.scales):
         raise UserError(f"data.scales is {tuple(config.data.scales)}; each must be in (0, 1]")
     if not math.isfinite(config.optimizer.learning_rate) or config.optimizer.learning_rate < 0:

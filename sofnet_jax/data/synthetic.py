@@ -28,7 +28,7 @@ from sofnet_jax.data.figure import POSES
 from sofnet_jax.data.shot import draw_video
 from sofnet_jax.errors import UserError
 
-VERSION = 1  # of what is drawn and how it is stored: raise it with any change to either
+VERSION = 2  # of what is drawn and how it is stored: raise it with any change to either
 FPS = 12
 SPLITS = ("train", "val")
 COLUMNS = ("path", "label", "relevant_start", "relevant_end")

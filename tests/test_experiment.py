@@ -1,0 +1,59 @@
+"""What a configuration may not say: each mistake is a UserError that names the field."""
+
+import pytest
+
+from configs import default
+from sofnet_jax.errors import UserError
+from sofnet_jax.experiment import create_experiment
+
+MISTAKES = {
+    "data.train": ("/nonexistent", "/nonexistent"),
+    "data.val": ("", "data.val is empty"),
+    "data.source": ("tfds", "data.source is 'tfds'"),
+    "data.num_frames": (0, "data.num_frames is 0"),
+    "data.size": (-1, "data.size is -1"),
+    "data.scales": ((1.0, 1.5), "data.scales is"),
+    "model.backbone": ("resnet5", "resnet50"),
+    "model.gates": ((3, 1), "ascending"),
+    "model.hidden": (0, "model.hidden is 0"),
+    "model.dropout": (1.0, "model.dropout is 1.0"),
+    "train.batch_size": (400, "only 4 training videos"),
+    "train.accumulate": (3, "4 device(s) × 3 micro-batch(es)"),
+    "train.warmup_epochs": (-1, "must not be negative"),
+    "train.dtype": ("float16", "float32, bfloat16"),
+    "loss.alpha": (1.5, "loss.alpha is 1.5"),
+    "loss.beta": (float("nan"), "loss.beta is nan"),
+    "optimizer.name": ("sdg", "sgd"),
+    "optimizer.learning_rate": (float("inf"), "optimizer.learning_rate is inf"),
+    "temperature.initial": (0.0, "temperature.initial is 0.0"),
+    "eval.metric": ("map5", "did you mean map"),
+    "eval.checkpoint": ("newest", "last, best"),
+    "eval.threshold": (99.9, "eval.threshold is 99.9"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, write_video) -> str:
+    root = tmp_path_factory.mktemp("videos")
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        write_video(root / f"{name}.mp4", range(3))
+    return str(root)
+
+
+def create_config(data: str):
+    config = default.create_default()
+    config.model.backbone = "tiny"
+    config.data.train = config.data.val = data
+    config.train.batch_size = 4
+    return config
+
+
+@pytest.mark.parametrize("field", MISTAKES)
+def test_mistakes_name_the_field(field, data):
+    value, expected = MISTAKES[field]
+    config = create_config(data)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError) as error:
+        create_experiment(config)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
