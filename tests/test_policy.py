@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,10 @@ def _skip(weights, inputs, noise):
 
     What is not computed is NaN.
     """
-    weights = [jax.tree.map(lambda w: np.asarray(w, np.float64), w) for w in weights]
+    weights = [
+        SimpleNamespace(**{k: np.asarray(v, np.float64) for k, v in vars(w).items()})
+        for w in weights
+    ]
     h, c = np.zeros((2, _GATES, _HIDDEN))
     stops, logits, hidden = [], [], []
     for t in range(_FRAMES):
