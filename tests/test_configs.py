@@ -89,9 +89,14 @@ def test_network_of_full_size_builds(name, variant):
     model = SoFNet(create_architecture(num_classes=n, **fields))
     t, size, k = config.data.num_frames, config.data.size, len(config.model.gates)
     frames = jax.ShapeDtypeStruct((1, t, size, size, 3), jnp.uint8)
-    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), frames)
-    assert outputs.video_logits.shape == (1, n)
-    assert outputs.inner_logits.shape == (1, t, k, n)
+
+    def build(*arguments):
+        outputs, variables = model.init_with_output(*arguments)
+        return outputs.video_logits, outputs.inner_logits, variables
+
+    logits, inner_logits, variables = jax.eval_shape(build, jax.random.key(0), frames)
+    assert logits.shape == (1, n)
+    assert inner_logits.shape == (1, t, k, n)
     assert sum(name.startswith("policy_") for name in variables["params"]) == k
 
 
