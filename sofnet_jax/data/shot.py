@@ -63,7 +63,7 @@ def draw_video(
 
 def plan_shots(rng: np.random.Generator, num_frames: int) -> list[tuple[str, int]]:
     """Kinds and lengths of a video's shots: one action, anywhere, with others around it."""
-    action = round(num_frames * rng.uniform(0.3, 0.5))
+    action = round(num_frames * rng.uniform(0.25, 0.45))
     before = int(rng.integers(num_frames - action + 1))
     lengths = _cut(rng, before)
     place = len(lengths)
@@ -154,7 +154,7 @@ def _draw_confusing(rng: np.random.Generator, pose: Pose, length: int, size: int
     if flaw == "blurred":
         return _blur(layers, size * rng.uniform(0.014, 0.026))
     if flaw == "faint":
-        return layers * np.float32(rng.uniform(0.3, 0.5))
+        return layers * np.float32(rng.uniform(0.25, 0.45))
     if flaw == "hidden":
         _hide_half(rng, layers)
     return layers
