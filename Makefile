@@ -13,7 +13,7 @@ demo: install
 	$(BIN)/python -m sofnet_jax.compare --config configs/synthetic.py --workdir $(WORKDIR)
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff format --check

@@ -17,23 +17,30 @@ def create_optimizer(
     """SGD exactly as torch.optim.SGD computes it, or Adam.
 
     SGD: g ← ∇ + weight_decay·p (every parameter, coupled); m ← momentum·m + g; p ← p − lr·m.
-    During the first `warmup_steps` the parameters of policies and inner classifiers get neither
-    gradient nor decay, and their momentum stays zero.
+    During the first `warmup_steps` the parameters of policies and inner classifiers stay as they
+    are, and so do their moments, which begin (and are corrected for beginning) with the joint
+    training, as if they had an optimizer of their own.
 
     Raises:
         UserError: an unknown name.
     """
     if name == "sgd":
-        direction = [optax.trace(momentum)]
+        moments = optax.trace(momentum)
     elif name == "adam":
-        direction = [optax.scale_by_adam(b1=momentum)]
+        moments = optax.scale_by_adam(b1=momentum)
     else:
         raise UserError(f"optimizer.name is '{name}'; choose sgd or adam")
-    frozen_first = optax.scale_by_schedule(lambda count: (count >= warmup_steps) * 1.0)
+    direction = optax.chain(optax.add_decayed_weights(weight_decay), moments)
     return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.masked(frozen_first, select_policies),
-        *direction,
+        optax.partition(
+            {
+                "policies": optax.conditionally_mask(direction, lambda step: step >= warmup_steps),
+                "others": direction,
+            },
+            lambda params: jax.tree.map(
+                lambda is_policy: "policies" if is_policy else "others", select_policies(params)
+            ),
+        ),
         optax.scale_by_learning_rate(learning_rate),
     )
 

@@ -102,6 +102,17 @@ def test_first_step_of_adam():
         np.testing.assert_allclose(q, expected, atol=1e-4)
 
 
+def test_first_joint_step_of_adam_for_policies():
+    # Their moments begin there: warm-up steps that counted would make the first step too long.
+    before, after = _run("adam")[_WARMUP : _WARMUP + 2]
+    gradients = _create_tree(1 + _WARMUP)
+    for name in ("policy_res1", "inner_res1"):
+        trees = (jax.tree.leaves(tree[name]) for tree in (before, after, gradients))
+        for p, q, g in zip(*trees, strict=True):
+            expected = p - _RATES[_WARMUP] * np.sign(g + _DECAY * p)
+            np.testing.assert_allclose(q, expected, atol=1e-4)
+
+
 def test_policies_are_selected_by_name():
     selected = jax.tree.leaves_with_path(select_policies(_create_tree(0)))
     assert {path[0].key for path, chosen in selected if chosen} == {"policy_res1", "inner_res1"}
