@@ -40,6 +40,8 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
         step on a batch that already lies on the device.
     """
     e = create_experiment(config)
+    if not e.architecture.gates:
+        raise UserError("this configuration has no gates, whose share of a step is measured here")
     state = parallel.replicate(create_state(e.model, e.optimizer, config.seed))
     batches = e.create_train_iterator(0)
     try:
@@ -57,7 +59,9 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
             },
             repeats,
         )
-        fed_seconds, resident_seconds = _measure_input(runs["joint"], batches, arrays, repeats)
+        fed_seconds, resident_seconds = _measure_input(
+            runs["joint"], batches, arrays, config.data.num_workers, repeats
+        )
     finally:
         batches.close()
     joint = seconds["joint step"]
@@ -120,23 +124,28 @@ def _interleave(functions: dict[str, Callable], repeats: int) -> dict[str, float
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _measure_input(step: _Stepper, batches, arrays, repeats: int) -> tuple[float, float]:
+def _measure_input(
+    step: _Stepper, batches, arrays, workers: int, repeats: int
+) -> tuple[float, float]:
     """Seconds a step with and without the pipeline, each dispatched ahead as in training."""
 
-    def run(next_arrays: Callable) -> float:
+    def run(next_arrays: Callable, steps: int) -> float:
         start, previous = time.perf_counter(), None
-        for _ in range(repeats):
+        for _ in range(steps):
             loss = step(next_arrays())
             jax.block_until_ready(previous)
             previous = loss
         jax.block_until_ready(previous)
-        return (time.perf_counter() - start) / repeats
+        return (time.perf_counter() - start) / steps
 
-    fed, resident = [], []
-    for _ in range(3):
-        fed.append(run(lambda: parallel.put_batch(select_arrays(next(batches)))))
-        resident.append(run(lambda: arrays))
-    return statistics.median(fed), statistics.median(resident)
+    def fetch() -> dict[str, jax.Array]:
+        return parallel.put_batch(select_arrays(next(batches)))
+
+    resident = run(lambda: arrays, repeats)
+    for _ in range(2 * workers + 8):  # what the pipeline had prepared in the meantime
+        next(batches)
+    run(fetch, 2)
+    return run(fetch, repeats), resident
 
 
 def _describe_run(e: Experiment, repeats: int) -> str:

@@ -1,55 +1,53 @@
 """Checkpoints of training: the latest and the best. The only file that knows Orbax."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from sofnet_jax.errors import UserError
+from sofnet_jax.metrics import CRITERIA
+from sofnet_jax.result import write_json
 
 Which = Literal["last", "best"]
 
 
 class Checkpoints:
-    """The checkpoints in a folder.
+    """The checkpoints in a folder: the latest, and of those that were evaluated the best.
 
     A checkpoint is one pytree of arrays, and a JSON `record` of everything else that training needs
     to go on. It is written beside its place and renamed into it, so that a process killed at any
-    moment leaves either the whole of it or nothing.
+    moment leaves either the whole of it or nothing. Its metrics come later, since an evaluation
+    takes time in which a state not saved could be lost; they stand in `metrics.json`.
     """
 
-    def __init__(self, directory: Path, *, metric: str):
-        """Opens or creates the folder; the best checkpoint is that with the largest `metric`."""
-        latest = checkpoint_managers.LatestN(n=1)
-        best = checkpoint_managers.BestN(
-            get_metric_fn=lambda metrics: metrics[metric],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        self._metric = metric
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
-                cleanup_tmp_directories=True,
-                # Restoring must not depend on what the directory held when it was opened.
-                save_root_metadata=False,
-            ),
-        )
+    def __init__(self, directory: Path, *, metric: str, read_only: bool = False):
+        """Opens or creates the folder.
 
-    def save(
-        self,
-        step: int,
-        state: Any,
-        record: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
-        """Writes a checkpoint in the background; `metrics` makes it a candidate for the best."""
+        Args:
+            directory: the folder.
+            metric: whose largest value makes the best checkpoint.
+            read_only: leave everything as it is, also what another process is writing.
+        """
+        self._metric = metric
+        self._path = directory / "metrics.json"
+        self._metrics = json.loads(self._path.read_text()) if self._path.exists() else {}
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else self,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+            # Restoring must not depend on what the directory held when it was opened.
+            save_root_metadata=False,
+        )
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
+        """Writes a checkpoint in the background; does nothing if there is one of this step."""
         if step in self._manager.all_steps():
             return
         self._manager.save(
@@ -58,17 +56,39 @@ class Checkpoints:
                 state=ocp.args.StandardSave(state),
                 record=ocp.args.JsonSave(dict(record)),
             ),
-            metrics=None if metrics is None else {self._metric: float(metrics[self._metric])},
         )
+
+    def rate(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Notes what the evaluation of a checkpoint gave: a candidate for the best."""
+        kept = {
+            str(s): self._metrics[str(s)] for s in self._manager.all_steps() if self.is_rated(s)
+        }
+        self._metrics = kept | {str(step): {name: float(metrics[name]) for name in CRITERIA}}
+        if jax.process_index() == 0:
+            write_json(self._path, self._metrics)
+
+    def is_rated(self, step: int) -> bool:
+        """Whether the metrics of a checkpoint are known."""
+        return str(step) in self._metrics
 
     def find(self, which: Which) -> int | None:
         """Step of the latest or of the best checkpoint; None if there is none."""
         steps = self._manager.all_steps()
-        if which == "last" or not steps:
+        return self._find_best(steps) if which == "best" else max(steps, default=None)
+
+    def _find_best(self, steps: Sequence[int]) -> int | None:
+        """The later one of equals; the latest of all if none was evaluated."""
+        rated = [step for step in steps if self.is_rated(step)]
+        if not rated:
             return max(steps, default=None)
-        scores = {step: (self._manager.metrics(step) or {}).get(self._metric) for step in steps}
-        rated = {step: score for step, score in scores.items() if score is not None}
-        return max(rated, key=lambda step: (rated[step], step)) if rated else max(steps)
+        return max(rated, key=lambda step: (self._metrics[str(step)][self._metric], step))
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Orbax's question after each save: which ones to keep."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {max(steps, default=None), self._find_best(steps)}
+        return [step in kept for step in steps]
 
     def read_record(self, step: int) -> dict[str, Any]:
         """The JSON record of a checkpoint."""

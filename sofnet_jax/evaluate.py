@@ -40,14 +40,15 @@ def predict_videos(
         ids: of all videos of the source, in its order.
 
     Raises:
-        UserError: not one video could be read.
+        UserError: not one video could be read, or the network's scores are not finite.
     """
     rows: dict[str, list[np.ndarray]] = {}
     errors: dict[str, str] = {}
     pending = None
     for batch in tqdm(batches, "evaluate", unit="batch", leave=False, disable=None):
         outputs = step(variables, parallel.put_batch({"frames": batch["frames"]}))
-        errors |= {i: e for i, e in zip(batch["id"], batch["error"], strict=True) if e}
+        for unreadable in batch["errors"]:
+            errors |= unreadable
         _append(rows, pending)  # while the device works on this batch, the one before is fetched
         pending = batch, outputs
     _append(rows, pending)
@@ -58,6 +59,10 @@ def predict_videos(
     if not len(order):
         reason = next(iter(errors.values()), "the source is empty")
         raise UserError(f"none of {len(ids)} videos could be read; the first: {reason}")
+    finite = np.isfinite(arrays["logits"][order]).all((1, 2))
+    if not finite.all():
+        first = ids[arrays["index"][order][~finite][0]]
+        raise UserError(f"the network's scores of {first} are not finite; the training diverged")
     return Predictions(
         ids=tuple(ids[i] for i in arrays["index"][order]),
         labels=arrays["labels"][order],

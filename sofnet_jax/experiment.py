@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
@@ -76,10 +75,17 @@ class Experiment:
     @property
     def schedule(self) -> dict[str, object]:
         """What a training must agree on with the checkpoint that it continues."""
-        return {
-            "seed": self.config.seed,
-            "train.batch_size": self.config.train.batch_size,
-            "train.warmup_epochs": self.config.train.warmup_epochs,
+        c = self.config
+        fields = {f"data.{name}": c.data[name] for name in ("num_frames", "size", "scales", "flip")}
+        if c.data.source == "synthetic":
+            made = c.data.synthetic.to_dict() | {"version": VERSION}
+            fields |= {f"data.synthetic.{k}": v for k, v in made.items() if k != "root"}
+        for group in ("loss", "optimizer", "temperature"):
+            fields |= {f"{group}.{name}": value for name, value in c[group].items()}
+        return fields | {
+            "seed": c.seed,
+            "train.batch_size": c.train.batch_size,
+            "train.warmup_epochs": c.train.warmup_epochs,
             "number of training videos": len(self.train_source),
         }
 
@@ -271,11 +277,23 @@ def _check(config: ConfigDict) -> None:
         "train.log_every": config.train.log_every,
         "model.hidden": config.model.hidden,
     }
-    for name, value in positive.items():
-        if value < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1")
-    if min(config.train.warmup_epochs, config.train.joint_epochs) < 0:
-        raise UserError("train.warmup_epochs and train.joint_epochs must not be negative")
+    not_negative = {
+        "data.num_workers": config.data.num_workers,
+        "eval.min_frames": config.eval.min_frames,
+        "loss.reference_gflops": config.loss.reference_gflops,
+        "model.width": config.model.width,
+        "optimizer.drop_epochs": min(config.optimizer.drop_epochs, default=0),
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+        "seed": config.seed,
+        "temperature.decay": config.temperature.decay,
+        "train.joint_epochs": config.train.joint_epochs,
+        "train.warmup_epochs": config.train.warmup_epochs,
+    }
+    for low, values in ((1, positive), (0, not_negative)):
+        for name, value in values.items():
+            if not low <= value < 2**63:  # nor infinite, nor NaN
+                raise UserError(f"{name} is {value}; it must be a number from {low} up")
     shares = {
         "loss.alpha": config.loss.alpha,
         "loss.beta": config.loss.beta,
@@ -284,14 +302,18 @@ def _check(config: ConfigDict) -> None:
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"{name} is {value}; it must be from 0 to 1")
-    if not 0 <= config.model.dropout < 1:
-        raise UserError(f"model.dropout is {config.model.dropout}; it must be from 0 to below 1")
+    below_one = {
+        "model.dropout": config.model.dropout,
+        "optimizer.momentum": config.optimizer.momentum,
+    }
+    for name, value in below_one.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{name} is {value}; it must be from 0 to below 1")
     if not config.temperature.initial > 0:
         raise UserError(f"temperature.initial is {config.temperature.initial}; it must be above 0")
-    if not all(0 < scale <= 1 for scale in config.data.scales):
-        raise UserError(f"data.scales is {tuple(config.data.scales)}; each must be in (0, 1]")
-    if not math.isfinite(config.optimizer.learning_rate) or config.optimizer.learning_rate < 0:
-        raise UserError(f"optimizer.learning_rate is {config.optimizer.learning_rate}")
+    scales = tuple(config.data.scales)
+    if not scales or not all(0 < scale <= 1 for scale in scales):
+        raise UserError(f"data.scales is {scales}; give one or more above 0 and up to 1")
     _check_choice("train.dtype", config.train.dtype, DTYPES)
     _check_choice("eval.metric", config.eval.metric, ("top1", "top5", "map"))
     _check_choice("eval.checkpoint", config.eval.checkpoint, ("last", "best"))

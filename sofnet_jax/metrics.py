@@ -12,6 +12,8 @@ from sklearn.metrics import average_precision_score
 
 from sofnet_jax.flops import Cost
 
+CRITERIA = ("top1", "top5", "map")  # metrics by which one checkpoint can be better than another
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:

@@ -30,12 +30,18 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
         process_id: this one; -1 with an environment that knows.
 
     Raises:
-        UserError: a coordinator without the numbers, or one that does not answer.
+        UserError: a coordinator without the numbers, the numbers without one, or one that does
+            not answer.
     """
     if jax.distributed.is_initialized():
         return
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if not coordinator and not _is_cluster_job(os.environ):
+        if num_processes > 1 or process_id > 0:
+            raise UserError(
+                f"parallel.num_processes is {num_processes} and parallel.process_id {process_id}, "
+                "but there is no parallel.coordinator; give host:port of process 0"
+            )
         return
     if coordinator:
         num_processes = num_processes or int(os.environ.get("JAX_NUM_PROCESSES", 0))

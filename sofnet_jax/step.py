@@ -133,10 +133,12 @@ def create_train_step(
         if gated:
             metrics["temperature"] = temperature(state.step)
         metrics["interrupt"] = parallel.mean_over_devices(interrupt)
+        params = optax.apply_updates(state.params, updates)
+        metrics["weight_norm"] = optax.tree.norm((params, stats))
         new = dataclasses.replace(
             state,
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=stats,
             opt_state=opt_state,
         )

@@ -1,5 +1,6 @@
 """Training: the loop, with its place in the data, its checkpoints and its logs."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.evaluate import create_predict_step, predict_videos
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.interruption import Interrupted, Interruption
+from sofnet_jax.lock import claim
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_observed
 from sofnet_jax.picture import draw_decisions
 from sofnet_jax.result import create_result, format_result, write_config, write_json
@@ -37,17 +39,19 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             finite.
         Interrupted: after SIGTERM or Ctrl-C, with everything saved.
     """
-    run = Run(create_experiment(config), workdir)
-    try:
-        with Interruption() as interruption:
-            run.train(interruption)
-        return run.finish()
-    finally:
-        run.close()
+    experiment = create_experiment(config)
+    with claim(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        run = Run(experiment, workdir)
+        try:
+            with Interruption() as interruption:
+                run.train(interruption)
+            return run.finish()
+        finally:
+            run.close()
 
 
 def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates the checkpoint that `config.eval.checkpoint` names.
+    """Evaluates the checkpoint that `config.eval.checkpoint` names, also of a run that goes on.
 
     Returns:
         The result, which is also printed and written to `workdir/result.json`.
@@ -55,7 +59,10 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: no checkpoint, one of another model, or bad data.
     """
-    run = Run(create_experiment(config), workdir)
+    experiment = create_experiment(config)
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir} holds no checkpoint; train first")
+    run = Run(experiment, workdir, read_only=True)
     try:
         if not run.step:
             raise UserError(f"{workdir} holds no checkpoint; train first")
@@ -67,8 +74,11 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 class Run:
     """One experiment in one folder."""
 
-    def __init__(self, experiment: Experiment, workdir: Path):
-        """Takes up the latest checkpoint of the folder, if there is one."""
+    def __init__(self, experiment: Experiment, workdir: Path, *, read_only: bool = False):
+        """Takes up the latest checkpoint of the folder, if there is one.
+
+        `read_only` leaves checkpoints and logs to a training that may be writing them.
+        """
         config = experiment.config
         self.experiment, self.workdir = experiment, workdir
         self.left_out: dict[str, str] = {}
@@ -77,14 +87,16 @@ class Run:
         self.state = create_state(
             experiment.model, experiment.optimizer, config.seed, config.model.init_from
         )
-        self.checkpoints = Checkpoints(workdir / "checkpoints", metric=config.eval.metric)
+        self.checkpoints = Checkpoints(
+            workdir / "checkpoints", metric=config.eval.metric, read_only=read_only
+        )
         self.train_steps: dict[bool, Callable] = {}
         if not self._restore("last"):
             self.state = parallel.replicate(self.state)
         self.is_main = jax.process_index() == 0
         if self.is_main:
             print(experiment.describe(self.state.params, workdir, self.step), flush=True)
-        self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main)
+        self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main and not read_only)
         self.predict_step = create_predict_step(experiment.model)
 
     def _restore(self, which: Which) -> bool:
@@ -106,8 +118,11 @@ class Run:
         require_same(self.schedule, e.schedule, self.workdir / "checkpoints")
         if self.is_main:
             write_config(e.config, self.workdir)
-        if self.step >= e.total_steps:
-            return
+        if self.step > e.total_steps:
+            raise UserError(
+                f"{self.workdir} has trained {self.step} steps, but the configuration asks for "
+                f"{e.total_steps}; use another --workdir or more train.joint_epochs"
+            )
         batches = e.create_train_iterator(self.step)
         try:
             bar = tqdm(
@@ -118,18 +133,25 @@ class Run:
                 disable=None,
             )
             with bar:
+                self._evaluate_if_due(bar)  # not done yet if the training was stopped here
                 while self.step < e.total_steps:
-                    until = min(self._next_evaluation(), e.total_steps)
-                    self._train_until(until, batches, interruption, bar)
-                    metrics = self._evaluate_epoch(bar)
-                    self._save(metrics)
+                    until = (self.step // self._interval + 1) * self._interval
+                    self._train_until(min(until, e.total_steps), batches, interruption, bar)
+                    self._save()
+                    self._evaluate_if_due(bar)
         finally:
             batches.close()
 
-    def _next_evaluation(self) -> int:
-        """The next step, after this one, that ends an epoch to evaluate."""
-        interval = self.experiment.config.eval.every_epochs * self.experiment.steps_per_epoch
-        return (self.step // interval + 1) * interval
+    @property
+    def _interval(self) -> int:
+        """Steps from one evaluation to the next."""
+        return self.experiment.config.eval.every_epochs * self.experiment.steps_per_epoch
+
+    def _evaluate_if_due(self, bar: tqdm) -> None:
+        """Evaluates the checkpoint of this step unless that was done, and notes its metrics."""
+        due = self.step % self._interval == 0 or self.step == self.experiment.total_steps
+        if self.step and due and not self.checkpoints.is_rated(self.step):
+            self.checkpoints.rate(self.step, self._evaluate_epoch(bar))
 
     def _train_until(self, until: int, batches, interruption: Interruption, bar: tqdm) -> None:
         """Steps up to `until`, of which the device always has one queued behind the one it runs.
@@ -152,7 +174,7 @@ class Run:
             bar.update()
         stopping |= self._read_metrics(queued, clock, bar)
         if stopping:
-            self._save(None)
+            self._save()
             self.checkpoints.wait()
             raise Interrupted(self.step, interruption.signum)
 
@@ -166,9 +188,8 @@ class Run:
         return self.train_steps[gated]
 
     def _note_left_out(self, batch: Batch) -> None:
-        for line in filter(None, batch["error"]):
-            for error in line.split("; "):
-                self.left_out[error.split(": ")[0]] = error
+        for errors in batch["errors"]:
+            self.left_out |= errors
 
     def _read_metrics(self, queued: tuple[int, Any] | None, clock: Clock, bar: tqdm) -> bool:
         """Fetches the metrics of a step, checks and logs them; whether a process asks to stop."""
@@ -177,9 +198,10 @@ class Run:
         step, metrics = queued
         metrics = {name: float(value) for name, value in parallel.to_host(metrics).items()}
         loss = metrics["loss/total"]
-        if not np.isfinite(loss):
+        if not np.isfinite([loss, metrics["weight_norm"]]).all():
+            what = f"loss is {loss} at" if not np.isfinite(loss) else "weights overflow after"
             raise UserError(
-                f"the loss is {loss} at step {step}; stopped, with the checkpoint of step "
+                f"the {what} step {step}; stopped, with the checkpoint of step "
                 f"{self.checkpoints.find('last') or 0} intact. Lower optimizer.learning_rate?"
             )
         clock.steps += 1
@@ -233,21 +255,23 @@ class Run:
             )
         return m
 
-    def _save(self, metrics: dict[str, float] | None) -> None:
+    def _save(self) -> None:
         record = {
             "identity": self.experiment.identity,
             "schedule": self.experiment.schedule,
             "examples": self.step * self.experiment.config.train.batch_size,  # place in the data
             "left_out": parallel.gather_dict(self.left_out),
         }
-        self.checkpoints.save(self.step, parallel.to_host(self.state), record, metrics)
+        self.checkpoints.save(self.step, parallel.to_host(self.state), record)
 
     def finish(self) -> dict[str, Any]:
         """Evaluates the checkpoint that the configuration names, prints and writes the result."""
         e = self.experiment
         self.checkpoints.wait()
         if self.checkpoints.find(e.config.eval.checkpoint) != self.step:
+            left_out = self.left_out
             self._restore(e.config.eval.checkpoint)
+            self.left_out |= left_out  # an older checkpoint knows less
         predictions = self._predict()
         result = self._measure(predictions) | {
             "step": self.step,

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 
 class Batch(TypedDict):
-    """What the input pipeline yields: arrays for the device, and `id` and `error` for the host."""
+    """What the input pipeline yields: arrays for the device, and `id` and `errors` for the host."""
 
     frames: UInt8[np.ndarray, "b t h w 3"]
     labels: Float[np.ndarray, "b n"]  # multi-hot
@@ -18,4 +18,4 @@ class Batch(TypedDict):
     valid: Bool[np.ndarray, "b"]  # False for padding and for unreadable videos (evaluation only)
     relevant: Float[np.ndarray, "b t"]  # 1 inside the annotated action, 0 outside, NaN unknown
     id: list[str]
-    error: list[str]  # training: what was left out in this place; evaluation: why not valid; or ""
+    errors: list[dict[str, str]]  # for each place the videos that could not be read: {id: reason}

@@ -51,3 +51,8 @@ def test_cluster_jobs_are_recognised(environment, expected):
 def test_coordinator_without_sensible_numbers_is_refused(count, process):
     with pytest.raises(UserError, match=r"parallel\.num_processes"):
         parallel.initialise_processes("127.0.0.1:1", count, process)
+
+
+def test_numbers_without_a_coordinator_are_refused():
+    with pytest.raises(UserError, match=r"no parallel\.coordinator"):
+        parallel.initialise_processes("", 2, 1)

@@ -99,7 +99,7 @@ def test_batches_of_videos(write_video, tmp_path):
     assert sorted(batch["id"]) == ["jump/b.mkv", "jump/c.mp4", "run/a.mp4"]
     for name, labels in zip(batch["id"], batch["labels"], strict=True):
         assert labels.tolist() == ([0, 1] if name.startswith("run") else [1, 0])
-    assert batch["error"] == [""] * 3
+    assert batch["errors"] == [{}] * 3
 
     [batch] = _eval(source, batch_size=3, num_frames=4, size=64)
     assert batch["id"] == ["jump/b.mkv", "jump/c.mp4", "run/a.mp4"]
@@ -270,9 +270,9 @@ def test_bad_videos_are_replaced_by_others():
         for i, name in enumerate(wanted["id"]):
             if int(name) in bad:
                 replaced += 1
-                assert batch["error"][i].startswith(f"{name}: bad")
+                assert batch["errors"][i][name].startswith(f"{name}: bad")
             else:  # the others are as if nothing had happened
-                assert batch["error"][i] == "" and batch["id"][i] == name
+                assert batch["errors"][i] == {} and batch["id"][i] == name
                 np.testing.assert_array_equal(batch["frames"][i], wanted["frames"][i])
             assert (batch["frames"][i, ..., 0] == int(batch["id"][i])).all()
     assert replaced == 3 * len(bad)
@@ -312,9 +312,9 @@ def test_evaluation_sees_every_video_once(count, processes):
             assert batch["valid"].tolist() == [k > 0 for k in batch["index"]]  # video 0 is bad
             blank = ~batch["valid"]
             assert not batch["frames"][blank].any() and np.isnan(batch["relevant"][blank]).all()
-            for k, name, error in zip(batch["index"], batch["id"], batch["error"], strict=True):
+            for k, name, errors in zip(batch["index"], batch["id"], batch["errors"], strict=True):
                 assert name == ("" if k < 0 else str(k))
-                assert error == ("0: bad" if k == 0 else "")
+                assert errors == ({"0": "0: bad"} if k == 0 else {})
     assert sorted(seen) == list(range(count))
 
 
@@ -363,6 +363,6 @@ def test_a_missing_file_is_found_when_it_is_read(write_video, tmp_path):
     source = Source(videos, ("run",))
     [batch] = _train(source, 1, batch_size=2)
     assert batch["id"] == ["a.mp4", "a.mp4"]
-    assert f"{tmp_path / 'gone.mp4'}: no such file" in batch["error"]
+    assert {"gone.mp4": f"{tmp_path / 'gone.mp4'}: no such file"} in batch["errors"]
     [batch] = _eval(source, batch_size=2)
     assert batch["valid"].tolist() == [True, False]

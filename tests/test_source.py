@@ -175,3 +175,20 @@ def test_a_source_may_hold_videos_of_another_kind():
 
     source = Source(Counting(), ("run",))
     assert len(source) == 3 and source[2].id == "2"
+
+
+@pytest.mark.parametrize("head", ["", "path,label\n", "\nPath, Label\n"])
+def test_rows_of_one_video_give_it_all_their_labels(head, tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text(head + "a.mp4,run\nb.mp4,run\na.mp4,jump\na.mp4,run\n")
+    source = create_source(path)
+    assert source.classes == ("jump", "run")
+    assert [(v.id, v.labels) for v in source.videos] == [("a.mp4", (1, 0)), ("b.mp4", (1,))]
+    assert len(source.notes) == 1 and "repeats" in source.notes[0]
+
+
+def test_columns_in_any_order_and_close_segments_apart(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("label,path,start\nrun,a.mp4,1234.561\nrun,a.mp4,1234.564\n")
+    source = create_source(path)
+    assert [v.id for v in source.videos] == ["a.mp4#t=1234.561", "a.mp4#t=1234.564"]

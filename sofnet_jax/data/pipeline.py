@@ -84,7 +84,7 @@ def create_eval_iterator(
     """Yields this process's share of all videos once, in batches of `batch_size`.
 
     Every process yields the same number of batches, filled up with examples that are not valid
-    (index -1). An unreadable video is not valid either; its `error` says why.
+    (index -1). An unreadable video is not valid either; its `errors` say why.
     """
     share = slice(process_index, None, process_count)
     examples = _EvalExamples(source, batch_size * process_count, num_frames, size)
@@ -107,19 +107,21 @@ class _TrainExamples:
         return _ENDLESS
 
     def __getitem__(self, k: int) -> dict[str, Any]:
-        errors: list[str] = []
+        errors: dict[str, str] = {}
         for attempt, i in enumerate(self._candidates(k)):
             rng = np.random.default_rng((_EXAMPLE, self.seed, k, attempt))
+            video = self.source[i]
             try:
-                example = self._read(self.source[i], rng)
+                example = self._read(video, rng)
             except VideoError as error:
-                errors.append(str(error))
+                errors[video.id] = str(error)
             else:
                 return example | {
                     "index": np.int32(k % self.batch_size),
-                    "error": "; ".join(errors),
+                    "errors": errors,
                 }
-        raise UserError(f"no readable video among the {len(errors)} tried; the first: {errors[0]}")
+        first = next(iter(errors.values()))
+        raise UserError(f"no readable video among the {len(errors)} tried; the first: {first}")
 
     def _candidates(self, k: int) -> Iterator[int]:
         """The video of example k, then others to put in its place."""
@@ -163,19 +165,19 @@ class _EvalExamples:
                 "labels": np.zeros(len(self.source.classes), np.float32),
                 "index": np.int32(-1),
                 "id": "",
-                "error": "",
+                "errors": {},
             }
         video = self.source[i]
         example = _describe(video, len(self.source.classes)) | {"index": np.int32(i)}
         try:
             frames, times = video.read(self._choose)
         except VideoError as error:
-            return example | self._blank() | {"error": str(error)}
+            return example | self._blank() | {"errors": {video.id: str(error)}}
         return example | {
             "frames": centre_crop(frames, self.size),
             "relevant": _relevant(video, times),
             "valid": np.True_,
-            "error": "",
+            "errors": {},
         }
 
     def _choose(self, num_available: int) -> Int[np.ndarray, "t"]:
@@ -240,7 +242,7 @@ def _own(value: Any) -> Any:
 
 def _collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     columns = {key: [example[key] for example in examples] for key in examples[0]}
-    return {key: c if key in ("id", "error") else np.stack(c) for key, c in columns.items()}
+    return {key: c if key in ("id", "errors") else np.stack(c) for key, c in columns.items()}
 
 
 @contextlib.contextmanager

@@ -155,8 +155,10 @@ def _create_csv_source(path: Path, classes: Sequence[str] | None) -> Source:
     groups: dict[tuple, list[_Row]] = {}
     notes = []
     for row in rows:
-        group = groups.setdefault((row.path, row.labels, row.start, row.end), [])
-        same = next((r for r in group if r.relevant == row.relevant), None)
+        group = groups.setdefault((row.path, row.start, row.end), [])
+        same = next(
+            (r for r in group if (r.labels, r.relevant) == (row.labels, row.relevant)), None
+        )
         if same:
             notes.append(f"{row.place}: repeats {same.place}; left out")
         else:
@@ -168,18 +170,19 @@ def _create_csv_source(path: Path, classes: Sequence[str] | None) -> Source:
 def _merge(
     rows: Sequence[_Row], folder: Path, names: Sequence[str], index: dict[str, int]
 ) -> Video:
-    """The video that some rows tell of, which differ in the relevant interval alone."""
+    """The video that some rows tell of, which differ in labels or in the relevant interval."""
     row = rows[0]
-    for label in row.labels:
+    labels = [(r.place, label) for r in rows for label in r.labels]
+    for place, label in labels:
         if label not in index:
-            raise UserError(f"{row.place}: {_unknown(label, names)}")
+            raise UserError(f"{place}: {_unknown(label, names)}")
     return Video(
         id=row.path + _fragment(row.start, row.end),
         path=str(folder / row.path),
-        labels=tuple(dict.fromkeys(index[label] for label in row.labels)),
+        labels=tuple(dict.fromkeys(index[label] for _, label in labels)),
         start=row.start,
         end=row.end,
-        relevant=tuple(r.relevant for r in rows if r.relevant) or None,
+        relevant=tuple(dict.fromkeys(r.relevant for r in rows if r.relevant)) or None,
     )
 
 
@@ -187,7 +190,7 @@ def _fragment(start: float | None, end: float | None) -> str:
     """A part of a file as the W3C's media fragments write it: #t=1.5,3."""
     if start is None and end is None:
         return ""
-    return f"#t={start or 0:g}" + ("" if end is None else f",{end:g}")
+    return f"#t={start or 0:.15g}" + ("" if end is None else f",{end:.15g}")
 
 
 def _index_labels(
@@ -215,14 +218,19 @@ def _unknown(label: str, names: Sequence[str]) -> str:
 def _read_rows(path: Path) -> Iterator[_Row]:
     lines = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     header: list[str] | None = None
+    first = True
     try:
-        for number, line in enumerate(lines):
+        for line in lines:
             cells = [cell.strip() for cell in line]
             place = f"{path}:{lines.line_num}"
-            if number == 0 and cells[:1] == ["path"]:
-                header = _check_header(place, cells)
-            elif any(cells):
+            if not any(cells):
+                continue
+            columns = [cell.lower() for cell in cells]
+            if first and (columns[0] == "path" or {"path", "label"} <= set(columns)):
+                header = _check_header(place, columns)
+            else:
                 yield _parse_row(place, cells, header)
+            first = False
     except csv.Error as error:
         raise UserError(f"{path}:{lines.line_num}: not CSV ({error}); check the quotes") from error
 
