@@ -128,7 +128,7 @@ def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path
     Raises:
         UserError: they differ; the first difference is named.
     """
-    asked = json.loads(json.dumps(asked))  # tuples are lists in a saved record
+    saved, asked = json.loads(json.dumps([saved, asked]))  # tuples are lists in a saved record
     for name in sorted(asked.keys() | saved.keys()):
         if saved.get(name) != asked.get(name):
             raise UserError(
