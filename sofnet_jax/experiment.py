@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
@@ -292,7 +293,7 @@ def _check(config: ConfigDict) -> None:
     }
     for low, values in ((1, positive), (0, not_negative)):
         for name, value in values.items():
-            if not low <= value < 2**63:  # nor infinite, nor NaN
+            if not low <= value < (2**63 if isinstance(value, int) else math.inf):  # nor NaN
                 raise UserError(f"{name} is {value}; it must be a number from {low} up")
     shares = {
         "loss.alpha": config.loss.alpha,

@@ -200,9 +200,10 @@ class Run:
         loss = metrics["loss/total"]
         if not np.isfinite([loss, metrics["weight_norm"]]).all():
             what = f"loss is {loss} at" if not np.isfinite(loss) else "weights overflow after"
+            last = self.checkpoints.find("last")
+            left = f"with the checkpoint of step {last} intact" if last else "before any checkpoint"
             raise UserError(
-                f"the {what} step {step}; stopped, with the checkpoint of step "
-                f"{self.checkpoints.find('last') or 0} intact. Lower optimizer.learning_rate?"
+                f"the {what} step {step}; stopped, {left}. Lower optimizer.learning_rate?"
             )
         clock.steps += 1
         if step % self.experiment.config.train.log_every == 0:
