@@ -172,7 +172,7 @@ def draw_capsules(layer: np.ndarray, ends: np.ndarray, radii: np.ndarray, paint:
     """
     low = np.floor(ends.min(1) - radii.max(1, keepdims=True)).astype(int) - 1
     high = np.ceil(ends.max(1) + radii.max(1, keepdims=True)).astype(int) + 2
-    covers, colours = _shade_patches((high - low).max(), low, ends, radii, paint)
+    covers, colours = _shade_patches(int((high - low).max()), low, ends, radii, paint)
     height, width = layer.shape[:2]
     for (x, y), (right, bottom), cover, colour in zip(low, high, covers, colours, strict=True):
         left, top, right, bottom = max(x, 0), max(y, 0), min(right, width), min(bottom, height)

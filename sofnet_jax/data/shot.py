@@ -119,7 +119,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
     scene[:horizon, :, :3] = _draw_surface(rng, horizon, side)
     scene[horizon:, :, :3] = _draw_surface(rng, side - horizon, side)
     for _ in range(rng.integers(2, 5)):  # furniture
-        height, width = rng.integers(side // 12, side // 3, 2)
+        height, width = rng.integers(side // 12, side // 3, 2).tolist()
         x, y = rng.integers(0, side - width), rng.integers(0, side - height)
         scene[y : y + height, x : x + width, :3] = _draw_surface(rng, height, width)
     count = int(rng.integers(3, 8))  # discs and bars
