@@ -60,6 +60,7 @@ class Checkpoints:
 
     def rate(self, step: int, metrics: Mapping[str, float]) -> None:
         """Notes what the evaluation of a checkpoint gave: a candidate for the best."""
+        self.wait()  # else a process killed now would leave the metrics of a checkpoint it has not
         kept = {
             str(s): self._metrics[str(s)] for s in self._manager.all_steps() if self.is_rated(s)
         }
