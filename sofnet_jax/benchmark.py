@@ -21,6 +21,7 @@ from sofnet_jax.models.policy import Recurrence, run_gates
 from sofnet_jax.step import TrainState, create_state, select_arrays
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
+ROUNDS = 3  # of training with and without the input pipeline
 REPEATS = flags.DEFINE_integer("repeats", 10, "Measurements; the median is reported.", 1)
 
 
@@ -127,7 +128,11 @@ def _interleave(functions: dict[str, Callable], repeats: int) -> dict[str, float
 def _measure_input(
     step: _Stepper, batches, arrays, workers: int, repeats: int
 ) -> tuple[float, float]:
-    """Seconds a step with and without the pipeline, each dispatched ahead as in training."""
+    """Seconds a step with and without the pipeline, each dispatched ahead as in training.
+
+    Medians over interleaved rounds of `repeats` steps: within a round the mean counts, since one
+    long wait for a batch is no less idle than many short ones.
+    """
 
     def run(next_arrays: Callable, steps: int) -> float:
         start, previous = time.perf_counter(), None
@@ -141,11 +146,14 @@ def _measure_input(
     def fetch() -> dict[str, jax.Array]:
         return parallel.put_batch(select_arrays(next(batches)))
 
-    resident = run(lambda: arrays, repeats)
-    for _ in range(2 * workers + 8):  # what the pipeline had prepared in the meantime
-        next(batches)
-    run(fetch, 2)
-    return run(fetch, repeats), resident
+    fed, resident = [], []
+    for _ in range(ROUNDS):
+        resident.append(run(lambda: arrays, repeats))
+        for _ in range(2 * workers + 8):  # what the pipeline had prepared in the meantime
+            next(batches)
+        run(fetch, 2)
+        fed.append(run(fetch, repeats))
+    return statistics.median(fed), statistics.median(resident)
 
 
 def _describe_run(e: Experiment, repeats: int) -> str:

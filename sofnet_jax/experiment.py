@@ -1,13 +1,10 @@
 """What a configuration describes: data, network, optimizer and their costs."""
 
 import dataclasses
-import difflib
-import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PyTree, UInt8
@@ -28,8 +25,8 @@ from sofnet_jax.schedules import (
 )
 from sofnet_jax.step import create_train_step
 from sofnet_jax.types import Batch
+from sofnet_jax.values import DTYPES, check_values
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 SYNTHETIC_ROOT = Path("~/.cache/sofnet_jax/synthetic")
 
 
@@ -178,7 +175,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
     Raises:
         UserError: a value that makes no sense, or data that is not there.
     """
-    _check(config)
+    check_values(config)
     train_source, val_source = _create_sources(config)
     m = config.model
     architecture = create_architecture(
@@ -259,71 +256,3 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
             )
     source = create_source(train)
     return source, create_source(val, classes=source.classes)
-
-
-def _check(config: ConfigDict) -> None:
-    """Refuses values that would fail later and less clearly."""
-    devices = jax.device_count()
-    batch, parts = config.train.batch_size, config.train.accumulate
-    if batch < 1 or parts < 1 or batch % (devices * parts):
-        raise UserError(
-            f"train.batch_size is {batch}; it must be a multiple of {devices} device(s) × "
-            f"{parts} micro-batch(es) (train.accumulate)"
-        )
-    positive = {
-        "data.num_frames": config.data.num_frames,
-        "data.size": config.data.size,
-        "eval.batch_size": config.eval.batch_size,
-        "eval.every_epochs": config.eval.every_epochs,
-        "train.log_every": config.train.log_every,
-        "model.hidden": config.model.hidden,
-    }
-    not_negative = {
-        "data.num_workers": config.data.num_workers,
-        "eval.min_frames": config.eval.min_frames,
-        "loss.reference_gflops": config.loss.reference_gflops,
-        "model.width": config.model.width,
-        "optimizer.drop_epochs": min(config.optimizer.drop_epochs, default=0),
-        "optimizer.learning_rate": config.optimizer.learning_rate,
-        "optimizer.weight_decay": config.optimizer.weight_decay,
-        "seed": config.seed,
-        "temperature.decay": config.temperature.decay,
-        "train.joint_epochs": config.train.joint_epochs,
-        "train.warmup_epochs": config.train.warmup_epochs,
-    }
-    for low, values in ((1, positive), (0, not_negative)):
-        for name, value in values.items():
-            if not low <= value < (2**63 if isinstance(value, int) else math.inf):  # nor NaN
-                raise UserError(f"{name} is {value}; it must be a number from {low} up")
-    shares = {
-        "loss.alpha": config.loss.alpha,
-        "loss.beta": config.loss.beta,
-        "eval.threshold": config.eval.threshold,
-    }
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"{name} is {value}; it must be from 0 to 1")
-    below_one = {
-        "model.dropout": config.model.dropout,
-        "optimizer.momentum": config.optimizer.momentum,
-    }
-    for name, value in below_one.items():
-        if not 0 <= value < 1:
-            raise UserError(f"{name} is {value}; it must be from 0 to below 1")
-    if not config.temperature.initial > 0:
-        raise UserError(f"temperature.initial is {config.temperature.initial}; it must be above 0")
-    scales = tuple(config.data.scales)
-    if not scales or not all(0 < scale <= 1 for scale in scales):
-        raise UserError(f"data.scales is {scales}; give one or more above 0 and up to 1")
-    _check_choice("train.dtype", config.train.dtype, DTYPES)
-    _check_choice("eval.metric", config.eval.metric, ("top1", "top5", "map"))
-    _check_choice("eval.checkpoint", config.eval.checkpoint, ("last", "best"))
-
-
-def _check_choice(name: str, value: str, choices) -> None:
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, 1, 0)
-        raise UserError(
-            f"{name} is '{value}'; choose one of {', '.join(choices)}"
-            + (f" (did you mean {close[0]}?)" if close else "")
-        )

@@ -1,0 +1,107 @@
+"""Which values the fields of a configuration may have."""
+
+import difflib
+import functools
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from sofnet_jax.errors import UserError
+from sofnet_jax.metrics import CRITERIA
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+CHOICES: dict[str, Collection[str]] = {
+    "eval.checkpoint": ("last", "best"),
+    "eval.metric": CRITERIA,
+    "train.dtype": DTYPES,
+}
+
+
+class Rule(NamedTuple):
+    """What must hold of some fields; NaN breaks every rule."""
+
+    allows: Callable[[Any], bool]
+    text: str
+    fields: tuple[str, ...]
+
+
+RULES = (
+    Rule(
+        lambda x: 1 <= x < 2**63,
+        "a number from 1 up",
+        (
+            "data.num_frames",
+            "data.size",
+            "eval.batch_size",
+            "eval.every_epochs",
+            "model.hidden",
+            "train.log_every",
+        ),
+    ),
+    Rule(
+        lambda x: 0 <= x < 2**63,
+        "a number from 0 up",
+        (
+            "data.num_workers",
+            "eval.min_frames",
+            "loss.reference_gflops",
+            "model.width",
+            "optimizer.learning_rate",
+            "optimizer.weight_decay",
+            "seed",
+            "temperature.decay",
+            "train.joint_epochs",
+            "train.warmup_epochs",
+        ),
+    ),
+    Rule(lambda x: all(e >= 0 for e in x), "epochs from 0 up", ("optimizer.drop_epochs",)),
+    Rule(lambda x: 0 <= x <= 1, "from 0 to 1", ("eval.threshold", "loss.alpha", "loss.beta")),
+    Rule(lambda x: 0 <= x < 1, "from 0 to below 1", ("model.dropout", "optimizer.momentum")),
+    Rule(lambda x: x > 0, "above 0", ("temperature.initial",)),
+    Rule(
+        lambda x: len(x) > 0 and all(0 < scale <= 1 for scale in x),
+        "one or more numbers above 0 and up to 1",
+        ("data.scales",),
+    ),
+)
+
+
+def check_values(config: ConfigDict) -> None:
+    """Refuses values that would fail later and less clearly.
+
+    Raises:
+        UserError: naming the field, its value, and what it must be.
+    """
+    _check_batch_size(config.train.batch_size, config.train.accumulate)
+    for rule in RULES:
+        for name in rule.fields:
+            value = _get(config, name)
+            if not rule.allows(value):
+                raise UserError(f"{name} is {value}; it must be {rule.text}")
+    for name, choices in CHOICES.items():
+        _check_choice(name, _get(config, name), choices)
+
+
+def _get(config: ConfigDict, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def _check_batch_size(batch: int, parts: int) -> None:
+    devices = jax.device_count()
+    if batch < 1 or parts < 1 or batch % (devices * parts):
+        raise UserError(
+            f"train.batch_size is {batch}; it must be a multiple of {devices} device(s) × "
+            f"{parts} micro-batch(es) (train.accumulate)"
+        )
+
+
+def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), choices, 1, 0)
+        raise UserError(
+            f"{name} is '{value}'; choose one of {', '.join(choices)}"
+            + (f" (did you mean {close[0]}?)" if close else "")
+        )
