@@ -55,6 +55,7 @@ def create_default() -> ConfigDict:
     c.optimizer = ConfigDict()
     c.optimizer.name = "sgd"  # or "adam"
     c.optimizer.learning_rate = 0.001
+    c.optimizer.policy_rate = 1.0  # learning rate of the policies over that of everything else
     c.optimizer.drop_epochs = (30,)  # joint epochs after which the learning rate falls to a tenth
     c.optimizer.momentum = 0.9  # Adam's b1
     c.optimizer.weight_decay = 1e-5

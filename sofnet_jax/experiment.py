@@ -218,6 +218,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
         momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
         warmup_steps=config.train.warmup_epochs * steps_per_epoch,
+        policy_rate=config.optimizer.policy_rate,
     )
     paper_cost, full_cost = compute_costs(architecture, config.data.size)
     return Experiment(

@@ -13,13 +13,15 @@ def create_optimizer(
     momentum: float,
     weight_decay: float,
     warmup_steps: int,
+    policy_rate: float = 1.0,
 ) -> optax.GradientTransformation:
     """SGD exactly as torch.optim.SGD computes it, or Adam.
 
     SGD: g ← ∇ + weight_decay·p (every parameter, coupled); m ← momentum·m + g; p ← p − lr·m.
     During the first `warmup_steps` the parameters of policies and inner classifiers stay as they
     are, and so do their moments, which begin (and are corrected for beginning) with the joint
-    training, as if they had an optimizer of their own.
+    training, as if they had an optimizer of their own, whose learning rate is `policy_rate` times
+    that of the others.
 
     Raises:
         UserError: an unknown name.
@@ -31,10 +33,13 @@ def create_optimizer(
     else:
         raise UserError(f"optimizer.name is '{name}'; choose sgd or adam")
     direction = optax.chain(optax.add_decayed_weights(weight_decay), moments)
+    policy_direction = optax.chain(direction, optax.scale(policy_rate))
     return optax.chain(
         optax.partition(
             {
-                "policies": optax.conditionally_mask(direction, lambda step: step >= warmup_steps),
+                "policies": optax.conditionally_mask(
+                    policy_direction, lambda step: step >= warmup_steps
+                ),
                 "others": direction,
             },
             lambda params: jax.tree.map(

@@ -50,6 +50,7 @@ RULES = (
             "loss.reference_gflops",
             "model.width",
             "optimizer.learning_rate",
+            "optimizer.policy_rate",
             "optimizer.weight_decay",
             "seed",
             "temperature.decay",

@@ -29,6 +29,7 @@ MISTAKES = {
     "optimizer.name": ("sdg", "sgd"),
     "optimizer.learning_rate": (float("inf"), "optimizer.learning_rate is inf"),
     "optimizer.momentum": (1.5, "optimizer.momentum is 1.5"),
+    "optimizer.policy_rate": (-1.0, "optimizer.policy_rate is -1.0"),
     "optimizer.weight_decay": (float("nan"), "optimizer.weight_decay is nan"),
     "optimizer.drop_epochs": ((-20,), "optimizer.drop_epochs is (-20,)"),
     "temperature.initial": (0.0, "temperature.initial is 0.0"),

@@ -31,10 +31,15 @@ def _create_tree(seed):
     )
 
 
-def _run(name, warmup_steps=_WARMUP):
+def _run(name, warmup_steps=_WARMUP, policy_rate=1.0):
     """Parameters before each step and after the last, with a new gradient every step."""
     optimizer = create_optimizer(
-        name, _SCHEDULE, momentum=_MOMENTUM, weight_decay=_DECAY, warmup_steps=warmup_steps
+        name,
+        _SCHEDULE,
+        momentum=_MOMENTUM,
+        weight_decay=_DECAY,
+        warmup_steps=warmup_steps,
+        policy_rate=policy_rate,
     )
     params = _create_tree(0)
     state, history = optimizer.init(params), [params]
@@ -61,18 +66,19 @@ def _is_policy(path):
     return path[0].key in ("policy_res1", "inner_res1")
 
 
-def test_sgd_is_pytorchs():
+@pytest.mark.parametrize("policy_rate", [1.0, 5.0])
+def test_sgd_is_pytorchs(policy_rate):
     # Everything from step 0, policies and inner classifiers from the first joint step on, where
-    # they start with no momentum. The rate drops between steps 5 and 6.
-    history = _run("sgd")
+    # they start with no momentum and have a rate of their own. It drops between steps 5 and 6.
+    history = _run("sgd", policy_rate=policy_rate)
     gradients = [_create_tree(1 + step) for step in range(_STEPS)]
     flat = [dict(jax.tree.leaves_with_path(tree)) for tree in history]
     flat_gradients = [dict(jax.tree.leaves_with_path(tree)) for tree in gradients]
     for path in flat[0]:
         first = _WARMUP if _is_policy(path) else 0
-        expected = _torch_sgd(
-            flat[0][path], [g[path] for g in flat_gradients[first:]], _RATES[first:]
-        )
+        factor = policy_rate if _is_policy(path) else 1
+        rates = [factor * rate for rate in _RATES[first:]]
+        expected = _torch_sgd(flat[0][path], [g[path] for g in flat_gradients[first:]], rates)
         for step, value in enumerate(expected, first):
             np.testing.assert_allclose(flat[step + 1][path], value, atol=1e-5, err_msg=str(path))
 

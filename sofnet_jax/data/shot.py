@@ -3,7 +3,7 @@
 A shot has one kind, one scene, one light and one movement of the camera:
 
 - action: the class's pose, large and sharp, near the middle;
-- confusing: a figure in any pose that is small, blurred, faint or half hidden;
+- confusing: a figure in any pose, small, blurred, in haze or half hidden by a caption;
 - clutter: the limbs of a figure taken apart, so that limbs alone say nothing;
 - repeated: copies of the last frame outside the action (of the bare scene if there is none).
 
@@ -15,11 +15,14 @@ Sizes and places are in pixels, colours RGB from 0 to 255. A layer (h, w, 4) hol
 coverage and, last, coverage.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, ImageFilter
 
 from sofnet_jax.data.figure import (
     RADII,
+    Paint,
     Pose,
     compute_limbs,
     create_paint,
@@ -30,7 +33,10 @@ from sofnet_jax.data.figure import (
 
 # How likely each kind is outside the action.
 KINDS = {"confusing": 0.65, "clutter": 0.2, "repeated": 0.15}
+# How likely each flaw of a confusing figure is.
+FLAWS = {"captioned": 0.5, "small": 0.2, "blurred": 0.15, "hazy": 0.15}
 SHORTEST, LONGEST = 3, 8  # frames in a shot outside the action
+CAPTION = (230, 20, 40)
 
 
 def draw_video(
@@ -51,7 +57,7 @@ def draw_video(
             continue
         pose = poses[label if kind == "action" else rng.integers(len(poses))]
         scene = home if kind == "action" or rng.random() < 0.5 else draw_scene(rng, size)
-        shot = film(rng, scene, DRAW[kind](rng, pose, length, size))
+        shot = FILM[kind](rng, scene, pose, length, size)
         if kind == "action":
             start = sum(map(len, shots))
             span = (start, start + length)
@@ -63,7 +69,7 @@ def draw_video(
 
 def plan_shots(rng: np.random.Generator, num_frames: int) -> list[tuple[str, int]]:
     """Kinds and lengths of a video's shots: one action, anywhere, with others around it."""
-    action = round(num_frames * rng.uniform(0.25, 0.45))
+    action = round(num_frames * rng.uniform(0.2, 0.4))
     before = int(rng.integers(num_frames - action + 1))
     lengths = _cut(rng, before)
     place = len(lengths)
@@ -126,8 +132,15 @@ def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
     start = rng.uniform(0, side, (count, 2))
     step = rng.normal(0, 0.15 * size, (count, 2)) * rng.integers(0, 2, (count, 1))
     radii = size * rng.uniform(0.012, 0.06, (count, 1)).repeat(2, axis=1)
-    draw_capsules(scene, np.stack((start, start + step), 1), radii, create_paint(rng, count))
+    draw_capsules(scene, np.stack((start, start + step), 1), radii, _mute(create_paint(rng, count)))
     return np.clip(scene[..., :3], 0, 255).astype(np.uint8)
+
+
+def _mute(paint: Paint) -> Paint:
+    """Paint as dull as the surfaces of a scene; only people are colourful."""
+    colours = np.stack((paint.colour, paint.other))
+    colour, other = 0.4 * colours + 0.6 * colours.mean(-1, keepdims=True)
+    return Paint(colour, other, paint.wave)
 
 
 def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -141,31 +154,79 @@ def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarr
     return low + 0.5 * (high - low) * np.clip(shade, 0, 1)[..., None]
 
 
-def _draw_action(rng: np.random.Generator, pose: Pose, length: int, size: int) -> np.ndarray:
-    """Layers (t, size, size, 4) of one large, sharp figure near the middle."""
-    return _draw_actor(rng, pose, length, size, stature=size * rng.uniform(0.6, 0.8), spread=0.07)
+def _film_action(
+    rng: np.random.Generator, scene: np.ndarray, pose: Pose, length: int, size: int
+) -> np.ndarray:
+    """One large, sharp figure near the middle."""
+    return film(rng, scene, _draw_actor(rng, pose, length, size, rng.uniform(0.62, 0.82), 0.06))
 
 
-def _draw_confusing(rng: np.random.Generator, pose: Pose, length: int, size: int) -> np.ndarray:
-    """Layers of one figure with a flaw that tells it from an action."""
-    flaw = str(rng.choice(("small", "blurred", "faint", "hidden")))
-    share = rng.uniform(0.27, 0.4) if flaw == "small" else rng.uniform(0.5, 0.75)
-    layers = _draw_actor(rng, pose, length, size, stature=size * share, spread=0.15)
+def _film_confusing(
+    rng: np.random.Generator, scene: np.ndarray, pose: Pose, length: int, size: int
+) -> np.ndarray:
+    """One figure with a flaw that tells it from an action."""
+    flaw = str(rng.choice(list(FLAWS), p=list(FLAWS.values())))
+    share = rng.uniform(0.2, 0.35) if flaw == "small" else rng.uniform(0.6, 0.85)
+    frames = film(rng, scene, _draw_actor(rng, pose, length, size, share, 0.15))
+    if flaw == "captioned":
+        return _caption(rng, frames)
     if flaw == "blurred":
-        return _blur(layers, size * rng.uniform(0.014, 0.026))
-    if flaw == "faint":
-        return layers * np.float32(rng.uniform(0.25, 0.45))
-    if flaw == "hidden":
-        _hide_half(rng, layers)
-    return layers
+        return _blur(frames, size * rng.uniform(0.025, 0.04))
+    if flaw == "hazy":
+        return _veil(frames, rng.uniform(120, 230, 3), rng.uniform(0.65, 0.8))
+    return frames
 
 
-def _draw_clutter(rng: np.random.Generator, pose: Pose, length: int, size: int) -> np.ndarray:
-    """Layers of a figure taken apart: its limbs scattered, turning and adrift."""
+def _film_clutter(
+    rng: np.random.Generator, scene: np.ndarray, pose: Pose, length: int, size: int
+) -> np.ndarray:
+    """The limbs of a figure taken apart."""
+    return film(rng, scene, _draw_limbs(rng, pose, length, size))
+
+
+Film = Callable[[np.random.Generator, np.ndarray, Pose, int, int], np.ndarray]
+# For each kind: (rng, scene, pose, number of frames, size) -> frames (t, size, size, 3) uint8.
+FILM: dict[str, Film] = {
+    "action": _film_action,
+    "confusing": _film_confusing,
+    "clutter": _film_clutter,
+}
+
+
+def _caption(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
+    """Frames whose top or bottom lies under a band with lines of text."""
+    size = frames.shape[1]
+    band = np.full((int(size * rng.uniform(0.25, 0.4)), size, 3), CAPTION, np.uint8)
+    line = max(size // 20, 2)
+    for y in range(line, len(band) - line, 2 * line):
+        x = line
+        while x < size - 3 * line:
+            word = int(rng.integers(line, 3 * line))
+            band[y : y + line, x : x + word] = 255
+            x += word + line
+    captioned = frames.copy()
+    top = int(rng.integers(2)) * (size - len(band))
+    captioned[:, top : top + len(band)] = band
+    return captioned
+
+
+def _blur(frames: np.ndarray, radius: float) -> np.ndarray:
+    """Frames out of focus by `radius` pixels."""
+    blur = ImageFilter.GaussianBlur(radius)
+    return np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames])
+
+
+def _veil(frames: np.ndarray, colour: np.ndarray, density: float) -> np.ndarray:
+    """Frames behind haze of one colour; at density 1 nothing else is left."""
+    return (frames * (1 - density) + colour * density).astype(np.uint8)
+
+
+def _draw_limbs(rng: np.random.Generator, pose: Pose, length: int, size: int) -> np.ndarray:
+    """Layers (t, size, size, 4) of a figure taken apart: its limbs scattered, turning, adrift."""
     person = create_person(rng)
     limbs = compute_limbs(pose, person, np.zeros(1))[0]
     limbs -= limbs.mean(1, keepdims=True)
-    count, stature = len(limbs), size * rng.uniform(0.3, 0.8)
+    count, stature = len(limbs), size * rng.uniform(0.3, 0.5)
     turn = rng.uniform(0, 2 * np.pi, count) + rng.normal(0, 0.06, (length, count)).cumsum(0)
     rotation = np.array(((np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))))
     turned = np.einsum("xytn,ney->tnex", rotation, limbs) * stature
@@ -177,26 +238,23 @@ def _draw_clutter(rng: np.random.Generator, pose: Pose, length: int, size: int) 
     return layers
 
 
-DRAW = {"action": _draw_action, "confusing": _draw_confusing, "clutter": _draw_clutter}
-
-
 def _draw_actor(
     rng: np.random.Generator,
     pose: Pose,
     length: int,
     size: int,
-    stature: float,
+    share: float,
     spread: float,
 ) -> np.ndarray:
     """Layers of one person in `pose`, who wanders and comes nearer or goes, but stays in view.
 
-    `stature` is in pixels, `spread` the standard deviation of the place in widths of the frame.
+    `share` is the stature and `spread` the standard deviation of the place, in widths of the frame.
     """
     person = create_person(rng)
     time = np.arange(length)
     limbs = compute_limbs(pose, person, time)
     progress = ((time - length / 2) / max(length, 12))[:, None]
-    statures = stature * np.exp(progress * rng.normal(0, 0.15))
+    statures = size * share * np.exp(progress * rng.normal(0, 0.15))
     centres = size * (0.5 + rng.normal(0, spread, 2) + progress * rng.normal(0, 0.08, 2))
     reach = np.abs(limbs).max((1, 2)) + RADII.max()
     room = np.maximum(size / 2 - statures * reach, 0)
@@ -205,25 +263,3 @@ def _draw_actor(
     for layer, ends, centre, scale in zip(layers, limbs, centres, statures[:, 0], strict=True):
         draw_person(layer, ends, person, centre, scale)
     return layers
-
-
-def _blur(layers: np.ndarray, radius: float) -> np.ndarray:
-    """Blurs each layer; colour is already times coverage, so edges mix as light does."""
-    scale = np.array((1, 1, 1, 255), np.float32)
-    blurred = []
-    for layer in layers:
-        image = Image.fromarray(np.clip(layer * scale, 0, 255).astype(np.uint8), "RGBX")
-        blurred.append(np.asarray(image.filter(ImageFilter.GaussianBlur(radius))))
-    return np.stack(blurred) / scale
-
-
-def _hide_half(rng: np.random.Generator, layers: np.ndarray) -> None:
-    """Puts a board in front of one side of the figure, up to about its middle."""
-    axis, far = rng.integers(0, 2, 2)  # along y or x, from which end
-    size = layers.shape[1]
-    inside = np.nonzero(layers[0, ..., 3] > 0.5)[axis]
-    edge = int(np.quantile(inside, rng.uniform(0.55, 0.7) if far else rng.uniform(0.3, 0.45)))
-    board = layers.swapaxes(1, 2) if axis else layers
-    board = board[:, edge:] if far else board[:, : max(edge, 1)]
-    board[..., 3] = 1
-    board[..., :3] = _draw_surface(rng, board.shape[1], size)

@@ -28,7 +28,7 @@ from sofnet_jax.data.figure import POSES
 from sofnet_jax.data.shot import draw_video
 from sofnet_jax.errors import UserError
 
-VERSION = 2  # of what is drawn and how it is stored: raise it with any change to either
+VERSION = 3  # of what is drawn and how it is stored: raise it with any change to either
 FPS = 12
 SPLITS = ("train", "val")
 COLUMNS = ("path", "label", "relevant_start", "relevant_end")
@@ -69,7 +69,7 @@ def create_synthetic(
     train_videos: int = 50,
     val_videos: int = 25,
     num_frames: int = 48,
-    size: int = 80,
+    size: int = 64,
     seed: int = 0,
     num_workers: int | None = None,
 ) -> None:
