@@ -23,8 +23,8 @@ def create_default() -> ConfigDict:
     c.data.synthetic = ConfigDict()  # only for source = "synthetic"
     c.data.synthetic.root = ""  # "" is a folder of its own in ~/.cache/sofnet_jax/synthetic
     c.data.synthetic.num_classes = 10
-    c.data.synthetic.train_videos = 100  # a class
-    c.data.synthetic.val_videos = 50
+    c.data.synthetic.train_videos = 50  # a class
+    c.data.synthetic.val_videos = 80  # a class
     c.data.synthetic.seed = 0
 
     c.model = ConfigDict()
