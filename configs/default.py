@@ -48,9 +48,11 @@ def create_default() -> ConfigDict:
     c.train.log_every = 10  # steps
 
     c.loss = ConfigDict()
-    c.loss.alpha = 0.9  # accuracy against cost (Eq. 8)
-    c.loss.beta = 0.9  # inner classifiers against self-supervision (Eq. 12)
-    c.loss.reference_gflops = 0.0  # GFLOPs to scale f(L) to in L_eff; 0 keeps the real ones
+    c.loss.alpha = 0.9  # weight of accuracy; the cost gets 1 - alpha (Eq. 8)
+    c.loss.beta = 0.9  # weight of the inner classifiers; self-supervision gets 1 - beta (Eq. 12)
+    # Of a frame, in L_eff. 0: the real ones. Tiny backbones need those of a ResNet-50 at 168×168,
+    # 2.52, or the term vanishes.
+    c.loss.reference_gflops = 0.0
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "sgd"  # or "adam"

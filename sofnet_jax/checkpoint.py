@@ -1,13 +1,15 @@
 """Checkpoints of training: the latest and the best. The only file that knows Orbax."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 
 from sofnet_jax.errors import UserError
 from sofnet_jax.metrics import CRITERIA
@@ -44,7 +46,8 @@ class Checkpoints:
             # Restoring must not depend on what the directory held when it was opened.
             save_root_metadata=False,
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        with _quiet() if read_only else contextlib.nullcontext():
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
         """Writes a checkpoint in the background; does nothing if there is one of this step."""
@@ -135,8 +138,19 @@ def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path
             raise UserError(
                 f"{where} holds a checkpoint of another run: {name} is "
                 f"{_shorten(saved.get(name))} there and {_shorten(asked.get(name))} in the "
-                "configuration; use another --workdir or the same configuration"
+                "configuration; give the fields it was trained with, or another --workdir"
             )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings: Orbax finds it odd that a directory is only read."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _shorten(value: Any) -> str:

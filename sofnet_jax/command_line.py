@@ -1,6 +1,8 @@
 """How every command ends: a user's mistake is one line and an exit code, not a traceback."""
 
+import ast
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,7 @@ def refuse_arguments(argv: list[str]) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with the errors of configuration files and their fields as UserError."""
+    _require_files(argv)
     try:
         return flags.FLAGS(argv)
     except (
@@ -48,8 +51,38 @@ def _parse_flags(argv: list[str]) -> list[str]:
         ValueError,
         OSError,
     ) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(" ".join(line.strip() for line in lines)) from error
+        raise UserError(_explain(error, argv)) from error
+
+
+def _require_files(argv: list[str]) -> None:
+    """Raises UserError if `--config` names no file or `--workdir` nothing."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        name, value = name.lstrip("-"), value if equals else following
+        if not argument.startswith("-") or name not in ("config", "workdir"):
+            continue
+        if not value:
+            raise UserError(f"--{name} is missing")
+        path = value.partition(":")[0]
+        if name == "config" and not Path(path).is_file():
+            raise UserError(f"--config: no file {path}; configs/ holds some")
+
+
+def _explain(error: Exception, argv: list[str]) -> str:
+    """What a user did wrong, in one line, from what absl and ml_collections say of it."""
+    text = str(error).strip()
+    if re.fullmatch(r"([\"']).*\1", text):  # of a KeyError, whose text is a literal
+        text = str(ast.literal_eval(text))
+    lines = [line.strip() for line in text.splitlines()] or [type(error).__name__]
+    if "Traceback (most recent call last):" in text:  # raised in the file of a configuration
+        return "--config: " + re.sub(r"^\w+: ", "", lines[-1])
+    if missing := re.search(r"flag --(\w+)=None: Flag --\w+ must have a value", text):
+        return f"--{missing[1]} is missing"
+    if unknown := re.match(r"'?(\w+)'?$", lines[0]):  # a field of the configuration
+        flag = next((a.partition("=")[0] for a in argv if f".{unknown[1]}" in a), unknown[1])
+        close = re.search(r'Did you mean "(\w+)"', text)
+        return f"{flag}: no such field" + (f"; did you mean {close[1]}?" if close else "")
+    return " ".join(lines)
 
 
 def _exit(message: str, code: int) -> None:

@@ -66,6 +66,7 @@ class Experiment:
         """What a checkpoint must agree on to be taken up."""
         model = {f"model.{k}": v for k, v in dataclasses.asdict(self.architecture).items()}
         return model | {
+            "model.backbone": self.config.model.backbone,
             "classes": list(self.train_source.classes),
             "optimizer.name": self.config.optimizer.name,
         }
@@ -148,7 +149,7 @@ class Experiment:
         sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
         gates = " ".join(a.gate_names) if a.gates else "none (TSN)"
         per_gate = " ".join(f"{g:.4f}" for g in self.paper_cost.gates)
-        start = f"step {first_step} (resumed)" if first_step else "the beginning"
+        start = f"at step {first_step}" if first_step else "from the beginning"
         lines = {
             "model": f"{c.model.backbone}, {sum(sizes.values()):,} parameters "
             f"({sizes['backbone']:,} backbone); gates after {gates}",
@@ -162,7 +163,7 @@ class Experiment:
             f"{c.optimizer.name}, {c.train.dtype}",
             "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind} in "
             f"{jax.process_count()} process(es)",
-            "workdir": f"{workdir}, from {start}",
+            "workdir": f"{workdir}, {start}",
         }
         notes = [*self.train_source.notes, *self.val_source.notes]
         text = [f"  {name:<9} {line}" for name, line in lines.items()]

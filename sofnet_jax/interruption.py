@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C, as a request to stop at the next good moment."""
 
+import os
 import signal
 from typing import Any
 
@@ -7,7 +8,8 @@ from typing import Any
 class Interruption:
     """Turns SIGTERM and Ctrl-C into a request that the loop honours after the step at hand.
 
-    A second signal acts at once.
+    It says so at once, since a step, or its compilation, may take a while. A second signal acts
+    immediately.
     """
 
     def __init__(self):
@@ -22,6 +24,8 @@ class Interruption:
     def _request(self, signum: int, _) -> None:
         self.signum = signum
         self._restore()
+        # Not through `sys.stderr`, in whose middle the signal may have come.
+        os.write(2, b"stopping after this step, saving; once more to stop immediately\n")
 
     def _restore(self) -> None:
         for signum, handler in self._previous.items():

@@ -88,7 +88,8 @@ def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str
     text.append(f"evaluated {metrics['evaluated']} / {metrics['total']} videos")
     text += [f"  not evaluated: {reason}" for reason in result["unreadable"].values()]
     if result.get("left_out"):
-        text.append(f"left out of training: {len(result['left_out'])} videos")
+        count = len(result["left_out"])
+        text.append(f"left out of training: {count} video{'s' if count > 1 else ''}")
         text += [f"  {reason}" for reason in result["left_out"].values()]
     return "\n".join(text)
 

@@ -1,5 +1,6 @@
 """Weights of PyTorch's ResNets, read as NumPy arrays."""
 
+import os
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,8 @@ def load_backbone(path: str, params: Tree, batch_stats: Tree) -> tuple[Tree, Tre
     Raises:
         UserError: no such file, or tensors that are missing or of another shape.
     """
+    if not os.path.isfile(path):
+        raise UserError(f"model.init_from: no file {path}; leave it out to start from random ones")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             tensors = {name: archive[name] for name in archive.files}

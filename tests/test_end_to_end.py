@@ -288,11 +288,21 @@ def test_unreadable_videos_are_left_out_and_named(videos, run, tmp_path, write_v
 
 
 MISTAKES = {
-    "mistyped field": (["--config.train.batchsize=4"], "batch_size"),
+    "mistyped field": (
+        ["--config.train.batchsize=4"],
+        "--config.train.batchsize: no such field; did you mean batch_size?",
+    ),
     "wrong type": (["--config.train.batch_size=four"], "batch_size"),
     "no such data": (["--config.data.train=/nonexistent"], "/nonexistent"),
-    "unknown variant": (["--config=configs/default.py:tns"], "known: tsn"),
-    "no such configuration": (["--config=configs/nothing.py"], "configs/nothing.py"),
+    "unknown variant": (
+        ["--config=configs/default.py:tns"],
+        "error: --config: no variant 'tns' of this configuration; known: tsn",
+    ),
+    "no such configuration": (
+        ["--config=configs/nothing.py"],
+        "--config: no file configs/nothing.py",
+    ),
+    "no folder": (["--workdir="], "--workdir is missing"),
     "not a flag": (["train"], "'train' is not a flag"),
     "weights that are not there": (["--config.model.init_from=none.npz"], "none.npz"),
 }

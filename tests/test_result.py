@@ -38,7 +38,7 @@ def test_table_names_what_is_missing():
     text = format_result("SoF-Net", result | {"left_out": {"d": "d.mp4: empty"}}, ("res1",))
     assert "evaluated 2 / 3 videos" in text
     assert "c.mp4: no video stream" in text
-    assert "left out of training: 1 videos" in text and "d.mp4: empty" in text
+    assert "left out of training: 1 video\n" in text and "d.mp4: empty" in text
     rows = [line.split() for line in text.splitlines() if line.startswith("SoF-Net")]
     assert rows[0][1:6] == ["100.0", "100.0", "100.0", "6.5", "8.5"]
 

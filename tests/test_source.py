@@ -43,7 +43,8 @@ def test_folder_of_classes(tmp_path):
         ("run/deep/er/c.webm", (1,)),
     ]
     assert len(source) == 5 and source[3].path == str(tmp_path / "run/b.MP4")
-    assert source[0].relevant is None and source.notes == ()
+    assert source[0].relevant is None
+    assert source.notes == (f"{tmp_path}/run/notes.txt: not a video by its name; left out",)
 
 
 def test_folder_follows_links_but_not_in_circles(tmp_path):
@@ -57,7 +58,7 @@ def test_folder_follows_links_but_not_in_circles(tmp_path):
 
 
 def test_empty_classes_are_noted(tmp_path):
-    _touch(tmp_path, "run/a.mp4", "jump/readme.txt")
+    _touch(tmp_path, "run/a.mp4", "jump/.hidden.txt")
     source = create_source(tmp_path)
     assert source.classes == ("jump", "run")
     assert source.notes == (f"{tmp_path}: no video of 'jump'",)

@@ -110,20 +110,35 @@ def _create_folder_source(path: Path, classes: Sequence[str] | None) -> Source:
         raise UserError(f"{path}: no sub-folders; put the videos of each class in a folder of it")
     names = tuple(folders if classes is None else classes)
     index = {name: i for i, name in enumerate(names)}
-    videos = []
+    videos: list[Video] = []
+    others: list[Path] = []
     for folder in folders:
         if folder not in index:
             raise UserError(f"{path / folder}: {_unknown(folder, names)}")
-        for file in _find_videos(path / folder):
+        files = _find_files(path / folder)
+        others += [file for file in files if not _is_video(file)]
+        for file in filter(_is_video, files):
             name = file.relative_to(path).as_posix()
             videos.append(Video(id=name, path=str(file), labels=(index[folder],)))
     if not videos:
         raise UserError(f"{path}: no videos in its sub-folders (looked for {' '.join(EXTENSIONS)})")
-    return Source(tuple(videos), names)
+    return Source(tuple(videos), names, _note_left_out(others))
 
 
-def _find_videos(folder: Path) -> list[Path]:
-    """All videos below a folder, sorted; follows links, but not in circles."""
+def _note_left_out(files: Sequence[Path]) -> tuple[str, ...]:
+    """A line on the files that are not videos, if there are any."""
+    if not files:
+        return ()
+    more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+    return (f"{files[0]}{more}: not a video by its name; left out",)
+
+
+def _is_video(file: Path) -> bool:
+    return file.name.lower().endswith(EXTENSIONS)
+
+
+def _find_files(folder: Path) -> list[Path]:
+    """All files below a folder but hidden ones, sorted; follows links, but not in circles."""
     found, seen = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -131,7 +146,7 @@ def _find_videos(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        found += [Path(parent, f) for f in files if f.lower().endswith(EXTENSIONS) and f[0] != "."]
+        found += [Path(parent, f) for f in files if f[0] != "."]
     return sorted(found)
 
 
