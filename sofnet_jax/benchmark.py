@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from sofnet_jax import command_line, parallel
+from sofnet_jax.command_line import CONFIG
 from sofnet_jax.errors import UserError
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.models.policy import Recurrence, run_gates
 from sofnet_jax.step import TrainState, create_state, select_arrays
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
 ROUNDS = 3  # of training with and without the input pipeline
 REPEATS = flags.DEFINE_integer("repeats", 10, "Measurements; the median is reported.", 1)
 

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from sofnet_jax.errors import UserError
 from sofnet_jax.interruption import Interrupted
 
+# Defined once, for one process may import several commands.
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, or of the runs.")
 # A ResNet-50 takes a minute to compile; the second run of the same shapes takes none.
 COMPILATION_CACHE = Path("~/.cache/sofnet_jax/xla")
 

@@ -11,15 +11,14 @@ from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from sofnet_jax import command_line, parallel
+from sofnet_jax.command_line import CONFIG, WORKDIR
 from sofnet_jax.errors import UserError
 from sofnet_jax.result import format_table, write_json
 from sofnet_jax.train import train
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration of SoF-Net.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder that gets one run per method and seed.")
 SEEDS = flags.DEFINE_list("seeds", [], "Seeds to average over; default: that of the configuration.")
 
 

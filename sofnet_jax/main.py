@@ -3,13 +3,11 @@
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from sofnet_jax import command_line, parallel
+from sofnet_jax.command_line import CONFIG, WORKDIR
 from sofnet_jax.train import evaluate, train
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, logs and results.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
 

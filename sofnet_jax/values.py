@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -28,9 +29,14 @@ class Rule(NamedTuple):
     fields: tuple[str, ...]
 
 
+def _above(x: int | float) -> int | float:
+    """What a number of this type must stay below."""
+    return 2**63 if isinstance(x, int) else math.inf
+
+
 RULES = (
     Rule(
-        lambda x: 1 <= x < 2**63,
+        lambda x: 1 <= x < _above(x),
         "a number from 1 up",
         (
             "data.num_frames",
@@ -42,7 +48,7 @@ RULES = (
         ),
     ),
     Rule(
-        lambda x: 0 <= x < 2**63,
+        lambda x: 0 <= x < _above(x),
         "a number from 0 up",
         (
             "data.num_workers",
