@@ -22,7 +22,6 @@ from PIL import Image, ImageFilter
 
 from sofnet_jax.data.figure import (
     RADII,
-    Paint,
     Pose,
     compute_limbs,
     create_paint,
@@ -132,15 +131,15 @@ def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
     start = rng.uniform(0, side, (count, 2))
     step = rng.normal(0, 0.15 * size, (count, 2)) * rng.integers(0, 2, (count, 1))
     radii = size * rng.uniform(0.012, 0.06, (count, 1)).repeat(2, axis=1)
-    draw_capsules(scene, np.stack((start, start + step), 1), radii, _mute(create_paint(rng, count)))
+    paint = create_paint(rng, count)
+    paint = paint._replace(colour=_mute(paint.colour), other=_mute(paint.other))
+    draw_capsules(scene, np.stack((start, start + step), 1), radii, paint)
     return np.clip(scene[..., :3], 0, 255).astype(np.uint8)
 
 
-def _mute(paint: Paint) -> Paint:
-    """Paint as dull as the surfaces of a scene; only people are colourful."""
-    colours = np.stack((paint.colour, paint.other))
-    colour, other = 0.4 * colours + 0.6 * colours.mean(-1, keepdims=True)
-    return Paint(colour, other, paint.wave)
+def _mute(colours: np.ndarray) -> np.ndarray:
+    """Colours (n, 3) as dull as all are in a scene; only people are colourful."""
+    return 0.4 * colours + 0.6 * colours.mean(-1, keepdims=True)
 
 
 def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -149,8 +148,7 @@ def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarr
     for cells in (3, 8, 20):
         grid = Image.fromarray(rng.normal(0, 1 / cells, (cells, cells)).astype(np.float32))
         shade += np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
-    colours = rng.uniform(20, 235, (2, 3)).astype(np.float32)
-    low, high = 0.4 * colours + 0.6 * colours.mean(1, keepdims=True)
+    low, high = _mute(rng.uniform(20, 235, (2, 3)).astype(np.float32))
     return low + 0.5 * (high - low) * np.clip(shade, 0, 1)[..., None]
 
 
