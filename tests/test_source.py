@@ -61,13 +61,12 @@ def test_empty_classes_are_noted(tmp_path):
     _touch(tmp_path, "run/a.mp4", "jump/readme.txt")
     source = create_source(tmp_path)
     assert source.classes == ("jump", "run")
-    assert source.notes == (
-        f"{tmp_path}/jump/readme.txt: not a video by its name; left out",
-        f"{tmp_path}: no video of 'jump'",
-    )
+    left_out = f"{tmp_path}/jump/readme.txt: not a video by its name; left out"
+    assert source.notes == (left_out, f"{tmp_path}: no video of 'jump'")
     source = create_source(tmp_path, classes=("run", "jump", "swim"))
     assert source.classes == ("run", "jump", "swim") and source[0].labels == (0,)
-    assert source.notes == (f"{tmp_path}: no video of 'jump'", f"{tmp_path}: no video of 'swim'")
+    unseen = (f"{tmp_path}: no video of 'jump'", f"{tmp_path}: no video of 'swim'")
+    assert source.notes == (left_out, *unseen)
 
 
 def test_folder_mistakes(tmp_path):
