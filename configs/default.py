@@ -2,13 +2,14 @@
 
 from ml_collections import ConfigDict
 
-VARIANTS = "tsn, fc, sync_bn, bfloat16 or a resolution such as 192"
+VARIANTS = "tsn, fc, release, sync_bn, bfloat16 or a resolution such as 192"
 
 
 def create_default() -> ConfigDict:
     """The paper's experiment on ActivityNet-v1.3, without a data set."""
     c = ConfigDict()
     c.seed = 0
+    c.init_from = ""  # weights to start from: a file, the folder of a run, or hub:owner/name
 
     c.data = ConfigDict()
     c.data.source = "videos"  # "videos": files; "synthetic": the embedded default
@@ -35,7 +36,6 @@ def create_default() -> ConfigDict:
     c.model.temporal = True  # False: a fully connected layer in place of the LSTM (Table 4)
     c.model.forward_bias = 0.0  # initial bias of W_q for "forward"
     c.model.dropout = 0.5
-    c.model.init_from = ""  # .npz of a torchvision ResNet to start from
 
     c.train = ConfigDict()
     c.train.batch_size = 24  # videos a step, over all devices and processes
@@ -66,6 +66,20 @@ def create_default() -> ConfigDict:
     c.temperature.initial = 5.0
     c.temperature.decay = 0.045
 
+    # Points in which to follow the authors' released code, not the paper; all of them: the variant
+    # "release". What they mean stands in sofnet_jax/released.py and docs/fidelity.md.
+    c.released = ConfigDict()
+    c.released.init = False
+    c.released.state = False
+    c.released.gradient = False
+    c.released.empty = False
+    c.released.efficiency = False
+    c.released.inner = False
+    c.released.self_supervision = False
+    c.released.groups = False
+    c.released.restart = False
+    c.released.clip_norm = 0.0
+
     c.eval = ConfigDict()
     c.eval.batch_size = 24  # videos a step, over all devices and processes
     c.eval.every_epochs = 1  # evaluate and save a checkpoint
@@ -92,6 +106,8 @@ def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
             config.model.gates = ()
         elif word == "fc":
             config.model.temporal = False
+        elif word == "release":
+            _follow_released_code(config)
         elif word == "sync_bn":
             config.train.sync_batchnorm = True
         elif word == "bfloat16":
@@ -101,6 +117,13 @@ def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
         else:
             raise ValueError(f"no variant '{word}' of this configuration; known: {VARIANTS}")
     return config
+
+
+def _follow_released_code(config: ConfigDict) -> None:
+    for name in config.released:
+        config.released[name] = 20.0 if name == "clip_norm" else True
+    config.optimizer.weight_decay = 1e-4
+    config.eval.min_frames = 4  # the first end is possible at the fifth frame
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -2,7 +2,7 @@
 
     python -m sofnet_jax.main --config configs/mini_kinetics.py --workdir runs/mini_kinetics \
         --config.data.train=train --config.data.val=test \
-        --config.model.init_from=resnet50.npz
+        --config.init_from=resnet50.pth
 
 Data: for each split a folder with one sub-folder per class, or a CSV with `path,label`.
 Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps

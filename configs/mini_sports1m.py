@@ -2,7 +2,7 @@
 
     python -m sofnet_jax.main --config configs/mini_sports1m.py --workdir runs/mini_sports1m \
         --config.data.train=train.csv --config.data.val=test.csv \
-        --config.model.init_from=resnet50.npz
+        --config.init_from=resnet50.pth
 
 Data: for each split a CSV with `path,label`, or a folder with one sub-folder per class.
 Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps

@@ -2,7 +2,7 @@
 
     python -m sofnet_jax.main --config configs/videos.py --workdir runs/videos \
         --config.data.train=train --config.data.val=val \
-        --config.model.init_from=resnet50.npz
+        --config.init_from=resnet50.pth
 
 Data: for each split a folder with one sub-folder per class, or a CSV with `path,label[,label…]`; if
 your videos have several labels each, add --config.eval.metric=map.

@@ -38,15 +38,15 @@ class Checkpoints:
         self._metric = metric
         self._path = directory / "metrics.json"
         self._metrics = json.loads(self._path.read_text()) if self._path.exists() else {}
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=None if read_only else self,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-            create=not read_only,
-            # Restoring must not depend on what the directory held when it was opened.
-            save_root_metadata=False,
-        )
         with _quiet() if read_only else contextlib.nullcontext():
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=None if read_only else self,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                create=not read_only,
+                # Restoring must not depend on what the directory held when it was opened.
+                save_root_metadata=False,
+            )
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
@@ -110,6 +110,13 @@ class Checkpoints:
         return self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
         ).state
+
+    def read_variables(self, step: int) -> dict[str, Any]:
+        """Parameters and running statistics of a checkpoint of any model."""
+        state = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        ).state
+        return {name: state[name] for name in ("params", "batch_stats")}
 
     def wait(self) -> None:
         """Returns when everything is on the disk."""

@@ -19,6 +19,7 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs, compute_lookup
 from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.optimizer import create_optimizer
+from sofnet_jax.released import Released
 from sofnet_jax.schedules import (
     create_learning_rate_schedule,
     create_temperature_schedule,
@@ -65,11 +66,17 @@ class Experiment:
     def identity(self) -> dict[str, object]:
         """What a checkpoint must agree on to be taken up."""
         model = {f"model.{k}": v for k, v in dataclasses.asdict(self.architecture).items()}
-        return model | {
-            "model.backbone": self.config.model.backbone,
-            "classes": list(self.train_source.classes),
-            "optimizer.name": self.config.optimizer.name,
-        }
+        # Those unset are left out, so that a new field does not estrange older checkpoints.
+        released = {f"released.{k}": v for k, v in self.config.released.items() if v}
+        return (
+            model
+            | released
+            | {
+                "model.backbone": self.config.model.backbone,
+                "classes": list(self.train_source.classes),
+                "optimizer.name": self.config.optimizer.name,
+            }
+        )
 
     @property
     def schedule(self) -> dict[str, object]:
@@ -178,7 +185,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
     """
     check_values(config)
     train_source, val_source = _create_sources(config)
-    m = config.model
+    m, released = config.model, Released(**config.released)
     architecture = create_architecture(
         m.backbone,
         num_classes=len(train_source.classes),
@@ -194,6 +201,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
         dtype=DTYPES[config.train.dtype],
         bn_axis=parallel.AXIS if config.train.sync_batchnorm else None,
         remat=config.train.remat,
+        released=released,
     )
     steps_per_epoch = len(train_source) // config.train.batch_size
     if not steps_per_epoch:
@@ -220,6 +228,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
         weight_decay=config.optimizer.weight_decay,
         warmup_steps=config.train.warmup_epochs * steps_per_epoch,
         policy_rate=config.optimizer.policy_rate,
+        released=released,
     )
     paper_cost, full_cost = compute_costs(architecture, config.data.size)
     return Experiment(

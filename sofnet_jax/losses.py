@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float
 
 from sofnet_jax.models.sofnet import Outputs
+from sofnet_jax.released import PAPER, Released
 
 
 @flax.struct.dataclass
@@ -31,6 +32,7 @@ def compute_losses(
     lookup: tuple[float, ...],
     alpha: float,
     beta: float,
+    released: Released = PAPER,
 ) -> Losses:
     """α L_cls + (1−α) L_eff + β L_inner + (1−β) L_self (Eqs. 8, 12).
 
@@ -40,16 +42,25 @@ def compute_losses(
         lookup: f_lookup(n) of every gate in GFLOPs (Eq. 10).
         alpha: weight of accuracy against cost.
         beta: weight of the inner classifiers against the policies' self-supervision.
+        released: whose `efficiency`, `inner` and `self_supervision` follow the authors' code.
     """
     targets = labels / labels.sum(-1, keepdims=True)
     classification = compute_classification_loss(outputs.video_logits, targets).mean()
     zero = jnp.zeros(())
     if not outputs.inner_logits.shape[2]:
         return Losses(classification, classification, zero, zero, zero)
-    gates = outputs.decision.gates
-    efficiency = compute_efficiency_loss(gates, jnp.array(lookup)).mean()
-    inner = compute_inner_loss(outputs.inner_logits, gates, targets).mean()
-    self_ = compute_self_loss(outputs.decision.logits, outputs.inner_logits, targets).mean()
+    decision, inner_logits = outputs.decision, outputs.inner_logits
+    if released.efficiency:
+        efficiency = compute_released_efficiency_loss(decision.gates, jnp.array(lookup)).mean()
+    else:
+        efficiency = compute_efficiency_loss(decision.gates, jnp.array(lookup)).mean()
+    weights = jnp.ones_like(decision.gates) if released.inner else decision.gates
+    inner = compute_inner_loss(inner_logits, weights, targets).mean()
+    if released.self_supervision:
+        layers = jnp.concatenate([inner_logits, outputs.frame_logits[:, :, None]], axis=2)
+        self_ = compute_released_self_loss(decision.samples, layers, targets).mean()
+    else:
+        self_ = compute_self_loss(decision.logits, inner_logits, targets).mean()
     total = alpha * classification + (1 - alpha) * efficiency + beta * inner + (1 - beta) * self_
     return Losses(total, classification, efficiency, inner, self_)
 
@@ -68,6 +79,13 @@ def compute_efficiency_loss(
     return (gates * lookup).mean((1, 2))
 
 
+def compute_released_efficiency_loss(
+    gates: Float[Array, "b t k"], lookup: Float[Array, "k"]
+) -> Float[Array, "b"]:
+    """`Released.efficiency`: f_lookup(1) + 1/T Σ f_lookup(n+1) r_n, with 1e-5 for f_lookup(N+1)."""
+    return lookup[0] + (gates * jnp.append(lookup[1:], 1e-5)).sum(-1).mean(-1)
+
+
 def compute_inner_loss(
     inner_logits: Float[Array, "b t k n"],
     gates: Float[Array, "b t k"],
@@ -76,7 +94,8 @@ def compute_inner_loss(
     """Mean cross-entropy of the inner classifiers whose gate forwarded (Eq. 13).
 
     Weighted by the effective gates r_n; their gradient is part of the equation and flows. Zero for
-    a video in which no gate forwarded anything, which the rule for the last frame excludes.
+    a video in which no gate forwarded anything, which the rule for the last frame excludes. With
+    gates of one it is the plain mean (`Released.inner`).
     """
     losses = compute_classification_loss(inner_logits, targets[:, None, None])
     count = gates.sum((1, 2))
@@ -96,8 +115,29 @@ def compute_self_loss(
     """
     if inner_logits.shape[2] < 2:
         return jnp.zeros(inner_logits.shape[0])
-    scores = jax.nn.softmax(jax.lax.stop_gradient(inner_logits))
-    score = jnp.einsum("btkn,bn->btk", scores, (targets > 0).astype(scores.dtype))
-    pseudo_label = (score[..., 1:] > score[..., :-1]).astype(score.dtype)
     logits = (gate_logits[..., 1] - gate_logits[..., 0])[..., :-1]
-    return optax.sigmoid_binary_cross_entropy(logits, pseudo_label).mean((1, 2))
+    pseudo_labels = _create_pseudo_labels(inner_logits, targets)
+    return optax.sigmoid_binary_cross_entropy(logits, pseudo_labels).mean((1, 2))
+
+
+def compute_released_self_loss(
+    samples: Float[Array, "b t k"],
+    layer_logits: Float[Array, "b t k+1 n"],
+    targets: Float[Array, "b n"],
+) -> Float[Array, "b"]:
+    """`Released.self_supervision`: cross-entropy with the one-hot samples (1 − g_n, g_n) as logits.
+
+    Over all N gates; `layer_logits` are those of the inner classifiers and of the final one.
+    """
+    pseudo_labels = _create_pseudo_labels(layer_logits, targets)
+    logits = 2 * samples - 1  # g_n − (1 − g_n)
+    return optax.sigmoid_binary_cross_entropy(logits, pseudo_labels).mean((1, 2))
+
+
+def _create_pseudo_labels(
+    layer_logits: Float[Array, "b t m n"], targets: Float[Array, "b n"]
+) -> Float[Array, "b t m-1"]:
+    """ĝ_n of Eq. 14: 1 where classifier n + 1 scores the labels above classifier n."""
+    scores = jax.nn.softmax(jax.lax.stop_gradient(layer_logits))
+    score = jnp.einsum("btmn,bn->btm", scores, (targets > 0).astype(scores.dtype))
+    return (score[..., 1:] > score[..., :-1]).astype(score.dtype)

@@ -108,8 +108,8 @@ def compute_observed(
 def compute_consensus(
     frame_logits: Float[np.ndarray, "v t n"], kept: Bool[np.ndarray, "v t"]
 ) -> Float[np.ndarray, "v n"]:
-    """Mean logits of the kept frames (Eq. 6)."""
-    return np.where(kept[..., None], frame_logits, 0).sum(1) / kept.sum(1)[:, None]
+    """Mean logits of the kept frames (Eq. 6); zero if no frame was kept (`Released.empty`)."""
+    return np.where(kept[..., None], frame_logits, 0).sum(1) / np.maximum(kept.sum(1), 1)[:, None]
 
 
 def compute_top_k(logits: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v n"], k: int):

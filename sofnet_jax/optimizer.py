@@ -1,9 +1,13 @@
 """The optimizer, with the policies frozen during warm-up."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from sofnet_jax.errors import UserError
+from sofnet_jax.released import PAPER, Released
+
+Path = tuple[jax.tree_util.DictKey, ...]
 
 
 def create_optimizer(
@@ -14,6 +18,7 @@ def create_optimizer(
     weight_decay: float,
     warmup_steps: int,
     policy_rate: float = 1.0,
+    released: Released = PAPER,
 ) -> optax.GradientTransformation:
     """SGD exactly as torch.optim.SGD computes it, or Adam.
 
@@ -21,7 +26,8 @@ def create_optimizer(
     During the first `warmup_steps` the parameters of policies and inner classifiers stay as they
     are, and so do their moments, which begin (and are corrected for beginning) with the joint
     training, as if they had an optimizer of their own, whose learning rate is `policy_rate` times
-    that of the others.
+    that of the others. `released` follows the authors' code in its `clip_norm`, `groups` and
+    `restart`.
 
     Raises:
         UserError: an unknown name.
@@ -32,15 +38,20 @@ def create_optimizer(
         moments = optax.scale_by_adam(b1=momentum)
     else:
         raise UserError(f"optimizer.name is '{name}'; choose sgd or adam")
-    direction = optax.chain(optax.add_decayed_weights(weight_decay), moments)
-    policy_direction = optax.chain(direction, optax.scale(policy_rate))
+    direction = optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=_select_weights if released.groups else None),
+        moments,
+    )
+    if released.groups:
+        direction = optax.chain(direction, optax.stateless(_scale_groups))
+    others = _restart(direction, warmup_steps) if released.restart else direction
+    policies = optax.chain(direction, optax.scale(policy_rate))
     return optax.chain(
+        optax.clip_by_global_norm(released.clip_norm) if released.clip_norm else optax.identity(),
         optax.partition(
             {
-                "policies": optax.conditionally_mask(
-                    policy_direction, lambda step: step >= warmup_steps
-                ),
-                "others": direction,
+                "policies": optax.conditionally_mask(policies, lambda step: step >= warmup_steps),
+                "others": others,
             },
             lambda params: jax.tree.map(
                 lambda is_policy: "policies" if is_policy else "others", select_policies(params)
@@ -53,7 +64,45 @@ def create_optimizer(
 def select_policies(params: optax.Params) -> optax.Params:
     """True for every parameter of a policy module or an inner classifier, by its path."""
 
-    def is_policy(path: tuple[jax.tree_util.DictKey, ...], _) -> bool:
+    def is_policy(path: Path, _) -> bool:
         return path[0].key.startswith(("policy_", "inner_"))
 
     return jax.tree_util.tree_map_with_path(is_policy, params)
+
+
+def compute_rate(path: Path) -> float:
+    """Learning rate of a parameter over that of a convolution (`Released.groups`)."""
+    *_, module, leaf = (key.key for key in path)
+    if leaf in ("b_ih", "b_hh"):
+        return 2.0
+    linear = module in ("head", "embed", "dense", "fc")
+    if leaf == "b_q" or (linear and leaf == "bias"):
+        return 10.0
+    return 5.0 if leaf == "w_q" or linear else 1.0
+
+
+def _scale_groups(updates: optax.Updates, _) -> optax.Updates:
+    return jax.tree_util.tree_map_with_path(lambda path, u: compute_rate(path) * u, updates)
+
+
+def _select_weights(params: optax.Params) -> optax.Params:
+    """True for kernels and matrices, false for biases and BatchNorm's scales."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _restart(inner: optax.GradientTransformation, first_step: int) -> optax.GradientTransformation:
+    """`inner` with its state as new at one step."""
+
+    def init(params: optax.Params):
+        return jnp.zeros((), jnp.int32), inner.init(params)
+
+    def update(updates: optax.Updates, state, params: optax.Params | None = None):
+        step, inner_state = state
+        new = inner.init(params)
+        inner_state = jax.tree.map(
+            lambda fresh, old: jnp.where(step == first_step, fresh, old), new, inner_state
+        )
+        updates, inner_state = inner.update(updates, inner_state, params)
+        return updates, (step + 1, inner_state)
+
+    return optax.GradientTransformation(init, update)

@@ -1,7 +1,6 @@
 """The result of a run: metrics with and without early termination, as a file and as a table."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from sofnet_jax.flops import Cost
 from sofnet_jax.metrics import Predictions, compute_metrics
+from sofnet_jax.whole_file import write_whole
 
 
 def create_result(
@@ -101,7 +101,5 @@ def write_config(config: ConfigDict, workdir: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with write_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

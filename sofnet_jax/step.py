@@ -14,7 +14,6 @@ from jaxtyping import Array, Int, PyTree, UInt32
 from sofnet_jax import parallel
 from sofnet_jax.losses import compute_losses
 from sofnet_jax.models.sofnet import Outputs, SoFNet
-from sofnet_jax.torch_io import load_backbone
 from sofnet_jax.types import Batch
 
 # Initialisers run once: optimising the many random-number loops takes a minute, running them none.
@@ -48,24 +47,16 @@ def create_state(
     model: SoFNet,
     optimizer: optax.GradientTransformation,
     seed: int,
-    init_from: str = "",
 ) -> TrainState:
-    """The state before the first step; `init_from` names a file of backbone weights."""
+    """The state before the first step."""
     init_key, train_key = jax.random.split(jax.random.key(seed))
     frames = jnp.zeros((1, 2, 64, 64, 3), jnp.uint8)  # no parameter depends on their size
     variables = jax.jit(model.init, compiler_options=QUICK_COMPILATION)(init_key, frames)
-    params, stats = variables["params"], variables["batch_stats"]
-    if init_from:
-        loaded = load_backbone(init_from, params["backbone"], stats["backbone"])
-        params, stats = (
-            params | {"backbone": loaded[0]},
-            stats | {"backbone": loaded[1]},
-        )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=stats,
-        opt_state=optimizer.init(params),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
         key=jax.random.key_data(train_key),
     )
 
@@ -83,6 +74,8 @@ def create_train_step(
     accumulate: int = 1,
 ) -> Callable:
     """`step(state, batch) -> (state, metrics)` over all devices.
+
+    A batch may bring Gumbel `noise` of its own (b t k 2), to be used in place of the stream `gate`.
 
     Args:
         model: the network.
@@ -109,10 +102,18 @@ def create_train_step(
                 gated=gated,
                 index=batch["index"],
                 temperature=temperature(state.step),
+                noise=batch.get("noise"),
                 rngs={"dropout": dropout_key, "gate": gate_key},
                 mutable=["batch_stats"],
             )
-            losses = compute_losses(outputs, batch["labels"], lookup=lookup, alpha=alpha, beta=beta)
+            losses = compute_losses(
+                outputs,
+                batch["labels"],
+                lookup=lookup,
+                alpha=alpha,
+                beta=beta,
+                released=model.released,
+            )
             metrics = _describe(outputs, batch["labels"]) | {
                 f"loss/{name}": value for name, value in vars(losses).items()
             }
@@ -122,8 +123,8 @@ def create_train_step(
         return gradients, stats, metrics
 
     def step(state: TrainState, batch: dict[str, Array]):
-        interrupt = batch["interrupt"].mean()
-        batch = {name: batch[name] for name in ("frames", "labels", "index")}
+        batch = dict(batch)
+        interrupt = batch.pop("interrupt").mean()
         results = _average_over_micro_batches(compute_gradients, state, batch, accumulate)
         gradients, stats, metrics = parallel.mean_over_devices(results)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

@@ -1,79 +1,107 @@
-"""Weights of PyTorch's ResNets, read as NumPy arrays."""
+"""Our variables as a PyTorch state dict, and back: names and memory layouts, to the last bit."""
 
-import os
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from sofnet_jax.errors import UserError
-
 Tree = Mapping[str, Any]
+Path = tuple[str, ...]
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_MODULES = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
+_GATE_LEAVES = {
+    "w_ih": "lstm.weight_ih",
+    "w_hh": "lstm.weight_hh",
+    "b_ih": "lstm.bias_ih",
+    "b_hh": "lstm.bias_hh",
+    "w_q": "gate.weight",
+    "b_q": "gate.bias",
+}
 
 
-def load_backbone(path: str, params: Tree, batch_stats: Tree) -> tuple[Tree, Tree]:
-    """Reads a backbone from a .npz of torchvision's names and layouts.
+def to_state_dict(variables: Tree) -> dict[str, np.ndarray]:
+    """Parameters and running statistics by PyTorch's names, in PyTorch's layouts.
 
     Args:
-        path: of the file.
-        params: parameters of `ResNet`, for their names and shapes.
-        batch_stats: likewise its running statistics.
-
-    Returns:
-        Parameters and statistics in their places. The file's classifier is not used.
-
-    Raises:
-        UserError: no such file, or tensors that are missing or of another shape.
+        variables: `params` and `batch_stats` of `SoFNet`.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"model.init_from: no file {path}; leave it out to start from random ones")
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            tensors = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"model.init_from: cannot read {path}: {error}") from error
-    wrong: list[str] = []
-    filled = _fill(params, tensors, wrong), _fill(batch_stats, tensors, wrong)
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"model.init_from: {path} does not fit: {'; '.join(wrong[:3])}{more}")
-    return filled
+    return {
+        torch_name(path): _transpose(np.asarray(leaf), _TO_TORCH)
+        for path, leaf in _flatten(variables)
+    }
 
 
-def _fill(tree: Tree, tensors: Mapping[str, np.ndarray], wrong: list[str]) -> Tree:
-    """The tree with its leaves replaced by tensors; notes in `wrong` those that do not fit."""
+def from_state_dict(tensors: Mapping[str, np.ndarray], variables: Tree) -> Tree:
+    """The variables with those leaves replaced for which there is a tensor.
+
+    Args:
+        tensors: by PyTorch's names, of the shapes that `torch_shapes` tells.
+        variables: `params` and `batch_stats` of `SoFNet`.
+    """
     filled = {}
-    for path, leaf in traverse_util.flatten_dict(tree).items():
-        name = torchvision_name(path)
-        if name not in tensors:
-            wrong.append(f"no tensor {name}")
-            continue
-        value = tensors[name]
-        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value  # OIHW to HWIO
-        if value.shape != leaf.shape:
-            wrong.append(f"{name} is {value.shape}, not {leaf.shape}")
-            continue
-        filled[path] = jax.numpy.asarray(value, leaf.dtype)
+    for path, leaf in _flatten(variables):
+        value = tensors.get(torch_name(path))
+        if value is not None:
+            leaf = jnp.asarray(_transpose(value, _FROM_TORCH), leaf.dtype)
+        filled[path] = leaf
     return traverse_util.unflatten_dict(filled)
 
 
-def torchvision_name(path: tuple[str, ...]) -> str:
-    """("res2", "block0", "conv1", "kernel") is layer1.0.conv1.weight.
+def torch_shapes(variables: Tree) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of `to_state_dict`; the variables may be shapes alone."""
+    return {
+        torch_name(path): tuple(leaf.shape[axis] for axis in _TO_TORCH[len(leaf.shape)])
+        for path, leaf in _flatten(variables)
+    }
 
-    >>> torchvision_name(("res2", "block0", "downsample_bn", "var"))
+
+def torch_name(path: Path) -> str:
+    """PyTorch's name of a variable, after its collection.
+
+    torchvision's for the backbone and the classifier; `policy.{n}.…` for the gate after stage
+    n + 1, with the names of `torch.nn.Linear` and `torch.nn.LSTMCell`.
+
+    >>> torch_name(("batch_stats", "backbone", "res2", "block0", "downsample_bn", "var"))
     'layer1.0.downsample.1.running_var'
     """
-    leaves = {
-        "kernel": "weight",
-        "scale": "weight",
-        "bias": "bias",
-        "mean": "running_mean",
-        "var": "running_var",
-    }
-    modules = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
-    *stage, module, leaf = path
+    _, part, *inside = path
+    if part == "backbone":
+        return _backbone_name(inside)
+    if part == "head":
+        return f"fc.{_LEAVES[inside[0]]}"
+    kind, stage = part.split("_res")
+    prefix = f"policy.{int(stage) - 1}"
+    if kind == "inner":
+        return f"{prefix}.inner.{_LEAVES[inside[-1]]}"
+    if len(inside) == 1:
+        return f"{prefix}.{_GATE_LEAVES[inside[0]]}"
+    return f"{prefix}.{inside[0]}.{_LEAVES[inside[1]]}"  # embed, or fc without an LSTM
+
+
+def _backbone_name(inside: list[str]) -> str:
+    *stage, module, leaf = inside
     prefix = "" if stage == ["res1"] else f"layer{int(stage[0][3:]) - 1}.{stage[1][5:]}."
-    return f"{prefix}{modules.get(module, module)}.{leaves[leaf]}"
+    return f"{prefix}{_MODULES.get(module, module)}.{_LEAVES[leaf]}"
+
+
+# Axes by number of dimensions: HWIO to OIHW, (in, out) to (out, in), and back.
+_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+_FROM_TORCH = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+
+
+def _transpose(value: np.ndarray, axes: dict[int, tuple[int, ...]]) -> np.ndarray:
+    return value.transpose(axes[value.ndim])
+
+
+def _flatten(variables: Tree) -> list[tuple[Path, Any]]:
+    collections = {name: variables[name] for name in ("params", "batch_stats")}
+    return list(traverse_util.flatten_dict(collections).items())

@@ -1,6 +1,7 @@
 """Training: the loop, with its place in the data, its checkpoints and its logs."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sofnet_jax.clock import Clock
 from sofnet_jax.errors import UserError
 from sofnet_jax.evaluate import create_predict_step, predict_videos
 from sofnet_jax.experiment import Experiment, create_experiment
+from sofnet_jax.initialisation import Report, initialise, load_weights
 from sofnet_jax.interruption import Interrupted, Interruption
 from sofnet_jax.lock import claim
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_observed
@@ -53,19 +55,28 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates the checkpoint that `config.eval.checkpoint` names, also of a run that goes on.
 
+    In a folder without one, it evaluates the weights that `config.init_from` names.
+
     Returns:
         The result, which is also printed and written to `workdir/result.json`.
 
     Raises:
-        UserError: no checkpoint, one of another model, or bad data.
+        UserError: no checkpoint, one of another model, weights that are not whole, or bad data.
     """
     experiment = create_experiment(config)
-    if not (workdir / "checkpoints").is_dir():
-        raise UserError(f"{workdir} holds no checkpoint; train first")
+    trained = (workdir / "checkpoints").is_dir()
+    if not trained and not config.init_from:
+        raise UserError(f"{workdir} holds no checkpoint; train first, or give --config.init_from")
     run = Run(experiment, workdir, read_only=True)
     try:
-        if not run.step:
+        if not run.step and not config.init_from:
             raise UserError(f"{workdir} holds no checkpoint; train first")
+        if run.initialisation and run.initialisation.reinitialised:
+            missing = list(run.initialisation.reinitialised)
+            raise UserError(
+                f"{config.init_from} holds not all of this network, so there is nothing to "
+                f"evaluate; {', '.join(missing[:3])} and so on are not in it"
+            )
         return run.finish()
     finally:
         run.close()
@@ -84,20 +95,30 @@ class Run:
         self.left_out: dict[str, str] = {}
         self.step = 0
         self.schedule = experiment.schedule
-        self.state = create_state(
-            experiment.model, experiment.optimizer, config.seed, config.model.init_from
-        )
+        self.state = create_state(experiment.model, experiment.optimizer, config.seed)
+        self.initialisation: Report | None = None
         self.checkpoints = Checkpoints(
             workdir / "checkpoints", metric=config.eval.metric, read_only=read_only
         )
         self.train_steps: dict[bool, Callable] = {}
         if not self._restore("last"):
+            if config.init_from:
+                self._initialise(config.init_from)
             self.state = parallel.replicate(self.state)
         self.is_main = jax.process_index() == 0
         if self.is_main:
             print(experiment.describe(self.state.params, workdir, self.step), flush=True)
+            if self.initialisation:
+                print(self.initialisation, flush=True)
+                write_json(workdir / "init.json", dataclasses.asdict(self.initialisation))
         self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main and not read_only)
         self.predict_step = create_predict_step(experiment.model)
+
+    def _initialise(self, source: str) -> None:
+        variables, self.initialisation = initialise(
+            self.state.variables, load_weights(source), self.experiment.train_source.classes
+        )
+        self.state = dataclasses.replace(self.state, **variables)
 
     def _restore(self, which: Which) -> bool:
         """Takes up a checkpoint; False if there is none."""

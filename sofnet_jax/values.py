@@ -58,6 +58,7 @@ RULES = (
             "optimizer.learning_rate",
             "optimizer.policy_rate",
             "optimizer.weight_decay",
+            "released.clip_norm",
             "seed",
             "temperature.decay",
             "train.joint_epochs",

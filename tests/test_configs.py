@@ -1,5 +1,6 @@
 """Every configuration loads, is complete, builds its network and trains; new files are found."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import configs
 from sofnet_jax.architecture import create_architecture
 from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.released import Released
 from sofnet_jax.train import train
 
 ROOT = Path(configs.__file__).parents[1]
@@ -24,6 +26,8 @@ VARIANTS = {
     "": {},
     "tsn": {"model.gates": ()},
     "fc": {"model.temporal": False},
+    "release": {f"released.{f.name}": True for f in dataclasses.fields(Released)}
+    | {"released.clip_norm": 20.0, "optimizer.weight_decay": 1e-4, "eval.min_frames": 4},
     "sync_bn": {"train.sync_batchnorm": True},
     "bfloat16": {"train.dtype": "bfloat16"},
     "160": {"data.size": 160},
@@ -64,7 +68,9 @@ def test_variant_changes_what_it_says_and_nothing_else(name, variant):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_variant_names_the_known(name):
-    with pytest.raises(ValueError, match=r"'tns'.* known: tsn, fc, sync_bn, bfloat16 or .* 192"):
+    with pytest.raises(
+        ValueError, match=r"'tns'.* known: tsn, fc, release, sync_bn, bfloat16 or .* 192"
+    ):
         _load(name, "192,tns")
 
 
@@ -84,9 +90,7 @@ def test_opens_with_its_command(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_network_of_full_size_builds(name, variant):
     config, n = _load(name, variant), NUM_CLASSES.get(name, 200)
-    fields = dict(config.model)
-    del fields["init_from"]
-    model = SoFNet(create_architecture(num_classes=n, **fields))
+    model = SoFNet(create_architecture(num_classes=n, **config.model))
     t, size, k = config.data.num_frames, config.data.size, len(config.model.gates)
     frames = jax.ShapeDtypeStruct((1, t, size, size, 3), jnp.uint8)
 

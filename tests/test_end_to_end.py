@@ -304,7 +304,7 @@ MISTAKES = {
     ),
     "no folder": (["--workdir="], "--workdir is missing"),
     "not a flag": (["train"], "'train' is not a flag"),
-    "weights that are not there": (["--config.model.init_from=none.npz"], "none.npz"),
+    "weights that are not there": (["--config.init_from=none.npz"], "none.npz"),
 }
 
 

@@ -24,7 +24,7 @@ _SECOND = jnp.array([[0.0, 1.0]])
 def _outputs(video_logits, gates, gate_logits, inner_logits):
     gates = jnp.array(gates)
     hidden = jnp.zeros((*gates.shape, 1))
-    decision = Decision(gates, jnp.array(gate_logits), hidden)
+    decision = Decision(gates, jnp.array(gate_logits), hidden, gates)
     kept = gates.prod(-1)
     frame_logits = jnp.zeros((*kept.shape, 2))
     return Outputs(jnp.array(video_logits), frame_logits, kept, decision, jnp.array(inner_logits))
@@ -49,7 +49,8 @@ def test_classification_loss_of_several_labels_by_hand():
 
 
 def _no_gates(b, t):
-    return Decision(jnp.zeros((b, t, 0)), jnp.zeros((b, t, 0, 2)), jnp.zeros((b, t, 0, 1)))
+    none = jnp.zeros((b, t, 0))
+    return Decision(none, jnp.zeros((b, t, 0, 2)), jnp.zeros((b, t, 0, 1)), none)
 
 
 def test_efficiency_loss_by_hand():

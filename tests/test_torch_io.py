@@ -2,224 +2,134 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+import torch
+import torch_sofnet
 
-from sofnet_jax.architecture import create_architecture
-from sofnet_jax.errors import UserError
-from sofnet_jax.models.resnet import ResNet
-from sofnet_jax.torch_io import load_backbone, torchvision_name
+from sofnet_jax.architecture import Architecture, create_architecture
+from sofnet_jax.initialisation import create_shapes
+from sofnet_jax.torch_io import from_state_dict, to_state_dict, torch_name, torch_shapes
 
-
-def _create_trees(backbone, width=0):
-    """Shapes of the parameters and of the statistics."""
-    network = ResNet(create_architecture(backbone, num_classes=2, width=width, gates=()))
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(
-        lambda key, x: network.init(key, x, False), jax.random.key(0), images
-    )
-    return variables["params"], variables["batch_stats"]
+_TINY = Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8)
 
 
-def _list_shapes(depths, width, kernels, shortcuts):
-    """torchvision's names and shapes of a ResNet whose blocks have convolutions of these kernels.
-
-    A block of one 3×3 between two 1×1 ends with four times the channels; `shortcuts` are the layers
-    (1…4) whose first block has a convolution beside it.
-    """
-    shapes = {}
-
-    def add(conv, norm, out, channels, kernel):
-        shapes[f"{conv}.weight"] = (out, channels, kernel, kernel)
-        for leaf in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"{norm}.{leaf}"] = (out,)
-
-    expansion = 4 if kernels == (1, 3, 1) else 1
-    add("conv1", "bn1", width, 3, 7)
-    channels = width
-    for layer, depth in enumerate(depths, 1):
-        planes = width * 2 ** (layer - 1)
-        for block in range(depth):
-            prefix, before = f"layer{layer}.{block}", channels
-            for i, kernel in enumerate(kernels, 1):
-                out = planes * expansion if i == len(kernels) else planes
-                add(f"{prefix}.conv{i}", f"{prefix}.bn{i}", out, before, kernel)
-                before = out
-            if block == 0 and layer in shortcuts:
-                add(
-                    f"{prefix}.downsample.0",
-                    f"{prefix}.downsample.1",
-                    planes * expansion,
-                    channels,
-                    1,
-                )
-            channels = planes * expansion
-    return shapes
-
-
-_RESNET18 = _list_shapes((2, 2, 2, 2), 4, (3, 3), shortcuts=(2, 3, 4))
-
-
-def _create_tensors(shapes):
+def _create_variables(architecture=_TINY):
+    """Every value another."""
     rng = np.random.default_rng(0)
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-@pytest.fixture(scope="module")
-def trees():
-    """A ResNet-18 of 4 channels."""
-    return _create_trees("resnet18", width=4)
-
-
-@pytest.mark.parametrize(
-    ("backbone", "depths", "kernels", "shortcuts", "tensors"),
-    [
-        # 62 parameters less the classifier's two, and two statistics for each of 20 BatchNorms.
-        ("resnet18", (2, 2, 2, 2), (3, 3), (2, 3, 4), 60 + 40),
-        # 161 parameters less two, and 53 BatchNorms. The first layer widens 64 to 256 channels.
-        ("resnet50", (3, 4, 6, 3), (1, 3, 1), (1, 2, 3, 4), 159 + 106),
-    ],
-)
-def test_names_and_shapes_are_torchvisions(backbone, depths, kernels, shortcuts, tensors):
-    expected = _list_shapes(depths, 64, kernels, shortcuts)
-    found = {}
-    for tree in _create_trees(backbone):
-        for path, leaf in traverse_util.flatten_dict(tree).items():
-            shape = leaf.shape
-            if len(shape) == 4:
-                height, width, channels, out = shape
-                shape = out, channels, height, width
-            found[torchvision_name(path)] = shape
-    assert found == expected
-    assert len(found) == tensors
+    shapes = create_shapes(architecture)
+    return jax.tree.map(lambda x: jnp.array(rng.normal(size=x.shape), jnp.float32), shapes)
 
 
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        (("res1", "conv1", "kernel"), "conv1.weight"),
-        (("res1", "bn1", "var"), "bn1.running_var"),
-        (("res2", "block0", "conv3", "kernel"), "layer1.0.conv3.weight"),
-        (("res4", "block12", "bn2", "scale"), "layer3.12.bn2.weight"),
-        (("res5", "block1", "bn1", "bias"), "layer4.1.bn1.bias"),
-        (("res3", "block0", "downsample_conv", "kernel"), "layer2.0.downsample.0.weight"),
-        (("res3", "block0", "downsample_bn", "mean"), "layer2.0.downsample.1.running_mean"),
+        ("params backbone res1 conv1 kernel", "conv1.weight"),
+        ("batch_stats backbone res1 bn1 var", "bn1.running_var"),
+        ("params backbone res2 block0 conv3 kernel", "layer1.0.conv3.weight"),
+        ("params backbone res4 block12 bn2 scale", "layer3.12.bn2.weight"),
+        ("params backbone res5 block1 bn1 bias", "layer4.1.bn1.bias"),
+        ("params backbone res3 block0 downsample_conv kernel", "layer2.0.downsample.0.weight"),
+        (
+            "batch_stats backbone res3 block0 downsample_bn mean",
+            "layer2.0.downsample.1.running_mean",
+        ),
+        ("params head kernel", "fc.weight"),
+        ("params head bias", "fc.bias"),
+        ("params policy_res1 embed kernel", "policy.0.embed.weight"),
+        ("params policy_res5 embed bias", "policy.4.embed.bias"),
+        ("params policy_res2 w_ih", "policy.1.lstm.weight_ih"),
+        ("params policy_res2 w_hh", "policy.1.lstm.weight_hh"),
+        ("params policy_res2 b_ih", "policy.1.lstm.bias_ih"),
+        ("params policy_res2 b_hh", "policy.1.lstm.bias_hh"),
+        ("params policy_res3 w_q", "policy.2.gate.weight"),
+        ("params policy_res3 b_q", "policy.2.gate.bias"),
+        ("params inner_res4 dense kernel", "policy.3.inner.weight"),
+        ("params inner_res4 dense bias", "policy.3.inner.bias"),
+        ("params policy_res1 fc kernel", "policy.0.fc.weight"),
     ],
 )
 def test_names_by_hand(path, name):
-    assert torchvision_name(path) == name
+    assert torch_name(tuple(path.split())) == name
 
 
-def test_tensors_come_to_their_places(tmp_path, trees):
-    tensors = _create_tensors(_RESNET18)
-    # As in a whole model: a classifier and counters, which are not the backbone's.
-    others = {"fc.weight": np.zeros((2, 32)), "bn1.num_batches_tracked": np.array(5)}
-    path = tmp_path / "weights.npz"
-    np.savez(path, **tensors, **others)
-    params, stats = load_backbone(str(path), *trees)
-
-    assert jax.tree.map(jnp.shape, (params, stats)) == jax.tree.map(jnp.shape, trees)
-    # A kernel is (height, width, in, out) here and (out, in, height, width) there.
-    kernel = params["res3"]["block0"]["conv1"]["kernel"]
-    theirs = tensors["layer2.0.conv1.weight"]
-    for (y, x, i, o), value in np.ndenumerate(np.asarray(kernel)):
-        assert value == theirs[o, i, y, x]
-    bn, theirs = params["res5"]["block1"]["bn2"], "layer4.1.bn2"
-    np.testing.assert_array_equal(bn["scale"], tensors[f"{theirs}.weight"])
-    np.testing.assert_array_equal(bn["bias"], tensors[f"{theirs}.bias"])
-    bn = stats["res5"]["block1"]["bn2"]
-    np.testing.assert_array_equal(bn["mean"], tensors[f"{theirs}.running_mean"])
-    np.testing.assert_array_equal(bn["var"], tensors[f"{theirs}.running_var"])
-    # Nothing is lost and nothing comes twice: all sums together agree.
-    total = sum(
-        float(leaf.sum(dtype=np.float64)) for leaf in map(np.asarray, _leaves(params, stats))
-    )
-    assert total == pytest.approx(sum(t.sum(dtype=np.float64) for t in tensors.values()), abs=1e-6)
-
-
-def _leaves(*trees):
-    return jax.tree.leaves(trees)
-
-
-def test_double_precision_becomes_the_parameters_type(tmp_path, trees):
-    path = tmp_path / "weights.npz"
-    np.savez(path, **{n: t.astype(np.float64) for n, t in _create_tensors(_RESNET18).items()})
-    loaded = load_backbone(str(path), *trees)
-    assert {leaf.dtype for leaf in _leaves(*loaded)} == {np.dtype(np.float32)}
-
-
-def test_missing_tensor(tmp_path, trees):
-    tensors = _create_tensors(_RESNET18)
-    del tensors["layer3.0.downsample.1.running_mean"]
-    path = tmp_path / "weights.npz"
-    np.savez(path, **tensors)
-    with pytest.raises(UserError) as error:
-        load_backbone(str(path), *trees)
-    assert str(path) in str(error.value)
-    assert "no tensor layer3.0.downsample.1.running_mean" in str(error.value)
-
-
-def test_wrong_shape(tmp_path, trees):
-    tensors = _create_tensors(_RESNET18)
-    tensors["conv1.weight"] = np.zeros((8, 3, 7, 7), np.float32)
-    path = tmp_path / "weights.npz"
-    np.savez(path, **tensors)
-    with pytest.raises(UserError, match=r"conv1\.weight is .*, not ") as error:
-        load_backbone(str(path), *trees)
-    assert str(path) in str(error.value)
-
-
-def test_many_wrong_tensors_are_summed_up(tmp_path, trees):
-    tensors = _create_tensors(_RESNET18)
-    path = tmp_path / "weights.npz"
-    np.savez(path, **{n: t for n, t in tensors.items() if not n.startswith("layer1.0.bn1")})
-    with pytest.raises(UserError, match="and 1 more") as error:  # four tensors a BatchNorm
-        load_backbone(str(path), *trees)
-    assert str(error.value).count("no tensor layer1.0.bn1.") == 3
-
-
-def _write_text(path, _):
-    path.write_text("weights")
-
-
-def _write_half(path, tensors):
-    np.savez(path, **tensors)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
-def _write_damaged(path, tensors):
-    np.savez(path, **tensors)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
-
-
-def _write_single_array(path, _):
-    with path.open("wb") as file:
-        np.save(file, np.zeros(3))
-
-
-def _write_objects(path, _):
-    np.savez(path, conv1=np.array({"weight": 1}))
+def _strip(state_dict):
+    """Without PyTorch's counters of batches."""
+    return {n: v for n, v in state_dict.items() if not n.endswith("num_batches_tracked")}
 
 
 @pytest.mark.parametrize(
-    "write",
+    ("backbone", "tensors"),
     [
-        lambda path, _: None,
-        lambda path, _: path.touch(),
-        lambda path, _: path.mkdir(),
-        _write_text,
-        _write_half,
-        _write_damaged,
-        _write_single_array,
-        _write_objects,
+        # 62 parameters less the classifier's two, and two statistics for each of 20 BatchNorms.
+        ("resnet18", 60 + 40),
+        ("resnet34", 108 + 72),
+        # 161 parameters less two, and 53 BatchNorms. The first layer widens 64 to 256 channels.
+        ("resnet50", 159 + 106),
+        ("resnet101", 312 + 208),
     ],
-    ids=["no file", "empty", "folder", "text", "cut off", "damaged", "single array", "objects"],
 )
-def test_unreadable_file(tmp_path, trees, write):
-    path = tmp_path / "weights.npz"
-    write(path, _create_tensors(_RESNET18))
-    with pytest.raises(UserError) as error:
-        load_backbone(str(path), *trees)
-    assert str(path) in str(error.value)
+def test_names_and_shapes_are_those_of_a_network_in_pytorch(backbone, tensors):
+    a = create_architecture(backbone, num_classes=7, gates=(1, 2, 3, 4, 5))
+    shapes = torch_shapes(create_shapes(a))
+    with torch.device("meta"):
+        network = torch_sofnet.SoFNet(num_classes=7, block=a.block, depths=a.depths)
+    expected = {name: tuple(value.shape) for name, value in _strip(network.state_dict()).items()}
+    assert shapes == expected
+    # 10 tensors a gate, and the classifier.
+    assert len(shapes) == tensors + 5 * 10 + 2
+
+
+def test_a_pytorch_network_takes_them_all():
+    network = torch_sofnet.SoFNet(
+        num_classes=5,
+        block="basic",
+        depths=(2, 1, 1, 1),
+        width=4,
+        stem_kernel=3,
+        gates=(1, 3, 5),
+        hidden=8,
+    )
+    state_dict = to_state_dict(_create_variables())
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in state_dict.items()}
+    network.load_state_dict(tensors, strict=True)
+    assert _strip(network.state_dict()).keys() == state_dict.keys()
+
+
+def test_layouts_by_hand():
+    variables = _create_variables()
+    tensors = to_state_dict(variables)
+    params = variables["params"]
+    # A kernel is (height, width, in, out) here and (out, in, height, width) there.
+    kernel = np.asarray(params["backbone"]["res3"]["block0"]["conv1"]["kernel"])
+    theirs = tensors["layer2.0.conv1.weight"]
+    for (y, x, i, o), value in np.ndenumerate(kernel):
+        assert value == theirs[o, i, y, x]
+    # A matrix is (in, out) here and (out, in) there; of the LSTM, out is 4·8.
+    assert tensors["policy.2.lstm.weight_ih"].shape == (32, 8)
+    for ours, theirs in (
+        (params["policy_res3"]["w_ih"], tensors["policy.2.lstm.weight_ih"]),
+        (params["policy_res3"]["w_q"], tensors["policy.2.gate.weight"]),
+        (params["head"]["kernel"], tensors["fc.weight"]),
+    ):
+        np.testing.assert_array_equal(np.asarray(ours).T, theirs)
+
+
+@pytest.mark.parametrize("temporal", [True, False])
+def test_round_trip_is_exact(temporal):
+    a = create_architecture(
+        "tiny", num_classes=5, width=4, gates=(2, 4), hidden=8, temporal=temporal
+    )
+    variables = _create_variables(a)
+    zeros = jax.tree.map(jnp.zeros_like, variables)
+    again = from_state_dict(to_state_dict(variables), zeros)
+    assert jax.tree.structure(again) == jax.tree.structure(variables)
+    for old, new in zip(jax.tree.leaves(variables), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_what_there_is_no_tensor_for_stays():
+    variables = _create_variables()
+    zeros = {name: np.zeros_like(t) for name, t in to_state_dict(variables).items()}
+    again = from_state_dict({"conv1.weight": zeros["conv1.weight"]}, variables)
+    old, new = to_state_dict(variables), to_state_dict(again)
+    assert not new["conv1.weight"].any()
+    assert all((old[name] == new[name]).all() for name in old if name != "conv1.weight")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sofnet_jax.architecture import Architecture
+from sofnet_jax.released import PAPER, Released
 
 
 def _uniform(fan: int):
@@ -19,6 +20,9 @@ def _uniform(fan: int):
     return init
 
 
+_released_normal = nn.initializers.normal(0.001)
+
+
 class Policy(nn.Module):
     """Policy module n: W_x, an LSTM cell, W_q (Eqs. 2–3) and the inner classifier W_cls (Eq. 13).
 
@@ -29,14 +33,16 @@ class Policy(nn.Module):
     """
 
     architecture: Architecture
+    released: Released = PAPER
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "b t d"]) -> tuple[Float[Array, "b t g"], "Recurrence"]:
         """The LSTM's input W_ih W_x x̄ + b_ih + b_hh (g = 4·hidden), and its other weights."""
-        a, features = self.architecture, pooled.shape[-1]
-        x = _dense(features, features, name="embed")(pooled.astype(jnp.float32))
+        a, features, released = self.architecture, pooled.shape[-1], self.released.init
+        embed = _dense(features, features, released, name="embed")
+        x = embed(pooled.astype(jnp.float32))
         if not a.temporal:
-            x = _dense(a.hidden, features, name="fc")(x)
+            x = _dense(a.hidden, features, released, name="fc")(x)
             w_hh = jnp.zeros((0, 0))
         else:
             shape = (features, 4 * a.hidden)
@@ -44,7 +50,8 @@ class Policy(nn.Module):
             x += self.param("b_ih", _uniform(a.hidden), shape[1:])
             x += self.param("b_hh", _uniform(a.hidden), shape[1:])
             w_hh = self.param("w_hh", _uniform(a.hidden), (a.hidden, 4 * a.hidden))
-        w_q = self.param("w_q", _uniform(a.hidden), (a.hidden, 2))
+        init = _released_normal if released else _uniform(a.hidden)
+        w_q = self.param("w_q", init, (a.hidden, 2))
         b_q = self.param("b_q", lambda _: jnp.array([0.0, a.forward_bias], jnp.float32))
         return x, Recurrence(w_hh, w_q, b_q)
 
@@ -53,11 +60,12 @@ class InnerClassifier(nn.Module):
     """W_cls of Eq. 13: scores of a policy's hidden state. Used in training alone."""
 
     architecture: Architecture
+    released: Released = PAPER
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b t d"]) -> Float[Array, "b t n"]:
         a = self.architecture
-        return _dense(a.num_classes, a.hidden, name="dense")(hidden)
+        return _dense(a.num_classes, a.hidden, self.released.init, name="dense")(hidden)
 
 
 @flax.struct.dataclass
@@ -85,12 +93,14 @@ class State:
 class Decision:
     """What the k gates say of each frame.
 
-    `gates` are the effective gates r_n = ∏_{m≤n} g_m: 0 or 1, with straight-through gradients.
+    `samples` are the gates g_n, each for itself, and `gates` the effective ones r_n = ∏_{m≤n} g_m:
+    0 or 1, with straight-through gradients.
     """
 
     gates: Float[Array, "*bt k"]
     logits: Float[Array, "*bt k 2"]
     hidden: Float[Array, "*bt k d"]
+    samples: Float[Array, "*bt k"]
 
     @property
     def stop(self) -> Int[Array, "*bt"]:
@@ -121,6 +131,20 @@ def sample_gates(
     return hard + (soft - jax.lax.stop_gradient(soft))  # in this order the value stays exact
 
 
+def combine_gates(samples: Float[Array, "*b k"], released: bool) -> Float[Array, "*b k"]:
+    """Effective gates r_n = ∏_{m≤n} g_m of the k gates g.
+
+    With `released` of the same value, but of a gradient that only reaches one gate: n if the frame
+    came to it, else the one that stopped it (`Released.gradient`).
+    """
+    if not released:
+        return jnp.cumprod(samples, axis=-1)
+    effective = [samples[..., 0]]
+    for n in range(1, samples.shape[-1]):
+        effective.append(jnp.where(effective[-1] > 0.5, samples[..., n], effective[-1]))
+    return jnp.stack(effective, axis=-1)
+
+
 def gate_step(
     weights: Recurrence,
     state: State,
@@ -128,12 +152,14 @@ def gate_step(
     noise: Float[Array, "b k 2"] | None,
     temperature: Array | float,
     last: Bool[Array, ""],
+    released: Released = PAPER,
 ) -> tuple[State, Decision]:
     """One frame through all k gates (Eqs. 2–4), masked: nothing a stopped frame did remains.
 
     A frame writes its h and c, in every LSTM, only if it passed every gate: t̄ of Eq. 2 is the last
     kept frame. The choice between old and new state is an index, so no gradient flows through it.
     If nothing was kept before the `last` frame, that one is forwarded through everything.
+    `released` follows the authors' code in its `state`, `gradient` and `empty`.
     """
     if weights.w_hh.size:
         z = inputs + jnp.einsum("kbd,kdg->kbg", state.h, weights.w_hh)
@@ -143,16 +169,19 @@ def gate_step(
     else:
         h, c = jnp.tanh(inputs), state.c
     logits = jnp.einsum("kbd,kdq->bkq", h, weights.w_q) + weights.b_q
-    effective = jnp.cumprod(sample_gates(logits, noise, temperature), axis=-1)
-    forced = last & ~state.kept_any & (effective[:, -1] < 0.5)
-    effective = jnp.where(forced[:, None], 1.0, effective)
+    samples = sample_gates(logits, noise, temperature)
+    effective = combine_gates(samples, released.gradient)
+    if not released.empty:
+        forced = last & ~state.kept_any & (effective[:, -1] < 0.5)
+        effective = jnp.where(forced[:, None], 1.0, effective)
     kept = effective[:, -1] > 0.5
+    written = (effective[:, :-1] > 0.5).all(-1) if released.state else kept
     state = State(
-        jnp.where(kept[:, None], h, state.h),
-        jnp.where(kept[:, None], c, state.c),
+        jnp.where(written[:, None], h, state.h),
+        jnp.where(written[:, None], c, state.c),
         state.kept_any | kept,
     )
-    return state, Decision(effective, logits, jnp.moveaxis(h, 0, 1))
+    return state, Decision(effective, logits, jnp.moveaxis(h, 0, 1), samples)
 
 
 def run_gates(
@@ -160,6 +189,7 @@ def run_gates(
     inputs: list[Float[Array, "b t g"]],
     noise: Float[Array, "b t k 2"] | None,
     temperature: Array | float,
+    released: Released = PAPER,
 ) -> Decision:
     """Scans `gate_step` over the frames.
 
@@ -173,13 +203,15 @@ def run_gates(
     noise = None if noise is None else jnp.moveaxis(noise, 1, 0)  # t b k 2
 
     def body(state: State, frame):
-        return gate_step(stacked, state, frame[0], frame[1], temperature, frame[2])
+        return gate_step(stacked, state, frame[0], frame[1], temperature, frame[2], released)
 
     state = create_state(num_gates, batch, stacked.w_q.shape[1])
     _, decision = jax.lax.scan(body, state, (x, noise, last))
     return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), decision)
 
 
-def _dense(features: int, fan_in: int, name: str) -> nn.Dense:
-    """A float32 linear layer initialised as torch.nn.Linear is."""
+def _dense(features: int, fan_in: int, released: bool, name: str) -> nn.Dense:
+    """A float32 linear layer that begins as torch.nn.Linear does, or as `Released.init` says."""
+    if released:
+        return nn.Dense(features, kernel_init=_released_normal, name=name)
     return nn.Dense(features, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in), name=name)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from sofnet_jax.architecture import Architecture
 from sofnet_jax.models.policy import Decision, InnerClassifier, Policy, run_gates
 from sofnet_jax.models.resnet import ResNet
+from sofnet_jax.released import PAPER, Released
 
 # Statistics of ImageNet, in units of a 0…1 pixel: what published backbones were trained with.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -45,12 +46,14 @@ class SoFNet(nn.Module):
         dtype: type of the backbone's computation; parameters, statistics and gates are float32.
         bn_axis: pmap axis of synchronised BatchNorm, or None.
         remat: recompute activations in the backward pass.
+        released: points in which the authors' code is followed, not the paper.
     """
 
     architecture: Architecture
     dtype: DTypeLike = jnp.float32
     bn_axis: str | None = None
     remat: bool = False
+    released: Released = PAPER
 
     @nn.compact
     def __call__(
@@ -98,13 +101,16 @@ class SoFNet(nn.Module):
 
     def _run_policies(self, pooled, noise, temperature) -> tuple[Decision, Array]:
         """Gates and inner classifiers on the pooled features of the gated stages."""
-        names = self.architecture.gate_names
-        policies = [Policy(self.architecture, name=f"policy_{name}") for name in names]
-        encoded = [policy(pooled[name]) for policy, name in zip(policies, names, strict=True)]
-        decision = run_gates([w for _, w in encoded], [x for x, _ in encoded], noise, temperature)
+        a, released = self.architecture, self.released
+        policies = [Policy(a, released, name=f"policy_{name}") for name in a.gate_names]
+        encoded = [
+            policy(pooled[name]) for policy, name in zip(policies, a.gate_names, strict=True)
+        ]
+        inputs, weights = [x for x, _ in encoded], [w for _, w in encoded]
+        decision = run_gates(weights, inputs, noise, temperature, released)
         inner = [
-            InnerClassifier(self.architecture, name=f"inner_{name}")(decision.hidden[:, :, k])
-            for k, name in enumerate(names)
+            InnerClassifier(a, released, name=f"inner_{name}")(decision.hidden[:, :, k])
+            for k, name in enumerate(a.gate_names)
         ]
         return decision, jnp.stack(inner, axis=2)
 
@@ -122,14 +128,15 @@ def _average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
 
 
 def _consensus(logits: Float[Array, "b t n"], kept: Float[Array, "b t"]) -> Float[Array, "b n"]:
-    """Mean of the kept frames' logits (Eq. 6). At least one frame is always kept."""
-    return jnp.einsum("btn,bt->bn", logits, kept) / kept.sum(1)[:, None]
+    """Mean of the kept frames' logits (Eq. 6); zero if no frame was kept (`Released.empty`)."""
+    count = kept.sum(1)
+    return jnp.einsum("btn,bt->bn", logits, kept) / jnp.where(count > 0, count, 1)[:, None]
 
 
 def _create_ungated_outputs(frame_logits: Float[Array, "b t n"], hidden: int) -> Outputs:
     """Outputs of a network without gates: every frame kept."""
     b, t, n = frame_logits.shape
-    decision = Decision(*(jnp.zeros((b, t, 0, *d)) for d in ((), (2,), (hidden,))))
+    decision = Decision(*(jnp.zeros((b, t, 0, *d)) for d in ((), (2,), (hidden,), ())))
     kept = jnp.ones((b, t))
     return Outputs(frame_logits.mean(1), frame_logits, kept, decision, jnp.zeros((b, t, 0, n)))
 

@@ -1,0 +1,79 @@
+"""Takes weights from one kind of file to another.
+
+python -m sofnet_jax.convert SOURCE TARGET
+
+SOURCE is the folder of a run, a file (.safetensors, .npz, or PyTorch's .pth and its like), or
+hub:owner/name. TARGET is a .safetensors, a .pth or a .npz with torchvision's names for the backbone
+and the classifier, and `policy.{n}.…` for the gate after stage n + 1: what --config.init_from reads
+and `load_state_dict` of a PyTorch model with these names.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from absl import flags
+
+from sofnet_jax import command_line
+from sofnet_jax.checkpoint import Which
+from sofnet_jax.errors import UserError
+from sofnet_jax.initialisation import Weights, create_shapes, initialise, load_weights
+from sofnet_jax.layout import COUNTER, describe, fold
+from sofnet_jax.weight_file import require_writable, write_tensors
+
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Of a run: which one.")
+WIDEN = flags.DEFINE_bool("widen", False, "Turn weights of half precision into float32.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace TARGET if it exists.")
+
+
+def main(argv: list[str]) -> None:
+    """Reads the source whole, checks it, and only then writes the target."""
+    if len(argv) != 3:
+        raise UserError("give two names: python -m sofnet_jax.convert SOURCE TARGET")
+    source, target = argv[1], Path(argv[2]).expanduser()
+    require_writable(target)
+    if target.exists() and not OVERWRITE.value:
+        raise UserError(f"{target} is there already; give another name, or --overwrite")
+    weights = load_weights(source, cast(Which, CHECKPOINT.value))
+    if WIDEN.value:
+        weights = widen(weights)
+    print(convert(weights, target))
+
+
+def widen(weights: Weights) -> Weights:
+    """Half precision to float32, which changes no value."""
+    half = {n: v.astype(np.float32) for n, v in weights.tensors.items() if v.dtype.itemsize == 2}
+    return dataclasses.replace(weights, tensors=weights.tensors | half)
+
+
+def convert(weights: Weights, target: Path) -> str:
+    """Writes the weights, after seeing that they are all those of a network.
+
+    Returns:
+        What was written, and what of the source was not.
+
+    Raises:
+        UserError: they are not, or the target cannot be written.
+    """
+    architecture = weights.architecture
+    _, report = initialise(create_shapes(architecture), weights)
+    tensors = {name: weights.tensors[name].astype(np.float32) for name in report.loaded}
+    metadata = {"classes": json.dumps(weights.classes)} if weights.classes else {}
+    write_tensors(target, tensors, metadata)
+    lines = [
+        f"{weights.source} ({weights.layout}): {describe(architecture)}",
+        f"wrote {len(tensors)} tensors, {target.stat().st_size / 1e6:.1f} MB, to {target}",
+    ]
+    if "fc.weight" in tensors:
+        lines[0] += f", {architecture.num_classes} classes"
+    if report.reinitialised:
+        lines.append(f"without {', '.join(fold(report.reinitialised, report.reinitialised))}")
+    if left_out := [name for name in report.left_out if not name.endswith(COUNTER)]:
+        lines.append(f"left out {len(left_out)}: {', '.join(fold(left_out, left_out))}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

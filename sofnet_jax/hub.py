@@ -1,0 +1,67 @@
+"""Weights from the Hugging Face hub: hub:owner/name, or hub:owner/name@revision."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from sofnet_jax.errors import UserError
+
+PREFIX = "hub:"
+FILE = "model.safetensors"  # where timm and transformers keep weights; pickles are not fetched
+
+
+def download(identifier: str) -> Path:
+    """The file of weights of a repository, from the cache if it is there.
+
+    A bar shows the progress, and what arrived is compared with the checksum of the hub, again each
+    time that it is taken from the cache.
+
+    Raises:
+        UserError: no network and nothing in the cache, no such repository, or a damaged file.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise UserError(
+            f"{identifier} needs huggingface_hub (pip install '.[hub]'), or give a file"
+        ) from error
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", identifier.removeprefix(PREFIX))
+    if not match:
+        raise UserError(f"'{identifier}' is no hub id; write hub:owner/name or hub:owner/name@rev")
+    try:
+        path = huggingface_hub.hf_hub_download(match[1], FILE, revision=match[2])
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{identifier}: the hub has no such repository, or it is private"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{identifier}: the repository has no revision {match[2]}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{identifier} is not in the cache, and the hub cannot be reached; download {FILE} "
+            "where there is a network and give its path"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise UserError(f"{identifier}: the repository has no {FILE}") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        raise UserError(f"{identifier}: {str(error).strip().splitlines()[0]}") from error
+    _verify(Path(path).resolve())
+    return Path(path)
+
+
+def _verify(blob: Path) -> None:
+    """Compares a cached file with its name, which is its checksum: SHA-256, or git's SHA-1.
+
+    Raises:
+        UserError: they differ; the file is removed, so that the next try fetches it anew.
+    """
+    content = blob.read_bytes()
+    checksums = {
+        64: lambda: hashlib.sha256(content),
+        40: lambda: hashlib.sha1(b"blob %d\0" % len(content) + content),
+    }
+    compute = checksums.get(len(blob.name))
+    if compute and compute().hexdigest() != blob.name:
+        blob.unlink()
+        raise UserError(f"{blob} did not have its checksum and was removed; try again")

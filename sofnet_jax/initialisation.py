@@ -1,0 +1,262 @@
+"""Weights to start from: from a file, a run or the hub into the variables of a network."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sofnet_jax import hub
+from sofnet_jax.architecture import Architecture
+from sofnet_jax.checkpoint import Checkpoints, Which
+from sofnet_jax.errors import UserError
+from sofnet_jax.layout import COUNTER, describe, fold, infer_architecture, rename_tensors
+from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.torch_io import Tree, from_state_dict, to_state_dict, torch_shapes
+from sofnet_jax.weight_file import Tensors, read_tensors
+
+RUN_LAYOUT = "sofnet_jax run"
+_BACKBONE = ("conv1.", "bn1.", "layer")
+_HALF = ("float16", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Tensors by our names (`layout`), whatever they were called where they come from.
+
+    Attributes:
+        source: where that is, for messages.
+        layout: whose names they had.
+        tensors: in PyTorch's shapes.
+        left_out: names there that are no weight of ours.
+        classes: names of the classes, if known.
+    """
+
+    source: str
+    layout: str
+    tensors: Tensors
+    left_out: list[str]
+    classes: tuple[str, ...] | None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network that they belong to."""
+        return infer_architecture(self.tensors, self.source)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of every tensor of a source and of a network, by our names.
+
+    Attributes:
+        source, layout: of the weights.
+        loaded: tensors taken over.
+        reinitialised: tensors of the network that start anew, with the reason.
+        left_out: tensors of the source that are not used.
+    """
+
+    source: str
+    layout: str
+    loaded: list[str]
+    reinitialised: dict[str, str]
+    left_out: list[str]
+
+    def __str__(self) -> str:
+        everything = [*self.loaded, *self.reinitialised, *self.left_out]
+        lines = [
+            f"init from {self.source} ({self.layout})",
+            f"  loaded {len(self.loaded)} tensors: {', '.join(fold(self.loaded, everything))}",
+        ]
+        for reason in dict.fromkeys(self.reinitialised.values()):
+            names = [name for name, why in self.reinitialised.items() if why == reason]
+            lines.append(
+                f"  re-initialised {len(names)} ({reason}): {', '.join(fold(names, everything))}"
+            )
+        counters = [name for name in self.left_out if name.endswith(COUNTER)]
+        others = [name for name in self.left_out if name not in counters]
+        if others:
+            lines.append(f"  left out {len(others)}: {', '.join(fold(others, everything))}")
+        if counters:
+            lines.append(f"  left out {len(counters)} counters of batches (*{COUNTER})")
+        return "\n".join(lines)
+
+
+def load_weights(source: str, which: Which = "best") -> Weights:
+    """Reads a file, the folder of a run (its `which` checkpoint), or hub:owner/name.
+
+    Raises:
+        UserError: nothing there, or nothing that can be used.
+    """
+    if source.startswith(hub.PREFIX):
+        path = hub.download(source)
+    else:
+        path = Path(source).expanduser()
+    if path.is_dir():
+        return _load_run(path, which)
+    tensors, metadata = read_tensors(path)
+    layout, tensors, left_out = rename_tensors(tensors, source)
+    return Weights(source, layout, tensors, left_out, _read_classes(metadata, source))
+
+
+def initialise(
+    variables: Tree, weights: Weights, classes: Sequence[str] | None = None
+) -> tuple[Tree, Report]:
+    """Puts weights into a network.
+
+    All of the backbone must be there and fit; so must the gates, unless there is none. The
+    classifiers, the final and the inner ones, start anew if their classes are others.
+
+    Args:
+        variables: of `SoFNet`, with what is to stay where there is no weight.
+        weights: to take over.
+        classes: names of the network's classes, if known.
+
+    Raises:
+        UserError: tensors that are missing, of another shape, of half precision, not finite, or of
+            a network of another kind; it lists them.
+    """
+    shapes = torch_shapes(variables)
+    reinitialised = _find_reinitialised(shapes, weights, classes)
+    wanted = {name: shape for name, shape in shapes.items() if name not in reinitialised}
+    _check(wanted, shapes, weights)
+    tensors = {name: weights.tensors[name] for name in wanted}
+    unused = [name for name in weights.tensors if name not in wanted]
+    report = Report(
+        weights.source,
+        weights.layout,
+        list(wanted),
+        reinitialised,
+        [*unused, *weights.left_out],
+    )
+    return from_state_dict(tensors, variables), report
+
+
+def create_shapes(architecture: Architecture) -> Tree:
+    """Variables of a network, as shapes without values."""
+    frames = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), np.uint8)
+    return jax.eval_shape(SoFNet(architecture).init, jax.random.key(0), frames)
+
+
+def _load_run(folder: Path, which: Which) -> Weights:
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(f"{folder} is the folder of no run: it has no checkpoints")
+    identity, variables = _read_checkpoint(folder / "checkpoints", which)
+    tensors = to_state_dict(variables)
+    return Weights(str(folder), RUN_LAYOUT, tensors, [], tuple(identity["classes"]))
+
+
+def _read_checkpoint(folder: Path, which: Which) -> tuple[Mapping[str, Any], Tree]:
+    checkpoints = Checkpoints(folder, metric="map", read_only=True)
+    try:
+        step = checkpoints.find(which)
+        if step is None:
+            raise UserError(f"{folder} holds no checkpoint; train first")
+        return checkpoints.read_record(step)["identity"], checkpoints.read_variables(step)
+    finally:
+        checkpoints.close()
+
+
+def _read_classes(metadata: Mapping[str, str], source: str) -> tuple[str, ...] | None:
+    """The names of the classes that `convert` wrote into a .safetensors."""
+    if "classes" not in metadata:
+        return None
+    try:
+        classes = json.loads(metadata["classes"])
+    except json.JSONDecodeError:
+        classes = None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{source}: its metadata name no classes; the file is damaged")
+    return tuple(classes)
+
+
+def _find_reinitialised(
+    shapes: Mapping[str, tuple[int, ...]], weights: Weights, classes: Sequence[str] | None
+) -> dict[str, str]:
+    """The tensors of a network that weights may lack or have otherwise, with the reason."""
+    reasons = {
+        "classifier": _compare_classes(shapes, weights, classes),
+        "gates": None if _has(weights, ".gate.") else "no gates there",
+        "inner": None if _has(weights, ".inner.") else "no inner classifiers there",
+    }
+    reasons["inner"] = reasons["classifier"] or reasons["gates"] or reasons["inner"]
+    return {name: reason for name in shapes if (reason := reasons.get(_get_part(name)))}
+
+
+def _compare_classes(
+    shapes: Mapping[str, tuple[int, ...]], weights: Weights, classes: Sequence[str] | None
+) -> str | None:
+    """Why the classifiers must start anew, if they must."""
+    theirs = weights.tensors.get("fc.weight")
+    if theirs is None:
+        return "no classifier there"
+    here, there = shapes["fc.weight"][0], theirs.shape[0]
+    if here != there:
+        return f"{there} classes there, {here} here"
+    if classes is not None and weights.classes is not None and tuple(classes) != weights.classes:
+        return "other classes there"
+    return None
+
+
+def _has(weights: Weights, part: str) -> bool:
+    return any(part in name for name in weights.tensors)
+
+
+def _get_part(name: str) -> str:
+    if name.startswith("policy."):
+        return "inner" if ".inner." in name else "gates"
+    return "classifier" if name.startswith("fc.") else "backbone"
+
+
+def _check(
+    wanted: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], weights: Weights
+) -> None:
+    """Refuses weights that do not fit.
+
+    Raises:
+        UserError: with all that is wrong.
+    """
+    tensors = weights.tensors
+    there = {name: value for name, value in tensors.items() if name in wanted}
+    wrong = {
+        "missing": [name for name in wanted if name not in tensors],
+        "of another network": [
+            name for name in tensors if name.startswith(_BACKBONE) and name not in shapes
+        ],
+        "of another shape": [n for n, value in there.items() if value.shape != wanted[n]],
+    }
+    problems = [
+        f"{len(names)} {what}: {', '.join(fold(names, [*wanted, *tensors]))}"
+        for what, names in wrong.items()
+        if names
+    ]
+    if misshaped := wrong["of another shape"]:
+        name = misshaped[0]
+        problems[-1] += f" ({name} is {tensors[name].shape} there, {wanted[name]} here)"
+    if problems:
+        there_kind = describe(weights.architecture)
+        here_kind = describe(infer_architecture(_to_structs(shapes), "the configuration"))
+        raise UserError(
+            f"{weights.source} ({there_kind}) does not fit {here_kind}: {'; '.join(problems)}"
+        )
+    _check_numbers(there, weights.source)
+
+
+def _to_structs(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+
+
+def _check_numbers(tensors: Mapping[str, np.ndarray], source: str) -> None:
+    kinds = {name: str(value.dtype) for name, value in tensors.items()}
+    if half := [name for name, kind in kinds.items() if kind in _HALF]:
+        raise UserError(
+            f"{source} is of half precision: {', '.join(fold(half, tensors))} ({kinds[half[0]]}); "
+            "take the float32 original, or `python -m sofnet_jax.convert --widen` a copy of it"
+        )
+    if odd := [name for name, kind in kinds.items() if kind not in ("float32", "float64")]:
+        names = ", ".join(fold(odd, tensors))
+        raise UserError(f"{source} holds no floating-point numbers: {names} ({kinds[odd[0]]})")
+    if bad := [name for name, value in tensors.items() if not np.isfinite(value).all()]:
+        raise UserError(f"{source} holds NaN or infinity in {', '.join(fold(bad, tensors))}")
