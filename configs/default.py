@@ -78,6 +78,7 @@ def create_default() -> ConfigDict:
     c.released.self_supervision = False
     c.released.groups = False
     c.released.restart = False
+    c.released.crops = False
     c.released.clip_norm = 0.0
 
     c.eval = ConfigDict()

@@ -19,7 +19,7 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs, compute_lookup
 from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.optimizer import create_optimizer
-from sofnet_jax.released import Released
+from sofnet_jax.released import RELEASED_SIDE, Released
 from sofnet_jax.schedules import (
     create_learning_rate_schedule,
     create_temperature_schedule,
@@ -124,6 +124,7 @@ class Experiment:
             num_workers=c.data.num_workers,
             scales=tuple(c.data.scales),
             flip=c.data.flip,
+            via=self._via,
         )
 
     def read_val_frames(self, ids: Sequence[str]) -> UInt8[np.ndarray, "v t h w 3"]:
@@ -132,7 +133,11 @@ class Experiment:
         source = dataclasses.replace(self.val_source, videos=[videos[i] for i in ids])
         data = self.config.data
         batches = create_eval_iterator(
-            source, batch_size=len(ids), num_frames=data.num_frames, size=data.size
+            source,
+            batch_size=len(ids),
+            num_frames=data.num_frames,
+            size=data.size,
+            via=self._via,
         )
         return next(batches)["frames"]
 
@@ -148,7 +153,13 @@ class Experiment:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_workers=c.data.num_workers,
+            via=self._via,
         )
+
+    @property
+    def _via(self) -> int:
+        """Side of the square that frames are first resized to; 0 if they are not."""
+        return RELEASED_SIDE if self.config.released.crops else 0
 
     def describe(self, params: PyTree, workdir: Path, first_step: int) -> str:
         """The summary printed at the start, one screen."""

@@ -26,6 +26,8 @@ class Released:
             times and those of the LSTMs twice; weight decay is for weights, not for biases and
             BatchNorm.
         restart: the joint training begins without the warm-up's momentum, as a run of its own.
+        crops: are resized to 224×224 whatever the size of the network's input, of which the nearest
+            pixels are taken then.
         clip_norm: largest norm of the gradient; a longer one is scaled to it. 0 does not clip.
     """
 
@@ -38,7 +40,9 @@ class Released:
     self_supervision: bool = False
     groups: bool = False
     restart: bool = False
+    crops: bool = False
     clip_norm: float = 0.0
 
 
 PAPER = Released()
+RELEASED_SIDE = 224  # pixels, of `Released.crops`

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sofnet_jax.data.transforms import (
@@ -107,3 +108,23 @@ def test_flip_mirrors_half_of_the_videos():
         straight = augment(frames, 16, np.random.default_rng(seed), scales=(1.0,), flip=False)
         expected = straight[:, :, ::-1] if mirrored[seed] else straight
         assert np.array_equal(out[seed], expected)
+
+
+def _resize_in_pytorch(square, size):
+    pixels = torch.from_numpy(square.copy()).permute(0, 3, 1, 2).float()
+    resized = torch.nn.functional.interpolate(pixels, size=(size, size), mode="nearest")
+    return resized.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("size", [160, 168, 192, 224])
+def test_nearest_pixels_of_a_square_are_those_of_pytorch(size):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 256, 340, 3)).astype(np.uint8)
+    square = centre_crop(frames, 224)
+    np.testing.assert_array_equal(
+        centre_crop(frames, size, via=224), _resize_in_pytorch(square, size)
+    )
+    for seed in range(4):  # some of them mirrored
+        options = {"scales": (1.0, 0.75), "flip": True}
+        square = augment(frames, 224, np.random.default_rng(seed), **options)
+        nearest = augment(frames, size, np.random.default_rng(seed), **options, via=224)
+        np.testing.assert_array_equal(nearest, _resize_in_pytorch(square, size))

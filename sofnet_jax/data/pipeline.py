@@ -51,12 +51,14 @@ def create_train_iterator(
     num_workers: int = 0,
     scales: Sequence[float] = SCALES,
     flip: bool = True,
+    via: int = 0,
 ) -> Generator[Batch, None, None]:
     """Yields this process's share of batches of `batch_size` random videos, for ever.
 
     `start` is the number of examples already consumed by all processes. Every epoch is shuffled
     anew and leaves out the videos that do not fill a batch. The place of an unreadable video is
-    taken by another. Close the iterator to stop its workers. Raises UserError.
+    taken by another. Close the iterator to stop its workers. `via` is as of `transforms.augment`.
+    Raises UserError.
     """
     if batch_size > len(source):
         raise UserError(
@@ -66,7 +68,7 @@ def create_train_iterator(
         raise UserError(f"batch_size {batch_size} must be a multiple of {process_count} processes")
     if seed < 0:
         raise UserError(f"seed {seed} is negative; choose one from 0 up")
-    examples = _TrainExamples(source, batch_size, num_frames, size, seed, tuple(scales), flip)
+    examples = _TrainExamples(source, batch_size, num_frames, size, seed, tuple(scales), flip, via)
     share = slice(start + process_index, None, process_count)
     return _iterate(examples, share, batch_size // process_count, num_workers)
 
@@ -80,6 +82,7 @@ def create_eval_iterator(
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
+    via: int = 0,
 ) -> Generator[Batch, None, None]:
     """Yields this process's share of all videos once, in batches of `batch_size`.
 
@@ -87,7 +90,7 @@ def create_eval_iterator(
     (index -1). An unreadable video is not valid either; its `errors` say why.
     """
     share = slice(process_index, None, process_count)
-    examples = _EvalExamples(source, batch_size * process_count, num_frames, size)
+    examples = _EvalExamples(source, batch_size * process_count, num_frames, size, via)
     return _iterate(examples, share, batch_size, num_workers)
 
 
@@ -102,6 +105,7 @@ class _TrainExamples:
     seed: int
     scales: tuple[float, ...]
     flip: bool
+    via: int
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -135,8 +139,9 @@ class _TrainExamples:
 
     def _read(self, video: Example, rng: np.random.Generator) -> dict[str, Any]:
         frames, times = video.read(lambda n: segment_indices(n, self.num_frames, rng))
+        pixels = augment(frames, self.size, rng, scales=self.scales, flip=self.flip, via=self.via)
         return _describe(video, len(self.source.classes)) | {
-            "frames": augment(frames, self.size, rng, scales=self.scales, flip=self.flip),
+            "frames": pixels,
             "relevant": _relevant(video, times),
             "valid": np.True_,
         }
@@ -155,6 +160,7 @@ class _EvalExamples:
     multiple: int
     num_frames: int
     size: int
+    via: int
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.multiple) * self.multiple
@@ -174,7 +180,7 @@ class _EvalExamples:
         except VideoError as error:
             return example | self._blank() | {"errors": {video.id: str(error)}}
         return example | {
-            "frames": centre_crop(frames, self.size),
+            "frames": centre_crop(frames, self.size, self.via),
             "relevant": _relevant(video, times),
             "valid": np.True_,
             "errors": {},

@@ -24,21 +24,30 @@ def augment(
     *,
     scales: Sequence[float],
     flip: bool,
+    via: int = 0,
 ) -> UInt8[np.ndarray, "t size size 3"]:
-    """One random multi-scale crop of all frames, mirrored in half of the cases if `flip`."""
+    """One random multi-scale crop of all frames, mirrored in half of the cases if `flip`.
+
+    `via`, if given, is the side of the square that a crop is resized to, of which the nearest pixels
+    are taken then (`Released.crops`).
+    """
     height, width = frames.shape[1:3]
     box = multi_scale_box(height, width, scales, rng)
     mirrored = flip and rng.random() < 0.5
-    resized = resize(frames, box, size)
-    return resized[:, :, ::-1] if mirrored else resized
+    resized = resize(frames, box, via or size)
+    return take_nearest(resized[:, :, ::-1] if mirrored else resized, size)
 
 
 def centre_crop(
-    frames: UInt8[np.ndarray, "t h w 3"], size: int
+    frames: UInt8[np.ndarray, "t h w 3"], size: int, via: int = 0
 ) -> UInt8[np.ndarray, "t size size 3"]:
-    """The centre of all frames after scaling their short side to 8/7 of `size`, for testing."""
+    """The centre of all frames after scaling their short side to 8/7 of `size`, for testing.
+
+    `via` is as of `augment`.
+    """
     height, width = frames.shape[1:3]
-    return resize(frames, centre_box(height, width, size), size)
+    side = via or size
+    return take_nearest(resize(frames, centre_box(height, width, side), side), size)
 
 
 def multi_scale_box(
@@ -79,3 +88,15 @@ def resize(
         for frame in frames
     )
     return np.stack([np.asarray(image) for image in resized])
+
+
+def take_nearest(
+    frames: UInt8[np.ndarray, "t side side 3"], size: int
+) -> UInt8[np.ndarray, "t size size 3"]:
+    """Squares of another side, as torch.nn.functional.interpolate's "nearest" makes them."""
+    side = frames.shape[1]
+    if side == size:
+        return frames
+    place = np.arange(size, dtype=np.float32) * np.float32(side / size)  # rounded as there
+    nearest = place.astype(int)
+    return frames[:, nearest][:, :, nearest]
