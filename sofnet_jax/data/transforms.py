@@ -28,8 +28,8 @@ def augment(
 ) -> UInt8[np.ndarray, "t size size 3"]:
     """One random multi-scale crop of all frames, mirrored in half of the cases if `flip`.
 
-    `via`, if given, is the side of the square that a crop is resized to, of which the nearest pixels
-    are taken then (`Released.crops`).
+    `via`, if given, is the side of the square that a crop is resized to first; of that the nearest
+    pixels are taken (`Released.crops`).
     """
     height, width = frames.shape[1:3]
     box = multi_scale_box(height, width, scales, rng)
