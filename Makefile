@@ -4,6 +4,7 @@ PYTHON := python3
 WORKDIR := runs/demo
 BIN := .venv/bin
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
+TOOLS := $(INSTALLED)-and-tools
 
 .PHONY: install demo test check format clean
 
@@ -15,12 +16,12 @@ demo: install
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: install
+check: $(TOOLS)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-format: install
+format: $(TOOLS)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
@@ -28,6 +29,11 @@ clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(INSTALLED): pyproject.toml requirements.txt | $(BIN)/$(notdir $(PYTHON))
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# What tests and checks need: PyTorch, above all, which the rest does without.
+$(TOOLS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

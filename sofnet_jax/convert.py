@@ -10,6 +10,7 @@ and `load_state_dict` of a PyTorch model with these names.
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,7 @@ from absl import flags
 from sofnet_jax import command_line
 from sofnet_jax.checkpoint import Which
 from sofnet_jax.errors import UserError
-from sofnet_jax.initialisation import Weights, create_shapes, initialise, load_weights
+from sofnet_jax.initialisation import HALF, Weights, create_shapes, initialise, load_weights
 from sofnet_jax.layout import COUNTER, describe, fold
 from sofnet_jax.weight_file import require_writable, write_tensors
 
@@ -32,9 +33,9 @@ def main(argv: list[str]) -> None:
     """Reads the source whole, checks it, and only then writes the target."""
     if len(argv) != 3:
         raise UserError("give two names: python -m sofnet_jax.convert SOURCE TARGET")
-    source, target = argv[1], Path(argv[2]).expanduser()
+    source, target = argv[1], Path(os.path.expanduser(argv[2]))
     require_writable(target)
-    if target.exists() and not OVERWRITE.value:
+    if os.path.lexists(target) and not OVERWRITE.value:
         raise UserError(f"{target} is there already; give another name, or --overwrite")
     weights = load_weights(source, cast(Which, CHECKPOINT.value))
     if WIDEN.value:
@@ -44,8 +45,9 @@ def main(argv: list[str]) -> None:
 
 def widen(weights: Weights) -> Weights:
     """Half precision to float32, which changes no value."""
-    half = {n: v.astype(np.float32) for n, v in weights.tensors.items() if v.dtype.itemsize == 2}
-    return dataclasses.replace(weights, tensors=weights.tensors | half)
+    half = {name: value for name, value in weights.tensors.items() if str(value.dtype) in HALF}
+    wide = {name: value.astype(np.float32) for name, value in half.items()}
+    return dataclasses.replace(weights, tensors=weights.tensors | wide)
 
 
 def convert(weights: Weights, target: Path) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from pathlib import Path
 
 from sofnet_jax.errors import UserError
@@ -29,11 +30,13 @@ def download(identifier: str) -> Path:
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", identifier.removeprefix(PREFIX))
     if not match:
         raise UserError(f"'{identifier}' is no hub id; write hub:owner/name or hub:owner/name@rev")
+    huggingface_hub.logging.set_verbosity_error()  # a warning for each of many tries to connect
+    print(f"{identifier}: fetching {FILE}, unless the cache has it", file=sys.stderr, flush=True)
     try:
         path = huggingface_hub.hf_hub_download(match[1], FILE, revision=match[2])
     except errors.RepositoryNotFoundError as error:
         raise UserError(
-            f"{identifier}: the hub has no such repository, or it is private"
+            f"{identifier}: the hub has no such repository, or it is private or gated"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{identifier}: the repository has no revision {match[2]}") from error
@@ -44,24 +47,31 @@ def download(identifier: str) -> Path:
         ) from error
     except errors.EntryNotFoundError as error:
         raise UserError(f"{identifier}: the repository has no {FILE}") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise UserError(f"{identifier}: {str(error).strip().splitlines()[0]}") from error
-    _verify(Path(path).resolve())
+    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{identifier}: {reason}") from error
+    _verify(Path(path))
     return Path(path)
 
 
-def _verify(blob: Path) -> None:
-    """Compares a cached file with its name, which is its checksum: SHA-256, or git's SHA-1.
+def _verify(path: Path) -> None:
+    """Compares a cached file with its checksum: SHA-256, or git's SHA-1.
+
+    The cache names what a path links to by it. That may link on, to a store which all repositories
+    share and whose names are other checksums.
 
     Raises:
         UserError: they differ; the file is removed, so that the next try fetches it anew.
     """
-    content = blob.read_bytes()
+    if not path.is_symlink():
+        return  # on a file system without links nothing bears the checksum
+    checksum = path.readlink().name
+    content = path.read_bytes()
     checksums = {
         64: lambda: hashlib.sha256(content),
         40: lambda: hashlib.sha1(b"blob %d\0" % len(content) + content),
     }
-    compute = checksums.get(len(blob.name))
-    if compute and compute().hexdigest() != blob.name:
-        blob.unlink()
-        raise UserError(f"{blob} did not have its checksum and was removed; try again")
+    compute = checksums.get(len(checksum))
+    if compute and compute().hexdigest() != checksum:
+        path.resolve().unlink()
+        raise UserError(f"{path} did not have its checksum and was removed; try again")

@@ -1,7 +1,9 @@
 """Weights to start from: from a file, a run or the hub into the variables of a network."""
 
+import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from sofnet_jax.weight_file import Tensors, read_tensors
 
 RUN_LAYOUT = "sofnet_jax run"
 _BACKBONE = ("conv1.", "bn1.", "layer")
-_HALF = ("float16", "bfloat16")
+HALF = ("float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +95,12 @@ def load_weights(source: str, which: Which = "best") -> Weights:
     if source.startswith(hub.PREFIX):
         path = hub.download(source)
     else:
-        path = Path(source).expanduser()
-    if path.is_dir():
+        path = Path(os.path.expanduser(source))
+    if os.path.isdir(path):
         return _load_run(path, which)
     tensors, metadata = read_tensors(path)
     layout, tensors, left_out = rename_tensors(tensors, source)
-    return Weights(source, layout, tensors, left_out, _read_classes(metadata, source))
+    return Weights(source, layout, tensors, left_out, _read_classes(metadata, tensors, source))
 
 
 def initialise(
@@ -141,34 +143,49 @@ def create_shapes(architecture: Architecture) -> Tree:
 
 
 def _load_run(folder: Path, which: Which) -> Weights:
-    if not (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder} is the folder of no run: it has no checkpoints")
-    identity, variables = _read_checkpoint(folder / "checkpoints", which)
-    tensors = to_state_dict(variables)
-    return Weights(str(folder), RUN_LAYOUT, tensors, [], tuple(identity["classes"]))
-
-
-def _read_checkpoint(folder: Path, which: Which) -> tuple[Mapping[str, Any], Tree]:
-    checkpoints = Checkpoints(folder, metric="map", read_only=True)
+    for name in ("config.json", "checkpoints"):
+        if not (folder / name).exists():
+            raise UserError(f"{folder} is the folder of no run: it has no {name}")
     try:
+        classes, variables = _read_checkpoint(folder, which)
+    except UserError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise anything at what is missing
+        raise UserError(
+            f"the {which} checkpoint in {folder} is damaged or not whole ({type(error).__name__})"
+        ) from error
+    return Weights(str(folder), RUN_LAYOUT, to_state_dict(variables), [], classes)
+
+
+def _read_checkpoint(folder: Path, which: Which) -> tuple[tuple[str, ...], Tree]:
+    """The names of the classes, and the variables."""
+    metric = json.loads((folder / "config.json").read_text(encoding="utf-8"))["eval"]["metric"]
+    checkpoints = Checkpoints(folder / "checkpoints", metric=metric, read_only=True)
+    with contextlib.closing(checkpoints):
         step = checkpoints.find(which)
         if step is None:
             raise UserError(f"{folder} holds no checkpoint; train first")
-        return checkpoints.read_record(step)["identity"], checkpoints.read_variables(step)
-    finally:
-        checkpoints.close()
+        identity = checkpoints.read_record(step)["identity"]
+        return tuple(identity["classes"]), checkpoints.read_variables(step)
 
 
-def _read_classes(metadata: Mapping[str, str], source: str) -> tuple[str, ...] | None:
+def _read_classes(
+    metadata: Mapping[str, str], tensors: Tensors, source: str
+) -> tuple[str, ...] | None:
     """The names of the classes that `convert` wrote into a .safetensors."""
     if "classes" not in metadata:
         return None
     try:
         classes = json.loads(metadata["classes"])
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         classes = None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{source}: its metadata name no classes; the file is damaged")
+    if "fc.weight" in tensors and tensors["fc.weight"].shape[:1] != (len(classes),):
+        raise UserError(
+            f"{source}: its metadata name {len(classes)} classes and its classifier has others; "
+            "the file is damaged"
+        )
     return tuple(classes)
 
 
@@ -192,9 +209,9 @@ def _compare_classes(
     theirs = weights.tensors.get("fc.weight")
     if theirs is None:
         return "no classifier there"
-    here, there = shapes["fc.weight"][0], theirs.shape[0]
-    if here != there:
-        return f"{there} classes there, {here} here"
+    here, there = shapes["fc.weight"][:1], theirs.shape[:1]
+    if there and here != there:
+        return f"{there[0]} classes there, {here[0]} here"
     if classes is not None and weights.classes is not None and tuple(classes) != weights.classes:
         return "other classes there"
     return None
@@ -250,7 +267,7 @@ def _to_structs(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 def _check_numbers(tensors: Mapping[str, np.ndarray], source: str) -> None:
     kinds = {name: str(value.dtype) for name, value in tensors.items()}
-    if half := [name for name, kind in kinds.items() if kind in _HALF]:
+    if half := [name for name, kind in kinds.items() if kind in HALF]:
         raise UserError(
             f"{source} is of half precision: {', '.join(fold(half, tensors))} ({kinds[half[0]]}); "
             "take the float32 original, or `python -m sofnet_jax.convert --widen` a copy of it"
@@ -258,5 +275,6 @@ def _check_numbers(tensors: Mapping[str, np.ndarray], source: str) -> None:
     if odd := [name for name, kind in kinds.items() if kind not in ("float32", "float64")]:
         names = ", ".join(fold(odd, tensors))
         raise UserError(f"{source} holds no floating-point numbers: {names} ({kinds[odd[0]]})")
-    if bad := [name for name, value in tensors.items() if not np.isfinite(value).all()]:
+    largest = np.finfo(np.float32).max  # beyond it, float64 would become infinity
+    if bad := [name for name, value in tensors.items() if not (np.abs(value) <= largest).all()]:
         raise UserError(f"{source} holds NaN or infinity in {', '.join(fold(bad, tensors))}")

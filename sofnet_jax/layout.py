@@ -18,6 +18,7 @@ COUNTER = ".num_batches_tracked"  # of PyTorch's BatchNorm; nothing reads it
 
 # The authors' released SoF-Net: module dictionaries with a key for every stage.
 _STAGES = {"base": 0, "conv_2": 1, "conv_3": 2, "conv_4": 3, "conv_5": 4}
+_RELEASED_STEM = {"0": "conv1", "1": "bn1"}  # 2 and 3, ReLU and max-pool, have no weights
 _RELEASED_MODULES = {
     "block_fc_dict": "embed",  # average pool, squeeze, linear: the linear layer is number 2
     "block_rnn_dict": "lstm",
@@ -34,27 +35,32 @@ class Layout:
     Attributes:
         name: for people.
         is_of: whether these names are of this kind.
-        rename: our name of one of theirs, or None for what is no weight of ours.
+        rename: our name of one of theirs among all, or None for what is no weight of ours.
     """
 
     name: str
     is_of: Callable[[Collection[str]], bool]
-    rename: Callable[[str], str | None]
+    rename: Callable[[str, Collection[str]], str | None]
 
 
 def _starts(prefix: str) -> Callable[[Collection[str]], bool]:
     return lambda names: any(name.startswith(prefix) for name in names)
 
 
-def _rename_released(name: str) -> str | None:
+def _keep(name: str, names: Collection[str]) -> str:
+    return name
+
+
+def _rename_released(name: str, names: Collection[str]) -> str | None:
     module, _, rest = name.partition(".")
     stage, _, rest = rest.partition(".")
     if module == "new_fc":
         return f"fc.{stage}"
     if stage not in _STAGES:
         return None  # base_model: the same tensors a second time, and ImageNet's classifier
-    if module == "block_cnn_dict" and stage == "base":  # conv1, bn1, ReLU, max-pool
-        return {"0": "conv1.", "1": "bn1."}.get(rest[:1], "?") + rest[2:]
+    if module == "block_cnn_dict" and stage == "base":
+        number, _, leaf = rest.partition(".")
+        return f"{_RELEASED_STEM[number]}.{leaf}" if number in _RELEASED_STEM else None
     if module == "block_cnn_dict":
         return f"layer{_STAGES[stage]}.{rest}"
     if module in _RELEASED_MODULES:
@@ -63,16 +69,26 @@ def _rename_released(name: str) -> str | None:
     return None
 
 
-def _rename_tsn(name: str) -> str | None:
-    """TSM wraps the first convolution of a block into a module whose `net` it is."""
+def _rename_tsn(name: str, names: Collection[str]) -> str | None:
+    """The classifier is new_fc, or without dropout the backbone's own.
+
+    TSM wraps the first convolution of a block into a module whose `net` it is.
+    """
     if name.startswith("new_fc."):
         return name.removeprefix("new_")
+    if name.startswith("base_model.fc.") and "new_fc.weight" in names:
+        return None
     if name.startswith("base_model."):
         return name.removeprefix("base_model.").replace(".net.", ".")
     return None
 
 
-def _rename_transformers(name: str) -> str | None:
+def _is_transformers(names: Collection[str]) -> bool:
+    """With the classifier, or the backbone alone, which has no prefix."""
+    return any(name.startswith(("resnet.embedder.", "embedder.embedder.")) for name in names)
+
+
+def _rename_transformers(name: str, names: Collection[str]) -> str | None:
     name = name.removeprefix("resnet.")
     if match := re.fullmatch(r"embedder\.embedder\.(convolution|normalization)\.(\w+)", name):
         return f"{_TRANSFORMERS_MODULES[match[1]]}1.{match[2]}"
@@ -101,9 +117,9 @@ LAYOUTS = (
         _rename_tsn,
     ),
     Layout("TSN", _starts("base_model."), _rename_tsn),
-    Layout("transformers", _starts("resnet.embedder."), _rename_transformers),
-    Layout("sofnet_jax", _starts("policy."), lambda name: name),
-    Layout("torchvision or timm", lambda names: "conv1.weight" in names, lambda name: name),
+    Layout("transformers", _is_transformers, _rename_transformers),
+    Layout("sofnet_jax", _starts("policy."), _keep),
+    Layout("torchvision or timm", lambda names: "conv1.weight" in names, _keep),
 )
 
 
@@ -122,8 +138,9 @@ def rename_tensors(
     Raises:
         UserError: names of no known layout, or two tensors of one name.
     """
-    plain = {name.removeprefix("module."): name for name in tensors}  # of DataParallel
-    layout = next((layout for layout in LAYOUTS if layout.is_of(plain)), None)
+    plain = {name: name.removeprefix("module.") for name in tensors}  # of DataParallel
+    names = set(plain.values())
+    layout = next((layout for layout in LAYOUTS if layout.is_of(names)), None)
     if layout is None:
         some = ", ".join(list(tensors)[:3])
         raise UserError(
@@ -132,8 +149,8 @@ def rename_tensors(
         )
     renamed: dict[str, np.ndarray] = {}
     left_out = []
-    for name, theirs in plain.items():
-        ours = layout.rename(name)
+    for theirs, name in plain.items():
+        ours = layout.rename(name, names)
         if ours is None or ours.endswith(COUNTER):
             left_out.append(theirs)
         elif ours in renamed:
@@ -154,22 +171,21 @@ def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
         UserError: they belong to none.
     """
     try:
-        channels, _, stem_kernel, _ = tensors["conv1.weight"].shape
-        res2, res3, res4, res5 = (_count(tensors, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4))
-        gates = sorted({int(n) + 1 for n in _find(tensors, r"policy\.(\d+)\.")})
-        gate = tensors.get(f"policy.{gates[0] - 1}.gate.weight") if gates else None
-        classifier = tensors.get("fc.weight")
+        channels, _, stem_kernel, _ = _get_shape(tensors, "conv1.weight", 4)
+        res2, res3, res4, res5 = (_count_blocks(tensors, f"layer{i}") for i in (1, 2, 3, 4))
+        gates = sorted(int(n) + 1 for n in _find(tensors, r"policy\.([0-4])\."))
+        gate = f"policy.{gates[0] - 1}.gate.weight" if gates else ""
         return Architecture(
-            num_classes=2 if classifier is None else classifier.shape[0],
+            num_classes=_get_shape(tensors, "fc.weight", 2)[0] if "fc.weight" in tensors else 2,
             block="bottleneck" if "layer1.0.conv3.weight" in tensors else "basic",
             depths=(res2, res3, res4, res5),
             width=channels,
             stem_kernel=stem_kernel,
-            gates=tuple(gate for gate in gates if 1 <= gate <= 5),
-            hidden=512 if gate is None else gate.shape[1],
+            gates=tuple(gates),
+            hidden=_get_shape(tensors, gate, 2)[1] if gate in tensors else 512,
             temporal=not gates or any(".lstm." in name for name in tensors),
         )
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError) as error:
         raise UserError(f"{source} holds no whole ResNet: {error} is missing or odd") from error
 
 
@@ -214,10 +230,21 @@ def _count_prefixes(names: Iterable[str]) -> dict[str, int]:
     return counts
 
 
+def _get_shape(tensors: Mapping[str, Any], name: str, dimensions: int) -> tuple[int, ...]:
+    """Raises ValueError if it is empty or of another number of dimensions."""
+    shape = tuple(tensors[name].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"{name} of shape {shape}")
+    return shape
+
+
 def _find(names: Iterable[str], pattern: str) -> set[str]:
     return {match[1] for name in names if (match := re.match(pattern, name))}
 
 
-def _count(names: Iterable[str], pattern: str) -> int:
-    """How many different numbers the pattern finds."""
-    return len(_find(names, pattern))
+def _count_blocks(names: Iterable[str], layer: str) -> int:
+    """Raises KeyError if there are none."""
+    blocks = _find(names, rf"{layer}\.(\d+)\.")
+    if not blocks:
+        raise KeyError(layer)
+    return len(blocks)

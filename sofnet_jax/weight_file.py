@@ -3,9 +3,10 @@
 Nothing that a file holds is run: pickles are read as weights and nothing else.
 """
 
+import io
+import os
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ PYTORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # "….pth.tar" is no archiv
 READABLE = (".safetensors", ".npz", *PYTORCH)
 WRITABLE = (".safetensors", ".npz", ".pth", ".pt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep weights
+_LONGEST_NAME = 200
+_MOST_SHARED = 4  # the authors' file holds the same tensors under two names
 
 
 def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
@@ -34,15 +37,22 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
         UserError: no such file, one that is damaged or of another kind, or one that holds something
             else than tensors.
     """
-    if not path.is_file():
-        raise UserError(f"no file {path}" + (", but a folder" if path.is_dir() else ""))
+    if not os.path.isfile(path):
+        raise UserError(f"no file {path}" + (", but a folder" if os.path.isdir(path) else ""))
     if path.suffix not in READABLE:
         raise UserError(f"{path}: weights are read from files that end in {', '.join(READABLE)}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix == ".npz":
-        return _read_npz(path), {}
-    return _read_pytorch(path), {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which are welcome
+            tensors, metadata = _read(path)
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{path} asks for more memory than there is") from error
+    except Exception as error:  # a damaged or hostile file makes the readers raise anything
+        raise _unreadable(path, error) from error
+    _check_names(path, tensors)
+    return tensors, metadata
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -> None:
@@ -54,20 +64,11 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metad
         UserError: another suffix, or a place that cannot be written to.
     """
     require_writable(path)
-    # Of a transposed array safetensors would write the memory as it lies.
-    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    content = _encode(path, tensors, metadata)
     try:
         with write_whole(path) as partial:
-            if path.suffix == ".safetensors":
-                safetensors.numpy.save_file(tensors, partial, {"format": "pt"} | metadata)
-            elif path.suffix == ".npz":
-                with partial.open("wb") as file:
-                    np.savez(file, allow_pickle=False, **tensors)
-            else:
-                torch = _import_torch(path)
-                state_dict = {name: torch.from_numpy(value) for name, value in tensors.items()}
-                torch.save(state_dict, partial)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            partial.write_bytes(content)
+    except OSError as error:
         raise UserError(f"cannot write {path}: {_first_line(error)}") from error
 
 
@@ -77,36 +78,48 @@ def require_writable(path: Path) -> None:
         raise UserError(f"{path}: weights are written to files that end in {', '.join(WRITABLE)}")
 
 
+def _encode(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -> bytes:
+    """What stands in the file; in memory, since the libraries hide why the disk took no more."""
+    # Of a transposed array safetensors would write the memory as it lies.
+    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    if path.suffix == ".safetensors":
+        return safetensors.numpy.save(tensors, {"format": "pt"} | metadata)
+    file = io.BytesIO()
+    if path.suffix == ".npz":
+        np.savez(file, allow_pickle=False, **tensors)
+    else:
+        torch = _import_torch(path)
+        torch.save({name: torch.tensor(value) for name, value in tensors.items()}, file)
+    return file.getvalue()
+
+
+def _read(path: Path) -> tuple[Tensors, Metadata]:
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return (_read_npz(path) if path.suffix == ".npz" else _read_pytorch(path)), {}
+
+
 def _read_safetensors(path: Path) -> tuple[Tensors, Metadata]:
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (OSError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise _unreadable(path, "a .safetensors file", error) from error
+    with safetensors.safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
 
 def _read_npz(path: Path) -> Tensors:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    # A single array has no `files`, and an archive that lies of its sizes finds no memory.
-    except (
-        *(OSError, ValueError, EOFError, TypeError, AttributeError, MemoryError),
-        *(zipfile.BadZipFile, NotImplementedError, RuntimeError),
-    ) as error:
-        raise _unreadable(path, "a .npz file", error) from error
+    # Not `np.load`, which takes a file for a pickle if it is no archive.
+    with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+        tensors = {name: archive[name] for name in archive.files}
+    if odd := [name for name, value in tensors.items() if not isinstance(value, np.ndarray)]:
+        raise ValueError(f"{odd[0]} is no array")
+    return tensors
 
 
 def _read_pytorch(path: Path) -> Tensors:
     torch = _import_torch(path)
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_number_classes()):
-            warnings.simplefilter("ignore")  # of old formats, which are welcome
+        with torch.serialization.safe_globals(_INERT):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged or hostile file makes the unpickler raise anything
-        if foreign := re.search(r"GLOBAL (\S+)", str(error)):
+    except Exception as error:
+        if foreign := re.search(r"GLOBAL ([\w.]{1,100})", str(error)):
             raise UserError(
                 f"{path} holds Python objects ({foreign[1]}), not only tensors; nothing of it was "
                 "run. Save model.state_dict() where it comes from"
@@ -115,34 +128,51 @@ def _read_pytorch(path: Path) -> Tensors:
             raise UserError(
                 f"{path} is a TorchScript program; save model.state_dict() where it comes from"
             ) from error
-        raise _unreadable(path, "a file of PyTorch's", error) from error
-    state_dict = _unwrap(content)
-    if state_dict is None:
+        raise
+    state_dict = _unwrap(torch, content)
+    if not state_dict:
         raise UserError(
             f"{path} holds no state dict, but {_describe(content)}; save model.state_dict()"
         )
-    return {name: _to_numpy(torch, path, name, value) for name, value in state_dict.items()}
+    tensors = {name: _to_numpy(torch, path, name, value) for name, value in state_dict.items()}
+    # A tensor is a view and may claim any size, to be paid by whoever copies it.
+    if sum(value.nbytes for value in tensors.values()) > _MOST_SHARED * path.stat().st_size:
+        raise ValueError("its tensors claim to be larger than the file")
+    return tensors
 
 
-def _unwrap(content: Any) -> dict[str, Any] | None:
-    """The mapping of names to tensors in what a checkpoint holds; None if there is none."""
+def _unwrap(torch: Any, content: Any) -> dict[str, Any]:
+    """The tensors by name in what a checkpoint holds."""
+    for _ in range(3):  # wrappers hold wrappers, and a hostile one itself
+        inner = [content.get(name) for name in _WRAPPERS] if isinstance(content, dict) else []
+        content = next((value for value in inner if isinstance(value, dict)), content)
     if not isinstance(content, dict):
-        return None
-    for name in _WRAPPERS:
-        if isinstance(content.get(name), dict):
-            return _unwrap(content[name])
-    tensors = {k: v for k, v in content.items() if isinstance(k, str) and hasattr(v, "numpy")}
-    return tensors or None
+        return {}
+    return {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
 
 
 def _to_numpy(torch: Any, path: Path, name: str, tensor: Any) -> np.ndarray:
     try:
-        tensor = tensor.detach()
+        # Not `tensor.detach`, for a pickled parameter may have an attribute of that name.
+        tensor = torch.Tensor.detach(tensor)
         if tensor.dtype == torch.bfloat16:  # which NumPy has not of its own
             return tensor.view(torch.uint16).numpy().view(jnp.bfloat16)
         return tensor.numpy()
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise UserError(f"{path}: {name} is no ordinary tensor: {_first_line(error)}") from error
+
+
+def _check_names(path: Path, tensors: Tensors) -> None:
+    """Refuses names that would break a line or a terminal when they are printed."""
+    for name in tensors:
+        if not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise UserError(
+                f"{path} calls a tensor {_shorten(name)}, as no network does; take another copy"
+            )
 
 
 def _import_torch(path: Path) -> Any:
@@ -156,31 +186,49 @@ def _import_torch(path: Path) -> Any:
     return torch
 
 
-def _number_classes() -> list[Any]:
-    """NumPy's numbers, such as a learning rate in an optimizer's state; they run nothing.
+class _Ignored:
+    """Stands for NumPy's numbers, such as a learning rate in an optimizer's state."""
 
-    Under the name that NumPy had for them before version 2, too.
-    """
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # not in NumPy's stubs
-    types = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "b1")]
-    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *types]
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
-def _unreadable(path: Path, kind: str, error: Exception) -> UserError:
+# The names in pickles of what makes NumPy's numbers, the second one before version 2.
+_INERT = [
+    (_Ignored, "numpy._core.multiarray.scalar"),
+    (_Ignored, "numpy.core.multiarray.scalar"),
+    (_Ignored, "numpy.dtype"),
+]
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
     if not path.stat().st_size:
         return UserError(f"{path} is empty")
+    kind = "a file of PyTorch's" if path.suffix in PYTORCH else f"a {path.suffix} file"
     return UserError(f"{path} is not {kind}, or damaged: {_first_line(error)}")
 
 
 def _describe(content: Any) -> str:
     """What a file holds instead of a state dict."""
-    if isinstance(content, dict):
-        return f"a dict of {', '.join(map(repr, list(content)[:3]))}" if content else "nothing"
-    return f"a {type(content).__name__}"
+    if not isinstance(content, dict):
+        return f"something of type {type(content).__name__}"
+    names = [_shorten(name) for name in content if isinstance(name, str)]
+    return f"a dict of {', '.join(names[:3])}" if names else "a dict without names"
+
+
+def _shorten(name: str) -> str:
+    return repr(name[:50]) + ("…" if len(name) > 50 else "")
 
 
 def _first_line(error: Exception) -> str:
     """The error's own words as far as they fit a line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    text = f"{type(error).__name__} {lines[0]}" if isinstance(error, KeyError) else lines[0]
-    return text if len(text) <= 160 else text[:157] + "…"
+    # PyTorch first tells how to load the file all the same, and then what is wrong with it.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    line = (text.splitlines() or [""])[0]
+    if isinstance(error, KeyError) or not line:
+        line = f"{type(error).__name__} {line}".strip()
+    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return line if len(line) <= 160 else line[:157] + "…"

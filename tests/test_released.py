@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import re
 from itertools import product
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +19,12 @@ from sofnet_jax.losses import (
     compute_released_efficiency_loss,
     compute_released_self_loss,
 )
-from sofnet_jax.models.policy import combine_gates
+from sofnet_jax.models.policy import combine_gates, sample_gates
 from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.optimizer import compute_rate, create_optimizer
 from sofnet_jax.released import PAPER, Released
 
+ROOT = Path(__file__).parents[1]
 _TINY = Architecture(
     num_classes=3, block="basic", depths=(1, 1, 1, 1), width=4, stem_kernel=3, hidden=8
 )
@@ -33,6 +36,16 @@ def test_configuration_has_these_fields_and_the_variant_sets_them_all():
     fields = dataclasses.asdict(Released(**release.released))
     assert fields.pop("clip_norm") == 20.0
     assert set(fields.values()) == {True}
+
+
+def test_documentation_names_every_field_and_tests_that_exist():
+    text = (ROOT / "docs" / "fidelity.md").read_text()
+    for field in dataclasses.fields(Released):
+        assert f"| `{field.name}` |" in text, field.name
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", text)
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}" in (ROOT / "tests" / file).read_text(), (file, test)
 
 
 def test_paper_is_none_of_them():
@@ -49,6 +62,39 @@ def test_effective_gates_have_the_same_value_and_the_gradient_of_one_gate(sample
     jacobian = jax.jacobian(combine_gates)(jnp.array(samples), True)
     deciding = [min(n, stopped) for n in range(4)]
     np.testing.assert_array_equal(jacobian, np.eye(4)[deciding])
+
+
+def test_log_probabilities_make_the_same_gates():
+    # The released code samples from log softmax(q), which is q less a constant.
+    rng = np.random.default_rng(0)
+    logits, noise = jnp.array(rng.normal(size=(50, 2))), jnp.array(rng.gumbel(size=(50, 2)))
+
+    def sample(q):
+        return sample_gates(q, noise, 2.0)
+
+    def sample_log(q):
+        return sample_gates(jax.nn.log_softmax(q), noise, 2.0)
+
+    np.testing.assert_array_equal(sample(logits), sample_log(logits))
+    weights = jnp.array(rng.normal(size=50))
+    gradients = [
+        jax.grad(lambda q, f=f: (weights * f(q)).sum())(logits) for f in (sample, sample_log)
+    ]
+    np.testing.assert_allclose(*gradients, atol=1e-6)
+
+
+def test_evaluation_is_deterministic():
+    # Without random streams, neither noise nor dropout can be drawn: Flax would raise.
+    model = SoFNet(
+        dataclasses.replace(_TINY, dropout=0.5), released=Released(state=True, empty=True)
+    )
+    frames = jnp.array(np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3)), jnp.uint8)
+    variables = model.init(jax.random.key(0), frames)
+    once, again = model.apply(variables, frames), model.apply(variables, frames)
+    for x, y in zip(jax.tree.leaves(once), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(x, y)
+    q = once.decision.logits
+    np.testing.assert_array_equal(once.decision.samples, q[..., 1] > q[..., 0])
 
 
 def test_efficiency_loss():
