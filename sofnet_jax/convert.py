@@ -70,10 +70,11 @@ def convert(weights: Weights, target: Path) -> str:
     ]
     if "fc.weight" in tensors:
         lines[0] += f", {architecture.num_classes} classes"
+    everything = [*report.loaded, *report.reinitialised, *report.left_out]
     if report.reinitialised:
-        lines.append(f"without {', '.join(fold(report.reinitialised, report.reinitialised))}")
+        lines.append(f"without {', '.join(fold(report.reinitialised, everything))}")
     if left_out := [name for name in report.left_out if not name.endswith(COUNTER)]:
-        lines.append(f"left out {len(left_out)}: {', '.join(fold(left_out, left_out))}")
+        lines.append(f"left out {len(left_out)}: {', '.join(fold(left_out, everything))}")
     return "\n".join(lines)
 
 
