@@ -27,9 +27,8 @@ from sofnet_jax.torch_io import to_state_dict
 from sofnet_jax.weight_file import WRITABLE, read_tensors
 
 CLASSES = ["run", "jump", "swim", "a é\u00a0\n", "5"]
-
-
-SHAPES = create_shapes(Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8))
+ARCHITECTURE = Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8)
+SHAPES = create_shapes(ARCHITECTURE)
 
 
 def create_variables(seed: int = 0):
@@ -43,15 +42,7 @@ def create_tensors(seed: int = 0) -> dict[str, np.ndarray]:
 
 def create_network() -> torch_sofnet.SoFNet:
     """The same in PyTorch, by other code."""
-    return torch_sofnet.SoFNet(
-        num_classes=5,
-        block="basic",
-        depths=(2, 1, 1, 1),
-        width=4,
-        stem_kernel=3,
-        gates=(1, 3, 5),
-        hidden=8,
-    )
+    return torch_sofnet.create_like(ARCHITECTURE)
 
 
 def describe(tensors) -> dict:

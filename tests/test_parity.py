@@ -115,16 +115,7 @@ def create_variables(a: Architecture, state_dict: Mapping[str, np.ndarray]):
 
 
 def create_reference(a: Architecture, state_dict, released: bool) -> torch_sofnet.SoFNet:
-    network = torch_sofnet.SoFNet(
-        num_classes=a.num_classes,
-        block=a.block,
-        depths=a.depths,
-        width=a.width,
-        stem_kernel=a.stem_kernel,
-        gates=a.gates,
-        hidden=a.hidden,
-        released=released,
-    )
+    network = torch_sofnet.create_like(a, released=released)
     tensors = {name: torch.from_numpy(value.copy()) for name, value in state_dict.items()}
     network.load_state_dict(tensors, strict=True)
     return network.train()
@@ -224,7 +215,13 @@ def run_ours(a: Architecture, released: Released, variables, material: Material,
 def run_theirs(a: Architecture, released: bool, state_dict, material: Material):
     network = create_reference(a, state_dict, released)
     outputs = network(material.images, torch.from_numpy(material.noise), TEMPERATURE)
-    losses = torch_sofnet.compute_losses(
+    losses = compute_their_losses(a, released, outputs, material)
+    losses["total"].backward()
+    return network, outputs, losses
+
+
+def compute_their_losses(a: Architecture, released: bool, outputs, material: Material):
+    return torch_sofnet.compute_losses(
         outputs,
         torch.from_numpy(material.labels),
         lookup=list(create_lookup(a)),
@@ -232,8 +229,6 @@ def run_theirs(a: Architecture, released: bool, state_dict, material: Material):
         beta=BETA,
         released=released,
     )
-    losses["total"].backward()
-    return network, outputs, losses
 
 
 @pytest.mark.parametrize("semantics", SEMANTICS)
@@ -424,14 +419,7 @@ def train_theirs(a: Architecture, released: bool, state_dict, batches: list[Mate
             temperature = 5 * math.exp(-0.045 * (step - WARMUP))
             noise = torch.from_numpy(material.noise)
             outputs = network(material.images, noise, temperature)
-        terms = torch_sofnet.compute_losses(
-            outputs,
-            torch.from_numpy(material.labels),
-            lookup=list(create_lookup(a)),
-            alpha=ALPHA,
-            beta=BETA,
-            released=released,
-        )
+        terms = compute_their_losses(a, released, outputs, material)
         optimizer.zero_grad()
         terms["total"].backward()
         if released:

@@ -71,7 +71,7 @@ def test_names_and_shapes_are_those_of_a_network_in_pytorch(backbone, tensors):
     a = create_architecture(backbone, num_classes=7, gates=(1, 2, 3, 4, 5))
     shapes = torch_shapes(create_shapes(a))
     with torch.device("meta"):
-        network = torch_sofnet.SoFNet(num_classes=7, block=a.block, depths=a.depths)
+        network = torch_sofnet.create_like(a)
     expected = {name: tuple(value.shape) for name, value in _strip(network.state_dict()).items()}
     assert shapes == expected
     # 10 tensors a gate, and the classifier.
@@ -79,15 +79,7 @@ def test_names_and_shapes_are_those_of_a_network_in_pytorch(backbone, tensors):
 
 
 def test_a_pytorch_network_takes_them_all():
-    network = torch_sofnet.SoFNet(
-        num_classes=5,
-        block="basic",
-        depths=(2, 1, 1, 1),
-        width=4,
-        stem_kernel=3,
-        gates=(1, 3, 5),
-        hidden=8,
-    )
+    network = torch_sofnet.create_like(_TINY)
     state_dict = to_state_dict(_create_variables())
     tensors = {name: torch.from_numpy(value.copy()) for name, value in state_dict.items()}
     network.load_state_dict(tensors, strict=True)

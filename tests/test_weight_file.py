@@ -27,25 +27,17 @@ from sofnet_jax.initialisation import create_shapes
 from sofnet_jax.torch_io import torch_shapes
 from sofnet_jax.weight_file import READABLE, WRITABLE, read_tensors, write_tensors
 
+ARCHITECTURE = Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8)
+
 
 def create_network() -> torch_sofnet.SoFNet:
-    return torch_sofnet.SoFNet(
-        num_classes=5,
-        block="basic",
-        depths=(2, 1, 1, 1),
-        width=4,
-        stem_kernel=3,
-        gates=(1, 3, 5),
-        hidden=8,
-    )
+    return torch_sofnet.create_like(ARCHITECTURE)
 
 
 def create_tensors() -> dict[str, np.ndarray]:
     """Of the same network in JAX: every bit at random, so NaN and infinity are among them."""
     rng = np.random.default_rng(0)
-    shapes = torch_shapes(
-        create_shapes(Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8))
-    )
+    shapes = torch_shapes(create_shapes(ARCHITECTURE))
     return {
         name: rng.integers(0, 2**32, shape, np.uint32).view(np.float32)
         for name, shape in shapes.items()

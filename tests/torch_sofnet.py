@@ -5,6 +5,7 @@ Shapes: b videos, t frames, k gates, n classes, c channels, d hidden units.
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -221,6 +222,12 @@ class SoFNet(nn.Module):
             state = torch.where(passed[:, None], torch.stack(states), state)
             history.append((gate_logits, samples, gates, inner_logits))
         return tuple(torch.stack(steps, 1) for steps in zip(*history, strict=True))
+
+
+def create_like(architecture: Any, *, released: bool = False) -> SoFNet:
+    """The network of anything that has its fields."""
+    fields = ("num_classes", "block", "depths", "width", "stem_kernel", "gates", "hidden")
+    return SoFNet(**{name: getattr(architecture, name) for name in fields}, released=released)
 
 
 def pool(features: Tensor, images: Tensor) -> Tensor:
