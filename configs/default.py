@@ -85,7 +85,8 @@ def create_default() -> ConfigDict:
     c.eval.batch_size = 24  # videos a step, over all devices and processes
     c.eval.every_epochs = 1  # evaluate and save a checkpoint
     c.eval.metric = "map"  # that makes the best checkpoint: top1, top5 or map
-    c.eval.checkpoint = "last"  # that --mode evaluate and the final table use; or "best"
+    # That --mode evaluate, the final table and init_from take of a run; or "best".
+    c.eval.checkpoint = "last"
     c.eval.threshold = 0.999  # ρ of the early termination
     c.eval.min_frames = 3  # T_min
 

@@ -128,6 +128,11 @@ class Checkpoints:
         self._manager.close()
 
 
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a folder holds a checkpoint, without opening it."""
+    return any(path.name.isdigit() for path in directory.glob("*"))
+
+
 def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:
     """Refuses a checkpoint of another model, or of a training that cannot be continued.
 

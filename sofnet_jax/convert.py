@@ -24,7 +24,7 @@ from sofnet_jax.initialisation import HALF, Weights, create_shapes, initialise, 
 from sofnet_jax.layout import COUNTER, describe, fold
 from sofnet_jax.weight_file import require_writable, write_tensors
 
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Of a run: which one.")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Of a run: which one.")
 WIDEN = flags.DEFINE_bool("widen", False, "Turn weights of half precision into float32.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace TARGET if it exists.")
 
@@ -35,6 +35,8 @@ def main(argv: list[str]) -> None:
         raise UserError("give two names: python -m sofnet_jax.convert SOURCE TARGET")
     source, target = argv[1], Path(os.path.expanduser(argv[2]))
     require_writable(target)
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; give the name of a file")
     if os.path.lexists(target) and not OVERWRITE.value:
         raise UserError(f"{target} is there already; give another name, or --overwrite")
     weights = load_weights(source, cast(Which, CHECKPOINT.value))
@@ -75,6 +77,7 @@ def convert(weights: Weights, target: Path) -> str:
         lines.append(f"without {', '.join(fold(report.reinitialised, everything))}")
     if left_out := [name for name in report.left_out if not name.endswith(COUNTER)]:
         lines.append(f"left out {len(left_out)}: {', '.join(fold(left_out, everything))}")
+    lines += [f"note: {note}" for note in weights.notes]
     return "\n".join(lines)
 
 

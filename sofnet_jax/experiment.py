@@ -66,8 +66,7 @@ class Experiment:
     def identity(self) -> dict[str, object]:
         """What a checkpoint must agree on to be taken up."""
         model = {f"model.{k}": v for k, v in dataclasses.asdict(self.architecture).items()}
-        # Those unset are left out, so that a new field does not estrange older checkpoints.
-        released = {f"released.{k}": v for k, v in self.config.released.items() if v}
+        released = {f"released.{k}": v for k, v in self.config.released.items()}
         return (
             model
             | released
@@ -89,6 +88,7 @@ class Experiment:
         for group in ("loss", "optimizer", "temperature"):
             fields |= {f"{group}.{name}": value for name, value in c[group].items()}
         return fields | {
+            "init_from": c.init_from,
             "seed": c.seed,
             "train.batch_size": c.train.batch_size,
             "train.warmup_epochs": c.train.warmup_epochs,
@@ -183,6 +183,8 @@ class Experiment:
             f"{jax.process_count()} process(es)",
             "workdir": f"{workdir}, {start}",
         }
+        if followed := [name for name, value in c.released.items() if value]:
+            lines["released"] = f"as the authors' code in {', '.join(followed)}"
         notes = [*self.train_source.notes, *self.val_source.notes]
         text = [f"  {name:<9} {line}" for name, line in lines.items()]
         return "\n".join(["SoF-Net", *text, *(f"  note      {note}" for note in notes)])

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from sofnet_jax import hub
-from sofnet_jax.architecture import Architecture
+from sofnet_jax.architecture import BACKBONES, Architecture
 from sofnet_jax.checkpoint import Checkpoints, Which
 from sofnet_jax.errors import UserError
 from sofnet_jax.layout import COUNTER, describe, fold, infer_architecture, rename_tensors
@@ -35,6 +35,7 @@ class Weights:
         tensors: in PyTorch's shapes.
         left_out: names there that are no weight of ours.
         classes: names of the classes, if known.
+        notes: what else to know of them, a sentence each.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Weights:
     tensors: Tensors
     left_out: list[str]
     classes: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def architecture(self) -> Architecture:
@@ -58,6 +60,7 @@ class Report:
         loaded: tensors taken over.
         reinitialised: tensors of the network that start anew, with the reason.
         left_out: tensors of the source that are not used.
+        notes: what else to know, a sentence each.
     """
 
     source: str
@@ -65,6 +68,7 @@ class Report:
     loaded: list[str]
     reinitialised: dict[str, str]
     left_out: list[str]
+    notes: list[str]
 
     def __str__(self) -> str:
         everything = [*self.loaded, *self.reinitialised, *self.left_out]
@@ -83,15 +87,18 @@ class Report:
             lines.append(f"  left out {len(others)}: {', '.join(fold(others, everything))}")
         if counters:
             lines.append(f"  left out {len(counters)} counters of batches (*{COUNTER})")
+        lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
-def load_weights(source: str, which: Which = "best") -> Weights:
+def load_weights(source: str, which: Which = "last") -> Weights:
     """Reads a file, the folder of a run (its `which` checkpoint), or hub:owner/name.
 
     Raises:
         UserError: nothing there, or nothing that can be used.
     """
+    if "://" in source:
+        raise UserError(f"{source} is an address; download it and give the path")
     if source.startswith(hub.PREFIX):
         path = hub.download(source)
     else:
@@ -100,7 +107,9 @@ def load_weights(source: str, which: Which = "best") -> Weights:
         return _load_run(path, which)
     tensors, metadata = read_tensors(path)
     layout, tensors, left_out = rename_tensors(tensors, source)
-    return Weights(source, layout, tensors, left_out, _read_classes(metadata, tensors, source))
+    classes = _read_classes(metadata, tensors, source)
+    notes = (layout.note,) if layout.note else ()
+    return Weights(source, layout.name, tensors, left_out, classes, notes)
 
 
 def initialise(
@@ -132,6 +141,7 @@ def initialise(
         list(wanted),
         reinitialised,
         [*unused, *weights.left_out],
+        [*weights.notes, *_describe_classes(wanted, weights, classes)],
     )
     return from_state_dict(tensors, variables), report
 
@@ -147,26 +157,30 @@ def _load_run(folder: Path, which: Which) -> Weights:
         if not (folder / name).exists():
             raise UserError(f"{folder} is the folder of no run: it has no {name}")
     try:
-        classes, variables = _read_checkpoint(folder, which)
+        step, identity, variables = _read_checkpoint(folder, which)
+        classes = tuple(identity["classes"])
     except UserError:
         raise
     except Exception as error:  # Orbax and TensorStore raise anything at what is missing
         raise UserError(
-            f"the {which} checkpoint in {folder} is damaged or not whole ({type(error).__name__})"
+            f"the {which} checkpoint in {folder} is damaged or not whole ({type(error).__name__}); "
+            "take another copy of it"
         ) from error
-    return Weights(str(folder), RUN_LAYOUT, to_state_dict(variables), [], classes)
+    layout = f"{RUN_LAYOUT}, {which} checkpoint, of step {step}"
+    followed = [name for name, value in identity.items() if name.startswith("released.") and value]
+    notes = (f"trained with {', '.join(followed)}; use the same",) if followed else ()
+    return Weights(str(folder), layout, to_state_dict(variables), [], classes, notes)
 
 
-def _read_checkpoint(folder: Path, which: Which) -> tuple[tuple[str, ...], Tree]:
-    """The names of the classes, and the variables."""
+def _read_checkpoint(folder: Path, which: Which) -> tuple[int, Mapping[str, Any], Tree]:
+    """The step of a checkpoint, its identity, and its variables."""
     metric = json.loads((folder / "config.json").read_text(encoding="utf-8"))["eval"]["metric"]
     checkpoints = Checkpoints(folder / "checkpoints", metric=metric, read_only=True)
     with contextlib.closing(checkpoints):
         step = checkpoints.find(which)
         if step is None:
             raise UserError(f"{folder} holds no checkpoint; train first")
-        identity = checkpoints.read_record(step)["identity"]
-        return tuple(identity["classes"]), checkpoints.read_variables(step)
+        return step, checkpoints.read_record(step)["identity"], checkpoints.read_variables(step)
 
 
 def _read_classes(
@@ -217,6 +231,17 @@ def _compare_classes(
     return None
 
 
+def _describe_classes(
+    wanted: Mapping[str, Any], weights: Weights, classes: Sequence[str] | None
+) -> list[str]:
+    """That a classifier was taken over though nobody knows what its classes are called."""
+    if "fc.weight" not in wanted or classes is None or weights.classes is not None:
+        return []
+    return [
+        f"the names of its {len(classes)} classes are unknown; taken to be these, in this order"
+    ]
+
+
 def _has(weights: Weights, part: str) -> bool:
     return any(part in name for name in weights.tensors)
 
@@ -257,8 +282,17 @@ def _check(
         here_kind = describe(infer_architecture(_to_structs(shapes), "the configuration"))
         raise UserError(
             f"{weights.source} ({there_kind}) does not fit {here_kind}: {'; '.join(problems)}"
+            + _advise(there_kind, here_kind)
         )
     _check_numbers(there, weights.source)
+
+
+def _advise(there_kind: str, here_kind: str) -> str:
+    """The field that would help, if it is the backbone that differs."""
+    there, here = (kind.partition(" ")[0] for kind in (there_kind, here_kind))
+    if there == here or there not in BACKBONES:
+        return ""
+    return f". Does --config.model.backbone={there} help?"
 
 
 def _to_structs(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -270,7 +304,8 @@ def _check_numbers(tensors: Mapping[str, np.ndarray], source: str) -> None:
     if half := [name for name, kind in kinds.items() if kind in HALF]:
         raise UserError(
             f"{source} is of half precision: {', '.join(fold(half, tensors))} ({kinds[half[0]]}); "
-            "take the float32 original, or `python -m sofnet_jax.convert --widen` a copy of it"
+            "take the float32 original, or widen it to float32: "
+            f"python -m sofnet_jax.convert --widen {source} float32.safetensors"
         )
     if odd := [name for name, kind in kinds.items() if kind not in ("float32", "float64")]:
         names = ", ".join(fold(odd, tensors))

@@ -36,11 +36,13 @@ class Layout:
         name: for people.
         is_of: whether these names are of this kind.
         rename: our name of one of theirs among all, or None for what is no weight of ours.
+        note: what else to know.
     """
 
     name: str
     is_of: Callable[[Collection[str]], bool]
     rename: Callable[[str, Collection[str]], str | None]
+    note: str = ""
 
 
 def _starts(prefix: str) -> Callable[[Collection[str]], bool]:
@@ -110,11 +112,17 @@ def _rename_transformers(name: str, names: Collection[str]) -> str | None:
 
 
 LAYOUTS = (
-    Layout("SoF-Net as released by its authors", _starts("block_cnn_dict."), _rename_released),
     Layout(
-        "TSM, whose temporal shift this network has not",
+        "SoF-Net as released by its authors",
+        _starts("block_cnn_dict."),
+        _rename_released,
+        "its gates were trained as the released code does; use the variant :release",
+    ),
+    Layout(
+        "TSM",
         lambda names: any(n.startswith("base_model.") and ".net." in n for n in names),
         _rename_tsn,
+        "it was trained with a temporal shift, which this network has not",
     ),
     Layout("TSN", _starts("base_model."), _rename_tsn),
     Layout("transformers", _is_transformers, _rename_transformers),
@@ -125,7 +133,7 @@ LAYOUTS = (
 
 def rename_tensors(
     tensors: Mapping[str, np.ndarray], source: str
-) -> tuple[str, dict[str, np.ndarray], list[str]]:
+) -> tuple[Layout, dict[str, np.ndarray], list[str]]:
     """Recognises a layout and takes its names to ours.
 
     Args:
@@ -139,8 +147,13 @@ def rename_tensors(
         UserError: names of no known layout, or two tensors of one name.
     """
     plain = {name: name.removeprefix("module.") for name in tensors}  # of DataParallel
+    layout = _recognise(plain.values())
+    for _ in range(2):  # a model inside a model, as Lightning and torch.compile save it
+        prefix = _find_common_prefix(plain.values())
+        if layout is None and prefix:
+            plain = {theirs: name.removeprefix(prefix) for theirs, name in plain.items()}
+            layout = _recognise(plain.values())
     names = set(plain.values())
-    layout = next((layout for layout in LAYOUTS if layout.is_of(names)), None)
     if layout is None:
         some = ", ".join(list(tensors)[:3])
         raise UserError(
@@ -157,7 +170,17 @@ def rename_tensors(
             raise UserError(f"{source} holds two tensors that are {ours}; one is {theirs}")
         else:
             renamed[ours] = tensors[theirs]
-    return layout.name, renamed, left_out
+    return layout, renamed, left_out
+
+
+def _recognise(names: Collection[str]) -> Layout | None:
+    return next((layout for layout in LAYOUTS if layout.is_of(names)), None)
+
+
+def _find_common_prefix(names: Collection[str]) -> str:
+    """The first module if all are inside it: `model.`; otherwise empty."""
+    first = {name.partition(".")[0] for name in names if "." in name}
+    return f"{first.pop()}." if len(first) == 1 and all("." in name for name in names) else ""
 
 
 def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
@@ -190,7 +213,7 @@ def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
 
 
 def describe(architecture: Architecture) -> str:
-    """A network in a few words: `resnet50 with gates after res1 res2 res3 res4 res5`."""
+    """A network in a few words: `resnet50 with gates (LSTMs of 512 units) after res1 res5`."""
     a = architecture
     kind = next(
         (
@@ -200,7 +223,10 @@ def describe(architecture: Architecture) -> str:
         ),
         f"a ResNet of {' + '.join(map(str, a.depths))} {a.block} blocks and width {a.width}",
     )
-    return kind + (f" with gates after {' '.join(a.gate_names)}" if a.gates else "")
+    if not a.gates:
+        return kind
+    gates = f"LSTMs of {a.hidden} units" if a.temporal else f"layers of {a.hidden} units"
+    return f"{kind} with gates ({gates}) after {' '.join(a.gate_names)}"
 
 
 def fold(names: Iterable[str], universe: Iterable[str]) -> list[str]:

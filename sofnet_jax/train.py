@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from sofnet_jax import parallel
-from sofnet_jax.checkpoint import Checkpoints, Which, require_same
+from sofnet_jax.checkpoint import Checkpoints, Which, has_checkpoint, require_same
 from sofnet_jax.clock import Clock
 from sofnet_jax.errors import UserError
 from sofnet_jax.evaluate import create_predict_step, predict_videos
@@ -22,6 +22,7 @@ from sofnet_jax.interruption import Interrupted, Interruption
 from sofnet_jax.lock import claim
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_observed
 from sofnet_jax.picture import draw_decisions
+from sofnet_jax.released import PAPER
 from sofnet_jax.result import create_result, format_result, write_config, write_json
 from sofnet_jax.step import create_state, select_arrays
 from sofnet_jax.types import Batch
@@ -64,18 +65,14 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         UserError: no checkpoint, one of another model, weights that are not whole, or bad data.
     """
     experiment = create_experiment(config)
-    trained = (workdir / "checkpoints").is_dir()
-    if not trained and not config.init_from:
+    if not has_checkpoint(workdir / "checkpoints") and not config.init_from:
         raise UserError(f"{workdir} holds no checkpoint; train first, or give --config.init_from")
     run = Run(experiment, workdir, read_only=True)
     try:
-        if not run.step and not config.init_from:
-            raise UserError(f"{workdir} holds no checkpoint; train first")
-        if run.initialisation and run.initialisation.reinitialised:
-            missing = list(run.initialisation.reinitialised)
+        if run.step and config.init_from not in ("", run.schedule["init_from"]):
             raise UserError(
-                f"{config.init_from} holds not all of this network, so there is nothing to "
-                f"evaluate; {', '.join(missing[:3])} and so on are not in it"
+                f"{workdir} holds a checkpoint of its own; to evaluate {config.init_from} give "
+                "another --workdir"
             )
         return run.finish()
     finally:
@@ -97,13 +94,13 @@ class Run:
         self.schedule = experiment.schedule
         self.state = create_state(experiment.model, experiment.optimizer, config.seed)
         self.initialisation: Report | None = None
+        if config.init_from and not has_checkpoint(workdir / "checkpoints"):
+            self._initialise(config.init_from, whole=read_only)
         self.checkpoints = Checkpoints(
             workdir / "checkpoints", metric=config.eval.metric, read_only=read_only
         )
         self.train_steps: dict[bool, Callable] = {}
         if not self._restore("last"):
-            if config.init_from:
-                self._initialise(config.init_from)
             self.state = parallel.replicate(self.state)
         self.is_main = jax.process_index() == 0
         if self.is_main:
@@ -114,11 +111,22 @@ class Run:
         self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main and not read_only)
         self.predict_step = create_predict_step(experiment.model)
 
-    def _initialise(self, source: str) -> None:
-        variables, self.initialisation = initialise(
-            self.state.variables, load_weights(source), self.experiment.train_source.classes
+    def _initialise(self, source: str, *, whole: bool) -> None:
+        """Starts from weights, which with `whole` must be all of the network's."""
+        e = self.experiment
+        variables, report = initialise(
+            self.state.variables,
+            load_weights(source, e.config.eval.checkpoint),
+            e.train_source.classes,
         )
-        self.state = dataclasses.replace(self.state, **variables)
+        if whole and report.reinitialised:
+            reasons = ", ".join(dict.fromkeys(report.reinitialised.values()))
+            raise UserError(
+                f"{source} cannot be evaluated: {len(report.reinitialised)} tensors would be "
+                f"random ({reasons}); give weights that hold all of this network, and the data "
+                "whose classes they tell apart"
+            )
+        self.state, self.initialisation = dataclasses.replace(self.state, **variables), report
 
     def _restore(self, which: Which) -> bool:
         """Takes up a checkpoint; False if there is none."""
@@ -126,8 +134,11 @@ class Run:
         if step is None:
             return False
         record = self.checkpoints.read_record(step)
-        require_same(record["identity"], self.experiment.identity, self.workdir / "checkpoints")
-        self.schedule = record["schedule"]
+        # What checkpoints of before there were these fields do not tell.
+        unset = {f"released.{name}": value for name, value in dataclasses.asdict(PAPER).items()}
+        identity = unset | record["identity"]
+        require_same(identity, self.experiment.identity, self.workdir / "checkpoints")
+        self.schedule = {"init_from": self.schedule["init_from"]} | record["schedule"]
         self.left_out = record["left_out"]
         self.state = parallel.replicate(self.checkpoints.restore(step, self.state))
         self.step = step

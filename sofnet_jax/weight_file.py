@@ -208,7 +208,11 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     if not path.stat().st_size:
         return UserError(f"{path} is empty")
     kind = "a file of PyTorch's" if path.suffix in PYTORCH else f"a {path.suffix} file"
-    return UserError(f"{path} is not {kind}, or damaged: {_first_line(error)}")
+    reason = _first_line(error)
+    if isinstance(error, KeyError):  # of a pickle's codes, which says nothing to anybody
+        with path.open("rb") as file:
+            reason = f"it begins with {file.read(9)!r}"
+    return UserError(f"{path} is not {kind}, or damaged: {reason}")
 
 
 def _describe(content: Any) -> str:
@@ -227,7 +231,7 @@ def _first_line(error: Exception) -> str:
     """The error's own words as far as they fit a line."""
     # PyTorch first tells how to load the file all the same, and then what is wrong with it.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    line = (text.splitlines() or [""])[0]
+    line = (text.splitlines() or [""])[0].partition(". ")[0]  # longer ones go on with guesses
     if isinstance(error, KeyError) or not line:
         line = f"{type(error).__name__} {line}".strip()
     line = "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -317,6 +317,38 @@ def test_mistakes_are_one_line(name, run, tmp_path):
     assert len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], err
 
 
+def test_weights_of_a_run_are_evaluated_and_trained_on(undisturbed, run, tmp_path):
+    source = {"init_from": undisturbed}
+    code, out, err = run(tmp_path / "evaluated", source, "--mode=evaluate")
+    assert code == 0, err
+    assert "loaded 112 tensors" in out and "last checkpoint, of step 9" in out
+    there, here = (
+        json.loads((d / "result.json").read_text()) for d in (undisturbed, tmp_path / "evaluated")
+    )
+    assert here["eval"] == there["eval"]
+    # A training that begins with them says so, and is not taken for one that does not.
+    code, out, err = run(tmp_path / "on", source | {"train.joint_epochs": 0})
+    assert code == 0, err
+    report = json.loads((tmp_path / "on" / "init.json").read_text())
+    assert len(report["loaded"]) == 112 and not report["reinitialised"]
+    code, _, err = run(tmp_path / "on", {"train.joint_epochs": 0})
+    assert code == 1
+    assert f"init_from is '{undisturbed}' there and '' in the configuration" in err.replace("…", "")
+    code, _, err = run(tmp_path / "on", {"init_from": "other.pth"}, "--mode=evaluate")
+    assert code == 1
+    assert "holds a checkpoint of its own; to evaluate other.pth give another --workdir" in err
+
+
+def test_weights_that_are_not_whole_are_not_evaluated(undisturbed, run, tmp_path):
+    fields = {"init_from": undisturbed, "model.gates": ()}
+    code, _, err = run(tmp_path / "tsn", fields | {"train.joint_epochs": 0})
+    assert code == 0, err
+    code, _, err = run(tmp_path / "run", {"init_from": tmp_path / "tsn"}, "--mode=evaluate")
+    assert code == 1
+    assert "cannot be evaluated: 50 tensors would be random (no gates there)" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_checkpoint_of_another_model_is_refused(undisturbed, run):
     code, _, err = run(undisturbed, {"model.hidden": 16})
     assert code == 1

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from sofnet_jax import architecture
 from sofnet_jax.architecture import Architecture
 from sofnet_jax.checkpoint import Checkpoints
 from sofnet_jax.errors import UserError
-from sofnet_jax.initialisation import Report, create_shapes, initialise, load_weights
+from sofnet_jax.initialisation import Report, Weights, create_shapes, initialise, load_weights
 from sofnet_jax.models.sofnet import SoFNet
-from sofnet_jax.torch_io import to_state_dict
+from sofnet_jax.torch_io import to_state_dict, torch_shapes
 
 CLASSES = ["run", "jump", "swim"]
 
@@ -160,7 +161,11 @@ def assert_tells(report: Report) -> None:
     """The text names every tensor of the lists, once, however shortly."""
     everything = [*report.loaded, *report.reinitialised, *report.left_out]
     told: dict[str, list[str]] = {"loaded": [], "re-initialised": [], "left out": []}
-    for line in str(report).splitlines()[1:]:
+    lines = str(report).splitlines()[1:]
+    assert [line for line in lines if line.startswith("  note: ")] == [
+        f"  note: {note}" for note in report.notes
+    ]
+    for line in lines[: len(lines) - len(report.notes)]:
         kind = next(kind for kind in told if line.startswith(f"  {kind} "))
         if counters := re.search(r"(\d+) counters of batches \(\*(\S+)\)$", line):
             names = [name for name in report.left_out if name.endswith(counters[2])]
@@ -231,13 +236,14 @@ def fill(shape, value, dtype=np.float32) -> np.ndarray:
     return np.full(shape, value, dtype)
 
 
+GATES = "width 4 with gates (LSTMs of 8 units) after res2 res4"
+
 # Changes of a file that fits, and what the error says of them.
 FAULTS = {
     "one missing": (
         lambda t: without(t, r"layer2\.0\.bn1\.bias"),
-        "(a ResNet of 1 + 1 + 2 + 1 basic blocks and width 4 with gates after res2 res4) does not "
-        "fit a ResNet of 1 + 1 + 2 + 1 basic blocks and width 4 with gates after res2 res4: "
-        "1 missing: layer2.0.bn1.bias",
+        f"(a ResNet of 1 + 1 + 2 + 1 basic blocks and {GATES}) does not fit a ResNet of "
+        f"1 + 1 + 2 + 1 basic blocks and {GATES}: 1 missing: layer2.0.bn1.bias",
     ),
     "several missing": (
         lambda t: without(t, r"layer2\.0\.(bn1|conv2)\.|bn1\.|fc\.bias"),
@@ -263,9 +269,8 @@ FAULTS = {
     "odd classifier": (lambda t: t | {"fc.weight": fill((), 1.0)}, "holds no whole ResNet"),
     "fewer blocks": (
         lambda t: without(t, r"layer3\.1\."),
-        "1 + 1 + 1 + 1 basic blocks and width 4 with gates after res2 res4) does not fit a ResNet "
-        "of 1 + 1 + 2 + 1 basic blocks and width 4 with gates after res2 res4: 10 missing: "
-        "layer3.1.*",
+        f"1 + 1 + 1 + 1 basic blocks and {GATES}) does not fit a ResNet of "
+        f"1 + 1 + 2 + 1 basic blocks and {GATES}: 10 missing: layer3.1.*",
     ),
     "no fourth layer": (
         lambda t: without(t, r"layer4\."),
@@ -273,9 +278,8 @@ FAULTS = {
     ),
     "more blocks": (
         lambda t: t | {n.replace(".1.", ".2."): t[n] for n in select(t, r"layer3\.1\.")},
-        "of 1 + 1 + 3 + 1 basic blocks and width 4 with gates after res2 res4) does not fit a "
-        "ResNet of 1 + 1 + 2 + 1 basic blocks and width 4 with gates after res2 res4: 10 of "
-        "another network: layer3.2.*",
+        f"1 + 1 + 3 + 1 basic blocks and {GATES}) does not fit a ResNet of "
+        f"1 + 1 + 2 + 1 basic blocks and {GATES}: 10 of another network: layer3.2.*",
     ),
     "squeeze and excitation": (
         lambda t: t | {"layer1.0.se.fc1.weight": fill((1, 4, 1, 1), 1.0)},
@@ -360,19 +364,23 @@ def test_names_of_classes_come_with_the_file(file):
     assert load_weights(write(file, create_tensors())).classes is None
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory) -> Path:
+def write_run(folder: Path, identity: dict) -> Path:
     """A run whose first checkpoint is the best by the metric that it was asked to go by."""
-    folder = tmp_path_factory.mktemp("run")
     config = {"eval": {"metric": "top1"}}
     (folder / "config.json").write_text(json.dumps(config))
     checkpoints = Checkpoints(folder / "checkpoints", metric="top1")
     for step, top1 in ((1, 0.8), (2, 0.6)):
         state = {"step": np.array(step), **create_variables(seed=step), "opt_state": {}}
-        checkpoints.save(step, jax.tree.map(np.asarray, state), {"identity": {"classes": CLASSES}})
+        record = {"identity": {"classes": CLASSES} | identity}
+        checkpoints.save(step, jax.tree.map(np.asarray, state), record)
         checkpoints.rate(step, {"top1": top1, "top5": 1.0, "map": 1 - top1})
     checkpoints.close()
     return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run"), {})
 
 
 @pytest.mark.parametrize(("which", "seed"), [("best", 1), ("last", 2)])
@@ -383,7 +391,11 @@ def test_from_a_run(which, seed, run_folder):
     assert not report.reinitialised and not report.left_out
     expected = to_state_dict(create_variables(seed=seed))
     assert_equal(to_state_dict(after), expected, expected)
-    assert str(report).startswith(f"init from {run_folder} (sofnet_jax run)\n  loaded 92 tensors: ")
+    assert not report.notes  # the names of its classes are known
+    assert str(report).startswith(
+        f"init from {run_folder} (sofnet_jax run, {which} checkpoint, of step {seed})\n"
+        "  loaded 92 tensors: "
+    )
 
 
 def test_a_run_with_other_classes(run_folder):
@@ -431,3 +443,38 @@ def test_an_empty_folder_and_none(tmp_path):
     assert line == f"{tmp_path} is the folder of no run: it has no config.json"
     line = read_error(lambda: load_weights(str(tmp_path / "none")))
     assert line == f"no file {tmp_path / 'none'}"
+
+
+def test_classes_of_unknown_names_are_told(file):
+    # A PyTorch file has no names of classes: as many are taken to be the same ones.
+    weights = load_weights(write(file, create_tensors()))
+    _, report = initialise(create_variables(), weights, CLASSES)
+    (note,) = report.notes
+    assert "names of its 3 classes are unknown" in note and f"  note: {note}" in str(report)
+
+
+def test_what_a_run_followed_is_told(tmp_path):
+    folder = write_run(tmp_path, {"released.state": True, "released.clip_norm": 0.0})
+    weights = load_weights(str(folder))
+    assert weights.notes == ("trained with released.state; use the same",)
+
+
+@pytest.mark.parametrize("source", ["https://example.org/a.pth", "file:///a.safetensors"])
+def test_an_address_is_no_path(source):
+    line = read_error(lambda: load_weights(source))
+    assert line == f"{source} is an address; download it and give the path"
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "advice"),
+    [("resnet18", "resnet34", True), ("resnet18", "resnet18", False)],
+)
+def test_the_backbone_that_would_fit_is_named(there, here, advice):
+    fields = {"num_classes": 2, "gates": ()}
+    shapes = torch_shapes(create_shapes(architecture.create_architecture(there, **fields)))
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    del tensors["bn1.bias"]
+    weights = Weights("file", "", tensors, [], None)
+    variables = create_shapes(architecture.create_architecture(here, **fields))
+    line = read_error(lambda: initialise(variables, weights))
+    assert (f"--config.model.backbone={there}" in line) == advice

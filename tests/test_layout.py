@@ -93,7 +93,7 @@ LAYOUTS = {
 def assert_renamed(tensors, expected, layout: str, left_out) -> None:
     """Every tensor is where it belongs, by its values, or among those left out."""
     found_layout, renamed, found_left_out = rename_tensors(tensors, "file")
-    assert found_layout.startswith(layout)
+    assert found_layout.name.startswith(layout)
     assert renamed.keys() == set(strip(expected))
     for name, value in renamed.items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
@@ -264,7 +264,8 @@ def test_architecture_of_shapes(backbone, gates):
     found = infer_architecture(shapes, "file")
     hidden = 256 if gates else 512
     assert found == Architecture(7, block, depths, 64, 7, gates=gates, hidden=hidden)
-    words = f" with gates after {' '.join(f'res{n}' for n in gates)}" if gates else ""
+    stages = " ".join(f"res{n}" for n in gates)
+    words = f" with gates (LSTMs of 256 units) after {stages}" if gates else ""
     assert describe(found) == backbone + words
 
 
@@ -272,10 +273,13 @@ def test_architecture_of_other_networks():
     shapes = create_shapes("basic", (1, 2, 1, 3), width=8, stem_kernel=5, gates=(3,), hidden=6)
     found = infer_architecture(shapes, "file")
     assert found == Architecture(7, "basic", (1, 2, 1, 3), 8, 5, gates=(3,), hidden=6)
-    text = "a ResNet of 1 + 2 + 1 + 3 basic blocks and width 8 with gates after res3"
-    assert describe(found) == text
+    text = (
+        "a ResNet of 1 + 2 + 1 + 3 basic blocks and width 8 with gates ({} of 6 units) after res3"
+    )
+    assert describe(found) == text.format("LSTMs")
     connected = {name.replace(".lstm.", ".fc."): value for name, value in shapes.items()}
-    assert not infer_architecture(connected, "file").temporal
+    found = infer_architecture(connected, "file")
+    assert not found.temporal and describe(found) == text.format("layers")
     backbone = {name: value for name, value in shapes.items() if not name.startswith("fc.")}
     assert infer_architecture(backbone, "file").num_classes == 2
 
@@ -332,3 +336,18 @@ def test_short_names_by_hand():
     assert fold(names[1:], names + more) == ["layer1.0.bn1.*", "fc.*"]
     assert fold(["conv1.weight"], names + more) == ["conv1.*"]
     assert fold([], names) == []
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "_orig_mod.", "model._orig_mod."])
+def test_a_module_that_holds_all_is_no_part_of_the_names(prefix):
+    # As Lightning, torch.compile and others save a model that is inside another.
+    tensors = {"conv1.weight": np.zeros(1), "layer1.0.bn1.bias": np.ones(2)}
+    inside = {prefix + name: value for name, value in tensors.items()}
+    _, renamed, left_out = rename_tensors(inside, "file")
+    assert renamed.keys() == tensors.keys() and not left_out
+    assert all(renamed[name] is value for name, value in tensors.items())
+
+
+def test_of_the_released_layout_it_is_told_how_to_use_it():
+    layout, *_ = rename_tensors({"module.block_cnn_dict.base.0.weight": np.zeros(1)}, "file")
+    assert ":release" in layout.note
