@@ -9,6 +9,7 @@ from sofnet_jax.errors import UserError
 
 PREFIX = "hub:"
 FILE = "model.safetensors"  # where timm and transformers keep weights; pickles are not fetched
+_NAME = r"[\w.-]+/[\w.-]+"
 
 
 def download(identifier: str) -> Path:
@@ -27,7 +28,7 @@ def download(identifier: str) -> Path:
         raise UserError(
             f"{identifier} needs huggingface_hub (pip install '.[hub]'), or give a file"
         ) from error
-    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", identifier.removeprefix(PREFIX))
+    match = re.fullmatch(rf"({_NAME})(?:@([\w./-]+))?", identifier.removeprefix(PREFIX))
     if not match:
         raise UserError(f"'{identifier}' is no hub id; write hub:owner/name or hub:owner/name@rev")
     huggingface_hub.logging.set_verbosity_error()  # a warning for each of many tries to connect
@@ -52,6 +53,11 @@ def download(identifier: str) -> Path:
         raise UserError(f"{identifier}: {reason}") from error
     _verify(Path(path))
     return Path(path)
+
+
+def is_name(text: str) -> bool:
+    """Whether it could be owner/name."""
+    return re.fullmatch(_NAME, text) is not None
 
 
 def _verify(path: Path) -> None:

@@ -15,10 +15,17 @@ from sofnet_jax import hub
 from sofnet_jax.architecture import BACKBONES, Architecture
 from sofnet_jax.checkpoint import Checkpoints, Which
 from sofnet_jax.errors import UserError
-from sofnet_jax.layout import COUNTER, describe, fold, infer_architecture, rename_tensors
+from sofnet_jax.layout import (
+    COUNTER,
+    describe,
+    fold,
+    fold_gates,
+    infer_architecture,
+    rename_tensors,
+)
 from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.torch_io import Tree, from_state_dict, to_state_dict, torch_shapes
-from sofnet_jax.weight_file import Tensors, read_tensors
+from sofnet_jax.weight_file import READABLE, Tensors, read_tensors
 
 RUN_LAYOUT = "sofnet_jax run"
 _BACKBONE = ("conv1.", "bn1.", "layer")
@@ -71,24 +78,25 @@ class Report:
     notes: list[str]
 
     def __str__(self) -> str:
-        everything = [*self.loaded, *self.reinitialised, *self.left_out]
         lines = [
             f"init from {self.source} ({self.layout})",
-            f"  loaded {len(self.loaded)} tensors: {', '.join(fold(self.loaded, everything))}",
+            f"  loaded {len(self.loaded)} tensors: {self._list(self.loaded)}",
         ]
         for reason in dict.fromkeys(self.reinitialised.values()):
             names = [name for name, why in self.reinitialised.items() if why == reason]
-            lines.append(
-                f"  re-initialised {len(names)} ({reason}): {', '.join(fold(names, everything))}"
-            )
+            lines.append(f"  re-initialised {len(names)} ({reason}): {self._list(names)}")
         counters = [name for name in self.left_out if name.endswith(COUNTER)]
         others = [name for name in self.left_out if name not in counters]
         if others:
-            lines.append(f"  left out {len(others)}: {', '.join(fold(others, everything))}")
+            lines.append(f"  left out {len(others)}: {self._list(others)}")
         if counters:
             lines.append(f"  left out {len(counters)} counters of batches (*{COUNTER})")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def _list(self, names: list[str]) -> str:
+        everything = [*self.loaded, *self.reinitialised, *self.left_out]
+        return ", ".join(fold_gates(fold(names, everything), everything))
 
 
 def load_weights(source: str, which: Which = "last") -> Weights:
@@ -105,6 +113,8 @@ def load_weights(source: str, which: Which = "last") -> Weights:
         path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
         return _load_run(path, which)
+    if not os.path.exists(path) and path.suffix not in READABLE and hub.is_name(source):
+        raise UserError(f"no file or folder {source}; of the hub it would be hub:{source}")
     tensors, metadata = read_tensors(path)
     layout, tensors, left_out = rename_tensors(tensors, source)
     classes = _read_classes(metadata, tensors, source)

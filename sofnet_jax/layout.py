@@ -243,6 +243,24 @@ def fold(names: Iterable[str], universe: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(short))
 
 
+def fold_gates(short: Iterable[str], universe: Iterable[str]) -> list[str]:
+    """`policy.*.inner.*` where it stands for every gate of the universe.
+
+    Args:
+        short: of `fold`.
+        universe: as there.
+    """
+    short = list(short)
+    gates = sorted(_find(universe, r"policy\.(\d)\."))
+    folded = []
+    for name in short:
+        _, _, part = name.removeprefix("policy.").partition(".")
+        all_of_them = [f"policy.{n}.{part}" for n in gates]
+        whole = len(gates) > 1 and name in all_of_them and set(all_of_them) <= set(short)
+        folded.append(f"policy.*.{part}" if whole else name)
+    return list(dict.fromkeys(folded))
+
+
 def _prefixes(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]

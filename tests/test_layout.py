@@ -9,7 +9,7 @@ import torch_sofnet
 
 from sofnet_jax.architecture import Architecture
 from sofnet_jax.errors import UserError
-from sofnet_jax.layout import describe, fold, infer_architecture, rename_tensors
+from sofnet_jax.layout import describe, fold, fold_gates, infer_architecture, rename_tensors
 
 COUNTER = "num_batches_tracked"
 STAGES = ["base", "conv_2", "conv_3", "conv_4", "conv_5"]
@@ -351,3 +351,12 @@ def test_a_module_that_holds_all_is_no_part_of_the_names(prefix):
 def test_of_the_released_layout_it_is_told_how_to_use_it():
     layout, *_ = rename_tensors({"module.block_cnn_dict.base.0.weight": np.zeros(1)}, "file")
     assert ":release" in layout.note
+
+
+def test_what_is_of_every_gate_is_named_once():
+    universe = [f"policy.{n}.{part}.bias" for n in (0, 2) for part in ("inner", "gate")]
+    every = ["fc.*", "policy.0.inner.*", "policy.2.inner.*"]
+    assert fold_gates(every, universe) == ["fc.*", "policy.*.inner.*"]
+    one = ["policy.2.gate.*", "conv1.*"]
+    assert fold_gates(one, universe) == one
+    assert fold_gates(["policy.2.*"], ["policy.2.gate.bias"]) == ["policy.2.*"]
