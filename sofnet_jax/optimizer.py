@@ -46,19 +46,17 @@ def create_optimizer(
         direction = optax.chain(direction, optax.stateless(_scale_groups))
     others = _restart(direction, warmup_steps) if released.restart else direction
     policies = optax.chain(direction, optax.scale(policy_rate))
-    return optax.chain(
-        optax.clip_by_global_norm(released.clip_norm) if released.clip_norm else optax.identity(),
-        optax.partition(
-            {
-                "policies": optax.conditionally_mask(policies, lambda step: step >= warmup_steps),
-                "others": others,
-            },
-            lambda params: jax.tree.map(
-                lambda is_policy: "policies" if is_policy else "others", select_policies(params)
-            ),
+    parts = optax.partition(
+        {
+            "policies": optax.conditionally_mask(policies, lambda step: step >= warmup_steps),
+            "others": others,
+        },
+        lambda params: jax.tree.map(
+            lambda is_policy: "policies" if is_policy else "others", select_policies(params)
         ),
-        optax.scale_by_learning_rate(learning_rate),
     )
+    clip = [optax.clip_by_global_norm(released.clip_norm)] if released.clip_norm else []
+    return optax.chain(*clip, parts, optax.scale_by_learning_rate(learning_rate))
 
 
 def select_policies(params: optax.Params) -> optax.Params:
