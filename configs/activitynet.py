@@ -1,10 +1,9 @@
 """ActivityNet-v1.3, the paper's main experiment: 10,024 training and 4,926 validation videos.
 
     python -m sofnet_jax.main --config configs/activitynet.py --workdir runs/activitynet \
-        --config.data.train=train.csv --config.data.val=val.csv \
-        --config.init_from=resnet50.pth
+        --config.data.prepared=data/activitynet --config.init_from=resnet50.pth
 
-Data: for each split a CSV with `path,label[,label…]`, or a folder with one sub-folder per class.
+Data: see docs/data.md; `python -m sofnet_jax.prepare activitynet …` writes data/activitynet.
 Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps
 BatchNorm's groups of 6.
 Paper: mAP 75.6 % with 31.7 GFLOPs/V; with early termination 75.3 % and 27.4 (Tables 4 and 5).
@@ -19,4 +18,6 @@ from configs import default
 
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field, whose values are this experiment's, and variants."""
-    return default.apply_variant(default.create_default(), variant)
+    c = default.create_default()
+    c.data.source = "prepared"
+    return default.apply_variant(c, variant)

@@ -12,9 +12,13 @@ def create_default() -> ConfigDict:
     c.init_from = ""  # weights to start from: a file, the folder of a run, or hub:owner/name
 
     c.data = ConfigDict()
-    c.data.source = "videos"  # "videos": files; "synthetic": the embedded default
-    c.data.train = ""  # a folder with one sub-folder per class, or a CSV: path,label[,label…]
+    # "videos": files; "prepared": what sofnet_jax.prepare wrote; "synthetic": the embedded default
+    c.data.source = "videos"
+    # Only for "videos": a folder with one sub-folder per class, or a CSV of path,label[,label…].
+    c.data.train = ""
     c.data.val = ""
+    c.data.short_side = 256  # pixels; larger videos are scaled down to this first, 0: never
+    c.data.prepared = ""  # only for "prepared": the folder of the data set
     c.data.num_frames = 16  # T
     c.data.size = 168  # pixels a side
     c.data.scales = (1.0, 0.875, 0.75, 0.66)  # of the multi-scale crop

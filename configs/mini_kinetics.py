@@ -1,10 +1,9 @@
 """Mini-Kinetics: 200 classes, 121,215 training and 9,867 test videos of 10 seconds.
 
     python -m sofnet_jax.main --config configs/mini_kinetics.py --workdir runs/mini_kinetics \
-        --config.data.train=train --config.data.val=test \
-        --config.init_from=resnet50.pth
+        --config.data.prepared=data/mini_kinetics --config.init_from=resnet50.pth
 
-Data: for each split a folder with one sub-folder per class, or a CSV with `path,label`.
+Data: see docs/data.md; `python -m sofnet_jax.prepare mini_kinetics …` writes data/mini_kinetics.
 Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps
 BatchNorm's groups of 6.
 Paper, with early termination: top-1 72.8 % with 28.0 GFLOPs/V (Table 1).
@@ -18,5 +17,6 @@ from configs import default
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
     c = default.create_default()
+    c.data.source = "prepared"
     c.eval.metric = "top1"
     return default.apply_variant(c, variant)

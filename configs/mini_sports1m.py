@@ -1,10 +1,9 @@
 """mini-Sports1M: 487 sports; the part of Sports1M that AR-Net and the paper's supplement use.
 
     python -m sofnet_jax.main --config configs/mini_sports1m.py --workdir runs/mini_sports1m \
-        --config.data.train=train.csv --config.data.val=test.csv \
-        --config.init_from=resnet50.pth
+        --config.data.prepared=data/mini_sports1m --config.init_from=resnet50.pth
 
-Data: for each split a CSV with `path,label`, or a folder with one sub-folder per class.
+Data: see docs/data.md; `python -m sofnet_jax.prepare mini_sports1m …` writes data/mini_sports1m.
 Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps
 BatchNorm's groups of 6.
 Paper: top-1 41.2 % with 29.0 GFLOPs/V; with :tsn, 39.2 % and 40.3 (Table B of the supplement).
@@ -18,5 +17,6 @@ from configs import default
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
     c = default.create_default()
+    c.data.source = "prepared"
     c.eval.metric = "top1"
     return default.apply_variant(c, variant)

@@ -1,10 +1,9 @@
 """THUMOS'14: 101 sports; trained on the 1,010 validation videos, tested on the 1,574 test videos.
 
     python -m sofnet_jax.main --config configs/thumos14.py --workdir runs/thumos14 \
-        --config.data.train=validation.csv --config.data.val=test.csv \
-        --config.init_from=resnet50.pth
+        --config.data.prepared=data/thumos14 --config.init_from=resnet50.pth
 
-Data: for each split a CSV with `path,label[,label…]`, or a folder with one sub-folder per class.
+Data: see docs/data.md; `python -m sofnet_jax.prepare thumos14 …` writes data/thumos14.
 Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps
 BatchNorm's groups of 6.
 Paper, with early termination: mAP 47.8 % with 25.6 GFLOPs/V; with :tsn, 46.6 % and 65.9 (Table 2).
@@ -18,6 +17,7 @@ from configs import default
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
     c = default.create_default()
+    c.data.source = "prepared"
     c.data.size = 224
     c.eval.metric = "map"
     return default.apply_variant(c, variant)

@@ -1,181 +1,40 @@
 """Speed, as ratios of things run beside each other in this process.
 
 python -m sofnet_jax.benchmark train --config configs/X.py
+python -m sofnet_jax.benchmark data
 """
 
-import statistics
-import subprocess
-import time
-from collections.abc import Callable
-
-import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
-from sofnet_jax import command_line, parallel
+from sofnet_jax import command_line
 from sofnet_jax.command_line import CONFIG
+from sofnet_jax.decoding_benchmark import benchmark_decoding
 from sofnet_jax.errors import UserError
-from sofnet_jax.experiment import Experiment, create_experiment
-from sofnet_jax.models.policy import Recurrence, run_gates
-from sofnet_jax.step import TrainState, create_state, select_arrays
+from sofnet_jax.pipeline_benchmark import benchmark_pipeline
+from sofnet_jax.stopwatch import describe_host
+from sofnet_jax.training_benchmark import benchmark_training
 
-ROUNDS = 3  # of training with and without the input pipeline
 REPEATS = flags.DEFINE_integer("repeats", 10, "Measurements; the median is reported.", 1)
+VIDEOS = flags.DEFINE_integer("videos", 10_000, "That `data` sends through the pipeline.", 100)
 
 
 def main(argv: list[str]) -> None:
     """Runs the benchmark that the first argument names."""
-    if argv[1:] != ["train"]:
-        raise UserError("say what to measure: python -m sofnet_jax.benchmark train --config …")
-    print("\n".join(benchmark_training(CONFIG.value, REPEATS.value)), flush=True)
-
-
-def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
-    """Time and memory of a training step, and where the time goes.
-
-    Returns:
-        Lines of text: the joint step beside the same step without gates; the scan over the gates
-        alone, forward and backward; and the joint step fed by the input pipeline beside the same
-        step on a batch that already lies on the device.
-    """
-    e = create_experiment(config)
-    if not e.architecture.gates:
-        raise UserError("this configuration has no gates, whose share of a step is measured here")
-    state = parallel.replicate(create_state(e.model, e.optimizer, config.seed))
-    batches = e.create_train_iterator(0)
-    try:
-        arrays = parallel.put_batch(select_arrays(next(batches)))
-        runs = {
-            "joint": _Stepper(e, state, gated=True),
-            "plain": _Stepper(e, state, gated=False),
-        }
-        scan = _create_scan(e)
-        seconds = _interleave(
-            {
-                "joint step": lambda: runs["joint"](arrays),
-                "step without gates": lambda: runs["plain"](arrays),
-                "gate scan, forward and backward": scan,
-            },
-            repeats,
-        )
-        fed_seconds, resident_seconds = _measure_input(
-            runs["joint"], batches, arrays, config.data.num_workers, repeats
-        )
-    finally:
-        batches.close()
-    joint = seconds["joint step"]
-    lines = [_describe_run(e, repeats)]
-    lines += [f"{name:<34} {1000 * s:9.1f} ms  {s / joint:6.3f}" for name, s in seconds.items()]
-    idle = max(0.0, 1 - resident_seconds / fed_seconds)
-    lines += [
-        f"{'joint steps fed by the pipeline':<34} {1000 * fed_seconds:9.1f} ms a step",
-        f"{'the same, batch on the device':<34} {1000 * resident_seconds:9.1f} ms a step",
-        f"device idle for want of input: {100 * idle:.1f} % of the step",
-        *_describe_memory(),
-    ]
-    return lines
-
-
-class _Stepper:
-    """A training step that keeps its own state, since a step gives up the one it is given."""
-
-    def __init__(self, e: Experiment, state: TrainState, *, gated: bool):
-        self._state = jax.tree.map(jnp.copy, state)
-        self._step = e.create_train_step(gated)
-
-    def __call__(self, arrays: dict[str, jax.Array]) -> jax.Array:
-        self._state, metrics = self._step(self._state, arrays)
-        return metrics["loss/total"]
-
-
-def _create_scan(e: Experiment) -> Callable[[], jax.Array]:
-    """The scan over the gates and its gradient, on random inputs of the shapes of one device."""
-    a, rng = e.architecture, np.random.default_rng(0)
-    k, d = len(a.gates), a.hidden
-    b = e.config.train.batch_size // (jax.device_count() * e.config.train.accumulate)
-    shape = (b, e.config.data.num_frames)
-
-    def normal(*shape: int) -> jax.Array:
-        return jnp.asarray(rng.normal(0, 0.05, shape), jnp.float32)
-
-    w_hh = [normal(d, 4 * d) if a.temporal else jnp.zeros((0, 0)) for _ in range(k)]
-    weights = [Recurrence(w, normal(d, 2), normal(2)) for w in w_hh]
-    inputs = [normal(*shape, 4 * d if a.temporal else d) for _ in range(k)]
-    noise = normal(*shape, k, 2)
-
-    def loss(weights, inputs):
-        decision = run_gates(weights, inputs, noise, 1.0)
-        return decision.gates.sum() + decision.logits.sum() + decision.hidden.sum()
-
-    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    return lambda: gradient(weights, inputs)[0][0].w_q
-
-
-def _interleave(functions: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Median seconds of each function, called in turn, after one call to compile."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for i in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            if i:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def _measure_input(
-    step: _Stepper, batches, arrays, workers: int, repeats: int
-) -> tuple[float, float]:
-    """Seconds a step with and without the pipeline, each dispatched ahead as in training.
-
-    Medians over interleaved rounds of `repeats` steps: within a round the mean counts, since one
-    long wait for a batch is no less idle than many short ones.
-    """
-
-    def run(next_arrays: Callable, steps: int) -> float:
-        start, previous = time.perf_counter(), None
-        for _ in range(steps):
-            loss = step(next_arrays())
-            jax.block_until_ready(previous)
-            previous = loss
-        jax.block_until_ready(previous)
-        return (time.perf_counter() - start) / steps
-
-    def fetch() -> dict[str, jax.Array]:
-        return parallel.put_batch(select_arrays(next(batches)))
-
-    fed, resident = [], []
-    for _ in range(ROUNDS):
-        resident.append(run(lambda: arrays, repeats))
-        for _ in range(2 * workers + 8):  # what the pipeline had prepared in the meantime
-            next(batches)
-        run(fetch, 2)
-        fed.append(run(fetch, repeats))
-    return statistics.median(fed), statistics.median(resident)
-
-
-def _describe_run(e: Experiment, repeats: int) -> str:
-    c, device = e.config, jax.devices()[0]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return (
-        f"{c.model.backbone}, {c.train.batch_size} videos × {c.data.num_frames} frames × "
-        f"{c.data.size}×{c.data.size}, {c.train.dtype}, {jax.device_count()} × "
-        f"{device.device_kind}, jax {jax.__version__}, commit {commit or 'unknown'}, "
-        f"median of {repeats}"
-    )
-
-
-def _describe_memory() -> list[str]:
-    stats = jax.local_devices()[0].memory_stats()
-    if not stats:
-        return ["device memory: not reported by this device"]
-    return [f"device memory, peak: {stats['peak_bytes_in_use'] / 2**30:.2f} GiB"]
+    match argv[1:]:
+        case ["train"]:
+            if CONFIG.value is None:
+                raise UserError("--config is missing")
+            lines = benchmark_training(CONFIG.value, REPEATS.value)
+        case ["data"]:
+            print(describe_host(), flush=True)
+            print("\n".join(benchmark_decoding(REPEATS.value)), flush=True)
+            lines = benchmark_pipeline(REPEATS.value, VIDEOS.value)
+        case _:
+            raise UserError(
+                "say what to measure: python -m sofnet_jax.benchmark train --config …, or data"
+            )
+    print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config"])
     command_line.run(main)

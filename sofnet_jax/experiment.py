@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from sofnet_jax import parallel
 from sofnet_jax.architecture import Architecture, create_architecture
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
+from sofnet_jax.data.prepared import create_prepared_source
 from sofnet_jax.data.source import Source, create_source
 from sofnet_jax.data.synthetic import VERSION, create_synthetic
 from sofnet_jax.errors import UserError
@@ -85,6 +86,8 @@ class Experiment:
         if c.data.source == "synthetic":
             made = c.data.synthetic.to_dict() | {"version": VERSION}
             fields |= {f"data.synthetic.{k}": v for k, v in made.items() if k != "root"}
+        elif c.data.source == "videos":
+            fields |= {"data.short_side": c.data.short_side}
         for group in ("loss", "optimizer", "temperature"):
             fields |= {f"{group}.{name}": value for name, value in c[group].items()}
         return fields | {
@@ -270,13 +273,24 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
         root = (Path(given) if given else SYNTHETIC_ROOT / name).expanduser()
         create_synthetic(root, **arguments)
         train, val = root / "train.csv", root / "val.csv"
-    elif data.source != "videos":
-        raise UserError(f"data.source is '{data.source}'; choose videos or synthetic")
+    elif data.source == "prepared":
+        return _create_prepared_sources(data.prepared)
     for name, path in (("train", train), ("val", val)):
         if not path:
             raise UserError(
                 f"data.{name} is empty; give --config.data.{name}= a folder with one sub-folder "
                 "per class, or a CSV of path,label"
             )
-    source = create_source(train)
-    return source, create_source(val, classes=source.classes)
+    short_side = data.short_side if data.source == "videos" else 0
+    source = create_source(train, short_side=short_side)
+    return source, create_source(val, classes=source.classes, short_side=short_side)
+
+
+def _create_prepared_sources(folder: str) -> tuple[Source, Source]:
+    if not folder:
+        raise UserError(
+            "data.prepared is empty; give --config.data.prepared= the folder of a data set that "
+            "python -m sofnet_jax.prepare wrote"
+        )
+    path = Path(folder).expanduser()
+    return create_prepared_source(path, "train"), create_prepared_source(path, "val")

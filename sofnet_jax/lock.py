@@ -1,4 +1,4 @@
-"""One training a folder."""
+"""One writer a folder."""
 
 import contextlib
 import fcntl
@@ -9,20 +9,22 @@ from sofnet_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
+def claim(folder: Path, who: str) -> Iterator[None]:
     """Creates the folder and holds it; the system frees it however the holder ends.
+
+    `who` is what another holder would be called: "training".
 
     Raises:
         UserError: another process holds it, or it cannot be written to.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / ".lock").open("w")
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"cannot write to {workdir}: {error.strerror}") from error
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{workdir} is in use by another training; wait for it") from error
+            raise UserError(f"{folder} is in use by another {who}; wait for it") from error
         yield

@@ -43,7 +43,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         Interrupted: after SIGTERM or Ctrl-C, with everything saved.
     """
     experiment = create_experiment(config)
-    with claim(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+    with claim(workdir, "training") if jax.process_index() == 0 else contextlib.nullcontext():
         run = Run(experiment, workdir)
         try:
             with Interruption() as interruption:
@@ -138,7 +138,10 @@ class Run:
         unset = {f"released.{name}": value for name, value in dataclasses.asdict(PAPER).items()}
         identity = unset | record["identity"]
         require_same(identity, self.experiment.identity, self.workdir / "checkpoints")
-        self.schedule = {"init_from": self.schedule["init_from"]} | record["schedule"]
+        unset = {"init_from": self.schedule["init_from"]}
+        if "data.short_side" in self.schedule:
+            unset |= {"data.short_side": 0}
+        self.schedule = unset | record["schedule"]
         self.left_out = record["left_out"]
         self.state = parallel.replicate(self.checkpoints.restore(step, self.state))
         self.step = step

@@ -15,6 +15,7 @@ from sofnet_jax.metrics import CRITERIA
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CHOICES: dict[str, Collection[str]] = {
+    "data.source": ("videos", "prepared", "synthetic"),
     "eval.checkpoint": ("last", "best"),
     "eval.metric": CRITERIA,
     "train.dtype": DTYPES,
@@ -52,6 +53,7 @@ RULES = (
         "a number from 0 up",
         (
             "data.num_workers",
+            "data.short_side",
             "eval.min_frames",
             "loss.reference_gflops",
             "model.width",

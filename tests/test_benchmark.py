@@ -5,8 +5,8 @@ import re
 import pytest
 
 from configs import default
-from sofnet_jax.benchmark import benchmark_training
 from sofnet_jax.errors import UserError
+from sofnet_jax.training_benchmark import benchmark_training
 
 
 @pytest.fixture

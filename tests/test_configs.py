@@ -16,6 +16,10 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import configs
 from sofnet_jax.architecture import create_architecture
+from sofnet_jax.data.annotations.benchmark import read_annotation
+from sofnet_jax.data.library import Library, find_tasks
+from sofnet_jax.data.preparation import create_plan, prepare
+from sofnet_jax.data.record import Format
 from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.released import Released
 from sofnet_jax.train import train
@@ -126,12 +130,25 @@ def cache(tmp_path_factory):
 def data(tmp_path_factory, write_video):
     """Where the data are: a folder of files for both splits, and one to write generated ones to."""
     root = tmp_path_factory.mktemp("data")
+    files = root / "files"
     for number, name in enumerate(("run/0", "run/1", "jump/0", "jump/1")):
-        write_video(root / f"videos/{name}.mp4", range(number, number + 8), size=(48, 48))
-    videos = str(root / "videos")
+        for split in ("train", "val"):
+            write_video(files / split / f"{name}.mp4", range(number, number + 8), size=(48, 48))
+    annotation = read_annotation("videos", [files])
+    plan = create_plan(
+        "videos",
+        find_tasks(annotation, Library(files)),
+        annotation.classes,
+        Format(num_frames=6, short_side=48, quality=90),
+        out=root,
+        num_workers=1,
+        time_limit=60.0,
+    )
+    prepare("videos", plan, root)
     return {
-        "data.train": videos,
-        "data.val": videos,
+        "data.train": str(files / "train"),
+        "data.val": str(files / "val"),
+        "data.prepared": str(root / "videos"),
         "data.synthetic.root": str(root / "synthetic"),
     }
 

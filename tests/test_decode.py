@@ -1,4 +1,4 @@
-"""Every frame tells its number, so the tests see exactly which frames were read."""
+"""Frames tell their numbers, so the tests see which were read, or equal those of a full decode."""
 
 import struct
 import subprocess
@@ -7,8 +7,11 @@ import sys
 import av
 import numpy as np
 import pytest
-from conftest import read_numbers
+from conftest import draw_number, read_numbers
+from field_video import write_field_video
+from PIL import Image
 
+from sofnet_jax.data import container
 from sofnet_jax.data.decode import VideoError, read_frames
 
 
@@ -56,6 +59,179 @@ def test_reads_exactly_the_chosen_frames(name, write_video, tmp_path):
         frames, times_chosen = read_frames(path, _pick(*chosen))
         assert read_numbers(frames) == chosen
         assert np.allclose(times_chosen, times[chosen])
+
+
+def _x264(**parameters):
+    pairs = (f"{name.replace('_', '-')}={value}" for name, value in parameters.items())
+    return {"codec_options": {"x264-params": ":".join(pairs)}}
+
+
+_UNEVEN = np.cumsum(np.random.default_rng(0).integers(1, 30, 90)).tolist()
+_MOVING = {
+    "pyramid.mp4": _x264(keyint=40, bframes=7, b_adapt=2, b_pyramid="normal", ref=6),
+    "strict_pyramid.mkv": _x264(keyint=40, bframes=5, b_pyramid="strict", ref=4),
+    "temporal_direct.mp4": _x264(keyint=40, bframes=4, direct="temporal", ref=4),
+    "open_gop.mp4": _x264(keyint=12, bframes=5, open_gop=1, ref=4),
+    "open_gop.ts": _x264(keyint=12, bframes=5, open_gop=1, ref=4),
+    "gradual_refresh.mkv": _x264(keyint=12, intra_refresh=1),
+    "field_macroblocks.mp4": _x264(keyint=24, bframes=3, tff=1),
+    "field_macroblocks.ts": _x264(keyint=24, bframes=3, bff=1),
+    "no_b_frames.flv": _x264(keyint=24, bframes=0),
+    "close_keyframes.mp4": _x264(keyint=2, bframes=3),  # the next is decoded when this is shown
+    "fragments.mp4": {"options": {"movflags": "frag_keyframe+empty_moov"}, **_x264(keyint=12)},
+    "uneven.mp4": {"ticks": _UNEVEN, **_x264(keyint=12)},
+    "uneven.mkv": {"ticks": _UNEVEN, **_x264(keyint=12)},
+    "cut.mp4": {"ticks": range(-20, 70), **_x264(keyint=12)},  # an edit list hides 20 frames
+    "before_zero.mkv": {"ticks": range(-20, 70), **_x264(keyint=12)},
+    "late.ts": {"ticks": range(100, 190), **_x264(keyint=12)},
+    "turned.mp4": {"rotation": 90, **_x264(keyint=12)},
+    "hevc.mp4": {"codec": "libx265", "codec_options": {"x265-params": "log-level=0:keyint=24"}},
+    "hevc_layers.mp4": {
+        "codec": "libx265",
+        "codec_options": {"x265-params": "log-level=0:keyint=24:b-adapt=0:temporal-layers=3"},
+    },
+    "mpeg1.mpg": {"codec": "mpeg1video", "codec_options": {"bf": "2", "g": "15"}},
+    "interlaced.ts": {
+        "codec": "mpeg2video",
+        "codec_options": {"bf": "2", "g": "15", "flags": "+ildct+ilme"},
+    },
+    "b_frames_of_mpeg4.mp4": {"codec": "mpeg4", "codec_options": {"bf": "2", "g": "30"}},
+    "b_frames_of_mpeg4.mkv": {"codec": "mpeg4", "codec_options": {"bf": "2", "g": "30"}},
+    "h264.avi": _x264(keyint=24, bframes=3),
+    "vp9.webm": {"codec": "libvpx-vp9", "codec_options": {"cpu-used": "8", "g": "24"}},
+    "av1.mkv": {"codec": "libsvtav1", "codec_options": {"preset": "12", "g": "24"}},
+}
+
+
+_READ_IN_ORDER = {  # packets do not tell all, or a keyframe does not suffice
+    "gradual_refresh.mkv",
+    "field_macroblocks.mp4",
+    "field_macroblocks.ts",
+    "b_frames_of_mpeg4.mkv",
+    "h264.avi",
+}
+
+
+def _draw_scene(i, width, height):
+    """Texture that moves and changes its direction, before it a square of another grey."""
+    rng = np.random.default_rng(7)
+    texture = Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).resize((400, 300))
+    y, x = int(90 + 80 * np.sin(i / 9)), int(140 + 130 * np.sin(i / 14 + i // 50))
+    frame = np.array(texture)[y : y + height, x : x + width]
+    frame[i * 3 % height :, i * 5 % width :][:12, :12] = i * 37 % 256
+    return frame
+
+
+def _write_scene(
+    path,
+    ticks=range(90),
+    *,
+    codec="libx264",
+    pix_fmt="yuv420p",
+    size=(96, 64),
+    rotation=None,
+    codec_options=None,
+    options=None,
+):
+    with av.open(str(path), "w", options=options or {}) as target:
+        stream = target.add_stream(codec, rate=25)
+        stream.width, stream.height = size
+        stream.pix_fmt, stream.options = pix_fmt, codec_options or {}
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        for i, tick in enumerate(ticks):
+            frame = av.VideoFrame.from_ndarray(_draw_scene(i, *size), format="rgb24")
+            frame.pts = tick
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode())
+    return path
+
+
+def _decode_everything(path):
+    """Every frame as it comes out, upright RGB, and its time: the straightforward way."""
+    with av.open(str(path)) as source:
+        stream = source.streams.video[0]
+        stream.codec_context.thread_count = 1
+        frames = list(source.decode(stream))
+        images = [np.rot90(f.to_ndarray(format="rgb24"), f.rotation // 90) for f in frames]
+        stamps = np.sort([f.pts for f in frames]) * float(stream.time_base)
+        return np.stack(images), stamps - source.start_time / av.time_base
+
+
+def _assert_equals_full_decode(path, monkeypatch):
+    everything, all_times = _decode_everything(path)
+    rng = np.random.default_rng(0)
+    for threads, gap in [(1, 1 << 20), (1, 0), (3, 0)]:
+        monkeypatch.setattr(container, "_GAP", gap)  # with 0, every gap is left out by a seek
+        for size in (1, 1, 1, 2, 5, 16, 200):
+            chosen = np.sort(rng.integers(0, len(everything), size))
+            counts = []
+            frames, times = read_frames(
+                path, lambda n, c=chosen, s=counts: s.append(n) or c, num_threads=threads
+            )
+            assert set(counts) == {len(everything)}
+            assert np.array_equal(frames, everything[chosen])
+            assert np.allclose(times, all_times[chosen], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", _MOVING)
+def test_equals_decoding_every_frame(name, tmp_path, monkeypatch):
+    path = _write_scene(tmp_path / name, **_MOVING[name])
+    if name not in _READ_IN_ORDER:
+        monkeypatch.setattr(container.Video, "read_times", lambda _: pytest.fail("not needed"))
+    _assert_equals_full_decode(path, monkeypatch)
+    assert len(_decode_everything(path)[0]) == (70 if name == "cut.mp4" else 90)
+
+
+@pytest.mark.parametrize("packets_per_frame", [1, 2])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_fields_coded_as_pictures(suffix, packets_per_frame, tmp_path, monkeypatch):
+    lumas = [draw_number(i, 96, 96)[:, :, 0] for i in range(24)]
+    path = tmp_path / f"fields.{suffix}"
+    write_field_video(path, lumas, packets_per_frame=packets_per_frame)
+    assert read_numbers(_decode_everything(path)[0]) == list(range(24))
+    _assert_equals_full_decode(path, monkeypatch)
+
+
+def test_decodes_no_more_than_it_must(tmp_path, monkeypatch):
+    # No B frame is a reference. In decode order: 0 4 1 2 3 8 5 6 7 12 …; a keyframe is due at 24.
+    options = _x264(keyint=24, min_keyint=24, scenecut=0, bframes=3, b_adapt=0, b_pyramid="none")
+    path = _write_scene(tmp_path / "a.mp4", **options)
+    packets, frames = [], []
+    decode = container.Video._decode_packet
+
+    def spy(self, packet):
+        result = decode(self, packet)
+        packets.extend([packet] if packet else [])
+        frames.extend(frame.pts * self._stream.time_base * 25 for frame in result)
+        return result
+
+    monkeypatch.setattr(container.Video, "_decode_packet", spy)
+    read_frames(path, _pick(0))
+    assert (len(packets), len(frames)) == (1, 1)
+    packets.clear(), frames.clear()
+    read_frames(path, _pick(24 + 6, 24 + 7, 48))
+    assert frames == [24, 28, 30, 31, 32, 48]
+    assert len(packets) == 9 + 1
+
+
+def test_streams_that_start_after_the_sound(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as target:
+        sound, picture = target.add_stream("aac", rate=8000), target.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 96, 96, "yuv420p"
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 32000), np.float32), "fltp", "mono")
+        samples.rate = 8000
+        target.mux(sound.encode(samples) + sound.encode())
+        for i in range(50):
+            frame = av.VideoFrame.from_ndarray(draw_number(i, 96, 96), format="rgb24")
+            frame.pts = 50 + i
+            target.mux(picture.encode(frame))
+        target.mux(picture.encode())
+    frames, times = read_frames(path, _all)
+    assert read_numbers(frames) == list(range(50))
+    assert np.allclose(times, 2 + np.arange(50) / 25, atol=0.13)  # AAC begins 1024 samples early
+    assert read_numbers(read_frames(path, _pick(3), start=times[20])[0]) == [23]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -120,6 +296,61 @@ def test_frames_of_another_size_are_scaled_to_the_first(write_video, tmp_path):
     assert read_numbers(frames) == list(range(16))
 
 
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_the_first_frame_sets_the_size_whoever_decodes_it(num_threads, write_video, tmp_path):
+    parts = [
+        write_video(tmp_path / "0.ts", range(16), size=(48, 32), codec_options={"g": "4"}),
+        write_video(
+            tmp_path / "1.ts", range(16, 32), ticks=range(16, 32), codec_options={"g": "4"}
+        ),
+    ]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames, _ = read_frames(path, _pick(1, 14, 18, 29), num_threads=num_threads)
+    assert frames.shape == (4, 32, 48, 3)
+    assert read_numbers(frames) == [1, 14, 18, 29]
+
+
+@pytest.mark.parametrize(
+    ("size", "rotation", "short_side", "shape"),
+    [
+        ((320, 180), None, 100, (100, 178)),  # 177.8
+        ((320, 180), None, 45, (45, 80)),
+        ((180, 320), None, 101, (180, 101)),  # 179.6
+        ((320, 180), 90, 100, (178, 100)),
+        ((98, 98), None, 40, (40, 40)),
+        ((320, 180), None, 180, (180, 320)),
+        ((320, 180), None, 500, (180, 320)),  # never up
+        ((320, 180), None, 0, (180, 320)),
+        ((400, 20), None, 1, (1, 20)),
+    ],
+)
+def test_short_side(size, rotation, short_side, shape, tmp_path):
+    path = _write_scene(tmp_path / "a.mp4", range(3), size=size, rotation=rotation)
+    full = read_frames(path, _all)[0]
+    frames = read_frames(path, _all, short_side=short_side)[0]
+    assert frames.shape == (3, *shape, 3)
+    for frame, whole in zip(frames, full, strict=True):
+        image = Image.fromarray(whole).resize(shape[::-1], Image.Resampling.BILINEAR)
+        difference = frame.astype(int) - np.asarray(image)
+        # Of 255. At full size chroma is repeated, and fractions are cut off: 1 in the mean.
+        assert abs(difference).mean() < 3
+        assert abs(difference.mean()) < 1.5
+
+
+def test_scaling_down_is_antialiased(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv444p"
+        stripes = np.zeros((256, 256, 3), np.uint8)
+        stripes[:, ::2] = 255
+        target.mux(stream.encode(av.VideoFrame.from_ndarray(stripes, format="rgb24")))
+        target.mux(stream.encode())
+    frame = read_frames(path, _all, short_side=32)[0][0].astype(int)
+    assert np.abs(frame[:, 2:-2] - 127.5).max() < 4
+
+
 def test_single_frame(write_video, tmp_path):
     path = write_video(tmp_path / "a.mp4", [7])
     assert read_numbers(read_frames(path, lambda count: np.zeros(4, int))[0]) == [7] * 4
@@ -157,6 +388,39 @@ def test_frames_that_cannot_be_decoded_are_not_available(write_video, tmp_path):
     assert read_numbers(frames) == [i for i in range(64) if i not in (20, 21)]
     assert times[20] == pytest.approx(22 / 25)
     assert read_numbers(read_frames(path, _pick(3, 40))[0]) == [3, 40]
+
+
+def _replace(path, new_path, packets):
+    """Copies a video, with other data for some packets."""
+    with av.open(str(path)) as source, av.open(str(new_path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for n, old in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet = av.Packet(packets(n, bytes(old)))
+            packet.pts, packet.dts, packet.time_base = old.pts, old.dts, old.time_base
+            packet.is_keyframe, packet.stream = old.is_keyframe, stream
+            target.mux(packet)
+    return new_path
+
+
+def test_frames_made_for_reference_alone_are_not_counted(write_video, tmp_path, monkeypatch):
+    def hide(n, data):  # show_frame: RFC 6386, 9.1
+        return bytes([data[0] & ~0x10]) + data[1:] if n in (5, 20, 40) else data
+
+    path = write_video(tmp_path / "a.webm", codec="libvpx", codec_options={"g": "16"})
+    path = _replace(path, tmp_path / "b.webm", hide)
+    assert len(_decode_everything(path)[0]) == 61
+    _assert_equals_full_decode(path, monkeypatch)
+
+
+def test_pictures_that_are_not_coded_are_not_counted(write_video, tmp_path, monkeypatch):
+    def drop(n, data):  # ISO 14496-2, 6.2.5: a P picture at n/25 s, vop_coded 0, stuffing
+        bits = f"01 0 1 {n % 25:05b} 1 0 01111".replace(" ", "")
+        return b"\0\0\1\xb6" + int(bits, 2).to_bytes(2, "big") if n in (7, 19) else data
+
+    path = write_video(tmp_path / "a.avi", codec="mpeg4", codec_options={"g": "100"})
+    path = _replace(path, tmp_path / "b.avi", drop)
+    assert len(_decode_everything(path)[0]) == 62
+    _assert_equals_full_decode(path, monkeypatch)
 
 
 def test_damage_elsewhere_does_not_matter(write_video, tmp_path):

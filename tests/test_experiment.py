@@ -9,7 +9,8 @@ from sofnet_jax.experiment import create_experiment
 MISTAKES = {
     "data.train": ("/nonexistent", "/nonexistent"),
     "data.val": ("", "data.val is empty"),
-    "data.source": ("tfds", "data.source is 'tfds'"),
+    "data.source": ("tfds", "data.source is 'tfds'; choose one of videos, prepared, synthetic"),
+    "data.short_side": (-1, "data.short_side is -1"),
     "data.num_frames": (0, "data.num_frames is 0"),
     "data.size": (-1, "data.size is -1"),
     "data.num_workers": (-1, "data.num_workers is -1"),
@@ -64,3 +65,13 @@ def test_mistakes_name_the_field(field, data):
         create_experiment(config)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_prepared_data_must_be_named_and_be_prepared(data, tmp_path):
+    config = create_config(data)
+    config.data.source = "prepared"
+    with pytest.raises(UserError, match="data.prepared is empty"):
+        create_experiment(config)
+    config.data.prepared = str(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}: nothing prepared in it"):
+        create_experiment(config)

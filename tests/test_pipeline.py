@@ -19,6 +19,7 @@ from conftest import read_numbers
 from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
 from sofnet_jax.data.source import Source, Video, create_source
+from sofnet_jax.data.transforms import show
 from sofnet_jax.errors import UserError
 
 
@@ -35,7 +36,7 @@ class _Drawn:
     def id(self):
         return str(self.number)
 
-    def read(self, choose):
+    def read(self, choose, look):
         if self.bad:
             raise VideoError(f"{self.number}: bad")
         chosen = choose(100)
@@ -43,7 +44,7 @@ class _Drawn:
         frames[..., 0] = self.number
         frames[..., 1] = chosen[:, None, None]
         frames[..., 2] = np.arange(16) * 16  # a gradient, so that crops and flips tell
-        return frames, chosen / 10
+        return show(frames, look(12, 16)), chosen / 10
 
 
 class _Probe(_Drawn):

@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 from sofnet_jax.data.transforms import (
-    augment,
     centre_box,
-    centre_crop,
+    centre_view,
     multi_scale_box,
+    random_view,
     resize,
+    show,
 )
 
 _SCALES = (1.0, 0.875, 0.75, 0.66)
@@ -23,6 +24,15 @@ def _gradient(height, width, frames=2):
     return np.stack([np.stack([columns, rows, blue + t], -1) for t in range(frames)]).astype(
         np.uint8
     )
+
+
+def _centre(frames, size, via=0):
+    return show(frames, centre_view(*frames.shape[1:3], size, via))
+
+
+def _augment(frames, size, seed, **options):
+    rng = np.random.default_rng(seed)
+    return show(frames, random_view(*frames.shape[1:3], size, rng, **options))
 
 
 def test_resize_of_a_gradient():
@@ -84,28 +94,24 @@ def test_centre_crop_equals_resizing_then_cropping(height, width):
     left, top = ((side - 56) // 2 for side in scaled)
     image = Image.fromarray(frame).resize(scaled, Image.Resampling.BILINEAR)
     expected = np.asarray(image.crop((left, top, left + 56, top + 56)))
-    assert (
-        abs(centre_crop(frame[None], 56)[0].astype(int) - expected).max() <= 1
-    )  # of 255: rounding
+    assert abs(_centre(frame[None], 56)[0].astype(int) - expected).max() <= 1  # of 255: rounding
 
 
 def test_augment_treats_all_frames_alike():
     frames = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 60, 80, 3), np.uint8), 5, 0)
     for seed in range(8):
-        out = augment(frames, 32, np.random.default_rng(seed), scales=_SCALES, flip=True)
+        out = _augment(frames, 32, seed, scales=_SCALES, flip=True)
         assert out.shape == (5, 32, 32, 3) and out.dtype == np.uint8
         assert (out == out[:1]).all()
 
 
 def test_flip_mirrors_half_of_the_videos():
     frames = _gradient(60, 80)
-    out = [
-        augment(frames, 16, np.random.default_rng(s), scales=(1.0,), flip=True) for s in range(400)
-    ]
+    out = [_augment(frames, 16, s, scales=(1.0,), flip=True) for s in range(400)]
     mirrored = [bool(o[0, 8, 0, 0] > o[0, 8, -1, 0]) for o in out]
     assert 150 < sum(mirrored) < 250  # 200 expected, deviation 10
     for seed in range(20):
-        straight = augment(frames, 16, np.random.default_rng(seed), scales=(1.0,), flip=False)
+        straight = _augment(frames, 16, seed, scales=(1.0,), flip=False)
         expected = straight[:, :, ::-1] if mirrored[seed] else straight
         assert np.array_equal(out[seed], expected)
 
@@ -119,12 +125,10 @@ def _resize_in_pytorch(square, size):
 @pytest.mark.parametrize("size", [160, 168, 192, 224])
 def test_nearest_pixels_of_a_square_are_those_of_pytorch(size):
     frames = np.random.default_rng(0).integers(0, 256, (2, 256, 340, 3)).astype(np.uint8)
-    square = centre_crop(frames, 224)
-    np.testing.assert_array_equal(
-        centre_crop(frames, size, via=224), _resize_in_pytorch(square, size)
-    )
+    square = _centre(frames, 224)
+    np.testing.assert_array_equal(_centre(frames, size, via=224), _resize_in_pytorch(square, size))
     for seed in range(4):  # some of them mirrored
         options = {"scales": (1.0, 0.75), "flip": True}
-        square = augment(frames, 224, np.random.default_rng(seed), **options)
-        nearest = augment(frames, size, np.random.default_rng(seed), **options, via=224)
+        square = _augment(frames, 224, seed, **options)
+        nearest = _augment(frames, size, seed, **options, via=224)
         np.testing.assert_array_equal(nearest, _resize_in_pytorch(square, size))

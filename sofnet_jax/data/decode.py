@@ -1,13 +1,14 @@
-"""Reads chosen frames of a video file. The only file that knows PyAV."""
+"""Reads chosen frames of a video file, and decodes no more for them than it must."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
+
+from sofnet_jax.data.canvas import Canvas
+from sofnet_jax.data.container import Index, Run, Video, VideoError, report_errors
 
 # The number of available frames -> the indices of the frames wanted, in presentation order.
 Choose = Callable[[int], Int[np.ndarray, "t"]]
@@ -15,21 +16,7 @@ Choose = Callable[[int], Int[np.ndarray, "t"]]
 _Select = Callable[[Float[np.ndarray, "p"]], Int[np.ndarray, "t"]]
 _Frames = tuple[UInt8[np.ndarray, "t h w 3"], Float[np.ndarray, "t"]]
 
-# A file must not make us open others or the network, as playlists and image patterns would.
-_OPTIONS = {
-    "protocol_whitelist": "file",
-    "format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,ivf,obu,"
-    "gif,mxf,dv,rm,nut,wtv,yuv4mpegpipe",
-}
 _END_TOLERANCE = 1.0  # seconds; annotations are often rounded up to the next whole second
-
-# Damaged videos are reported by VideoError; libav's own remarks name neither the file nor a remedy.
-av.logging.set_level(None)
-av.logging.set_libav_level(av.logging.PANIC)
-
-
-class VideoError(Exception):
-    """A video that cannot be read, in one line: `<path>: <reason>`."""
 
 
 def read_frames(
@@ -38,12 +25,15 @@ def read_frames(
     *,
     start: float | None = None,
     end: float | None = None,
+    short_side: int = 0,
+    num_threads: int = 1,
 ) -> _Frames:
     """Reads the frames that `choose` picks, and their times in seconds from the file's beginning.
 
     `choose` gets the number of frames with start <= time < end (at least one) and may pick a frame
     several times. It is called again if the file turns out to hold fewer frames than its packets
-    promise. Frames are upright RGB, all of the size of the first one. Raises VideoError alone.
+    promise. Frames are upright RGB, all of the size of the first one, scaled down if their short
+    side exceeds `short_side` > 0; they do not depend on `num_threads`. Raises VideoError alone.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -53,7 +43,8 @@ def read_frames(
         available = _available(path, times, start, end)
         return available[choose(len(available))]
 
-    return _read_by_time(path, select) or _read_in_order(path, select)
+    by_time = _read_by_time(path, select, short_side, num_threads)
+    return by_time or _read_in_order(path, select, short_side)
 
 
 def _available(
@@ -74,156 +65,98 @@ def _available(
     return available
 
 
-def _read_by_time(path: str, select: _Select) -> _Frames | None:
+def _read_by_time(path: str, select: _Select, short_side: int, num_threads: int) -> _Frames | None:
     """Decodes the selected frames and those they depend on, matched by their time stamps.
 
     None if the packets lack distinct time stamps or a selected frame does not come out.
     """
-    with _open(path) as video:
-        packets = [(p.pts, p.is_keyframe, p.is_discard) for p in video.packets()]
-        if any(pts is None for pts, _, _ in packets):
+    with Video(path) as video:
+        index = video.read_index()
+        if index is None:
             return None
-        pts, keyframe, hidden = np.array(packets, np.int64).reshape(-1, 3).T
-        if video.numbers_packets and np.all(np.diff(pts) > 0):
+        shown = np.flatnonzero(index.shown)
+        order = shown[np.argsort(index.pts[shown], kind="stable")]
+        if np.any(np.diff(index.pts[order]) == 0):
             return None
-        shown = np.flatnonzero(hidden == 0)
-        order = shown[np.argsort(pts[shown], kind="stable")]
-        if len(np.unique(pts[order])) < len(order):
-            return None
-        times = video.seconds(pts[order])
-    selected = select(times)
-    chosen = order[selected]
-    with _open(path) as video:
-        frames = video.decode(_runs(np.unique(chosen), pts, keyframe == 1))
-        images = _convert(((frame.pts, frame) for frame in frames), set(pts[chosen].tolist()))
-    if images is None:
-        return None
-    return np.stack([images[p] for p in pts[chosen].tolist()]), times[selected]
+        times = video.seconds(index.pts[order])
+        selected = select(times)
+        distinct, image = np.unique(selected, return_inverse=True)
+        canvas = _paint_packets(video, order[distinct], index, short_side, num_threads)
+        if canvas.mixed and num_threads > 1:
+            canvas = _paint_packets(video, order[distinct], index, short_side, 1)
+    return (_arrange(canvas, image), times[selected]) if canvas.complete else None
 
 
-def _read_in_order(path: str, select: _Select) -> _Frames:
-    """Decodes the whole video, first to count its frames, then to convert the selected ones.
+def _paint_packets(
+    video: Video, packets: Int[np.ndarray, "n"], index: Index, short_side: int, num_threads: int
+) -> Canvas:
+    """Paints the frames of `packets`, several runs at a time."""
+    canvas = Canvas(len(packets), short_side)
+    image = {pts: i for i, pts in enumerate(index.pts[packets].tolist())}
+    wanted = frozenset(packets.tolist())
+    plan = _plan_runs(np.sort(packets), index)
+    runs = iter(plan)  # whoever is free takes the next
 
-    The way for files without time stamps, with packets that give no frame, or damaged ones: the
-    frames that come out are the video.
-    """
-    everything = [(0, None)]
-    with _open(path) as video:
-        pts = [frame.pts for frame in video.decode(everything)]
-        if None in pts:
-            times = video.ticks(len(pts))
-        else:
-            times = video.seconds(np.sort(np.array(pts, np.int64)))
-    selected = select(times)
-    with _open(path) as video:
-        images = _convert(enumerate(video.decode(everything)), set(selected.tolist()))
-    if images is None:
-        raise VideoError(f"{path}: the file changed while it was read")
-    return np.stack([images[i] for i in selected.tolist()]), times[selected]
+    def paint(video: Video) -> None:
+        with report_errors(video.path):
+            for frame in video.decode_runs(runs, wanted, index):
+                if frame.pts in image:
+                    canvas.paint(image[frame.pts], frame)
+
+    def assist() -> None:
+        with Video(video.path) as own:
+            paint(own)
+
+    assistants = min(num_threads, len(plan)) - 1
+    with ThreadPoolExecutor(max(assistants, 1)) as pool:
+        assistance = [pool.submit(assist) for _ in range(assistants)]
+        paint(video)
+    for result in assistance:
+        result.result()
+    return canvas
 
 
-def _runs(
-    chosen: Int[np.ndarray, "t"], pts: Int[np.ndarray, "p"], keyframe: Bool[np.ndarray, "p"]
-) -> list[tuple[int, int]]:
-    """Ranges of packets (first, last; in decode order) that the ascending `chosen` depend on.
+def _plan_runs(wanted: Int[np.ndarray, "n"], index: Index) -> list[Run]:
+    """The packets on which the ascending `wanted` ones depend.
 
-    A range begins at the last keyframe that is neither decoded nor shown after the chosen frame:
+    A run begins at the last keyframe that is neither decoded nor shown after the wanted frame:
     what is decoded after a keyframe but shown before it may depend on earlier frames.
     """
-    keys = np.flatnonzero(keyframe)
-    runs: list[tuple[int, int]] = []
-    for last in chosen.tolist():
-        usable = keys[(keys <= last) & (pts[keys] <= pts[last])]
-        first = int(usable[-1]) if len(usable) else 0
+    keys = np.flatnonzero(index.keyframe)
+    runs: list[Run] = []
+    for last in wanted.tolist():
+        k = np.searchsorted(keys, last, side="right") - 1
+        while k >= 0 and index.pts[keys[k]] > index.pts[last]:
+            k -= 1
+        first = int(keys[k]) if k >= 0 else 0
         while runs and first <= runs[-1][1]:
             first = min(first, runs.pop()[0])
         runs.append((first, last))
     return runs
 
 
-def _convert(
-    frames: Iterable[tuple[int | None, av.VideoFrame]], wanted: set[int]
-) -> dict[int, UInt8[np.ndarray, "h w 3"]] | None:
-    """Converts the wanted frames to upright RGB of the first one's size; None if one is missing."""
-    images: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
-    like = None
-    convert = VideoReformatter()  # keeps its tables from frame to frame
-    for key, frame in frames:
-        if key is not None and key in wanted and key not in images:
-            like = like or frame
-            image = convert.reformat(frame, like.width, like.height, "rgb24", threads=1)
-            turns = round(like.rotation / 90)  # counter-clockwise, as in NumPy
-            images[key] = np.rot90(image.to_ndarray(), turns)
-            if len(images) == len(wanted):
-                return images
-    return None
+def _read_in_order(path: str, select: _Select, short_side: int) -> _Frames:
+    """Decodes the whole video, first to count its frames, then to convert the selected ones.
+
+    The way for files without time stamps, with packets that give no frame, or damaged ones: the
+    frames that come out are the video.
+    """
+    with Video(path) as video:
+        times = video.read_times()
+    selected = select(times)
+    distinct, image = np.unique(selected, return_inverse=True)
+    canvas = Canvas(len(distinct), short_side)
+    wanted = {n: i for i, n in enumerate(distinct.tolist())}
+    with Video(path) as video, report_errors(path):
+        for n, frame in enumerate(video.decode()):
+            if n in wanted:
+                canvas.paint(wanted[n], frame)
+            if canvas.complete:
+                return _arrange(canvas, image), times[selected]
+    raise VideoError(f"{path}: the file changed while it was read")
 
 
-class _Video:
-    """An open video file: its packets, its frames and its clock."""
-
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
-        self._container = container
-        self._stream = stream
-        stream.codec_context.thread_count = 1  # one video per worker is parallel enough
-
-    @property
-    def numbers_packets(self) -> bool:
-        """Whether time stamps may say when a packet is decoded instead of when it is shown.
-
-        AVI knows no other; libav finds the order of MPEG-4 frames by itself, but not of H.264's.
-        """
-        return self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
-
-    def packets(self) -> Iterator[av.Packet]:
-        """The packets in decode order, up to the end or the first that cannot be read."""
-        with contextlib.suppress(av.FFmpegError):
-            # Packets without data are not passed on: the decoder takes them for the end.
-            yield from (packet for packet in self._container.demux(self._stream) if packet.size)
-
-    def decode(self, runs: Iterable[tuple[int, int | None]]) -> Iterator[av.VideoFrame]:
-        """Decodes ranges of packets (first, last), each range from a clean decoder."""
-        packets = enumerate(self.packets())
-        for first, last in runs:
-            for n, packet in packets:
-                if n >= first:
-                    yield from self._decode_packet(packet)
-                if n == last:
-                    break
-            yield from self._decode_packet(None)  # what the decoder still holds
-            self._stream.codec_context.flush_buffers()
-
-    def _decode_packet(self, packet: av.Packet | None) -> list[av.VideoFrame]:
-        try:
-            return self._stream.decode(packet)
-        except av.FFmpegError:
-            return []  # a damaged packet; those after it may be sound
-
-    def seconds(self, pts: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
-        """Time stamps as seconds from the beginning of the file, be it sound or picture."""
-        times = pts * float(self._stream.time_base or 0)
-        origin = self._container.start_time
-        if origin is None:
-            return times - times.min(initial=np.inf)
-        return times - origin / av.time_base
-
-    def ticks(self, count: int) -> Float[np.ndarray, "p"]:
-        """The times of `count` frames without time stamps."""
-        return np.arange(count) / float(self._stream.guessed_rate or 25)
-
-
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[_Video]:
-    """Opens the first video stream that is not a cover picture; libav's errors become ours."""
-    try:
-        with av.open(path, metadata_errors="ignore", options=_OPTIONS) as container:
-            cover = av.stream.Disposition.attached_pic
-            streams = [s for s in container.streams.video if not s.disposition & cover]
-            if not streams:
-                raise VideoError(f"{path}: no video stream")
-            if streams[0].codec_context is None:
-                raise VideoError(f"{path}: no decoder for its video stream")
-            yield _Video(container, streams[0])
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"{path}: not a readable video ({reason})") from error
+def _arrange(canvas: Canvas, order: Int[np.ndarray, "t"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """The images in this order; not copied if they are in it."""
+    images = canvas.images
+    return images if np.array_equal(order, np.arange(len(images))) else images[order]

@@ -7,10 +7,9 @@ number of processes and resuming do not change it.
 import contextlib
 import functools
 import gc
-import multiprocessing
 import os
 import signal
-import threading
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -22,10 +21,12 @@ from absl import flags
 from grain.multiprocessing import SharedMemoryArray
 from jaxtyping import Float, Int
 
+from sofnet_jax.data.annotations.clip import Interval
 from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.sampling import segment_indices
 from sofnet_jax.data.source import Example, Source
-from sofnet_jax.data.transforms import augment, centre_crop
+from sofnet_jax.data.transforms import View, centre_view, random_view
+from sofnet_jax.data.worker import end_with_parent
 from sofnet_jax.errors import UserError
 from sofnet_jax.types import Batch
 
@@ -57,7 +58,7 @@ def create_train_iterator(
 
     `start` is the number of examples already consumed by all processes. Every epoch is shuffled
     anew and leaves out the videos that do not fill a batch. The place of an unreadable video is
-    taken by another. Close the iterator to stop its workers. `via` is as of `transforms.augment`.
+    taken by another. Close the iterator to stop its workers. `via` is as of `transforms.View`.
     Raises UserError.
     """
     if batch_size > len(source):
@@ -138,11 +139,15 @@ class _TrainExamples:
         yield from (i for i in others.tolist() if i != first)
 
     def _read(self, video: Example, rng: np.random.Generator) -> dict[str, Any]:
-        frames, times = video.read(lambda n: segment_indices(n, self.num_frames, rng))
-        pixels = augment(frames, self.size, rng, scales=self.scales, flip=self.flip, via=self.via)
+        frames, times = video.read(
+            lambda count: segment_indices(count, self.num_frames, rng),
+            lambda height, width: random_view(
+                height, width, self.size, rng, scales=self.scales, flip=self.flip, via=self.via
+            ),
+        )
         return _describe(video, len(self.source.classes)) | {
-            "frames": pixels,
-            "relevant": _relevant(video, times),
+            "frames": frames,
+            "relevant": mark_relevant(video.relevant, times),
             "valid": np.True_,
         }
 
@@ -176,18 +181,21 @@ class _EvalExamples:
         video = self.source[i]
         example = _describe(video, len(self.source.classes)) | {"index": np.int32(i)}
         try:
-            frames, times = video.read(self._choose)
+            frames, times = video.read(self._choose, self._look)
         except VideoError as error:
             return example | self._blank() | {"errors": {video.id: str(error)}}
         return example | {
-            "frames": centre_crop(frames, self.size, self.via),
-            "relevant": _relevant(video, times),
+            "frames": frames,
+            "relevant": mark_relevant(video.relevant, times),
             "valid": np.True_,
             "errors": {},
         }
 
     def _choose(self, num_available: int) -> Int[np.ndarray, "t"]:
         return segment_indices(num_available, self.num_frames, None)
+
+    def _look(self, height: int, width: int) -> View:
+        return centre_view(height, width, self.size, self.via)
 
     def _blank(self) -> dict[str, Any]:
         return {
@@ -203,11 +211,13 @@ def _describe(video: Example, num_classes: int) -> dict[str, Any]:
     return {"id": video.id, "labels": labels}
 
 
-def _relevant(video: Example, times: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
+def mark_relevant(
+    segments: Sequence[Interval] | None, times: Float[np.ndarray, "t"]
+) -> Float[np.ndarray, "t"]:
     """1 for frames inside a relevant interval, 0 outside, NaN if none is annotated."""
-    if video.relevant is None:
+    if segments is None:
         return np.full(len(times), np.nan, np.float32)
-    start, end = np.array(video.relevant, np.float64).reshape(-1, 2).T[..., None]
+    start, end = np.array(segments, np.float64).reshape(-1, 2).T[..., None]
     return np.any((start <= times) & (times < end), axis=0).astype(np.float32)
 
 
@@ -258,7 +268,7 @@ def _signals_blocked() -> Iterator[None]:
     Ctrl-C and a cluster's notice to stop reach the workers as well. They have to go on until the
     main process, which decides what to do about the signal, closes the iterator.
     """
-    resource_tracker.ensure_running()  # would unblock the signals if it started later
+    _start_tracker()  # would unblock the signals if it started later
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -266,14 +276,19 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _start_tracker() -> None:
+    """Starts the process that removes shared memory nobody did, such as batches never asked for.
+
+    It warns of each as if it were a mistake, unless it is told not to.
+    """
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
+
+
 def _init_worker(index: int, count: int) -> None:
-    """Makes the worker end when the main process has died."""
+    """What a worker does first."""
     del index, count
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_parent()

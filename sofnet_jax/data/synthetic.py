@@ -9,10 +9,8 @@ import csv
 import fcntl
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from tqdm import tqdm
 
 from sofnet_jax.data.figure import POSES
 from sofnet_jax.data.shot import draw_video
+from sofnet_jax.data.worker import count_cores, end_with_parent
 from sofnet_jax.errors import UserError
 
 VERSION = 4  # of what is drawn and how it is stored: raise it with any change to either
@@ -171,7 +170,7 @@ def _write_files(folder: Path, meta: dict[str, int], num_workers: int | None) ->
     for parent in {(folder / video.path).parent for video in videos}:
         parent.mkdir(parents=True)
     write = partial(_write_video, folder, meta)
-    rows = list(_map(write, videos, num_workers or _count_cores()))
+    rows = list(_map(write, videos, num_workers or count_cores()))
     for split in SPLITS:
         with open(folder / f"{split}.csv", "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -215,13 +214,6 @@ def _encode(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def _count_cores() -> int:
-    """The cores this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _map(function: Callable, items: list, num_workers: int) -> Iterator[Any]:
     """`map` in processes, in order, with a progress bar.
 
@@ -232,18 +224,6 @@ def _map(function: Callable, items: list, num_workers: int) -> Iterator[Any]:
         yield from progress(map(function, items))
         return
     with ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        num_workers, multiprocessing.get_context("spawn"), initializer=end_with_parent
     ) as executor:
         yield from progress(executor.map(function, items, chunksize=4))
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed; else it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only for worker processes"
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -1,6 +1,7 @@
 """Crops, flips and resizing: the same for every frame of a video."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,37 +18,52 @@ _OFFSETS = (
 )
 
 
-def augment(
-    frames: UInt8[np.ndarray, "t h w 3"],
+class View(NamedTuple):
+    """What is shown of a frame: the pixels inside `box`, resized to a square of `size`.
+
+    `via`, if not 0, is the side of the square that they are resized to first; of that the nearest
+    pixels are taken (`Released.crops`).
+    """
+
+    box: Box
+    size: int
+    via: int = 0
+    mirrored: bool = False
+
+
+Look = Callable[[int, int], View]  # height and width of the frames -> what to show of each
+
+
+def random_view(
+    height: int,
+    width: int,
     size: int,
     rng: np.random.Generator,
     *,
     scales: Sequence[float],
     flip: bool,
     via: int = 0,
-) -> UInt8[np.ndarray, "t size size 3"]:
-    """One random multi-scale crop of all frames, mirrored in half of the cases if `flip`.
-
-    `via`, if given, is the side of the square that a crop is resized to first; of that the nearest
-    pixels are taken (`Released.crops`).
-    """
-    height, width = frames.shape[1:3]
+) -> View:
+    """A multi-scale crop for training, mirrored in half of the cases if `flip`."""
     box = multi_scale_box(height, width, scales, rng)
-    mirrored = flip and rng.random() < 0.5
-    resized = resize(frames, box, via or size)
-    return take_nearest(resized[:, :, ::-1] if mirrored else resized, size)
+    return View(box, size, via, mirrored=flip and rng.random() < 0.5)
 
 
-def centre_crop(
-    frames: UInt8[np.ndarray, "t h w 3"], size: int, via: int = 0
+def centre_view(height: int, width: int, size: int, via: int = 0) -> View:
+    """The centre after scaling the short side to 8/7 of `size`, for testing."""
+    return View(centre_box(height, width, via or size), size, via)
+
+
+def show(frames: UInt8[np.ndarray, "t h w 3"], view: View) -> UInt8[np.ndarray, "t size size 3"]:
+    """What a view shows of all frames."""
+    return finish(resize(frames, view.box, view.via or view.size), view)
+
+
+def finish(
+    squares: UInt8[np.ndarray, "t side side 3"], view: View
 ) -> UInt8[np.ndarray, "t size size 3"]:
-    """The centre of all frames after scaling their short side to 8/7 of `size`, for testing.
-
-    `via` is as of `augment`.
-    """
-    height, width = frames.shape[1:3]
-    side = via or size
-    return take_nearest(resize(frames, centre_box(height, width, side), side), size)
+    """What is left to do once the box is a square of `via` or `size`: mirror, take the nearest."""
+    return take_nearest(squares[:, :, ::-1] if view.mirrored else squares, view.size)
 
 
 def multi_scale_box(

@@ -1,0 +1,66 @@
+"""The annotations of a benchmark, and how many videos the paper counts in it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from sofnet_jax.data.annotations import activitynet, generic, kinetics, sports1m, thumos14
+from sofnet_jax.data.annotations.clip import SPLITS, Annotation
+from sofnet_jax.data.annotations.material import create_materials
+from sofnet_jax.errors import UserError
+
+_READERS = {module.NAME: module.read for module in (activitynet, kinetics, thumos14, sports1m)}
+BENCHMARKS = (*_READERS, generic.NAME)
+
+# Section 4 of the paper; it does not say how many videos mini-Sports1M has.
+_PAPER = {
+    activitynet.NAME: {"train": 10_024, "val": 4_926, "classes": 200},
+    kinetics.NAME: {"train": 121_215, "val": 9_867, "classes": 200},
+    thumos14.NAME: {"train": 1_010, "val": 1_574, "classes": 101},
+}
+
+
+def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
+    """What files, and the files in folders, tell of the benchmark; they are known by their content.
+
+    Raises UserError for a file that is named and not recognised, and for one that would make
+    labels, or which video is which, wrong. What else is odd is among the notes.
+    """
+    if name == generic.NAME:
+        return generic.read(paths)
+    if name not in _READERS:
+        raise UserError(f"'{name}' is no benchmark; choose one of {', '.join(BENCHMARKS)}")
+    return _READERS[name](create_materials(paths))
+
+
+def describe_counts(annotation: Annotation) -> list[str]:
+    """Lines that compare the videos and classes with those that the paper counts."""
+    paper = _PAPER.get(annotation.name, {})
+    lines = []
+    for split in SPLITS:
+        clips = [clip for clip in annotation.clips if clip.split == split]
+        lines.append(f"{split}: {_compare(len(clips), paper.get(split))} videos")
+        if clips:
+            lines.append(f"{split}: {_describe_classes(count_classes(annotation, split))}")
+    lines.append(f"{_compare(len(annotation.classes), paper.get('classes'))} classes")
+    return lines
+
+
+def count_classes(annotation: Annotation, split: str) -> dict[str, int]:
+    """The number of the videos of a split in each class."""
+    labels = Counter(n for clip in annotation.clips if clip.split == split for n in clip.labels)
+    return {name: labels[name] for name in annotation.classes}
+
+
+def _compare(count: int, paper: int | None) -> str:
+    if paper is None:
+        return f"{count:,}"
+    if count == paper:
+        return f"{count:,} (as in the paper)"
+    difference = f"{abs(count - paper):,} {'fewer' if count < paper else 'more'}"
+    return f"{count:,} ({difference} than the paper's {paper:,})"
+
+
+def _describe_classes(counts: dict[str, int]) -> str:
+    least, most = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
+    return f"from {counts[least]:,} ('{least}') to {counts[most]:,} ('{most}') videos in a class"

@@ -1,0 +1,70 @@
+"""Decoded frames as upright RGB images."""
+
+import threading
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from jaxtyping import UInt8
+
+# The triangle filter, as wide as the scale asks for (antialiased), and all of the chroma.
+_SCALE = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
+
+
+class _Brush(threading.local):
+    """Converts frames. A thread has one of its own, which keeps its tables from frame to frame."""
+
+    def __init__(self):
+        self.draw = VideoReformatter().reformat
+
+
+class Canvas:
+    """One array of images, all of the size and the rotation of the first frame painted.
+
+    They are scaled down if their short side exceeds `short_side` > 0. Several threads may paint at
+    once. Which frame is the first is then a matter of chance: if the frames are `mixed`, they have
+    to be painted anew by one thread.
+    """
+
+    def __init__(self, count: int, short_side: int):
+        self.mixed = False  # whether the frames differ in size or rotation
+        self._count = count
+        self._short_side = short_side
+        self._form: tuple[int, int, int] | None = None
+        self._brush = _Brush()
+        self._lock = threading.Lock()
+        self._missing = set(range(count))
+
+    @property
+    def complete(self) -> bool:
+        return not self._missing
+
+    @property
+    def images(self) -> UInt8[np.ndarray, "t h w 3"]:
+        return self._images
+
+    def paint(self, i: int, frame: av.VideoFrame) -> None:
+        """Makes the frame image number i, unless there is one already."""
+        if i not in self._missing:
+            return
+        form = frame.width, frame.height, round(frame.rotation / 90)
+        with self._lock:
+            if self._form is None:
+                self._form = form
+                self._images = self._create_images(*form)
+        self.mixed |= form != self._form
+        turns = self._form[2]  # counter-clockwise, as in NumPy
+        height, width = np.rot90(self._images[i], turns).shape[:2]
+        scale = Interpolation.BILINEAR if (width, height) == form[:2] else _SCALE
+        rgb = self._brush.draw(frame, width, height, "rgb24", interpolation=scale, threads=1)
+        self._images[i] = np.rot90(rgb.to_ndarray(), turns)
+        self._missing.discard(i)
+
+    def _create_images(self, width: int, height: int, turns: int) -> UInt8[np.ndarray, "t h w 3"]:
+        short = min(width, height)
+        if 0 < self._short_side < short:
+            width = max(round(width * self._short_side / short), 1)
+            height = max(round(height * self._short_side / short), 1)
+        if turns % 2:
+            width, height = height, width
+        return np.empty((self._count, height, width, 3), np.uint8)

@@ -1,0 +1,131 @@
+"""From annotations and a folder of videos to a prepared data set."""
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from sofnet_jax.data.builders.activitynet import ActivityNet
+from sofnet_jax.data.builders.frames import ABOUT, PROBLEMS, FrameBuilder, Plan, names
+from sofnet_jax.data.builders.mini_kinetics import MiniKinetics
+from sofnet_jax.data.builders.mini_sports1m import MiniSports1M
+from sofnet_jax.data.builders.thumos14 import Thumos14
+from sofnet_jax.data.builders.videos import Videos
+from sofnet_jax.data.record import KINDS, Format, Task
+from sofnet_jax.data.shard import plan_shards
+from sofnet_jax.errors import UserError
+
+BUILDERS: dict[str, type[FrameBuilder]] = {
+    builder.name: builder for builder in (ActivityNet, MiniKinetics, Thumos14, MiniSports1M, Videos)
+}
+_UNFINISHED = ".unfinished"  # folder of the shards until all of them are there
+
+
+def create_plan(
+    name: str,
+    tasks: Mapping[str, Sequence[Task]],
+    classes: Sequence[str],
+    form: Format,
+    *,
+    out: Path,
+    num_workers: int,
+    time_limit: float,
+) -> Plan:
+    """Divides the tasks over shards."""
+    reports = out / name / _UNFINISHED
+    shards = {split: plan_shards(split, part, form, reports) for split, part in tasks.items()}
+    missing = {split: [task.id for task in part if not task.path] for split, part in tasks.items()}
+    return Plan(tuple(classes), form, shards, missing, num_workers, time_limit)
+
+
+def prepare(name: str, plan: Plan, out: Path, beam: Sequence[str] | None = None) -> Path:
+    """Writes the data set, or what is missing of it, and returns its folder.
+
+    `beam` are options of Beam, whose runner then does the work; None is this machine.
+    Raises UserError if the folder holds something else, or cannot be written to.
+    """
+    builder = BUILDERS[name](plan=plan, data_dir=str(out))
+    folder = Path(builder.data_dir)
+    if _is_prepared(folder, plan):
+        return folder
+    unfinished = out / name / _UNFINISHED
+    for abandoned in folder.parent.glob(f"incomplete.*_{folder.name}"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    config = None if beam is None else _configure_beam(beam)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS narrates
+            builder.download_and_prepare(download_config=config)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    shutil.rmtree(unfinished)
+    return folder
+
+
+@contextlib.contextmanager
+def show_progress(plan: Plan) -> Iterator[Callable[[int], None]]:
+    """A bar with the videos that are done, a rate, and the time left; gives `Plan.on_video`."""
+    total = sum(len(shard.tasks) for shard in plan.all_shards)
+    with tqdm(total=total, desc="Preparing", unit="video", disable=None, smoothing=0.05) as bar:
+
+        def on_video(count: int) -> None:
+            if not bar.n and count > 1:  # were done before: no part of the rate
+                bar.initial = count
+            bar.update(count)
+
+        yield on_video
+
+
+def describe_problems(folder: Path) -> list[str]:
+    """A table of what was wrong with the videos, by kind and split, with an example of each."""
+    with (folder / PROBLEMS).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return ["every video was found and read"]
+    splits = sorted({row["split"] for row in rows})
+    counts = Counter((row["kind"], row["split"]) for row in rows)
+    lines = [f"{'':<12}" + "".join(f"{split:>8}" for split in splits)]
+    for kind, meaning in KINDS.items():
+        found = [row for row in rows if row["kind"] == kind]
+        if found:
+            cells = "".join(f"{counts[kind, split]:>8,}" for split in splits)
+            lines.append(f"{kind:<12}{cells}  {meaning}; such as {found[0]['id']}")
+    return [*lines, f"all of them: {folder / PROBLEMS}"]
+
+
+def _is_prepared(folder: Path, plan: Plan) -> bool:
+    """Whether the folder holds what is planned; False if there is nothing. Raises UserError."""
+    if not folder.exists():
+        return False
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+        found = about["shards"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{folder} exists, but was not prepared here; choose another --out"
+        raise UserError(message) from error
+    if found == names(plan):
+        return True
+    raise UserError(
+        f"{folder} was prepared from other files, annotations or settings than those given now; "
+        "delete it, or choose another --out"
+    )
+
+
+def _configure_beam(options: Sequence[str]) -> tfds.download.DownloadConfig:
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    except ImportError as error:
+        raise UserError("--beam needs Apache Beam: pip install 'sofnet_jax[beam]'") from error
+    parsed = PipelineOptions(list(options))
+    runner = parsed.view_as(StandardOptions).runner or "DirectRunner"
+    return tfds.download.DownloadConfig(
+        beam_runner=beam.runners.create_runner(runner), beam_options=parsed
+    )

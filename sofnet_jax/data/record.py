@@ -1,0 +1,149 @@
+"""A video as it is stored: some of its frames as JPEG, and what is known of it."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sofnet_jax.data.annotations.clip import Interval
+from sofnet_jax.data.decode import VideoError
+from sofnet_jax.data.footage import read_footage
+from sofnet_jax.data.jpeg import encode_jpeg
+from sofnet_jax.data.sampling import segment_indices
+
+VERSION = 1  # of what is in a record: raise it with any change
+
+_SHORT_OF = 0.9  # of the annotated duration; below it a file is taken to be cut off
+
+
+@dataclass(frozen=True)
+class Format:
+    """How frames are stored: how many, pixels of their short side at most, quality of the JPEG."""
+
+    num_frames: int
+    short_side: int
+    quality: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A clip to prepare, and where it is; `path` None: nowhere, and there is nothing to do.
+
+    `labels` are indices of classes. `duration` is what the annotation claims, in seconds, of the
+    clip; `others` are further files that could be it.
+    """
+
+    id: str
+    labels: tuple[int, ...]
+    path: str | None
+    start: float | None = None
+    end: float | None = None
+    segments: tuple[Interval, ...] | None = None
+    duration: float | None = None
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of a prepared video without its frames.
+
+    Times in seconds from the beginning of its file; `frames` is how many are stored of the
+    `available` ones; `width` and `height` are the file's, in pixels.
+    """
+
+    id: str
+    labels: tuple[int, ...]
+    frames: int
+    available: int
+    duration: float
+    width: int
+    height: int
+    segments: tuple[Interval, ...] | None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Summary":
+        """What `dataclasses.asdict` and JSON made of one."""
+        segments = values["segments"]
+        pairs = None if segments is None else tuple((a, b) for a, b in segments)
+        given = values | {"labels": tuple(values["labels"]), "segments": pairs}
+        return cls(**{field.name: given[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What was wrong with a video: its `kind` is a key of `KINDS`."""
+
+    id: str
+    kind: str
+    detail: str
+
+
+KINDS = {
+    "missing": "no file of this name",
+    "unreadable": "left out",
+    "crashed": "the decoder died of it; left out",
+    "slow": "took too long; left out",
+    "cut off": "shorter than annotated; what there is was taken",
+    "short": "fewer frames than are stored of a video; all were taken",
+    "duplicate": "several files; the first was taken",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task: a record and its summary, or neither, and what was wrong."""
+
+    record: dict[str, Any] | None
+    summary: Summary | None
+    problems: tuple[Problem, ...]
+
+
+def create_record(task: Task, form: Format) -> Outcome:
+    """Reads a video and makes its record; what cannot be read is a problem, never an error."""
+    problems = [Problem(task.id, "duplicate", other) for other in task.others]
+    assert task.path is not None
+    try:
+        footage = read_footage(
+            task.path,
+            lambda count: segment_indices(count, min(form.num_frames, count), None),
+            start=task.start,
+            end=task.end,
+            short_side=form.short_side,
+            lenient=True,
+        )
+    except VideoError as error:
+        return Outcome(None, None, (*problems, Problem(task.id, "unreadable", str(error))))
+    claimed = task.duration
+    if claimed is not None and footage.duration < _SHORT_OF * claimed:
+        detail = f"{task.path}: {footage.duration:.1f} s of {claimed:.1f} s"
+        problems.append(Problem(task.id, "cut off", detail))
+    if footage.available < form.num_frames:
+        detail = f"{task.path}: {footage.available} frames of {form.num_frames}"
+        problems.append(Problem(task.id, "short", detail))
+    summary = Summary(
+        id=task.id,
+        labels=task.labels,
+        frames=len(footage.frames),
+        available=footage.available,
+        duration=footage.duration,
+        width=footage.width,
+        height=footage.height,
+        segments=task.segments,
+    )
+    record = _describe(summary, footage.times) | {
+        "frames": [encode_jpeg(frame, form.quality) for frame in footage.frames]
+    }
+    return Outcome(record, summary, tuple(problems))
+
+
+def _describe(summary: Summary, times: Float[np.ndarray, "t"]) -> dict[str, Any]:
+    """The parts of a record that are no pictures."""
+    segments = np.array(summary.segments or (), np.float32).reshape(-1, 2)
+    plain = asdict(summary)
+    return {key: plain[key] for key in ("id", "available", "duration", "width", "height")} | {
+        "labels": list(summary.labels),
+        "times": times.astype(np.float32),
+        "segments": segments,
+        "localised": summary.segments is not None,
+    }

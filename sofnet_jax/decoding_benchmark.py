@@ -1,0 +1,274 @@
+"""How fast chosen frames of a video are decoded, beside the other programs that do it."""
+
+import contextlib
+import functools
+import importlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import av
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from sofnet_jax.data.decode import read_frames
+from sofnet_jax.data.sampling import segment_indices
+from sofnet_jax.data.worker import count_cores
+from sofnet_jax.stopwatch import interleave
+
+SECONDS = 120
+RATE = 30
+WIDTH, HEIGHT = 1280, 720
+CHOSEN = 16  # frames
+# Preset and B frames are x264's "veryfast"; 250 is its default.
+KEYFRAMES = {60: "a keyframe every 2 seconds", 250: "keyframes as x264 sets them"}
+OURS = "sofnet_jax"
+
+# (path, frames, threads) -> images
+Read = Callable[[str, list[int], int], UInt8[np.ndarray, "t h w 3"]]
+
+
+def benchmark_decoding(repeats: int) -> list[str]:
+    """Lines on 16 uniformly spaced frames of generated videos, on one core and on all.
+
+    Of the ways in which another program can be used, the fastest counts. A frame is wrong if the
+    one before or after it in a full decode is more like it.
+    """
+    programs, lines = _find_programs()
+    cores = count_cores()
+    with tempfile.TemporaryDirectory() as folder:
+        for interval, description in KEYFRAMES.items():
+            path = str(_write_video(Path(folder) / f"{interval}.mp4", interval))
+            megabits = os.path.getsize(path) * 8e-6 / SECONDS
+            lines.append(
+                f"{CHOSEN} frames of {SECONDS} s, {WIDTH}×{HEIGHT}, H.264, {RATE} frames/s, "
+                f"{megabits:.1f} Mbit/s, {description}, median of {repeats}:"
+            )
+            for threads in sorted({1, cores}):
+                lines += _measure(path, programs, threads, repeats)
+    return lines
+
+
+def _measure(
+    path: str, programs: dict[str, dict[str, Read]], threads: int, repeats: int
+) -> list[str]:
+    chosen = segment_indices(SECONDS * RATE, CHOSEN, None).tolist()
+    neighbours = _decode_neighbours(path, chosen)
+    runs: dict[str, Callable[[], Any]] = {}
+    wrong: dict[str, int] = {}
+    for program, ways in programs.items():
+        way, images = _choose_way(ways, path, chosen, threads)
+        name = f"{program}, {way}" if way else program
+        runs[name] = functools.partial(ways[way], path, chosen, threads)
+        wrong[name] = _count_wrong(images, neighbours)
+    runs["the whole file, by PyAV"] = functools.partial(_decode_everything, path, threads)
+    seconds = interleave(runs, repeats)
+    lines = [f"  {threads} thread{'s' * (threads > 1)}, and the time as a multiple of ours"]
+    for name, s in seconds.items():
+        remark = f"  {wrong[name]} WRONG FRAMES" if wrong.get(name) else ""
+        lines.append(f"    {name:<44} {1000 * s:7.0f} ms {s / seconds[OURS]:6.2f}{remark}")
+    return lines
+
+
+def _choose_way(
+    ways: dict[str, Read], path: str, chosen: list[int], threads: int
+) -> tuple[str, UInt8[np.ndarray, "t h w 3"]]:
+    """The fastest way, tried once, and its images."""
+    tried = {}
+    for way, read in ways.items():
+        start = time.perf_counter()
+        images = read(path, chosen, threads)
+        tried[way] = time.perf_counter() - start, images
+    fastest = min(tried, key=lambda way: tried[way][0])
+    return fastest, tried[fastest][1]
+
+
+def _find_programs() -> tuple[dict[str, dict[str, Read]], list[str]]:
+    """Ways to read frames with each program that is here, and a line for each that is not."""
+    programs: dict[str, dict[str, Read]] = {OURS: {"": _read_by_us}}
+    lines = []
+    for name, module, create in [
+        ("decord", "decord", _create_decord_ways),
+        ("torchcodec", "torchcodec.decoders", _create_torchcodec_ways),
+        ("OpenCV", "cv2", _create_opencv_ways),
+    ]:
+        try:
+            programs[name] = create(importlib.import_module(module))
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            lines.append(f"{name} was not measured: {reason}")
+    ffmpeg = _create_ffmpeg_ways()
+    if ffmpeg:
+        programs["ffmpeg"] = ffmpeg
+    else:
+        lines.append("ffmpeg was not measured: no such program, nor imageio-ffmpeg")
+    return programs, lines
+
+
+def _read_by_us(path: str, chosen: list[int], threads: int) -> UInt8[np.ndarray, "t h w 3"]:
+    return read_frames(path, lambda _: np.array(chosen), num_threads=threads)[0]
+
+
+def _create_decord_ways(decord: ModuleType) -> dict[str, Read]:
+    def read(path, chosen, threads):
+        return decord.VideoReader(path, num_threads=threads).get_batch(chosen).asnumpy()
+
+    return {"": read}
+
+
+def _create_torchcodec_ways(decoders: ModuleType) -> dict[str, Read]:
+    def read(path, chosen, threads, mode):
+        decoder = decoders.VideoDecoder(
+            path, seek_mode=mode, num_ffmpeg_threads=threads, dimension_order="NHWC"
+        )
+        return decoder.get_frames_at(chosen).data.numpy()
+
+    return {mode: functools.partial(read, mode=mode) for mode in ("exact", "approximate")}
+
+
+def _create_opencv_ways(cv2: ModuleType) -> dict[str, Read]:
+    def start(path, threads):
+        return cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+
+    def seek(path, chosen, threads):
+        capture, images = start(path, threads), []
+        for n in chosen:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, n)
+            images.append(cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB))
+        return np.stack(images)
+
+    def grab(path, chosen, threads):
+        capture, images = start(path, threads), []
+        for n in range(chosen[-1] + 1):
+            capture.grab()
+            if n in chosen:
+                images.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+        return np.stack(images)
+
+    return {"seeking": seek, "grabbing all": grab}
+
+
+def _create_ffmpeg_ways() -> dict[str, Read]:
+    found = {"system": shutil.which("ffmpeg")}
+    with contextlib.suppress(ImportError, RuntimeError):
+        found["imageio"] = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    return {
+        f"{way.__name__[1:].replace('_', ' ')} ({origin}'s)": functools.partial(way, program)
+        for origin, program in found.items()
+        if program
+        for way in (_process_a_frame, _input_a_frame, _select_filter)
+    }
+
+
+def _run_ffmpeg(program: str, *arguments: str) -> UInt8[np.ndarray, "t h w 3"]:
+    command = [program, "-nostdin", "-v", "fatal", *arguments]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    pixels = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    return np.frombuffer(pixels, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
+
+
+def _seek(n: int) -> tuple[str, str]:
+    return "-ss", f"{(n - 0.5) / RATE:.6f}"
+
+
+def _process_a_frame(program, path, chosen, threads):
+    def read(n):
+        return _run_ffmpeg(program, "-threads", "1", *_seek(n), "-i", path, "-frames:v", "1")
+
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(read, chosen)))
+
+
+def _input_a_frame(program, path, chosen, threads):
+    arguments: list[str] = []
+    for n in chosen:
+        arguments += ["-threads", str(threads), *_seek(n), "-t", f"{0.9 / RATE:.6f}", "-i", path]
+    first = "".join(f"[{i}:v]trim=end_frame=1[v{i}];" for i in range(len(chosen)))
+    joined = "".join(f"[v{i}]" for i in range(len(chosen))) + f"concat=n={len(chosen)}"
+    arguments += ["-filter_complex", first + joined, "-fps_mode", "passthrough"]
+    return _run_ffmpeg(program, *arguments)
+
+
+def _select_filter(program, path, chosen, threads):
+    expression = "+".join(f"eq(n\\,{n})" for n in chosen)
+    filters = ["-vf", f"select={expression}", "-fps_mode", "passthrough"]
+    return _run_ffmpeg(program, "-threads", str(threads), "-i", path, *filters)
+
+
+def _decode_everything(path: str, threads: int) -> int:
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = threads
+        stream.thread_type = "FRAME" if threads > 1 else "SLICE"
+        return sum(1 for _ in container.decode(stream))
+
+
+def _decode_neighbours(path: str, chosen: list[int]) -> Int[np.ndarray, "t three h w 3"]:
+    """The chosen frames between the one before and the one after, at a quarter of the size."""
+    wanted = {n + d for n in chosen for d in (-1, 0, 1)}
+    with av.open(path) as container:
+        images = {
+            n: frame.to_ndarray(format="rgb24")[::4, ::4].astype(np.int16)
+            for n, frame in enumerate(container.decode(video=0))
+            if n in wanted
+        }
+    return np.array([[images[n + d] for d in (-1, 0, 1)] for n in chosen])
+
+
+def _count_wrong(
+    images: UInt8[np.ndarray, "t h w 3"], neighbours: Int[np.ndarray, "t three h2 w2 3"]
+) -> int:
+    small = images[:, None, ::4, ::4].astype(np.int16)
+    if len(small) != len(neighbours):
+        return len(neighbours)
+    distance = np.abs(small - neighbours).mean((2, 3, 4))
+    return int((distance.argmin(1) != 1).sum())
+
+
+def _write_video(path: Path, interval: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {"preset": "veryfast", "g": str(interval)}
+        for image in _draw_scenes():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
+def _draw_scenes() -> Iterator[UInt8[np.ndarray, "h w"]]:
+    """Two textures, one moving before the other, and the grain of film; a cut every 11 s."""
+    rng = np.random.default_rng(0)
+    textures = [_draw_texture(rng, octaves) for octaves in ([2, 8, 32, 128], [4, 16, 64])]
+    grain = [rng.normal(0, 2, (HEIGHT, WIDTH)).astype(np.int16) for _ in range(8)]
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    for i in range(SECONDS * RATE):
+        shot = i // (11 * RATE)
+        back, front = textures[shot % 2], textures[1 - shot % 2]
+        top, left = int(300 + 280 * np.sin(i / 90 + shot)), int(500 + 480 * np.sin(i / 140 + shot))
+        luma = back[top : top + HEIGHT, left : left + WIDTH].copy()
+        centre = HEIGHT / 2 * (1 + 0.6 * np.sin(i / 25)), WIDTH / 2 * (1 + 0.6 * np.cos(i / 33))
+        disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < (HEIGHT / 4) ** 2
+        luma[disc] = front[:HEIGHT, :WIDTH][disc]
+        luma = np.clip(luma + np.roll(grain[i % 8], i * 37), 16, 235).astype(np.uint8)
+        chroma = [texture[: HEIGHT // 2, : WIDTH // 2] // 4 + 96 for texture in textures]
+        planes = [plane.astype(np.uint8).reshape(-1, WIDTH) for plane in (luma, *chroma)]
+        yield np.concatenate(planes)
+
+
+def _draw_texture(rng: np.random.Generator, octaves: list[int]) -> Int[np.ndarray, "h2 w2"]:
+    height, width = HEIGHT + 600, WIDTH + 1000
+    texture = np.zeros((height, width), np.float32)
+    for octave in octaves:
+        noise = rng.normal(size=(height // octave + 2, width // octave + 2)).astype(np.float32)
+        smooth = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        texture += np.asarray(smooth) * octave**0.5
+    return np.clip(texture * 6 + 128, 0, 255).astype(np.int16)

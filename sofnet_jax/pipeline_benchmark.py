@@ -1,0 +1,177 @@
+"""How fast prepared videos are read, and whether that lasts."""
+
+import functools
+import io
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from sofnet_jax.data.jpeg import decode_jpegs
+from sofnet_jax.data.pipeline import SCALES, create_train_iterator
+from sofnet_jax.data.preparation import create_plan, prepare
+from sofnet_jax.data.prepared import PreparedVideo, list_videos, read_record
+from sofnet_jax.data.record import Format, Task
+from sofnet_jax.data.source import Source
+from sofnet_jax.data.transforms import Look, centre_view, random_view
+from sofnet_jax.data.worker import count_cores
+from sofnet_jax.stopwatch import interleave
+
+FORM = Format(num_frames=16, short_side=256, quality=90)
+DIFFERENT = 64  # videos
+SIZES = (168, 224)
+BATCH = 20
+TENTHS = 10
+
+
+def benchmark_pipeline(repeats: int, num_videos: int) -> list[str]:
+    """Lines on a core's frames a second, and on an epoch of generated videos.
+
+    The frames, 456 × 256 pixels, are fractal noise, of which a JPEG is as large as of a film's. A
+    few different videos stand for many, so the disk is not measured.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        different = _create_videos(Path(folder))
+        videos = [
+            replace(video, summary=replace(video.summary, id=str(i)))
+            for i, video in zip(range(num_videos), itertools.cycle(different), strict=False)
+        ]
+        return [
+            *_measure_reading(different[:8], repeats),
+            *_measure_epoch(Source(videos, ("a", "b"))),
+        ]
+
+
+def _measure_reading(videos: Sequence[PreparedVideo], repeats: int) -> list[str]:
+    """What a core does in a second, beside the JPEG codec alone on the same frames."""
+    records = [read_record(video)["frames"] for video in videos]
+    count = len(records) * FORM.num_frames
+    codec = "the codec alone, to RGB"
+    functions: dict[str, Callable[[], Any]] = {
+        codec: lambda: [decode_jpegs(images) for images in records],
+        "Pillow alone, to RGB": lambda: [_decode_by_pillow(images) for images in records],
+    }
+    for size in SIZES:
+        for name, look in _create_looks(size).items():
+            functions[f"read, cropped to {size} {name}"] = functools.partial(_read, videos, look)
+    seconds = interleave(functions, repeats)
+    kilobytes = np.mean([len(image) for images in records for image in images]) / 1000
+    return [
+        f"prepared frames of 456×256, {kilobytes:.1f} kB each, one core:",
+        *(
+            f"  {name:<38} {count / s:7.0f} frames/s  {s / seconds[codec]:5.2f} × the codec's time"
+            for name, s in seconds.items()
+        ),
+    ]
+
+
+def _create_looks(size: int) -> dict[str, Look]:
+    rng = np.random.default_rng(0)
+    return {
+        "for testing": lambda height, width: centre_view(height, width, size),
+        "for training": lambda height, width: random_view(
+            height, width, size, rng, scales=SCALES, flip=True
+        ),
+    }
+
+
+def _read(videos: Sequence[PreparedVideo], look: Look) -> None:
+    for video in videos:
+        video.read(np.arange, look)
+
+
+def _decode_by_pillow(images: Sequence[bytes]) -> list[np.ndarray]:
+    return [np.asarray(Image.open(io.BytesIO(image))) for image in images]
+
+
+def _measure_epoch(source: Source) -> list[str]:
+    """Rate and memory of the pipeline in each tenth of an epoch."""
+    workers, steps = count_cores(), len(source) // BATCH // TENTHS
+    batches = create_train_iterator(
+        source,
+        batch_size=BATCH,
+        num_frames=FORM.num_frames,
+        size=SIZES[0],
+        seed=0,
+        num_workers=workers,
+    )
+    rates, memory = [], []
+    try:
+        next(batches)  # starts the workers
+        for _ in range(TENTHS):
+            start = time.perf_counter()
+            frames = sum(batch["frames"].shape[0] for batch in itertools.islice(batches, steps))
+            rates.append(frames * FORM.num_frames / (time.perf_counter() - start))
+            memory.append(sum(_read_memory(pid) for pid in _find_family()) / 2**20)
+    finally:
+        batches.close()
+    return [
+        f"{len(source):,} videos through {workers} workers, by tenths of the epoch:",
+        "  frames/s  " + " ".join(f"{rate:6.0f}" for rate in rates),
+        "  MiB       " + " ".join(f"{size:6.0f}" for size in memory),
+        f"  the last tenth is {rates[-1] / rates[0]:.2f} × as fast as the first, and has "
+        f"{memory[-1] / memory[0]:.2f} × its memory",
+    ]
+
+
+def _find_family() -> list[int]:
+    """This process and its children."""
+    family = [os.getpid()]
+    for parent in family:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            family += map(int, task.read_text().split())
+    return family
+
+
+def _read_memory(pid: int) -> int:
+    """Bytes that a process has for itself: what it shares is not counted for each."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _create_videos(folder: Path) -> list[PreparedVideo]:
+    paths = [folder / "videos" / f"{i}.mp4" for i in range(DIFFERENT)]
+    for seed, path in enumerate(paths):
+        _write_video(path, seed)
+    tasks = {"train": [Task(str(i), (i % 2,), str(path)) for i, path in enumerate(paths)]}
+    out = folder / "prepared"
+    plan = create_plan(
+        "videos", tasks, ("a", "b"), FORM, out=out, num_workers=count_cores(), time_limit=600
+    )
+    return list_videos(prepare("videos", plan, out), "train")
+
+
+def _write_video(path: Path, seed: int) -> None:
+    """A video of 16 frames in which fractal noise glides past."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scene = draw_noise(np.random.default_rng(seed), 288, 512)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 456, 256, "yuv420p"
+        stream.options = {"crf": "16", "preset": "veryfast"}
+        for t in range(FORM.num_frames):
+            view = np.ascontiguousarray(scene[t : t + 256, 2 * t : 2 * t + 456])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(view, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def draw_noise(rng: np.random.Generator, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """An image whose detail falls off with its fineness as that of photographs does."""
+    total = np.zeros((height, width, 3))
+    for octave in range(8):
+        shape = (max(height >> octave, 1), max(width >> octave, 1), 3)
+        noise = (rng.random(shape) * 255).astype(np.uint8)
+        smooth = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        total += (np.asarray(smooth) - 128.0) * 1.6**octave
+    return np.clip(128 + total * (50 / total.std()), 0, 255).astype(np.uint8)

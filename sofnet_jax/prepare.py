@@ -1,0 +1,140 @@
+"""Makes a data set of videos that training reads fast, or shows what is in one.
+
+python -m sofnet_jax.prepare NAME --annotations=FILES --videos=FOLDER --out=FOLDER
+python -m sofnet_jax.prepare --inspect PREPARED [--config=configs/X.py]
+
+NAME is activitynet, mini_kinetics, thumos14, mini_sports1m or videos (your own). FILES are the
+files that tell of its videos, or a folder of them. It can be stopped: the same command goes on.
+--inspect prints what is in a prepared data set, or with NAME and the rest in one that is not, and
+draws samples with their crops.
+"""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from configs.default import create_default
+from sofnet_jax import command_line
+from sofnet_jax.command_line import CONFIG
+from sofnet_jax.data.annotations.benchmark import BENCHMARKS, describe_counts, read_annotation
+from sofnet_jax.data.annotations.clip import Annotation
+from sofnet_jax.data.inspection import Sheet, inspect_prepared, inspect_tasks
+from sofnet_jax.data.library import Library, find_tasks
+from sofnet_jax.data.listing import write_listing
+from sofnet_jax.data.preparation import (
+    create_plan,
+    describe_problems,
+    prepare,
+    show_progress,
+)
+from sofnet_jax.data.record import Format, Task
+from sofnet_jax.data.worker import count_cores
+from sofnet_jax.errors import UserError
+from sofnet_jax.lock import claim
+
+ANNOTATIONS = flags.DEFINE_list("annotations", [], "Files, or folders of them, with commas.")
+VIDEOS = flags.DEFINE_string("videos", "", "Folder of the videos, however they lie in it.")
+OUT = flags.DEFINE_string("out", "", "Folder to write to; the data set gets one of its name in it.")
+NUM_FRAMES = flags.DEFINE_integer("num_frames", 48, "To store of each video.", 1)
+SHORT_SIDE = flags.DEFINE_integer("short_side", 256, "Pixels; larger videos are scaled down.", 16)
+QUALITY = flags.DEFINE_integer("quality", 90, "Of the JPEGs.", 1, 100)
+WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0 is one for each core.", 0)
+TIME_LIMIT = flags.DEFINE_float("time_limit", 600.0, "Seconds for a video, else left out.", 1.0)
+BEAM = flags.DEFINE_string("beam", None, "Options of Apache Beam, whose runner does the work.")
+LIST = flags.DEFINE_bool("list", False, "Write train.csv and val.csv only, for data.source=videos.")
+INSPECT = flags.DEFINE_bool("inspect", False, "Show what is there instead of preparing it.")
+SHEET = flags.DEFINE_string("sheet", "contact_sheet.png", "Of --inspect: the picture to write.")
+SEED = flags.DEFINE_integer("seed", 0, "Of --inspect: another one picks other videos.", 0)
+
+
+def main(argv: list[str]) -> None:
+    """Reads the annotations, finds the videos, and prepares, lists or shows them."""
+    if INSPECT.value and not ANNOTATIONS.value:
+        if len(argv) != 2:
+            raise UserError("say what to look at: python -m sofnet_jax.prepare --inspect PREPARED")
+        print("\n".join(inspect_prepared(_expand(argv[1]), _create_sheet())))
+        return
+    if len(argv) != 2 or argv[1] not in BENCHMARKS:
+        raise UserError(f"say what to prepare: one of {', '.join(BENCHMARKS)}")
+    _require(annotations=ANNOTATIONS.value, videos=VIDEOS.value)
+    annotation = read_annotation(argv[1], [_expand(path) for path in ANNOTATIONS.value])
+    print("\n".join([*describe_counts(annotation), *annotation.notes]), flush=True)
+    tasks = find_tasks(annotation, Library(_expand(VIDEOS.value)))
+    _require_some(annotation, tasks)
+    if INSPECT.value:
+        print("\n".join(inspect_tasks(tasks, annotation.classes, _create_sheet(), _workers())))
+        return
+    _require(out=OUT.value)
+    out = _expand(OUT.value)
+    if LIST.value:
+        _write_listings(out, tasks, annotation.classes)
+    else:
+        _prepare(annotation, tasks, out)
+
+
+def _create_sheet() -> Sheet:
+    """Crops are those of the configuration, if one is given."""
+    data = (CONFIG.value or create_default()).data
+    return Sheet(_expand(SHEET.value), data.size, tuple(data.scales), SEED.value)
+
+
+def _workers() -> int:
+    return WORKERS.value or count_cores()
+
+
+def _prepare(annotation: Annotation, tasks: Mapping[str, Sequence[Task]], out: Path) -> None:
+    name = annotation.name
+    with claim(out / name, "preparation"):
+        plan = create_plan(
+            name,
+            tasks,
+            annotation.classes,
+            Format(NUM_FRAMES.value, SHORT_SIDE.value, QUALITY.value),
+            out=out,
+            num_workers=_workers(),
+            time_limit=TIME_LIMIT.value,
+        )
+        beam = None if BEAM.value is None else shlex.split(BEAM.value)
+        try:
+            with show_progress(plan) as on_video:
+                watched = dataclasses.replace(plan, on_video=on_video)
+                folder = prepare(name, watched, out, beam)
+        except KeyboardInterrupt:
+            print("what is finished is kept; the same command goes on from there", file=sys.stderr)
+            raise
+    print("\n".join(describe_problems(folder)))
+    print(f"prepared: {folder}; train with --config.data.prepared={out / name}")
+
+
+def _write_listings(out: Path, tasks: Mapping[str, Sequence[Task]], classes: Sequence[str]) -> None:
+    for split, part in tasks.items():
+        path = out / f"{split}.csv"
+        count = write_listing(path, part, classes)
+        print(f"{path}: {count:,} of {len(part):,} videos")
+
+
+def _require(**values: object) -> None:
+    for name, value in values.items():
+        if not value:
+            raise UserError(f"--{name} is missing")
+
+
+def _require_some(annotation: Annotation, tasks: Mapping[str, Sequence[Task]]) -> None:
+    everything = [task for part in tasks.values() for task in part]
+    if not any(task.path for task in everything):
+        raise UserError(
+            f"{VIDEOS.value}: none of the {len(everything):,} videos of {annotation.name} is in "
+            f"it; looked for files such as {everything[0].id}.mp4"
+        )
+
+
+def _expand(path: str) -> Path:
+    return Path(path).expanduser()
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,285 @@
+import json
+
+import pytest
+
+from sofnet_jax.data.annotations.benchmark import read_annotation
+from sofnet_jax.data.annotations.clip import Clip
+from sofnet_jax.data.source import create_source
+from sofnet_jax.errors import UserError
+
+
+def _write(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def _read(folder, files):
+    return read_annotation("videos", _write(folder, files))
+
+
+def _refuse(folder, files, *parts):
+    """The files are refused in one line that has all the parts."""
+    with pytest.raises(UserError) as caught:
+        _read(folder, files)
+    message = str(caught.value)
+    assert message.isprintable()
+    for part in parts:
+        assert part in message
+
+
+def _brief(annotation):
+    return [(clip.id, clip.split, clip.path, *clip.labels) for clip in annotation.clips]
+
+
+def test_csv_with_all_columns(tmp_path):
+    rows = (
+        "path,label,label,split,start,end,relevant_start,relevant_end,id\n"
+        "a.mp4,run,jump,train,1.5,20,,,first\n"
+        'deep/b c.mp4,"swim, fast",,validation,,,2,3,\n'
+        'deep/b c.mp4,"swim, fast",,test,,,7.5,9,\n'
+    )
+    annotation = _read(tmp_path, {"all.csv": rows})
+    assert annotation.clips == (
+        Clip(
+            id="first",
+            split="train",
+            labels=("run", "jump"),
+            place=f"{tmp_path}/all.csv:2",
+            path="a.mp4",
+            start=1.5,
+            end=20.0,
+        ),
+        Clip(
+            id="deep/b c.mp4",
+            split="val",
+            labels=("swim, fast",),
+            place=f"{tmp_path}/all.csv:3",
+            path="deep/b c.mp4",
+            segments=((2.0, 3.0), (7.5, 9.0)),
+        ),
+    )
+    assert annotation.classes == ("jump", "run", "swim, fast") and annotation.notes == ()
+
+
+def test_json(tmp_path):
+    videos = [
+        {"path": "a.mp4", "label": "run", "split": "train", "segments": [[1, 2], [3, 4.5]]},
+        {"path": "b.mp4", "labels": ["run", "jump"], "split": "val", "start": 2, "id": "b"},
+        {"path": "b.mp4", "label": 3, "split": "val", "fps": 25, "segments": []},
+    ]
+    for document in (videos, {"videos": videos}):
+        annotation = _read(tmp_path, {"all.json": document})
+        where = ": " if document is videos else ": videos"
+        assert annotation.clips == (
+            Clip(
+                id="a.mp4",
+                split="train",
+                labels=("run",),
+                place=f"{tmp_path}/all.json{where}[0]",
+                path="a.mp4",
+                segments=((1.0, 2.0), (3.0, 4.5)),
+            ),
+            Clip(
+                id="b",
+                split="val",
+                labels=("run", "jump"),
+                place=f"{tmp_path}/all.json{where}[1]",
+                path="b.mp4",
+                start=2.0,
+            ),
+            Clip(
+                id="b.mp4",
+                split="val",
+                labels=("3",),
+                place=f"{tmp_path}/all.json{where}[2]",
+                path="b.mp4",
+            ),
+        )
+        assert annotation.notes == (
+            "keys that are not known, such as 'fps': ignored: 1, first "
+            f"{tmp_path}/all.json{where}[2].fps",
+        )
+
+
+def test_the_split_comes_from_the_column_the_file_or_the_path(tmp_path):
+    assert _brief(_read(tmp_path, {"my_val.csv": "a.mp4,run\n"}))[0][1] == "val"
+    assert _brief(_read(tmp_path, {"train/x.csv": "a.mp4,run\n"}))[0][1] == "train"
+    assert _brief(_read(tmp_path, {"x.csv": "training/run/a.mp4,run\n"}))[0][1] == "train"
+    rows = "path,label,split\na.mp4,run,\nb.mp4,run,train\n"
+    assert [row[1] for row in _brief(_read(tmp_path, {"val.csv": rows}))] == ["train", "val"]
+    _refuse(tmp_path, {"x.csv": "run/a.mp4,run\n"}, "x.csv:1: nothing tells the split; add a col")
+    rows = "path,label,split\na.mp4,run,holdout\n"
+    _refuse(tmp_path, {"x.csv": rows}, "x.csv:2: the split is 'holdout'; write train or val")
+
+
+def test_rows_of_one_video_and_videos_of_both_splits(tmp_path):
+    files = {
+        "train.csv": "a.mp4,run\nb.mp4,run\na.mp4,jump\na.mp4,run\n",
+        "val.csv": "./b.mp4,run\n",
+    }
+    annotation = _read(tmp_path, files)
+    assert _brief(annotation) == [
+        ("a.mp4", "train", "a.mp4", "run", "jump"),
+        ("b.mp4", "train", "b.mp4", "run"),
+        ("b.mp4", "val", "b.mp4", "run"),
+    ]
+    assert annotation.notes == (
+        f"rows that repeat an earlier one: left out: 1, first {tmp_path}/train.csv:4",
+        "videos that are in both splits, so that validation is on what was trained with: 1, first "
+        f"b.mp4 ({tmp_path}/val.csv:1)",
+    )
+
+
+def test_integer_labels_are_in_the_order_of_their_values(tmp_path):
+    assert _read(tmp_path, {"train.csv": "a.mp4,10\nb.mp4,9\nc.mp4,0\n"}).classes == (
+        "0",
+        "9",
+        "10",
+    )
+    huge = "9" * 900
+    annotation = _read(tmp_path, {"train.csv": f"a.mp4,{huge}\nb.mp4,10\n"})
+    assert annotation.classes == ("10", huge)
+    assert create_source(tmp_path / "train.csv").classes == ("10", huge)
+
+
+@pytest.mark.parametrize("given", [("",), ("train", "val"), ("val", "train")])
+def test_folder_per_class(given, tmp_path):
+    names = ["train/run/a.mp4", "train/jump/deep/b.avi", "val/run/a.mp4", "val/run/notes.txt"]
+    _write(tmp_path, dict.fromkeys(names, ""))
+    annotation = read_annotation("videos", [tmp_path / folder for folder in given])
+    assert sorted(_brief(annotation)) == [
+        ("jump/deep/b.avi", "train", "train/jump/deep/b.avi", "jump"),
+        ("run/a.mp4", "train", "train/run/a.mp4", "run"),
+        ("run/a.mp4", "val", "val/run/a.mp4", "run"),
+    ]
+    assert annotation.classes == ("jump", "run")
+    left_out = f"{tmp_path}/val/run/notes.txt: not a video by its name; left out"
+    assert left_out in annotation.notes
+    # Training straight from the folder names the videos likewise.
+    ids = [video.id for video in create_source(tmp_path / "train").videos]
+    assert sorted(ids) == sorted(clip.id for clip in annotation.clips if clip.split == "train")
+
+
+def test_folders_that_tell_too_little(tmp_path):
+    def refuse(*parts):
+        with pytest.raises(UserError) as caught:
+            read_annotation("videos", [tmp_path])
+        assert str(caught.value).startswith(str(tmp_path)) and str(caught.value).isprintable()
+        for part in parts:
+            assert part in str(caught.value)
+
+    _write(tmp_path, {"README.txt": "x"})
+    refuse("no sub-folders")
+    _write(tmp_path, {"run/a.mp4": ""})
+    refuse("nothing tells the split; put the folders of the classes into folders train and val")
+
+
+def test_a_folder_of_files_that_tell_of_videos(tmp_path):
+    files = {
+        "train.csv": "path,label\nrun/a.mp4,run\n",
+        "val.json": [{"path": "run/b.mp4", "label": "run"}],
+        "sizes.csv": "file,bytes\nrun/a.mp4,100\n",
+        "other.json": {"a": 1},
+        "broken.json": "{",
+        "empty.csv": "",
+        "run/a.mp4": "",
+    }
+    _write(tmp_path, files)
+    annotation = read_annotation("videos", [tmp_path])
+    assert _brief(annotation) == [
+        ("run/a.mp4", "train", "run/a.mp4", "run"),
+        ("run/b.mp4", "val", "run/b.mp4", "run"),
+    ]
+    assert annotation.notes == (
+        f"files left out, which tell of no videos: 4, first {tmp_path}/broken.json",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("path,label\n", [": no videos in it"]),
+        ("a.mp4\n", [":1: no label"]),
+        ("a.mp4,run\n,run\n", [":2: no path"]),
+        ("label,path\nrun,\n", [":2: no path"]),
+        ("path,label,stop\n", [":1: unknown column 'stop'", "split, id"]),
+        ("path,label,split,split\n", [":1: two columns 'split'"]),
+        ("path,label\na.mp4,run,x\n", [":2: 3 columns where the header has 2"]),
+        ("path,label,end\na.mp4,run,-1\n", [":2: end is '-1'"]),
+        ("path,label,end\na.mp4,run,nan\n", [":2: end is 'nan'"]),
+        ("path,label,end\na.mp4,run,1e999\n", [":2: end is '1e999'"]),
+        ("path,label,start,end\na.mp4,run,5,4\n", [":2: end 4 is not after start 5"]),
+        (
+            "path,label,relevant_start,relevant_end\na.mp4,run,5,4\n",
+            [":2: relevant_end 4 is not after relevant_start 5"],
+        ),
+        ("../a.mp4,run\n", [":1: the path '../a.mp4' leads elsewhere"]),
+        ("a/../../b.mp4,run\n", [":1: the path", "leads elsewhere"]),
+        ("/data/a.mp4,run\n", [":1: the path '/data/a.mp4' leads elsewhere"]),
+        ("C:\\a.mp4,run\n", [":1: the path", "leads elsewhere"]),
+        ("\\\\server\\a.mp4,run\n", [":1: the path", "leads elsewhere"]),
+        ("a\x1b.mp4,run\n", [r":1: 'a\x1b.mp4' is no path of a video"]),
+        (f"{'a' * 5000},run\n", [":1: 'aaa", "is no path of a video"]),
+        ("a.mp4,r\x1bn\n", [r":1: 'r\x1bn' is no name of a class"]),
+        ("a.mp4,run\nb.mp4,r\0n\n", [":2: not text (a NUL byte)"]),
+        ('"a.mp4,run\n', [":1: not CSV", "quotes"]),
+        ("path,label,id\na.mp4,run,../x\n", [":2: the path '../x' leads elsewhere"]),
+        ("path,label,id\na.mp4,run,x\nb.mp4,run,x\n", [":3: its id is that of", "train.csv:2"]),
+        ("path,label,id\na.mp4,run,b.mp4\nb.mp4,run,\n", [":3: its id is that of"]),
+    ],
+)
+def test_csv_that_is_broken(text, parts, tmp_path):
+    _refuse(tmp_path, {"train.csv": text}, f"{tmp_path}/train.csv", *parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"path": None}, ["[1]: no 'path'"]),
+        ({"path": ""}, ["[1]: no 'path'"]),
+        ({"path": 3}, ["[1].path: '3' instead of text"]),
+        ({"path": "../a.mp4"}, ["[1]: the path '../a.mp4' leads elsewhere"]),
+        ({"path": "/a.mp4"}, ["[1]: the path '/a.mp4' leads elsewhere"]),
+        ({"path": "a\0.mp4"}, [r"[1]: 'a\x00.mp4' is no path"]),
+        ({"path": "a\ud800.mp4"}, [r"[1]: 'a\ud800.mp4' is no path"]),
+        ({"label": None}, ["[1]: no label; give 'label' or 'labels'"]),
+        ({"label": " "}, ["[1]: no label"]),
+        ({"label": "r\nn"}, [r"[1]: 'r\nn' is no name of a class"]),
+        ({"label": None, "labels": []}, ["[1]: no label"]),
+        ({"label": None, "labels": "run"}, ["[1].labels: 'run' instead of a list"]),
+        ({"label": 1.5}, ["[1].label: '1.5' instead of text"]),
+        ({"label": True}, ["[1].label: 'True' instead of a number"]),
+        ({"label": 10**40}, ["[1].label: a number of more than 20 digits instead of a number"]),
+        ({"split": "x"}, ["[1]: the split is 'x'"]),
+        ({"start": -1}, ["[1].start: -1 is before the video"]),
+        ({"start": "1:30"}, ["[1].start: '1:30' instead of a number"]),
+        ({"start": 5, "end": 5}, ["[1]: end 5 is not after start 5"]),
+        ({"segments": [[1, 2], [4, 3]]}, ["[1].segments[1]: end 3 is not after start 4"]),
+        ({"segments": [[-1, 2]]}, ["[1].segments[0]: -1 is before the video"]),
+        ({"segments": [[1]]}, ["[1].segments[0]: a list of 1 instead of a list of two numbers"]),
+        ({"segments": {"a": 1}}, ["[1].segments: an object of 1 instead of a list"]),
+        ({"id": "../../x"}, ["[1]: the path '../../x' leads elsewhere"]),
+        ({"id": 5}, ["[1].id: '5' instead of text"]),
+    ],
+)
+def test_json_that_is_broken(change, parts, tmp_path):
+    good = {"path": "a.mp4", "label": "run"}
+    videos = [good, {"path": "b.mp4", "label": "run"} | change]
+    _refuse(tmp_path, {"train.json": videos}, f"{tmp_path}/train.json: ", *parts)
+
+
+@pytest.mark.parametrize(
+    ("document", "parts"),
+    [
+        ([], [": no videos in it"]),
+        ([1], ["[0]: '1' instead of an object"]),
+        ({}, [": no 'videos'"]),
+        ({"videos": {}}, ["videos: an object of 0 instead of a list"]),
+        ("[1e999]", ["[0]: 'inf' instead of an object"]),
+    ],
+)
+def test_json_of_another_shape(document, parts, tmp_path):
+    _refuse(tmp_path, {"train.json": document}, f"{tmp_path}/train.json: ", *parts)

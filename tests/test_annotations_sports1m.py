@@ -1,0 +1,249 @@
+import json
+
+import pytest
+
+from sofnet_jax.data.annotations.benchmark import read_annotation
+from sofnet_jax.data.annotations.clip import Clip
+from sofnet_jax.errors import UserError
+
+A, B, C = "aaaaaaaaaaa", "-bbbbbbbbbb", "ccc_cccccc-"
+LABELS = "boomerang\nboxing\nyağlı güreş\nkyūdō\n"
+
+
+def _write(folder, files):
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def _read(folder, files):
+    return read_annotation("mini_sports1m", _write(folder, files))
+
+
+def _refuse(folder, files, *parts):
+    """The files are refused in one line that has all the parts."""
+    with pytest.raises(UserError) as caught:
+        _read(folder, files)
+    message = str(caught.value)
+    assert message.isprintable()
+    for part in parts:
+        assert part in message
+
+
+def _video(id, source, *labels, **more):
+    return {
+        "id": id,
+        "source487": source,
+        "label487": list(labels),
+        "duration": 144,
+        "height": 270,
+        "width": 480,
+        "title": "Sprint",
+        "stitle": "Sprint",
+        "thumbnail": f"https://i1.ytimg.com/vi/{id}/hqdefault.jpg",
+    } | more
+
+
+OFFICIAL = [_video(A, "train", 1, 3), _video(B, "test", 2, duration="60"), _video(C, "train", 0)]
+LINE = "https://www.youtube.com/watch?v={} {}\n"
+
+
+def _brief(annotation):
+    return [(clip.id, clip.split, *clip.labels) for clip in annotation.clips]
+
+
+def test_official_json(tmp_path):
+    annotation = _read(tmp_path, {"sports1m.json": OFFICIAL, "labels.txt": LABELS})
+    assert annotation.clips[:2] == (
+        Clip(
+            id=A,
+            split="train",
+            labels=("boxing", "kyūdō"),
+            place=f"{tmp_path}/sports1m.json: [0]",
+            names=(A,),
+            duration=144.0,
+        ),
+        Clip(
+            id=B,
+            split="val",
+            labels=("yağlı güreş",),
+            place=f"{tmp_path}/sports1m.json: [1]",
+            names=(B,),
+            duration=60.0,
+        ),
+    )
+    assert annotation.classes == tuple(sorted(LABELS.split("\n")[:4])) and annotation.notes == ()
+
+
+def test_official_partitions(tmp_path):
+    files = {
+        "train_partition.txt": LINE.format(A, "1,3") + f"http://youtube.com/watch?v={B}&f=x 2\n",
+        "test_partition.txt": f"https://youtu.be/{C} 0\r\n",
+        "labels.txt": LABELS,
+        "sports_mids.txt": "/m/010dmf,boxing\n/m/0q,boomerang\n",
+    }
+    annotation = _read(tmp_path, files)
+    assert _brief(annotation) == [
+        (A, "train", "boxing", "kyūdō"),
+        (B, "train", "yağlı güreş"),
+        (C, "val", "boomerang"),
+    ]
+    assert annotation.clips[1].place == f"{tmp_path}/train_partition.txt:2"
+
+
+def test_a_list_picks_a_subset(tmp_path):
+    files = {"all.json": OFFICIAL, "labels.txt": LABELS}
+    for rows in (f"{A}\n", f"{A} 100 1\n", f"videos/{A}.mp4 100 3\n"):
+        annotation = _read(tmp_path, files | {"train.txt": rows})
+        assert _brief(annotation) == [(A, "train", "boxing", "kyūdō"), (B, "val", "yağlı güreş")]
+        assert f"left out: 1, first {C} ({tmp_path}/all.json: [2])" in annotation.notes[-1]
+        assert annotation.clips[0].duration == 144.0 and annotation.clips[0].path is None
+
+
+def test_a_list_of_files(tmp_path):
+    """Numbers of files are those of one folder only: 00018 is in both."""
+    files = {
+        "mini_train.csv": "train/23701 716 1\r\ntrain/00018 31 0\r\n",
+        "mini_test.csv": "test/00018 1410 3\r\n",
+        "labels.txt": LABELS,
+    }
+    annotation = _read(tmp_path, files)
+    assert annotation.clips == (
+        Clip(
+            id="train/23701",
+            split="train",
+            labels=("boxing",),
+            place=f"{tmp_path}/mini_train.csv:1",
+            path="train/23701",
+            num_frames=716,
+        ),
+        Clip(
+            id="train/00018",
+            split="train",
+            labels=("boomerang",),
+            place=f"{tmp_path}/mini_train.csv:2",
+            path="train/00018",
+            num_frames=31,
+        ),
+        Clip(
+            id="test/00018",
+            split="val",
+            labels=("kyūdō",),
+            place=f"{tmp_path}/mini_test.csv:1",
+            path="test/00018",
+            num_frames=1410,
+        ),
+    )
+    assert annotation.notes == tuple(
+        f"{tmp_path}/mini_{split}.csv: labels are by {tmp_path}/labels.txt, counted from 0; no "
+        "file that is given proves it"
+        for split in ("train", "test")
+    )
+
+
+def test_labels_of_another_order_are_refused(tmp_path):
+    files = {
+        "all.json": OFFICIAL,
+        "labels.txt": LABELS,
+        "train.txt": f"{A} 9 0\n{C} 9 1\nddddddddddd 9 2\n",
+    }
+    _refuse(tmp_path, files, "train.txt: its numbers follow another order", "only 0 of 2 videos")
+
+
+def test_videos_that_are_told_of_twice(tmp_path):
+    files = {"a.json": [*OFFICIAL, OFFICIAL[0], _video(C, "test", 1)], "labels.txt": LABELS}
+    annotation = _read(tmp_path, files)
+    assert len(annotation.clips) == 3
+    assert annotation.notes == (
+        f"videos that are told of again: left out: 1, first {tmp_path}/a.json: [3]",
+        f"videos of both splits: taken for the first of them: 1, first {tmp_path}/a.json: [4]",
+    )
+    files["a.json"] = [*OFFICIAL, _video(A, "train", 1)]
+    _refuse(tmp_path, files, f"a.json: [3]: {A} has other labels in {tmp_path}/a.json: [0]")
+
+
+def test_files_without_what_they_need(tmp_path):
+    _refuse(tmp_path, {"a.json": OFFICIAL}, "a.json: its labels are numbers, and 0 files name")
+    _refuse(tmp_path, {"train.txt": f"{A} 9 1\n"}, "train.txt: its labels are numbers; give the f")
+    _refuse(tmp_path, {"labels.txt": LABELS}, "labels.txt: no file tells of videos; give the JSON")
+    files = {"a.json": OFFICIAL, "labels.txt": LABELS, "b_labels.txt": LABELS}
+    _refuse(tmp_path, files, "a.json: its labels are numbers, and 2 files name the classes")
+    files = {"partition.txt": LINE.format(A, 1), "labels.txt": LABELS}
+    _refuse(tmp_path, files, "partition.txt: neither its name nor its folder's tells the split")
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"id": "../x"}, ["[1].id: '../x' is no id of a video"]),
+        ({"id": "/x"}, ["[1].id: '/x' is no id"]),
+        ({"id": "a\0b"}, [r"[1].id: 'a\x00b' is no id"]),
+        ({"id": 5}, ["[1].id: '5' instead of text"]),
+        ({"id": None}, ["[1]: no 'id'"]),
+        ({"source487": "extra"}, ["[1]: no 'source487' that is train or test"]),
+        ({"source487": 1}, ["[1].source487: '1' instead of text"]),
+        ({"label487": 3}, ["[1].label487: '3' instead of a list"]),
+        ({"label487": ["3"]}, ["[1].label487[0]: '3' instead of a number"]),
+        ({"label487": [1, 4]}, ["[1].label487[1]: label 4 is none of 4 classes"]),
+        ({"label487": [-1]}, ["[1].label487[0]: '-1' instead of a number such as 12"]),
+        ({"label487": [10**50]}, ["[1].label487[0]: a number of more than 20 digits instead"]),
+        ({"label487": [1.0]}, ["[1].label487[0]: '1.0' instead of a number"]),
+        ({"duration": "long"}, ["[1].duration: 'long' instead of a number"]),
+        ({"duration": [1]}, ["[1].duration: a list of 1 instead of a number"]),
+    ],
+)
+def test_json_that_is_broken(change, parts, tmp_path):
+    files = {"a.json": [OFFICIAL[0], OFFICIAL[1] | change], "labels.txt": LABELS}
+    _refuse(tmp_path, files, f"{tmp_path}/a.json: ", *parts)
+    files["a.json"] = [OFFICIAL[0], 7]
+    _refuse(tmp_path, files, "a.json: [1]: '7' instead of an object")
+
+
+def test_oddities_of_the_json_are_noted(tmp_path):
+    videos = [OFFICIAL[0], _video(B, "test"), _video(C, "test", 1, 1, duration=-5)]
+    annotation = _read(tmp_path, {"a.json": videos, "labels.txt": LABELS})
+    assert _brief(annotation) == [(A, "train", "boxing", "kyūdō"), (C, "val", "boxing")]
+    assert annotation.clips[1].duration is None
+    assert annotation.notes == (
+        f"durations that are not positive: taken as unknown: 1, first {tmp_path}/a.json: "
+        "[2].duration",
+        f"videos without a label: left out: 1, first {tmp_path}/a.json: [1]",
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        (f"https://www.youtube.com/watch?v={B}", ["is no address of YouTube and labels"]),
+        (f"https://example.org/watch?v={B} 1", ["is no address of YouTube and labels"]),
+        (LINE.format("../../../x", 1), ["no address of YouTube"]),
+        (LINE.format(B, "1;2"), ["a label is '1;2'"]),
+        (LINE.format(B, "1,,2"), ["a label is ''"]),
+        (LINE.format(B, "4"), ["label 4 is none of 4 classes"]),
+        (LINE.format(B, "9" * 5000), ["a label is '9999"]),
+        (LINE.format(A, "2"), [f"{A} has other labels in"]),
+        ("x\x1b[2J", [r"'x\x1b[2J' is no address"]),
+    ],
+)
+def test_partitions_that_are_broken(row, parts, tmp_path):
+    files = {"train.txt": LINE.format(A, "1") + row.strip() + "\n", "labels.txt": LABELS}
+    _refuse(tmp_path, files, f"{tmp_path}/train.txt:2: ", *parts)
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ("train/2 9", ["train.txt:2: 2 columns in"]),
+        ("train/2 9 x", ["train.txt:2: the label is 'x'"]),
+        ("train/2 -9 1", ["train.txt:2: the number of frames is '-9'"]),
+        ("train/2 9 4", ["train.txt:2: label 4 is no class; there are 0 to 3 in"]),
+        ("train/1 9 2", ["train.txt:2: ", "has other labels than in", "train.txt:1"]),
+        ("train/../../2 9 1", ["train.txt:2: the path", "leads elsewhere"]),
+        ("/train/2 9 1", ["train.txt:2: the path '/train/2' leads elsewhere"]),
+        ("train/\x1b2 9 1", [r"train.txt:2: 'train/\x1b2' is no path of a video"]),
+    ],
+)
+def test_lists_that_are_broken(row, parts, tmp_path):
+    files = {"train.txt": f"train/1 9 1\n{row}\n", "labels.txt": LABELS}
+    _refuse(tmp_path, files, f"{tmp_path}/", *parts)

@@ -1,0 +1,130 @@
+"""The command as its user meets it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sofnet_jax.data.source import create_source
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, write_video):
+    """Two splits of two classes, one video damaged and one missing a class."""
+    root = tmp_path_factory.mktemp("files")
+    for split, count in (("train", 3), ("val", 1)):
+        for label in ("run", "jump"):
+            for i in range(count):
+                write_video(root / split / label / f"{i}.mp4", range(i, i + 30))
+    (root / "train/run/bad.mp4").write_text("no video")
+    return root
+
+
+def _start(*arguments, **kwargs):
+    command = [sys.executable, "-m", "sofnet_jax.prepare", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, **pipes, **kwargs)
+
+
+def _run(*arguments):
+    process = _start(*arguments)
+    stdout, stderr = process.communicate()
+    return process.returncode, stdout, stderr
+
+
+def test_prepares_and_shows_a_folder_per_class(files, tmp_path):
+    flags = (f"--annotations={files}", f"--videos={files}", f"--out={tmp_path / 'out'}")
+    code, stdout, stderr = _run("videos", *flags, "--num_frames=20", "--workers=2")
+    folder = tmp_path / "out/videos/1.0.0"
+    assert code == 0, stderr
+    assert "train: 7 videos" in stdout and "val: 2 videos" in stdout
+    assert re.search(r"unreadable +1  left out; such as .*bad.mp4", stdout)
+    assert stdout.endswith(
+        f"prepared: {folder}; train with --config.data.prepared={tmp_path / 'out/videos'}\n"
+    )
+    assert json.loads((folder / "prepared.json").read_text())["format"] == {
+        "num_frames": 20, "short_side": 256, "quality": 90
+    }  # fmt: skip
+    sheet = tmp_path / "sheet.png"
+    code, stdout, stderr = _run("--inspect", tmp_path / "out/videos", f"--sheet={sheet}")
+    assert code == 0 and stderr == ""
+    assert "train: 6 videos, 0.00 hours" in stdout and "resolutions  96×96 6" in stdout
+    assert sheet.read_bytes()[:4] == b"\x89PNG"
+    sheet.unlink()
+    code, stdout, stderr = _run("videos", *flags[:2], "--inspect", f"--sheet={sheet}")
+    assert code == 0 and stderr == ""
+    assert "train: of 7 annotated videos 7 are there, 6 open" in stdout
+    assert "seconds      1.2 to 1.2" in stdout and sheet.is_file()
+
+
+def test_lists_files_for_training_without_preparing(files, tmp_path):
+    code, stdout, stderr = _run(
+        "videos", f"--annotations={files}", f"--videos={files}", f"--out={tmp_path}", "--list"
+    )
+    assert code == 0, stderr
+    assert f"{tmp_path}/train.csv: 7 of 7 videos" in stdout
+    source = create_source(tmp_path / "train.csv")
+    assert source.classes == ("jump", "run") and len(source) == 7
+    assert source[0].path == str(files / "train/jump/0.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.csv", "val.csv"]
+
+
+def test_ctrl_c_keeps_what_is_finished(files, tmp_path):
+    many = tmp_path / "many"
+    for i in range(200):
+        target = many / "train/run" / f"{i:03d}.mp4"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(files / "train/run/0.mp4", target)
+    flags = (f"--annotations={many}", f"--videos={many}", f"--out={tmp_path / 'out'}")
+    unfinished = tmp_path / "out/videos/.unfinished"
+    process = _start("videos", *flags, start_new_session=True)
+    while process.poll() is None and not list(unfinished.glob("*.json")):
+        pass
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to the workers as well
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert stderr.endswith(
+        "what is finished is kept; the same command goes on from there\ninterrupted\n"
+    )
+    assert not (tmp_path / "out/videos/1.0.0").exists()
+    finished = {path.stat().st_ino for path in unfinished.glob("*.array_record")}
+    assert _run("videos", *flags)[0] == 0
+    prepared = {path.stat().st_ino for path in (tmp_path / "out/videos/1.0.0").glob("*record*")}
+    assert finished and finished <= prepared
+
+
+def _mistakes(files):
+    given = (f"--annotations={files}", f"--videos={files}", "--out=out")
+    return {
+        "no name": ((), "say what to prepare: one of activitynet, mini_kinetics, thumos14"),
+        "unknown name": (("activity", *given), "say what to prepare: one of activitynet"),
+        "no annotations": (("videos",), "--annotations is missing"),
+        "no videos": (("videos", given[0]), "--videos is missing"),
+        "no out": (("videos", *given[:2]), "--out is missing"),
+        "no such annotations": (("videos", "--annotations=/nowhere", *given[1:]), "/nowhere"),
+        "no such videos": (("videos", given[0], "--videos=/nowhere", given[2]), "/nowhere: no"),
+        "other videos": (
+            ("videos", given[0], f"--videos={files / 'val'}", given[2]), "none of the 9 videos"
+        ),
+        "out is a file": (("videos", *given[:2], f"--out={files / 'val/run/0.mp4'}"), "cannot"),
+        "bad number": (("videos", *given, "--quality=101"), "quality"),
+        "nothing to inspect": (("--inspect",), "say what to look at"),
+        "nothing prepared": (("--inspect", files), "nothing prepared in it"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _mistakes(Path()))
+def test_mistakes_are_one_line(name, files):
+    arguments, expected = _mistakes(files)[name]
+    code, _, stderr = _run(*arguments)
+    assert code == 1, stderr
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1 and expected in stderr
+    assert not (ROOT / "out").exists()
