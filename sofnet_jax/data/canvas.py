@@ -43,6 +43,13 @@ class Canvas:
     def images(self) -> UInt8[np.ndarray, "t h w 3"]:
         return self._images
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of the first frame painted, turned upright, before it was scaled."""
+        assert self._form is not None
+        width, height, turns = self._form
+        return (height, width) if turns % 2 else (width, height)
+
     def paint(self, i: int, frame: av.VideoFrame) -> None:
         """Makes the frame image number i, unless there is one already."""
         if i not in self._missing:

@@ -212,6 +212,11 @@ class Video:
         except av.FFmpegError:
             return []  # a damaged packet; those after it may be sound
 
+    @property
+    def claimed_duration(self) -> float:
+        """Seconds, as the header says; 0 if it does not."""
+        return (self._container.duration or 0) / av.time_base
+
     def read_times(self) -> Float[np.ndarray, "f"]:
         """Decodes everything for the times of the frames that come out."""
         pts, count = array("q"), 0

@@ -1,8 +1,10 @@
 """Reads chosen frames of a video file, and decodes no more for them than it must."""
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -12,11 +14,25 @@ from sofnet_jax.data.container import Index, Run, Video, VideoError, report_erro
 
 # The number of available frames -> the indices of the frames wanted, in presentation order.
 Choose = Callable[[int], Int[np.ndarray, "t"]]
-# The times of a video's frames -> the indices of the frames wanted.
-_Select = Callable[[Float[np.ndarray, "p"]], Int[np.ndarray, "t"]]
 _Frames = tuple[UInt8[np.ndarray, "t h w 3"], Float[np.ndarray, "t"]]
 
 _END_TOLERANCE = 1.0  # seconds; annotations are often rounded up to the next whole second
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Chosen frames of a video, or of a part of it, and what is known of all of it.
+
+    `times` are seconds from the beginning of the file. `available` frames last `duration` seconds.
+    `width` and `height` are those of the upright picture in the file, in pixels.
+    """
+
+    frames: UInt8[np.ndarray, "t h w 3"]
+    times: Float[np.ndarray, "t"]
+    available: int
+    duration: float
+    width: int
+    height: int
 
 
 def read_frames(
@@ -33,44 +49,98 @@ def read_frames(
     `choose` gets the number of frames with start <= time < end (at least one) and may pick a frame
     several times. It is called again if the file turns out to hold fewer frames than its packets
     promise. Frames are upright RGB, all of the size of the first one, scaled down if their short
-    side exceeds `short_side` > 0; they do not depend on `num_threads`. Raises VideoError alone.
+    side exceeds `short_side` > 0; they do not depend on `num_threads`. Raises VideoError alone,
+    also if `end` is more than a second after the end of the video.
+    """
+    part = _Part(os.fspath(path), choose, start, end, strict=True)
+    footage = _read(part, short_side, num_threads)
+    return footage.frames, footage.times
+
+
+def read_footage(
+    path: str | os.PathLike,
+    choose: Choose,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    short_side: int = 0,
+) -> Footage:
+    """As `read_frames`, with more to tell, and less strict: `end` may be anywhere after `start`."""
+    return _read(_Part(os.fspath(path), choose, start, end, strict=False), short_side, 1)
+
+
+def probe(path: str | os.PathLike) -> tuple[float, int, int]:
+    """The seconds that the header claims, and width and height of the first frame, upright.
+
+    Raises VideoError.
     """
     path = os.fspath(path)
+    _require_file(path)
+    with Video(path) as video, report_errors(path):
+        canvas = Canvas(1, 0)
+        for frame in itertools.islice(video.decode(), 1):
+            canvas.paint(0, frame)
+        if not canvas.complete:
+            raise VideoError(f"{path}: no frame can be decoded")
+        return video.claimed_duration, *canvas.upright_size
+
+
+def _require_file(path: str) -> None:
     if not os.path.isfile(path):
         raise VideoError(f"{path}: no such file")
 
-    def select(times: Float[np.ndarray, "p"]) -> Int[np.ndarray, "t"]:
-        available = _available(path, times, start, end)
-        return available[choose(len(available))]
 
-    by_time = _read_by_time(path, select, short_side, num_threads)
-    return by_time or _read_in_order(path, select, short_side)
-
-
-def _available(
-    path: str, times: Float[np.ndarray, "p"], start: float | None, end: float | None
-) -> Int[np.ndarray, "a"]:
-    """Indices of the frames within start <= time < end. Raises VideoError if there are none."""
-    if not len(times):
-        raise VideoError(f"{path}: no frame can be decoded")
-    duration = times.max() + np.ptp(times) / max(len(times) - 1, 1)  # the last frame lasts a while
-    if end is not None and end > duration + _END_TOLERANCE:
-        raise VideoError(f"{path}: end is {end:g} s, but the video lasts {duration:.2f} s")
-    after = times >= (-np.inf if start is None else start)
-    available = np.flatnonzero(after & (times < (np.inf if end is None else end)))
-    if not len(available):
-        raise VideoError(
-            f"{path}: no frame from start={start} to end={end} s; the video lasts {duration:.2f} s"
-        )
-    return available
+def _read(part: "_Part", short_side: int, num_threads: int) -> Footage:
+    _require_file(part.path)
+    canvas, image, times = _read_by_time(part, short_side, num_threads) or _read_in_order(
+        part, short_side
+    )
+    return Footage(
+        _arrange(canvas, image), times, part.available, part.duration, *canvas.upright_size
+    )
 
 
-def _read_by_time(path: str, select: _Select, short_side: int, num_threads: int) -> _Frames | None:
+class _Part:
+    """The frames of a video with start <= time < end, and which of them are chosen."""
+
+    def __init__(
+        self, path: str, choose: Choose, start: float | None, end: float | None, *, strict: bool
+    ):
+        self.path, self._choose, self._start, self._end = path, choose, start, end
+        self._strict = strict
+        self.available = 0
+        self.duration = 0.0
+
+    def select(self, times: Float[np.ndarray, "p"]) -> Int[np.ndarray, "t"]:
+        """Indices of the chosen frames. Raises VideoError if there are none to choose from."""
+        if not len(times):
+            raise VideoError(f"{self.path}: no frame can be decoded")
+        interval = np.ptp(times) / max(len(times) - 1, 1)
+        until = times.max() + interval  # the last frame lasts a while
+        start, end = self._start, self._end
+        if self._strict and end is not None and end > until + _END_TOLERANCE:
+            raise VideoError(f"{self.path}: end is {end:g} s, but the video lasts {until:.2f} s")
+        first = -np.inf if start is None else start
+        available = np.flatnonzero((times >= first) & (times < (np.inf if end is None else end)))
+        if not len(available):
+            raise VideoError(
+                f"{self.path}: no frame from start={start} to end={end} s; the video lasts "
+                f"{until:.2f} s"
+            )
+        self.available = len(available)
+        self.duration = float(min(until, until if end is None else end) - max(times.min(), first))
+        return available[self._choose(len(available))]
+
+
+_Painted = tuple[Canvas, Int[np.ndarray, "t"], Float[np.ndarray, "t"]]
+
+
+def _read_by_time(part: _Part, short_side: int, num_threads: int) -> _Painted | None:
     """Decodes the selected frames and those they depend on, matched by their time stamps.
 
     None if the packets lack distinct time stamps or a selected frame does not come out.
     """
-    with Video(path) as video:
+    with Video(part.path) as video:
         index = video.read_index()
         if index is None:
             return None
@@ -79,12 +149,12 @@ def _read_by_time(path: str, select: _Select, short_side: int, num_threads: int)
         if np.any(np.diff(index.pts[order]) == 0):
             return None
         times = video.seconds(index.pts[order])
-        selected = select(times)
+        selected = part.select(times)
         distinct, image = np.unique(selected, return_inverse=True)
         canvas = _paint_packets(video, order[distinct], index, short_side, num_threads)
         if canvas.mixed and num_threads > 1:
             canvas = _paint_packets(video, order[distinct], index, short_side, 1)
-    return (_arrange(canvas, image), times[selected]) if canvas.complete else None
+    return (canvas, image, times[selected]) if canvas.complete else None
 
 
 def _paint_packets(
@@ -135,25 +205,25 @@ def _plan_runs(wanted: Int[np.ndarray, "n"], index: Index) -> list[Run]:
     return runs
 
 
-def _read_in_order(path: str, select: _Select, short_side: int) -> _Frames:
+def _read_in_order(part: _Part, short_side: int) -> _Painted:
     """Decodes the whole video, first to count its frames, then to convert the selected ones.
 
     The way for files without time stamps, with packets that give no frame, or damaged ones: the
     frames that come out are the video.
     """
-    with Video(path) as video:
+    with Video(part.path) as video:
         times = video.read_times()
-    selected = select(times)
+    selected = part.select(times)
     distinct, image = np.unique(selected, return_inverse=True)
     canvas = Canvas(len(distinct), short_side)
     wanted = {n: i for i, n in enumerate(distinct.tolist())}
-    with Video(path) as video, report_errors(path):
+    with Video(part.path) as video, report_errors(part.path):
         for n, frame in enumerate(video.decode()):
             if n in wanted:
                 canvas.paint(wanted[n], frame)
             if canvas.complete:
-                return _arrange(canvas, image), times[selected]
-    raise VideoError(f"{path}: the file changed while it was read")
+                return canvas, image, times[selected]
+    raise VideoError(f"{part.path}: the file changed while it was read")
 
 
 def _arrange(canvas: Canvas, order: Int[np.ndarray, "t"]) -> UInt8[np.ndarray, "t h w 3"]:

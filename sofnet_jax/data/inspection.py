@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from sofnet_jax.data.contact_sheet import Sample, draw_contact_sheet
-from sofnet_jax.data.decode import VideoError
-from sofnet_jax.data.footage import probe
+from sofnet_jax.data.decode import VideoError, probe
 from sofnet_jax.data.jpeg import decode_jpegs
 from sofnet_jax.data.pipeline import mark_relevant
 from sofnet_jax.data.prepared import (

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sofnet_jax.data.annotations.clip import Interval
-from sofnet_jax.data.decode import VideoError
-from sofnet_jax.data.footage import read_footage
+from sofnet_jax.data.decode import VideoError, read_footage
 from sofnet_jax.data.jpeg import encode_jpeg
 from sofnet_jax.data.sampling import segment_indices
 
@@ -110,7 +109,6 @@ def create_record(task: Task, form: Format) -> Outcome:
             start=task.start,
             end=task.end,
             short_side=form.short_side,
-            lenient=True,
         )
     except VideoError as error:
         return Outcome(None, None, (*problems, Problem(task.id, "unreadable", str(error))))
