@@ -211,7 +211,7 @@ def _decode_everything(path: str, threads: int) -> int:
         return sum(1 for _ in container.decode(stream))
 
 
-def _decode_neighbours(path: str, chosen: list[int]) -> Int[np.ndarray, "t three h w 3"]:
+def _decode_neighbours(path: str, chosen: list[int]) -> Int[np.ndarray, "n 3 h w 3"]:
     """The chosen frames between the one before and the one after, at a quarter of the size."""
     wanted = {n + d for n in chosen for d in (-1, 0, 1)}
     with av.open(path) as container:
@@ -224,7 +224,7 @@ def _decode_neighbours(path: str, chosen: list[int]) -> Int[np.ndarray, "t three
 
 
 def _count_wrong(
-    images: UInt8[np.ndarray, "t h w 3"], neighbours: Int[np.ndarray, "t three h2 w2 3"]
+    images: UInt8[np.ndarray, "t h w 3"], neighbours: Int[np.ndarray, "n 3 h2 w2 3"]
 ) -> int:
     small = images[:, None, ::4, ::4].astype(np.int16)
     if len(small) != len(neighbours):

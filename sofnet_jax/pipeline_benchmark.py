@@ -3,10 +3,11 @@
 import functools
 import io
 import itertools
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from sofnet_jax.data.features import serialise
 from sofnet_jax.data.jpeg import decode_jpegs
 from sofnet_jax.data.pipeline import SCALES, create_train_iterator
 from sofnet_jax.data.preparation import create_plan, prepare
 from sofnet_jax.data.prepared import PreparedVideo, list_videos, read_record
-from sofnet_jax.data.record import Format, Task
+from sofnet_jax.data.record import Format, Task, create_record
 from sofnet_jax.data.source import Source
 from sofnet_jax.data.transforms import Look, centre_view, random_view
 from sofnet_jax.data.worker import count_cores
@@ -31,10 +33,12 @@ DIFFERENT = 64  # videos
 SIZES = (168, 224)
 BATCH = 20
 TENTHS = 10
+RATE = 30  # frames a second
+KINDS = ((10, 340, 256), (120, 320, 240), (120, 1280, 720))  # seconds, width, height
 
 
 def benchmark_pipeline(repeats: int, num_videos: int) -> list[str]:
-    """Lines on a core's frames a second, and on an epoch of generated videos.
+    """Lines on preparing videos, on a core's frames a second, and on an epoch.
 
     The frames, 456 × 256 pixels, are fractal noise, of which a JPEG is as large as of a film's. A
     few different videos stand for many, so the disk is not measured.
@@ -46,6 +50,7 @@ def benchmark_pipeline(repeats: int, num_videos: int) -> list[str]:
             for i, video in zip(range(num_videos), itertools.cycle(different), strict=False)
         ]
         return [
+            *_measure_preparation(Path(folder), repeats),
             *_measure_reading(different[:8], repeats),
             *_measure_epoch(Source(videos, ("a", "b"))),
         ]
@@ -89,7 +94,7 @@ def _read(videos: Sequence[PreparedVideo], look: Look) -> None:
         video.read(np.arange, look)
 
 
-def _decode_by_pillow(images: Sequence[bytes]) -> list[np.ndarray]:
+def _decode_by_pillow(images: Iterable[bytes]) -> list[np.ndarray]:
     return [np.asarray(Image.open(io.BytesIO(image))) for image in images]
 
 
@@ -132,12 +137,13 @@ def _find_family() -> list[int]:
     return family
 
 
-def _read_memory(pid: int) -> int:
-    """Bytes that a process has for itself: what it shares is not counted for each."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def _read_memory(pid: int) -> float:
+    """Bytes of a process, of what it shares its share; NaN where Linux's /proc does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+    except OSError:
+        return math.nan
+    return float(fields[fields.index("Pss:") + 1]) * 1024
 
 
 def _create_videos(folder: Path) -> list[PreparedVideo]:
@@ -147,23 +153,49 @@ def _create_videos(folder: Path) -> list[PreparedVideo]:
     tasks = {"train": [Task(str(i), (i % 2,), str(path)) for i, path in enumerate(paths)]}
     out = folder / "prepared"
     plan = create_plan(
-        "videos", tasks, ("a", "b"), FORM, out=out, num_workers=count_cores(), time_limit=600
+        "videos", tasks, ("a", "b"), FORM, out=out, num_workers=count_cores(), time_limit=600.0
     )
     return list_videos(prepare("videos", plan, out), "train")
 
 
-def _write_video(path: Path, seed: int) -> None:
-    """A video of 16 frames in which fractal noise glides past."""
+def _write_video(
+    path: Path, seed: int, *, width: int = 456, height: int = 256, frames: int = 16, rate: int = 8
+) -> None:
+    """A video in which fractal noise glides to and fro."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scene = draw_noise(np.random.default_rng(seed), 288, 512)
+    scene = draw_noise(np.random.default_rng(seed), height + 32, width + 64)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 456, 256, "yuv420p"
-        stream.options = {"crf": "16", "preset": "veryfast"}
-        for t in range(FORM.num_frames):
-            view = np.ascontiguousarray(scene[t : t + 256, 2 * t : 2 * t + 456])
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": "23", "preset": "veryfast"}
+        for t in range(frames):
+            step = 16 - abs(t % 32 - 16)
+            view = np.ascontiguousarray(scene[step:, 2 * step :][:height, :width])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(view, format="rgb24")))
         container.mux(stream.encode())
+
+
+def _measure_preparation(folder: Path, repeats: int) -> list[str]:
+    """Seconds of a core and bytes for a video, and for a thousand."""
+    lines = ["preparing a video, 48 frames, short side 256, JPEG quality 90, one core:"]
+    for seconds, width, height in KINDS:
+        path = folder / f"{seconds}_{width}.mp4"
+        _write_video(path, 0, width=width, height=height, frames=seconds * RATE, rate=RATE)
+        task = Task("0", (0,), str(path))
+        size = len(_prepare(task))
+        took = interleave({"": functools.partial(_prepare, task)}, min(repeats, 5))[""]
+        lines.append(
+            f"  {seconds:4d} s of {width}×{height:<4d}, H.264, {RATE} frames/s {took:6.2f} s "
+            f"{size / 1e6:5.2f} MB; a thousand {took / 3.6:5.2f} hours of a core, "
+            f"{size / 1e6:5.2f} GB"
+        )
+    return lines
+
+
+def _prepare(task: Task) -> bytes:
+    record = create_record(task, Format(48, 256, 90)).record
+    assert record is not None
+    return serialise(record, ("a",))
 
 
 def draw_noise(rng: np.random.Generator, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
