@@ -3,12 +3,12 @@
 import contextlib
 import functools
 import importlib
-import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -17,19 +17,20 @@ from typing import Any
 import av
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
 
+from sofnet_jax.benchmark_video import DEFAULT_KEYFRAMES, RATE, write_video
 from sofnet_jax.data.decode import read_frames
 from sofnet_jax.data.sampling import segment_indices
 from sofnet_jax.data.worker import count_cores
 from sofnet_jax.stopwatch import interleave
 
 SECONDS = 120
-RATE = 30
 WIDTH, HEIGHT = 1280, 720
 CHOSEN = 16  # frames
-# Preset and B frames are x264's "veryfast"; 250 is its default.
-KEYFRAMES = {60: "a keyframe every 2 seconds", 250: "keyframes as x264 sets them"}
+KEYFRAMES = {
+    2 * RATE: "a keyframe every 2 seconds",
+    DEFAULT_KEYFRAMES: "keyframes as x264 sets them",
+}
 OURS = "sofnet_jax"
 
 # (path, frames, threads) -> images
@@ -46,14 +47,15 @@ def benchmark_decoding(repeats: int) -> list[str]:
     cores = count_cores()
     with tempfile.TemporaryDirectory() as folder:
         for interval, description in KEYFRAMES.items():
-            path = str(_write_video(Path(folder) / f"{interval}.mp4", interval))
-            megabits = os.path.getsize(path) * 8e-6 / SECONDS
+            path = Path(folder) / f"{interval}.mp4"
+            write_video(path, frames=SECONDS * RATE, width=WIDTH, height=HEIGHT, keyframes=interval)
+            megabits = path.stat().st_size * 8e-6 / SECONDS
             lines.append(
                 f"{CHOSEN} frames of {SECONDS} s, {WIDTH}×{HEIGHT}, H.264, {RATE} frames/s, "
                 f"{megabits:.1f} Mbit/s, {description}, median of {repeats}:"
             )
             for threads in sorted({1, cores}):
-                lines += _measure(path, programs, threads, repeats)
+                lines += _measure(str(path), programs, threads, repeats)
     return lines
 
 
@@ -101,10 +103,13 @@ def _find_programs() -> tuple[dict[str, dict[str, Read]], list[str]]:
         ("OpenCV", "cv2", _create_opencv_ways),
     ]:
         try:
-            programs[name] = create(importlib.import_module(module))
+            ways = create(importlib.import_module(module))
         except (ImportError, OSError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             lines.append(f"{name} was not measured: {reason}")
+        else:
+            version = sys.modules[module.partition(".")[0]].__version__
+            programs[f"{name} {version}"] = ways
     ffmpeg = _create_ffmpeg_ways()
     if ffmpeg:
         programs["ffmpeg"] = ffmpeg
@@ -231,44 +236,3 @@ def _count_wrong(
         return len(neighbours)
     distance = np.abs(small - neighbours).mean((2, 3, 4))
     return int((distance.argmin(1) != 1).sum())
-
-
-def _write_video(path: Path, interval: int) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.options = {"preset": "veryfast", "g": str(interval)}
-        for image in _draw_scenes():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
-        container.mux(stream.encode())
-    return path
-
-
-def _draw_scenes() -> Iterator[UInt8[np.ndarray, "h w"]]:
-    """Two textures, one moving before the other, and the grain of film; a cut every 11 s."""
-    rng = np.random.default_rng(0)
-    textures = [_draw_texture(rng, octaves) for octaves in ([2, 8, 32, 128], [4, 16, 64])]
-    grain = [rng.normal(0, 2, (HEIGHT, WIDTH)).astype(np.int16) for _ in range(8)]
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    for i in range(SECONDS * RATE):
-        shot = i // (11 * RATE)
-        back, front = textures[shot % 2], textures[1 - shot % 2]
-        top, left = int(300 + 280 * np.sin(i / 90 + shot)), int(500 + 480 * np.sin(i / 140 + shot))
-        luma = back[top : top + HEIGHT, left : left + WIDTH].copy()
-        centre = HEIGHT / 2 * (1 + 0.6 * np.sin(i / 25)), WIDTH / 2 * (1 + 0.6 * np.cos(i / 33))
-        disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < (HEIGHT / 4) ** 2
-        luma[disc] = front[:HEIGHT, :WIDTH][disc]
-        luma = np.clip(luma + np.roll(grain[i % 8], i * 37), 16, 235).astype(np.uint8)
-        chroma = [texture[: HEIGHT // 2, : WIDTH // 2] // 4 + 96 for texture in textures]
-        planes = [plane.astype(np.uint8).reshape(-1, WIDTH) for plane in (luma, *chroma)]
-        yield np.concatenate(planes)
-
-
-def _draw_texture(rng: np.random.Generator, octaves: list[int]) -> Int[np.ndarray, "h2 w2"]:
-    height, width = HEIGHT + 600, WIDTH + 1000
-    texture = np.zeros((height, width), np.float32)
-    for octave in octaves:
-        noise = rng.normal(size=(height // octave + 2, width // octave + 2)).astype(np.float32)
-        smooth = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-        texture += np.asarray(smooth) * octave**0.5
-    return np.clip(texture * 6 + 128, 0, 255).astype(np.int16)

@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
+from sofnet_jax.benchmark_video import RATE, write_video
 from sofnet_jax.data.features import serialise
 from sofnet_jax.data.jpeg import decode_jpegs
 from sofnet_jax.data.pipeline import SCALES, create_train_iterator
@@ -33,15 +32,15 @@ DIFFERENT = 64  # videos
 SIZES = (168, 224)
 BATCH = 20
 TENTHS = 10
-RATE = 30  # frames a second
-KINDS = ((10, 340, 256), (120, 320, 240), (120, 1280, 720))  # seconds, width, height
+# Seconds, width, height and x264's constant rate factor. Small videos were usually made from larger
+# ones; at their 430 to 540 kbit/s and 1.7 Mbit/s these are like those that are found.
+KINDS = ((10, 340, 256, 17), (120, 320, 240, 17), (120, 1280, 720, 23))
 
 
 def benchmark_pipeline(repeats: int, num_videos: int) -> list[str]:
     """Lines on preparing videos, on a core's frames a second, and on an epoch.
 
-    The frames, 456 × 256 pixels, are fractal noise, of which a JPEG is as large as of a film's. A
-    few different videos stand for many, so the disk is not measured.
+    A few different videos stand for many, so the disk is not measured.
     """
     with tempfile.TemporaryDirectory() as folder:
         different = _create_videos(Path(folder))
@@ -149,7 +148,7 @@ def _read_memory(pid: int) -> float:
 def _create_videos(folder: Path) -> list[PreparedVideo]:
     paths = [folder / "videos" / f"{i}.mp4" for i in range(DIFFERENT)]
     for seed, path in enumerate(paths):
-        _write_video(path, seed)
+        write_video(path, frames=FORM.num_frames, width=456, height=256, seed=seed)
     tasks = {"train": [Task(str(i), (i % 2,), str(path)) for i, path in enumerate(paths)]}
     out = folder / "prepared"
     plan = create_plan(
@@ -158,35 +157,18 @@ def _create_videos(folder: Path) -> list[PreparedVideo]:
     return list_videos(prepare("videos", plan, out), "train")
 
 
-def _write_video(
-    path: Path, seed: int, *, width: int = 456, height: int = 256, frames: int = 16, rate: int = 8
-) -> None:
-    """A video in which fractal noise glides to and fro."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scene = draw_noise(np.random.default_rng(seed), height + 32, width + 64)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": "23", "preset": "veryfast"}
-        for t in range(frames):
-            step = 16 - abs(t % 32 - 16)
-            view = np.ascontiguousarray(scene[step:, 2 * step :][:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(view, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def _measure_preparation(folder: Path, repeats: int) -> list[str]:
     """Seconds of a core and bytes for a video, and for a thousand."""
     lines = ["preparing a video, 48 frames, short side 256, JPEG quality 90, one core:"]
-    for seconds, width, height in KINDS:
+    for seconds, width, height, crf in KINDS:
         path = folder / f"{seconds}_{width}.mp4"
-        _write_video(path, 0, width=width, height=height, frames=seconds * RATE, rate=RATE)
+        write_video(path, frames=seconds * RATE, width=width, height=height, crf=crf)
         task = Task("0", (0,), str(path))
         size = len(_prepare(task))
         took = interleave({"": functools.partial(_prepare, task)}, min(repeats, 5))[""]
         lines.append(
-            f"  {seconds:4d} s of {width}×{height:<4d}, H.264, {RATE} frames/s {took:6.2f} s "
-            f"{size / 1e6:5.2f} MB; a thousand {took / 3.6:5.2f} hours of a core, "
+            f"  {seconds:4d} s, {f'{width}×{height}':>8}, {path.stat().st_size / 1e6:4.1f} MB"
+            f"{took:7.2f} s {size / 1e6:5.2f} MB; a thousand {took / 3.6:5.2f} hours of a core, "
             f"{size / 1e6:5.2f} GB"
         )
     return lines
@@ -196,14 +178,3 @@ def _prepare(task: Task) -> bytes:
     record = create_record(task, Format(48, 256, 90)).record
     assert record is not None
     return serialise(record, ("a",))
-
-
-def draw_noise(rng: np.random.Generator, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """An image whose detail falls off with its fineness as that of photographs does."""
-    total = np.zeros((height, width, 3))
-    for octave in range(8):
-        shape = (max(height >> octave, 1), max(width >> octave, 1), 3)
-        noise = (rng.random(shape) * 255).astype(np.uint8)
-        smooth = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-        total += (np.asarray(smooth) - 128.0) * 1.6**octave
-    return np.clip(128 + total * (50 / total.std()), 0, 255).astype(np.uint8)

@@ -41,9 +41,9 @@ def test_without_gates_there_is_no_share_to_measure(config):
 
 
 def test_reports_every_part_of_reading(monkeypatch):
-    monkeypatch.setattr(pipeline_benchmark, "KINDS", ((1, 340, 256),))
+    monkeypatch.setattr(pipeline_benchmark, "KINDS", ((1, 340, 256, 23),))
     text = "\n".join(pipeline_benchmark.benchmark_pipeline(repeats=1, num_videos=200))
-    assert re.search(r"1 s of 340×256 .* \d+\.\d\d s +\d+\.\d\d MB; a thousand", text)
+    assert re.search(r"1 s,  340×256, .* \d+\.\d\d s +\d+\.\d\d MB; a thousand", text)
     assert re.search(r"^  the codec alone, to RGB +\d+ frames/s +1\.00 × the codec", text, re.M)
     for size in (168, 224):
         for use in ("testing", "training"):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from sofnet_jax import decoding_benchmark as benchmark
+from sofnet_jax.benchmark_video import write_video
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def test_reports_every_program_and_wrong_frames():
 
 
 def test_missing_frames_are_wrong(tmp_path):
-    path = str(benchmark._write_video(tmp_path / "a.mp4", 250))
+    path = str(write_video(tmp_path / "a.mp4", frames=60, width=64, height=64))
     neighbours = benchmark._decode_neighbours(path, [5, 20])
     images = benchmark._read_by_us(path, [5, 20], 1)
     assert benchmark._count_wrong(images, neighbours) == 0

@@ -1,4 +1,4 @@
-"""An open video file: its packets, its frames and its clock. It and `canvas` alone know PyAV."""
+"""An open video file: its packets, its frames and its clock; libav by PyAV."""
 
 import contextlib
 import itertools
