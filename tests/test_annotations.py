@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from annotation_files import refuse, write_files
 
 from sofnet_jax.data.annotations.benchmark import (
     BENCHMARKS,
@@ -34,28 +35,9 @@ SAMPLES = {
 }
 
 
-def _write(folder, files):
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [folder / name for name in files]
-
-
-def _refuse(name, paths, *parts):
-    """The files are refused in one line that has all the parts."""
-    with pytest.raises(UserError) as caught:
-        read_annotation(name, paths)
-    message = str(caught.value)
-    assert message.isprintable(), message
-    for part in parts:
-        assert part in message
-    return message
-
-
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_samples_are_read_as_files_and_as_folders(name, tmp_path):
-    paths = _write(tmp_path / "deep", SAMPLES[name])
+    paths = write_files(tmp_path / "deep", SAMPLES[name])
     by_file = read_annotation(name, paths)
     assert [(clip.split, len(clip.labels)) for clip in by_file.clips] == [("train", 1)]
     assert by_file.name == name and by_file.clips[0].place.startswith(f"{paths[0]}:1")
@@ -66,11 +48,11 @@ def test_samples_are_read_as_files_and_as_folders(name, tmp_path):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_files_that_are_not_there_or_not_recognised(name, tmp_path):
-    _refuse(name, [], "no files")
-    _refuse(name, [tmp_path / "missing.txt"], f"{tmp_path}/missing.txt: no such file or folder")
+    refuse(name, [], "no files")
+    refuse(name, [tmp_path / "missing.txt"], f"{tmp_path}/missing.txt: no such file or folder")
     (tmp_path / "empty").mkdir()
-    _refuse(name, [tmp_path / "empty"], f"{tmp_path}/empty: no ")
-    paths = _write(tmp_path / "good", SAMPLES[name])
+    refuse(name, [tmp_path / "empty"], f"{tmp_path}/empty: no ")
+    paths = write_files(tmp_path / "good", SAMPLES[name])
     strange = {
         "empty.txt": "",
         "blank.csv": " \r\n\n",
@@ -78,15 +60,15 @@ def test_files_that_are_not_there_or_not_recognised(name, tmp_path):
         "other.json": '{"a": [1, 2]}',
         "notes.json": '"text"',
     }
-    for path in _write(tmp_path / "strange", strange):
-        _refuse(name, [*paths, path], str(path))
+    for path in write_files(tmp_path / "strange", strange):
+        refuse(name, [*paths, path], str(path))
 
 
 @pytest.mark.parametrize("name", [n for n in BENCHMARKS if n != "videos"])
 def test_what_is_not_recognised_in_a_folder_is_noted(name, tmp_path):
-    paths = _write(tmp_path, SAMPLES[name])
+    paths = write_files(tmp_path, SAMPLES[name])
     alone = read_annotation(name, paths)
-    _write(
+    write_files(
         tmp_path,
         {
             "README.txt": "How to get it:\n\nSee the home page, or ask.\n",
@@ -123,34 +105,34 @@ def test_what_is_not_recognised_in_a_folder_is_noted(name, tmp_path):
     ],
 )
 def test_files_that_are_broken(name, suffix, content, parts, tmp_path):
-    paths = _write(tmp_path, SAMPLES[name])
-    (bad,) = _write(tmp_path, {f"train_x{suffix}": content})
+    paths = write_files(tmp_path, SAMPLES[name])
+    (bad,) = write_files(tmp_path, {f"train_x{suffix}": content})
     if suffix == ".json" and name in ("mini_kinetics", "thumos14") and b"\xff" not in content:
         parts = ["JSON, but none that tells of "]
-    _refuse(name, [*paths, bad], str(bad), *parts)
+    refuse(name, [*paths, bad], str(bad), *parts)
 
 
 def test_what_is_given_twice_counts_as_named(tmp_path):
-    _write(tmp_path, SAMPLES["activitynet"] | {"README.txt": "How to get it:\n\nSee\nSee\n"})
+    write_files(tmp_path, SAMPLES["activitynet"] | {"README.txt": "How to get it:\n\nSee\nSee\n"})
     assert read_annotation("activitynet", [tmp_path]).clips
     for paths in ([tmp_path, tmp_path / "README.txt"], [tmp_path / "README.txt", tmp_path]):
-        _refuse("activitynet", paths, "README.txt: not a file of ActivityNet")
+        refuse("activitynet", paths, "README.txt: not a file of ActivityNet")
 
 
 def test_broken_json_in_a_folder_is_not_passed_over(tmp_path):
-    _write(tmp_path, SAMPLES["activitynet"] | {"anet.json": '{"database": {"aaa'})
-    _refuse("activitynet", [tmp_path], "anet.json:1: not JSON")
+    write_files(tmp_path, SAMPLES["activitynet"] | {"anet.json": '{"database": {"aaa'})
+    refuse("activitynet", [tmp_path], "anet.json:1: not JSON")
 
 
 def test_files_that_cannot_be_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")  # opening it would wait for ever
-    _refuse("activitynet", [tmp_path / "pipe.txt"], "no such file")
-    _write(tmp_path, SAMPLES["activitynet"])
+    refuse("activitynet", [tmp_path / "pipe.txt"], "no such file")
+    write_files(tmp_path, SAMPLES["activitynet"])
     assert len(read_annotation("activitynet", [tmp_path]).clips) == 1
 
 
 def test_links_are_followed_once_and_not_in_circles(tmp_path):
-    _write(tmp_path / "real", SAMPLES["activitynet"])
+    write_files(tmp_path / "real", SAMPLES["activitynet"])
     os.symlink(tmp_path / "real", tmp_path / "real" / "circle")
     os.symlink(tmp_path / "real" / "train.txt", tmp_path / "real" / "train_again.txt")
     annotation = read_annotation("activitynet", [tmp_path / "real"])
@@ -159,19 +141,19 @@ def test_links_are_followed_once_and_not_in_circles(tmp_path):
 
 
 def test_a_name_that_is_no_benchmark(tmp_path):
-    _refuse("ucf101", [tmp_path], "'ucf101' is no benchmark", "thumos14")
+    refuse("ucf101", [tmp_path], "'ucf101' is no benchmark", "thumos14")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_order_of_the_files_does_not_matter(name, tmp_path):
-    paths = _write(tmp_path, SAMPLES[name])
+    paths = write_files(tmp_path, SAMPLES[name])
     assert read_annotation(name, paths[::-1]) == read_annotation(name, paths)
 
 
 def test_rows_that_take_for_ever_to_match(tmp_path):
-    paths = _write(tmp_path, {"train.txt": "1," * 200_000 + "x\n" + " " * 100_000 + "1 1 a"})
+    paths = write_files(tmp_path, {"train.txt": "1," * 200_000 + "x\n" + " " * 100_000 + "1 1 a"})
     for name in BENCHMARKS:
-        _refuse(name, paths, str(paths[0]))
+        refuse(name, paths, str(paths[0]))
 
 
 MORE = {
@@ -219,7 +201,7 @@ HOSTILE = (
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_no_damage_goes_further_than_a_line_that_names_the_file(name, tmp_path):
     files = SAMPLES[name] | MORE[name]
-    paths = _write(tmp_path, files)
+    paths = write_files(tmp_path, files)
     assert read_annotation(name, paths).clips
     random = np.random.default_rng(0)
     refused = 0
@@ -310,10 +292,10 @@ def test_counts_beside_the_papers():
 def test_a_json_value_says_where_it_stands(tmp_path):
     video = {"subset": "training", "annotations": [{"label": "a", "segment": [0, "x"]}]}
     text = json.dumps({"database": {"a\nb": video}})
-    (path,) = _write(tmp_path, {"a.json": text})
-    _refuse("activitynet", [path], r"a.json: database.a\nb: 'a\nb' is no id of a video")
-    (path,) = _write(tmp_path, {"a.json": text.replace(r"a\nb", "ab")})
-    _refuse(
+    (path,) = write_files(tmp_path, {"a.json": text})
+    refuse("activitynet", [path], r"a.json: database.a\nb: 'a\nb' is no id of a video")
+    (path,) = write_files(tmp_path, {"a.json": text.replace(r"a\nb", "ab")})
+    refuse(
         "activitynet",
         [path],
         "a.json: database.ab.annotations[0].segment[1]: 'x' instead of a numb",

@@ -1,35 +1,22 @@
 import json
 
 import pytest
+from annotation_files import refuse, write_files
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
-from sofnet_jax.errors import UserError
 
 # Ids as YouTube has them: eleven characters, and "v_" may be among them.
 A, B, C, D = "aaaaaaaaaaa", "-bbbbbbbbbb", "v_ccccccccc", "ddddv_ddddd"
 CLASSES = ("Archery", "BMX", "Long jump", "Triple jump")
 
 
-def _write(folder, files):
-    for name, content in files.items():
-        text = content if isinstance(content, str) else json.dumps(content)
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in files]
-
-
 def _read(folder, files):
-    return read_annotation("activitynet", _write(folder, files))
+    return read_annotation("activitynet", write_files(folder, files))
 
 
 def _refuse(folder, files, *parts):
-    """The files are refused in one line that has all the parts."""
-    with pytest.raises(UserError) as caught:
-        _read(folder, files)
-    message = str(caught.value)
-    assert message.isprintable()
-    for part in parts:
-        assert part in message
+    refuse("activitynet", write_files(folder, files), *parts)
 
 
 def _video(subset, *instances, duration=100.0):

@@ -1,6 +1,5 @@
-import json
-
 import pytest
+from annotation_files import refuse, write_files
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
@@ -8,26 +7,12 @@ from sofnet_jax.data.source import create_source
 from sofnet_jax.errors import UserError
 
 
-def _write(folder, files):
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        text = content if isinstance(content, str) else json.dumps(content)
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in files]
-
-
 def _read(folder, files):
-    return read_annotation("videos", _write(folder, files))
+    return read_annotation("videos", write_files(folder, files))
 
 
 def _refuse(folder, files, *parts):
-    """The files are refused in one line that has all the parts."""
-    with pytest.raises(UserError) as caught:
-        _read(folder, files)
-    message = str(caught.value)
-    assert message.isprintable()
-    for part in parts:
-        assert part in message
+    refuse("videos", write_files(folder, files), *parts)
 
 
 def _brief(annotation):
@@ -148,7 +133,7 @@ def test_integer_labels_are_in_the_order_of_their_values(tmp_path):
 @pytest.mark.parametrize("given", [("",), ("train", "val"), ("val", "train")])
 def test_folder_per_class(given, tmp_path):
     names = ["train/run/a.mp4", "train/jump/deep/b.avi", "val/run/a.mp4", "val/run/notes.txt"]
-    _write(tmp_path, dict.fromkeys(names, ""))
+    write_files(tmp_path, dict.fromkeys(names, ""))
     annotation = read_annotation("videos", [tmp_path / folder for folder in given])
     assert sorted(_brief(annotation)) == [
         ("jump/deep/b.avi", "train", "train/jump/deep/b.avi", "jump"),
@@ -171,9 +156,9 @@ def test_folders_that_tell_too_little(tmp_path):
         for part in parts:
             assert part in str(caught.value)
 
-    _write(tmp_path, {"README.txt": "x"})
+    write_files(tmp_path, {"README.txt": "x"})
     refuse("no sub-folders")
-    _write(tmp_path, {"run/a.mp4": ""})
+    write_files(tmp_path, {"run/a.mp4": ""})
     refuse("nothing tells the split; put the folders of the classes into folders train and val")
 
 
@@ -187,7 +172,7 @@ def test_a_folder_of_files_that_tell_of_videos(tmp_path):
         "empty.csv": "",
         "run/a.mp4": "",
     }
-    _write(tmp_path, files)
+    write_files(tmp_path, files)
     annotation = read_annotation("videos", [tmp_path])
     assert _brief(annotation) == [
         ("run/a.mp4", "train", "run/a.mp4", "run"),

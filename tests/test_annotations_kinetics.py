@@ -1,33 +1,20 @@
 import pytest
+from annotation_files import refuse, write_files
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
-from sofnet_jax.errors import UserError
 
 A, B, C = "aaaaaaaaaaa", "-bbbbbbbbbb", "ccc_cccccc-"
 CLASSES = "air drumming\npassing American football (in game)\nyoga\n"
 HEAD = "label,youtube_id,time_start,time_end,split,is_cc\n"
 
 
-def _write(folder, files):
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content, encoding="utf-8")
-    return [folder / name for name in files]
-
-
 def _read(folder, files):
-    return read_annotation("mini_kinetics", _write(folder, files))
+    return read_annotation("mini_kinetics", write_files(folder, files))
 
 
 def _refuse(folder, files, *parts):
-    """The files are refused in one line that has all the parts."""
-    with pytest.raises(UserError) as caught:
-        _read(folder, files)
-    message = str(caught.value)
-    assert message.isprintable()
-    for part in parts:
-        assert part in message
+    refuse("mini_kinetics", write_files(folder, files), *parts)
 
 
 def _brief(annotation):
