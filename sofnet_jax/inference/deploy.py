@@ -1,12 +1,29 @@
 """Weights made ready for inference."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
+from jax.typing import DTypeLike
 
+from sofnet_jax.architecture import Architecture
+from sofnet_jax.inference.network import (
+    Block,
+    Convolution,
+    Gate,
+    Head,
+    Network,
+    ResidualStage,
+    Span,
+    Stem,
+)
+from sofnet_jax.models.policy import Recurrence
 from sofnet_jax.models.resnet import BatchNorm
+from sofnet_jax.released import PAPER, Released
 
 Tree = Mapping[str, Any]
 
@@ -36,3 +53,73 @@ def fold_batchnorm(variables: Tree) -> Tree:
         "params": traverse_util.unflatten_dict(params),
         "batch_stats": traverse_util.unflatten_dict(stats),
     }
+
+
+def deploy(
+    architecture: Architecture,
+    variables: Tree,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    released: Released = PAPER,
+) -> Network:
+    """The network of some variables as inference runs it, on the default device.
+
+    Args:
+        architecture: of the variables.
+        variables: `params` and `batch_stats` of `SoFNet`.
+        dtype: of the stages' computation and weights.
+        released: points in which the authors' code is followed.
+    """
+    params = fold_batchnorm(variables)["params"]
+    create = functools.partial(_create_convolution, dtype=dtype)
+    stages = [_create_stage(i, params["backbone"][f"res{i}"], create) for i in range(1, 6)]
+    bounds = (0, *architecture.gates, 5)
+    spans = [Span(tuple(stages[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
+    network = Network(
+        spans=tuple(spans),
+        gates=tuple(_create_gate(params[f"policy_{name}"]) for name in architecture.gate_names),
+        head=Head(jnp.asarray(params["head"]["kernel"]), jnp.asarray(params["head"]["bias"])),
+        architecture=architecture,
+        released=released,
+    )
+    return jax.device_put(network, jax.local_devices()[0])
+
+
+_Create = Callable[[Tree, str, str], Convolution]
+
+
+def _create_convolution(weights: Tree, conv: str, norm: str, dtype: DTypeLike) -> Convolution:
+    kernel, bias = weights[conv]["kernel"], weights[norm]["bias"]
+    return Convolution(jnp.asarray(kernel, dtype), jnp.asarray(bias, dtype))
+
+
+def _create_stage(number: int, weights: Tree, create: _Create) -> Stem | ResidualStage:
+    if number == 1:
+        return Stem(create(weights, "conv1", "bn1"))
+    strides = [2 if i == 0 and number > 2 else 1 for i in range(len(weights))]
+    blocks = [_create_block(weights[f"block{i}"], s, create) for i, s in enumerate(strides)]
+    return ResidualStage(tuple(blocks))
+
+
+def _create_block(weights: Tree, stride: int, create: _Create) -> Block:
+    count = sum(name.startswith("conv") for name in weights)
+    convolutions = tuple(create(weights, f"conv{i}", f"bn{i}") for i in range(1, count + 1))
+    has_shortcut = "downsample_conv" in weights
+    shortcut = create(weights, "downsample_conv", "downsample_bn") if has_shortcut else None
+    return Block(convolutions, shortcut, stride)
+
+
+def _create_gate(weights: Tree) -> Gate:
+    """W_ih (W_x x̄ + b_x) + b_ih + b_hh as one product; computed in float64, since it is once."""
+    w = jax.tree.map(lambda x: np.asarray(x, np.float64), dict(weights))
+    if "w_ih" in w:
+        after, bias, w_hh = w["w_ih"], w["b_ih"] + w["b_hh"], w["w_hh"]
+    else:
+        after, bias, w_hh = w["fc"]["kernel"], w["fc"]["bias"], np.zeros((0, 0))
+    arrays = (
+        w["embed"]["kernel"] @ after,
+        w["embed"]["bias"] @ after + bias,
+        *(w_hh, w["w_q"], w["b_q"]),
+    )
+    kernel, total, *recurrence = (jnp.asarray(x, jnp.float32) for x in arrays)
+    return Gate(kernel, total, Recurrence(*recurrence))

@@ -145,6 +145,23 @@ def combine_gates(samples: Float[Array, "*b k"], released: bool) -> Float[Array,
     return jnp.stack(effective, axis=-1)
 
 
+def compute_cell(
+    weights: Recurrence,
+    h: Float[Array, "*k b d"],
+    c: Float[Array, "*k b d"],
+    inputs: Float[Array, "*k b g"],
+) -> tuple[Float[Array, "*k b d"], Float[Array, "*k b d"], Float[Array, "*k b 2"]]:
+    """The LSTM cell of one gate or of k, and W_q (Eqs. 2–3): the new h and c, and the logits."""
+    if weights.w_hh.size:
+        z = inputs + h @ weights.w_hh
+        i, f, g, o = jnp.split(z, 4, axis=-1)  # PyTorch's order
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    else:
+        h = jnp.tanh(inputs)
+    return h, c, h @ weights.w_q + weights.b_q[..., None, :]
+
+
 def gate_step(
     weights: Recurrence,
     state: State,
@@ -161,14 +178,8 @@ def gate_step(
     If nothing was kept before the `last` frame, that one is forwarded through everything.
     `released` follows the authors' code in its `state`, `gradient` and `empty`.
     """
-    if weights.w_hh.size:
-        z = inputs + jnp.einsum("kbd,kdg->kbg", state.h, weights.w_hh)
-        i, f, g, o = jnp.split(z, 4, axis=-1)  # PyTorch's order
-        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
-    else:
-        h, c = jnp.tanh(inputs), state.c
-    logits = jnp.einsum("kbd,kdq->bkq", h, weights.w_q) + weights.b_q
+    h, c, logits = compute_cell(weights, state.h, state.c, inputs)
+    logits = jnp.moveaxis(logits, 0, 1)
     samples = sample_gates(logits, noise, temperature)
     effective = combine_gates(samples, released.gradient)
     if not released.empty:

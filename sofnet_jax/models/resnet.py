@@ -20,11 +20,7 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
-    """Convolution without bias, padded as in torchvision; XLA's "SAME" differs at stride 2.
-
-    Computed as a matrix product over unfolded patches where XLA's convolution is slow on a CPU,
-    above all backwards: for 1×1 kernels, outputs of a few pixels and patches of a few values.
-    """
+    """`convolve` with a kernel that is learned."""
 
     channels: int
     kernel: int
@@ -33,23 +29,32 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
-        k, s, pad = self.kernel, self.stride, self.kernel // 2
-        kernel = self.param("kernel", kaiming_normal, (k, k, x.shape[-1], self.channels))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        height, width = ((side - 1) // s + 1 for side in x.shape[1:3])
-        if k > 1 and height * width > FEW_PIXELS and k * k * x.shape[-1] > FEW_TAPS:
-            layout = ("NHWC", "HWIO", "NHWC")
-            padding = [(pad, pad)] * 2
-            return jax.lax.conv_general_dilated(
-                x, kernel, (s, s), padding, dimension_numbers=layout
-            )
-        x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        taps = [
-            x[:, i : i + s * (height - 1) + 1 : s, j : j + s * (width - 1) + 1 : s]
-            for i in range(k)
-            for j in range(k)
-        ]
-        return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, self.channels)
+        shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
+        kernel = self.param("kernel", kaiming_normal, shape)
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+
+
+def convolve(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c c2"], stride: int
+) -> Float[Array, "b h2 w2 c2"]:
+    """Convolution without bias, padded as in torchvision; XLA's "SAME" differs at stride 2.
+
+    Computed as a matrix product over unfolded patches where XLA's convolution is slow on a CPU,
+    above all backwards: for 1×1 kernels, outputs of a few pixels and patches of a few values.
+    """
+    k, s, pad = kernel.shape[0], stride, kernel.shape[0] // 2
+    height, width = ((side - 1) // s + 1 for side in x.shape[1:3])
+    if k > 1 and height * width > FEW_PIXELS and k * k * x.shape[-1] > FEW_TAPS:
+        layout = ("NHWC", "HWIO", "NHWC")
+        padding = [(pad, pad)] * 2
+        return jax.lax.conv_general_dilated(x, kernel, (s, s), padding, dimension_numbers=layout)
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    taps = [
+        x[:, i : i + s * (height - 1) + 1 : s, j : j + s * (width - 1) + 1 : s]
+        for i in range(k)
+        for j in range(k)
+    ]
+    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 class BatchNorm(nn.Module):

@@ -83,7 +83,7 @@ class SoFNet(nn.Module):
         images = normalise(frames, self.dtype).reshape(b * t, *frames.shape[2:])
         backbone = ResNet(a, self.dtype, self.bn_axis, self.remat, name="backbone")
         features = backbone(images, train)
-        pooled = {k: _average_pool(v).reshape(b, t, -1) for k, v in features.items()}
+        pooled = {k: average_pool(v).reshape(b, t, -1) for k, v in features.items()}
 
         x = pooled["res5"]
         if train and a.dropout:
@@ -122,7 +122,7 @@ def normalise(frames: UInt8[Array, "*b 3"], dtype: DTypeLike) -> Float[Array, "*
     return (frames.astype(jnp.float32) * scale - shift).astype(dtype)
 
 
-def _average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """Global average pooling (Eq. 1), summed in float32."""
     return x.mean((1, 2), dtype=jnp.float32)
 

@@ -1,0 +1,267 @@
+"""Many videos at once: every batch that the device works on is of frames still alive.
+
+A video has a slot, and one frame on its way. Before each span of stages frames wait until they are
+a whole batch; then they go through the span together, and its gate stops some. The slot of a
+stopped or kept frame goes to the next frame of its video, and that of a video which has ended to
+the next video. So no place in a batch is taken by a frame that nobody wants, except towards the
+end, when smaller batches are made of what is left.
+"""
+
+import functools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+
+from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
+from sofnet_jax.inference.network import Gate, Head, Network, Span
+from sofnet_jax.inference.online import check_pixels, forwards
+
+_SHRINK = 4  # a batch of the next smaller size has a quarter of the places
+
+_Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+class _Hop(NamedTuple):
+    """What a batch goes through at a time; the last hop has the classifier."""
+
+    span: Span
+    gate: Gate | None
+    head: Head | None
+
+
+class _State(NamedTuple):
+    """h and c of a gate, a row for each slot."""
+
+    h: Float[Array, "s m"]
+    c: Float[Array, "s m"]
+
+
+@dataclass
+class _Slot:
+    """The place of a video: its number, its frames to come, and what those so far said."""
+
+    number: int
+    frames: Iterator[_Pixels]
+    consensus: Consensus
+    pixels: _Pixels  # of the frame on its way
+    fresh: bool = True  # whether the states are still zero
+    forced: bool = False  # whether the frame goes through everything, for want of a kept one
+    stop: int = 0  # the gate that stopped the last frame
+    logits: Float[np.ndarray, "n"] | None = None  # of the last frame that came to the classifier
+
+
+class Lockstep:
+    """Recognises the actions of many videos, with the decisions of `online.Recognizer`."""
+
+    def __init__(self, network: Network, rule: Rule = NEVER, *, batch_size: int = 16):
+        """Of a network from `deploy`; `batch_size` frames go through a span together."""
+        self._network = network
+        self._rule = rule
+        self._hops = _create_hops(network)
+        self._batch_size = batch_size
+        # So many that, while there are videos, a whole batch waits before one of the hops.
+        self._num_slots = len(self._hops) * (batch_size - 1) + 1
+
+    def recognize(self, videos: Iterable[Iterable[_Pixels]]) -> Iterator[tuple[int, Result]]:
+        """Yields the number of each video and its result, in the order in which they end.
+
+        Videos and their frames are asked for when there is a place for them, and those after an
+        early end never. Raises ValueError for a frame that is no image or not of the size of the
+        others, and for a video without frames.
+        """
+        self._start()
+        incoming = enumerate(videos)
+        while True:
+            self._admit(incoming)
+            hop = self._choose_hop()
+            if hop is None:
+                return
+            for row in self._run(hop):
+                result = self._go_on(row)
+                if result is not None:
+                    yield self._slots.pop(row).number, result
+
+    def _start(self) -> None:
+        self._slots: dict[int, _Slot] = {}
+        self._waiting: list[deque[int]] = [deque() for _ in self._hops]  # rows, by their next hop
+        self._states = self._create_states()  # after the last kept frame
+        self._news = self._create_states()  # after the frame on its way
+        self._features: list[Array | None] = [None for _ in self._hops]  # after each hop
+
+    def _create_states(self) -> tuple[_State, ...]:
+        """Of each gate; a row more than slots, for places that are left empty."""
+        shape = self._num_slots + 1, self._network.architecture.hidden
+        return tuple(_State(jnp.zeros(shape), jnp.zeros(shape)) for _ in self._network.gates)
+
+    def _admit(self, incoming: Iterator[tuple[int, Iterable[_Pixels]]]) -> None:
+        """Gives the free rows to the next videos."""
+        for row in range(self._num_slots):
+            if row in self._slots:
+                continue
+            number, video = next(incoming, (-1, ()))
+            if number < 0:
+                return
+            frames = iter(video)
+            pixels = next(frames, None)
+            if pixels is None:
+                raise ValueError(f"video {number} has no frames")
+            classes = self._network.architecture.num_classes
+            consensus = Consensus(self._network.num_gates, classes, self._rule)
+            self._slots[row] = _Slot(number, frames, consensus, pixels)
+            self._waiting[0].append(row)
+
+    def _choose_hop(self) -> int | None:
+        """The last hop before which a whole batch waits, else that with most; None at the end."""
+        lengths = [min(len(queue), self._batch_size) for queue in self._waiting]
+        longest = max(lengths)
+        return max(i for i, n in enumerate(lengths) if n == longest) if longest else None
+
+    def _run(self, i: int) -> list[int]:
+        """Takes a batch through a hop; the rows whose frame was stopped or came to the end."""
+        queue, last = self._waiting[i], i == len(self._hops) - 1
+        taken = [queue.popleft() for _ in range(min(len(queue), self._batch_size))]
+        rows = np.full(_fit(len(taken), self._batch_size), self._num_slots)
+        rows[: len(taken)] = taken
+        forward, logits = self._compute(i, rows)
+        done, written = [], []
+        for place, row in enumerate(taken):
+            slot = self._slots[row]
+            passes = bool(forward[place]) or slot.forced
+            if passes and not last:
+                self._waiting[i + 1].append(row)
+                continue
+            if last:
+                slot.logits = logits[place]
+            if passes and not slot.forced:
+                slot.consensus.keep(logits[place])
+            elif not passes:
+                slot.consensus.stop(i)
+                slot.stop = i
+            if not slot.forced and self._writes(i, passes):
+                written.append(row)
+                slot.fresh = False
+            done.append(row)
+        if written and self._news:
+            rows = np.full(_fit(len(written), self._batch_size), self._num_slots)
+            rows[: len(written)] = written
+            self._states = _write(self._states, self._news, rows)
+        return done
+
+    def _writes(self, i: int, passes: bool) -> bool:
+        """Whether a frame that ended at hop i writes the states."""
+        return passes or (self._network.released.state and i == self._network.num_gates - 1)
+
+    def _compute(
+        self, i: int, rows: Int[np.ndarray, "b"]
+    ) -> tuple[Bool[np.ndarray, "b"], Float[np.ndarray, "b n"]]:
+        """Whether the gate forwards each frame, and after the last hop their logits."""
+        gated = self._hops[i].gate is not None
+        slots = [self._slots.get(row) for row in rows.tolist()]
+        source = self._stack(slots) if i == 0 else self._features[i - 1]
+        assert source is not None
+        if self._features[i] is None and i < len(self._hops) - 1:
+            self._features[i] = self._create_features(i, source)
+        self._features[i], new, gate_logits, logits = _advance(
+            self._hops[i],
+            source,
+            self._states[i] if gated else None,
+            self._news[i] if gated else None,
+            self._features[i],
+            rows,
+            np.array([slot is None or slot.fresh for slot in slots]),
+        )
+        if gated:
+            self._news = (*self._news[:i], new, *self._news[i + 1 :])
+        forward = forwards(np.asarray(gate_logits)) if gated else np.ones(len(rows), bool)
+        return forward, np.asarray(logits)
+
+    def _stack(self, slots: Sequence[_Slot | None]) -> UInt8[np.ndarray, "b h w 3"]:
+        """The pixels of the frames on their way; empty places repeat the first one."""
+        images = [slot.pixels for slot in slots if slot is not None]
+        for image in images:
+            check_pixels(image)
+            if image.shape != images[0].shape:
+                raise ValueError(f"frames of {image.shape} and of {images[0].shape}; make them one")
+        return np.stack([*images, *[images[0]] * (len(slots) - len(images))])
+
+    def _create_features(self, i: int, source: Shaped[Array, "b h w c"] | np.ndarray) -> Array:
+        """Room for the features of every slot after a hop."""
+        shape = jax.eval_shape(self._hops[i].span, source)[0]
+        return jnp.zeros((self._num_slots + 1, *shape.shape[1:]), shape.dtype)
+
+    def _go_on(self, row: int) -> Result | None:
+        """Sends the next frame of a video on its way, or gives the result of all."""
+        slot = self._slots[row]
+        if slot.forced:
+            return slot.consensus.conclude(slot.logits)
+        if slot.consensus.ended:
+            return slot.consensus.conclude()
+        pixels = next(slot.frames, None)
+        if pixels is not None:
+            slot.pixels = pixels
+            self._waiting[0].append(row)
+            return None
+        if slot.consensus.kept_any or self._network.released.empty:
+            return slot.consensus.conclude()
+        if slot.stop == len(self._hops) - 1:  # it has been classified, although it was stopped
+            return slot.consensus.conclude(slot.logits)
+        slot.forced = True
+        self._waiting[slot.stop + 1].append(row)
+        return None
+
+
+def _create_hops(network: Network) -> list[_Hop]:
+    """The spans with their gates; after the last gate there may be no stage of its own."""
+    spans = [span for span in network.spans if span.stages]
+    gates = [*network.gates, None][: len(spans)]
+    heads = [*[None] * (len(spans) - 1), network.head]
+    return [_Hop(*parts) for parts in zip(spans, gates, heads, strict=True)]
+
+
+def _fit(count: int, size: int) -> int:
+    """The smallest batch that holds so many: there are few sizes, for each is compiled."""
+    while size > 1 and count <= size // _SHRINK:
+        size //= _SHRINK
+    return size
+
+
+@functools.partial(jax.jit, donate_argnums=(3, 4))
+def _advance(
+    hop: _Hop,
+    source: Shaped[Array, "_ h w c"],
+    state: _State | None,
+    new: _State | None,
+    features: Float[Array, "s h2 w2 c2"] | None,
+    rows: Int[Array, "b"],
+    fresh: Bool[Array, "b"],
+) -> tuple[Array | None, _State | None, Array | None, Array]:
+    """A batch through a hop.
+
+    `source` are the pixels of the batch, or the features of all slots after the hop before. What
+    comes out is put into the rows of `features` and of `new`.
+    """
+    x = source if source.dtype == jnp.uint8 else source[rows]
+    x, pooled = hop.span(x)
+    features = None if features is None else features.at[rows].set(x)
+    gate_logits, logits = None, jnp.zeros(())
+    if hop.gate is not None and state is not None and new is not None:
+        h, c = (jnp.where(fresh[:, None], 0, s[rows]) for s in state)
+        h, c, gate_logits = hop.gate(pooled, h, c)
+        new = _State(new.h.at[rows].set(h), new.c.at[rows].set(c))
+    if hop.head is not None:
+        logits = hop.head(pooled)
+    return features, new, gate_logits, logits
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write(
+    states: tuple[_State, ...], news: tuple[_State, ...], rows: Int[Array, "b"]
+) -> tuple[_State, ...]:
+    """The states of kept frames become those of their videos."""
+    return jax.tree.map(lambda state, new: state.at[rows].set(new[rows]), states, news)

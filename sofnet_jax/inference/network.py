@@ -1,0 +1,143 @@
+"""A network made ready for inference, in parts: spans of stages, gates, and the classifier."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Shaped
+
+from sofnet_jax.architecture import Architecture
+from sofnet_jax.models.policy import Recurrence, compute_cell
+from sofnet_jax.models.resnet import convolve, max_pool
+from sofnet_jax.models.sofnet import average_pool, normalise
+from sofnet_jax.released import PAPER, Released
+
+
+@flax.struct.dataclass
+class Convolution:
+    """A convolution with the BatchNorm that followed it folded in."""
+
+    kernel: Float[Array, "k k c c2"]
+    bias: Float[Array, "c2"]
+
+    def __call__(self, x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 c2"]:
+        """Without the ReLU."""
+        return convolve(x, self.kernel, stride) + self.bias
+
+
+@flax.struct.dataclass
+class Stem:
+    """res1, on uint8 pixels."""
+
+    convolution: Convolution
+
+    def __call__(self, x: Shaped[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
+        """Features of images."""
+        x = normalise(x, self.convolution.kernel.dtype)
+        return max_pool(nn.relu(self.convolution(x, 2)))
+
+
+@flax.struct.dataclass
+class Block:
+    """A residual block; `shortcut` is None where its input is added as it is."""
+
+    convolutions: tuple[Convolution, ...]
+    shortcut: Convolution | None
+    stride: int = flax.struct.field(pytree_node=False)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        """The bottleneck strides in its 3×3, the basic block in its first."""
+        bottleneck = len(self.convolutions) == 3
+        strides = (1, self.stride, 1) if bottleneck else (self.stride, 1)
+        y = x
+        for convolution, stride in zip(self.convolutions[:-1], strides, strict=False):
+            y = nn.relu(convolution(y, stride))
+        y = self.convolutions[-1](y, 1)
+        return nn.relu(y + (x if self.shortcut is None else self.shortcut(x, self.stride)))
+
+
+@flax.struct.dataclass
+class ResidualStage:
+    """One of res2…res5."""
+
+    blocks: tuple[Block, ...]
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        """Features from those of the stage before."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@flax.struct.dataclass
+class Span:
+    """The stages between two gates."""
+
+    stages: tuple[Stem | ResidualStage, ...]
+
+    def __call__(
+        self, x: Shaped[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b h2 w2 c2"], Float[Array, "b c2"]]:
+        """Features after the stages, and their average (Eq. 1)."""
+        for stage in self.stages:
+            x = stage(x)
+        return x, average_pool(x)
+
+
+@flax.struct.dataclass
+class Gate:
+    """A policy module. `kernel` and `bias` are W_ih W_x and its biases: one product, not two."""
+
+    kernel: Float[Array, "d g"]
+    bias: Float[Array, "g"]
+    recurrence: Recurrence
+
+    def __call__(
+        self, pooled: Float[Array, "b d"], h: Float[Array, "b m"], c: Float[Array, "b m"]
+    ) -> tuple[Float[Array, "b m"], Float[Array, "b m"], Float[Array, "b 2"]]:
+        """What a frame makes of the state (Eqs. 2–3): h, c, and the logits q."""
+        return compute_cell(self.recurrence, h, c, pooled @ self.kernel + self.bias)
+
+
+@flax.struct.dataclass
+class Head:
+    """The classifier."""
+
+    kernel: Float[Array, "d n"]
+    bias: Float[Array, "n"]
+
+    def __call__(self, pooled: Float[Array, "b d"]) -> Float[Array, "b n"]:
+        """Logits z_t from the averaged features of res5 (Eq. 5)."""
+        return pooled @ self.kernel + self.bias
+
+
+@flax.struct.dataclass
+class Network:
+    """SoF-Net, or TSN if there are no gates, as `deploy` makes it.
+
+    `spans` are the stages before each gate and, last, those after all of them, of which there may
+    be none. Stages are of the type `dtype`; gates and classifier of float32, for a rounded logit
+    can turn a decision.
+    """
+
+    spans: tuple[Span, ...]
+    gates: tuple[Gate, ...]
+    head: Head
+    architecture: Architecture = flax.struct.field(pytree_node=False)
+    released: Released = flax.struct.field(pytree_node=False, default=PAPER)
+
+    @property
+    def num_gates(self) -> int:
+        """Number of gates, k."""
+        return len(self.gates)
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Type of the stages."""
+        return jax.tree.leaves(self.spans)[0].dtype
+
+
+def create_states(network: Network, batch: int) -> tuple[Float[Array, "b m"], ...]:
+    """h or c of every gate before the first frame."""
+    return (jnp.zeros((batch, network.architecture.hidden)),) * network.num_gates

@@ -1,0 +1,128 @@
+"""One video, frame by frame: what a gate stops costs only the stages that it came through."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+
+from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
+from sofnet_jax.inference.network import Network, create_states
+
+run = jax.jit(lambda part, *inputs: part(*inputs))  # a span, a gate or the classifier of a network
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a frame.
+
+    Attributes:
+        stop: index of the gate that stopped it; the number of gates if it was kept.
+        stopped_at: the same by name, `res1` … `res5`; None if it was kept.
+        scores: class probabilities of the video so far; None if no frame was kept yet.
+        ended: whether the video has ended early (Eq. 7): no further frame is wanted.
+    """
+
+    stop: int
+    stopped_at: str | None
+    scores: Float[np.ndarray, "n"] | None
+    ended: bool
+
+
+class Frame:
+    """A frame, whose features are computed stage by stage, as far as somebody asks for them."""
+
+    def __init__(self, network: Network, pixels: UInt8[np.ndarray, "h w 3"]):
+        check_pixels(pixels)
+        self._network = network
+        self._features: Array | np.ndarray = pixels[None]
+        self._pooled: list[Array] = []  # before each gate, and after all
+
+    def pool(self, k: int) -> Float[Array, "1 d"]:
+        """The averaged features that gate k sees; with k the number of gates, the classifier."""
+        while len(self._pooled) <= k:
+            span = self._network.spans[len(self._pooled)]
+            if span.stages:
+                self._features, pooled = run(span, self._features)
+            else:  # the last gate follows the last stage
+                pooled = self._pooled[-1]
+            self._pooled.append(pooled)
+        return self._pooled[k]
+
+
+class Recognizer:
+    """Recognises the action of a video whose frames come one by one.
+
+    Keeps the gates' states and the mean logits of the kept frames, and neither frames nor features
+    of more than the last one. A video may be of any length; the states are reset by `reset` alone.
+    """
+
+    def __init__(self, network: Network, rule: Rule = NEVER):
+        """Of a network from `deploy`; without gates every frame is kept."""
+        self._network = network
+        self._rule = rule
+        self._zeros = list(create_states(network, 1))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the video; the next frame is the first of another."""
+        classes = self._network.architecture.num_classes
+        self._consensus = Consensus(self._network.num_gates, classes, self._rule)
+        self._h, self._c = self._zeros, self._zeros
+        self._last: Frame | None = None
+
+    def step(self, frame: UInt8[np.ndarray, "h w 3"] | Frame) -> Decision:
+        """Looks at the next frame, as far as the gates let it through.
+
+        Raises ValueError if it is no uint8 RGB image, or if the video has ended early.
+        """
+        if self._consensus.ended:
+            raise ValueError("the video has ended; reset() begins another one")
+        frame = frame if isinstance(frame, Frame) else Frame(self._network, frame)
+        network, k = self._network, self._network.num_gates
+        stop, h, c = self._pass_gates(frame)
+        if stop == k or (network.released.state and stop == k - 1):
+            self._h, self._c = h, c
+        if stop == k:
+            self._consensus.keep(self._classify(frame))
+        else:
+            self._consensus.stop(stop)
+        self._last = frame
+        name = None if stop == k else network.architecture.gate_names[stop]
+        return Decision(stop, name, self._consensus.scores, self._consensus.ended)
+
+    def result(self) -> Result:
+        """What is known of the video after the frames so far, were it to end now.
+
+        If no frame was kept, the last one is forwarded through everything. Raises ValueError if
+        there was no frame.
+        """
+        if self._last is None:
+            raise ValueError("no frame was looked at")
+        force = not self._consensus.kept_any and not self._network.released.empty
+        return self._consensus.conclude(self._classify(self._last) if force else None)
+
+    def _pass_gates(self, frame: Frame) -> tuple[int, list[Array], list[Array]]:
+        """The gate that stops the frame, and the states that the gates up to it would have."""
+        h, c = list(self._h), list(self._c)
+        for k, gate in enumerate(self._network.gates):
+            h[k], c[k], logits = run(gate, frame.pool(k), h[k], c[k])
+            if not forwards(np.asarray(logits))[0]:
+                return k, h, c
+        return self._network.num_gates, h, c
+
+    def _classify(self, frame: Frame) -> Float[np.ndarray, "n"]:
+        pooled = frame.pool(self._network.num_gates)
+        return np.asarray(run(self._network.head, pooled))[0]
+
+
+def forwards(logits: Float[np.ndarray, "b 2"]) -> Bool[np.ndarray, "b"]:
+    """Whether a gate forwards each frame: a tie stops."""
+    return logits[:, 1] > logits[:, 0]
+
+
+def check_pixels(pixels: np.ndarray) -> None:
+    """Raises ValueError unless it is a uint8 RGB image."""
+    shape, dtype = np.shape(pixels), getattr(pixels, "dtype", type(pixels).__name__)
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or not all(shape):
+        raise ValueError(f"a frame is uint8 of shape (height, width, 3), not {dtype} of {shape}")
