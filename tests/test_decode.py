@@ -30,6 +30,7 @@ _FORMATS = {
     "open_gop.mp4": {"codec_options": {"x264-params": "open-gop=1:keyint=12:bframes=3"}},
     "gradual_refresh.mkv": {"codec_options": {"x264-params": "intra-refresh=1:keyint=12"}},
     "packed.avi": {"codec": "mpeg4", "codec_options": {"bf": "2"}},
+    "keyframes_all.avi": {"codec": "h263", "size": (176, 144)},  # so say its packets: one is
     "numbered_packets.avi": {},  # H.264 in AVI: its stamps are those of decoding
     "no_time_stamps.h264": {},
     "some_time_stamps.mpg": {"codec": "mpeg2video"},
@@ -267,6 +268,16 @@ def test_times_count_from_the_beginning_of_the_file(write_video, tmp_path):
     with av.open(str(path)) as container:
         assert container.start_time > 0
     assert read_frames(path, _all)[1][0] == pytest.approx(0)
+
+
+def test_time_goes_on_where_one_file_was_put_behind_another(write_video, tmp_path):
+    part = write_video(tmp_path / "a.ts").read_bytes()  # 64 frames at 25 a second
+    (tmp_path / "b.ts").write_bytes(part + part)
+    frames, times = read_frames(tmp_path / "b.ts", _all)
+    assert read_numbers(frames) == [*range(64), *range(64)]
+    assert np.allclose(times - times[0], np.arange(128) / 25, rtol=0, atol=0.001)
+    frames, times = read_frames(tmp_path / "b.ts", _all, start=times[66], end=times[68])
+    assert read_numbers(frames) == [2, 3]
 
 
 def test_rotation_makes_the_image_upright(write_video, tmp_path):

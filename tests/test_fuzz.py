@@ -9,6 +9,7 @@ import json
 import select
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -285,6 +286,41 @@ def test_index_of_absurd_length(name, count, reader, write_video, tmp_path):
     reply = reader.read(path, [0])
     assert reply["error"] == f"{path}: its index promises more than the file holds"
     assert reply["megabytes"] < 200
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    data = b"".join(content)
+    return (8 + len(data)).to_bytes(4, "big") + kind + data
+
+
+def test_index_hidden_where_libav_finds_it(reader, write_video, tmp_path):
+    data = write_video(tmp_path / "a.mp4", range(FRAMES), **FORMATS["index_last.mp4"]).read_bytes()
+    data = _set_field(data, b"stsz", 4, 1, 10**7)
+    data = _set_field(data, b"stsc", 12, 10**7)
+    at = data.index(b"moov") - 4
+    head, index = data[:at], data[at:]
+    packed = len(index).to_bytes(4, "big") + zlib.compress(index)
+    track = index[index.index(b"trak") - 4 :]
+    hidden = {
+        "compressed": _box(b"moov", _box(b"cmov", _box(b"dcom", b"zlib"), _box(b"cmvd", packed))),
+        "under another name": _box(b"hoov", index[8:]),
+        "in user data": _box(b"udta", index),
+        "at the top": index[: index.index(b"trak") - 4] + track,
+        "behind a mebibyte": _box(b"udta", _box(b"free", bytes(2**20 - 100)), index),
+    }
+    for name, boxes in hidden.items():
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(head + boxes)
+        reply = reader.read(path, [0])
+        assert reply["error"] == f"{path}: its index promises more than the file holds", name
+        assert reply["megabytes"] < 200
+
+
+def test_text_that_looks_like_an_index(reader, write_video, tmp_path):
+    path = write_video(tmp_path / "a.mp4", range(FRAMES), **FORMATS["index_last.mp4"])
+    text = _box(b"free", b"A truncated trunk, cmov and stszzzzzzzzzzzz of an elephant")
+    path.write_bytes(path.read_bytes() + text)
+    assert "times" in reader.read(path, [0])
 
 
 def test_index_that_gives_the_same_bytes_again_and_again(reader, write_video, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sofnet_jax.data.jpeg import JpegError, decode_jpegs, encode_jpeg, show_jpegs
+from sofnet_jax.data.record import Format, Task, create_record
 from sofnet_jax.data.transforms import View, centre_view, random_view, show
 
 
@@ -101,3 +102,11 @@ def test_damaged_bytes_are_an_error_of_ours(data):
         decode_jpegs([data])
     with pytest.raises(JpegError):
         show_jpegs([data], lambda height, width: centre_view(height, width, 8))
+
+
+def test_frames_too_long_for_a_jpeg_are_a_problem_of_their_video(write_video, tmp_path):
+    path = write_video(tmp_path / "a.mkv", range(2), codec="ffv1", size=(65536, 16))
+    outcome = create_record(Task("a", (0,), str(path)), Format(2, 256, 90))
+    [problem] = outcome.problems
+    assert outcome.record is None and problem.kind == "unreadable"
+    assert problem.detail == f"{path}: 65536×16 pixels; a JPEG has at most 65500 a side"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 from jaxtyping import Bool, Float, Int
 
 from sofnet_jax.data import h264, mp4
@@ -27,6 +28,7 @@ _OPTIONS = {
 }
 _SEEKABLE = ("mov", "matroska")  # have an index of their own
 _NOT_CODED = 8  # bytes; an MPEG-4 picture that short says only that there is none
+_REORDERED = 32  # frames; no codec's come out by more in advance or late
 _GAP = 1 << 20  # bytes; fewer are read over rather than left out by a seek
 # By the standards, no picture depends on one that these decoders leave out as "NONREF".
 _THINNED = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
@@ -156,22 +158,35 @@ class Video:
         """Decodes each run from a clean decoder.
 
         Frames of packets that are not `wanted` come out or not. Ends early if the packets are not
-        those of the index.
+        those of the index, or if a run does not begin with a keyframe, whatever the container says:
+        some decoders begin anywhere, with grey for what they lack.
         """
         for first, last in runs:
             self._go_to(first, index)
-            for packet in self._packets:
-                n = self._position
-                if n >= len(index.pts) or packet.pts != index.pts[n]:
-                    return
-                self._position += 1
-                if n >= first:
-                    self._thin_out(n not in wanted)
-                    yield from self._decode_packet(packet)
-                if n == last:
-                    break
-            yield from self._decode_packet(None)
-            self._codec.flush_buffers()
+            sound = first == 0
+            for frame in self._decode_run(first, last, wanted, index):
+                if frame.pts == index.pts[first]:
+                    sound = sound or frame.key_frame or frame.pict_type == PictureType.I
+                if sound:  # what comes before the keyframe is not of this run
+                    yield frame
+            if not sound or self._position != last + 1:
+                return
+
+    def _decode_run(
+        self, first: int, last: int, wanted: Set[int], index: Index
+    ) -> Iterator[av.VideoFrame]:
+        for packet in self._packets:
+            n = self._position
+            if n >= len(index.pts) or packet.pts != index.pts[n]:
+                return
+            self._position += 1
+            if n >= first:
+                self._thin_out(n not in wanted)
+                yield from self._decode_packet(packet)
+            if n == last:
+                break
+        yield from self._decode_packet(None)
+        self._codec.flush_buffers()
 
     def _go_to(self, first: int, index: Index) -> None:
         """Makes packet `first`, or one before it, the next."""
@@ -226,7 +241,7 @@ class Video:
                 pts.append(frame.pts)
         if len(pts) < count:  # without time stamps
             return np.arange(count) / float(self._stream.guessed_rate or 25)
-        return self.seconds(np.sort(np.frombuffer(pts, np.int64)))
+        return self.seconds(np.sort(_join(np.frombuffer(pts, np.int64))))
 
     def seconds(self, pts: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
         """Time stamps as seconds from the beginning of the file, be it sound or picture."""
@@ -235,6 +250,17 @@ class Video:
         if origin is None:
             return times - times.min(initial=np.inf)
         return times - origin / av.time_base
+
+
+def _join(pts: Int[np.ndarray, "f"]) -> Int[np.ndarray, "f"]:
+    """Time stamps that go on where they began anew, as in files put one behind another.
+
+    Where they go back by no more than frames are reordered, they are left as they are.
+    """
+    steps = np.diff(pts)
+    interval = int(np.median(np.abs(steps))) if len(steps) else 0
+    steps[steps < -_REORDERED * interval] = interval
+    return np.concatenate([pts[:1], pts[:1] + np.cumsum(steps)])
 
 
 def _has_one_layer(codec: av.VideoCodecContext) -> bool:

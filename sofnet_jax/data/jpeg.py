@@ -16,12 +16,18 @@ _FORMAT = "yuvj420p"  # what `encode_jpeg` writes: full range, colours at half t
 _MARGIN = 16  # pixels that a crop may be widened by, so that its edges fall on whole pixels
 
 
+_LONGEST = 65500  # pixels of a side, says libjpeg
+
+
 class JpegError(Exception):
-    """Bytes that are no JPEG."""
+    """Bytes that are no JPEG, or a picture of which none can be made."""
 
 
 def encode_jpeg(frame: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
-    """A JPEG with colours at half the resolution, as videos have them."""
+    """A JPEG with colours at half the resolution, as videos have them. Raises JpegError."""
+    height, width = frame.shape[:2]
+    if max(height, width) > _LONGEST:
+        raise JpegError(f"{width}×{height} pixels; a JPEG has at most {_LONGEST} a side")
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return buffer.getvalue()
