@@ -68,10 +68,10 @@ class Lockstep:
         # So many that, while there are videos, a whole batch waits before one of the hops.
         self._num_slots = len(self._hops) * (batch_size - 1) + 1
 
-    def recognize(self, videos: Iterable[Iterable[_Pixels]]) -> Iterator[tuple[int, Result]]:
+    def recognize(self, videos: Iterable[Iterable[np.ndarray]]) -> Iterator[tuple[int, Result]]:
         """Yields the number of each video and its result, in the order in which they end.
 
-        Videos and their frames are asked for when there is a place for them, and those after an
+        Frames are uint8 of (h, w, 3). Videos and their frames are asked for when there is a place for them, and those after an
         early end never. Raises ValueError for a frame that is no image or not of the size of the
         others, and for a video without frames.
         """
@@ -249,7 +249,7 @@ def _advance(
     x = source if source.dtype == jnp.uint8 else source[rows]
     x, pooled = hop.span(x)
     features = None if features is None else features.at[rows].set(x)
-    gate_logits, logits = None, jnp.zeros(())
+    gate_logits, logits = None, jnp.zeros((len(rows), 0))
     if hop.gate is not None and state is not None and new is not None:
         h, c = (jnp.where(fresh[:, None], 0, s[rows]) for s in state)
         h, c, gate_logits = hop.gate(pooled, h, c)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float
 
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
 from sofnet_jax.inference.network import Network, create_states
@@ -32,7 +32,7 @@ class Decision:
 class Frame:
     """A frame, whose features are computed stage by stage, as far as somebody asks for them."""
 
-    def __init__(self, network: Network, pixels: UInt8[np.ndarray, "h w 3"]):
+    def __init__(self, network: Network, pixels: np.ndarray):
         check_pixels(pixels)
         self._network = network
         self._features: Array | np.ndarray = pixels[None]
@@ -71,10 +71,10 @@ class Recognizer:
         self._h, self._c = self._zeros, self._zeros
         self._last: Frame | None = None
 
-    def step(self, frame: UInt8[np.ndarray, "h w 3"] | Frame) -> Decision:
-        """Looks at the next frame, as far as the gates let it through.
+    def step(self, frame: np.ndarray | Frame) -> Decision:
+        """Looks at the next frame, uint8 (h, w, 3), as far as the gates let it through.
 
-        Raises ValueError if it is no uint8 RGB image, or if the video has ended early.
+        Raises ValueError if it is no such image, or if the video has ended early.
         """
         if self._consensus.ended:
             raise ValueError("the video has ended; reset() begins another one")
