@@ -21,6 +21,7 @@ from sofnet_jax.inference.network import (
     Span,
     Stem,
 )
+from sofnet_jax.inference.winograd import WinogradConvolution, transform_kernel
 from sofnet_jax.models.policy import Recurrence
 from sofnet_jax.models.resnet import BatchNorm
 from sofnet_jax.released import PAPER, Released
@@ -61,6 +62,7 @@ def deploy(
     *,
     dtype: DTypeLike = jnp.float32,
     released: Released = PAPER,
+    winograd: bool | None = None,
 ) -> Network:
     """The network of some variables as inference runs it, on the default device.
 
@@ -69,9 +71,14 @@ def deploy(
         variables: `params` and `batch_stats` of `SoFNet`.
         dtype: of the stages' computation and weights.
         released: points in which the authors' code is followed.
+        winograd: whether 3×3 convolutions of stride 1 are `WinogradConvolution`s; by default on a
+            CPU in float32.
     """
+    device = jax.local_devices()[0]
+    if winograd is None:
+        winograd = device.platform == "cpu" and dtype == jnp.float32
     params = fold_batchnorm(variables)["params"]
-    create = functools.partial(_create_convolution, dtype=dtype)
+    create = functools.partial(_create_convolution, dtype=dtype, winograd=winograd)
     stages = [_create_stage(i, params["backbone"][f"res{i}"], create) for i in range(1, 6)]
     bounds = (0, *architecture.gates, 5)
     spans = [Span(tuple(stages[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
@@ -82,20 +89,25 @@ def deploy(
         architecture=architecture,
         released=released,
     )
-    return jax.device_put(network, jax.local_devices()[0])
+    return jax.device_put(network, device)
 
 
-_Create = Callable[[Tree, str, str], Convolution]
+_Create = Callable[..., Any]
 
 
-def _create_convolution(weights: Tree, conv: str, norm: str, dtype: DTypeLike) -> Convolution:
-    kernel, bias = weights[conv]["kernel"], weights[norm]["bias"]
-    return Convolution(jnp.asarray(kernel, dtype), jnp.asarray(bias, dtype))
+def _create_convolution(
+    weights: Tree, conv: str, norm: str, stride: int, *, dtype: DTypeLike, winograd: bool
+) -> Convolution | WinogradConvolution:
+    kernel = jnp.asarray(weights[conv]["kernel"], dtype)
+    bias = jnp.asarray(weights[norm]["bias"], dtype)
+    if winograd and stride == 1 and kernel.shape[:2] == (3, 3):
+        return WinogradConvolution(transform_kernel(kernel), bias)
+    return Convolution(kernel, bias)
 
 
 def _create_stage(number: int, weights: Tree, create: _Create) -> Stem | ResidualStage:
     if number == 1:
-        return Stem(create(weights, "conv1", "bn1"))
+        return Stem(create(weights, "conv1", "bn1", 2))
     strides = [2 if i == 0 and number > 2 else 1 for i in range(len(weights))]
     blocks = [_create_block(weights[f"block{i}"], s, create) for i, s in enumerate(strides)]
     return ResidualStage(tuple(blocks))
@@ -103,9 +115,14 @@ def _create_stage(number: int, weights: Tree, create: _Create) -> Stem | Residua
 
 def _create_block(weights: Tree, stride: int, create: _Create) -> Block:
     count = sum(name.startswith("conv") for name in weights)
-    convolutions = tuple(create(weights, f"conv{i}", f"bn{i}") for i in range(1, count + 1))
-    has_shortcut = "downsample_conv" in weights
-    shortcut = create(weights, "downsample_conv", "downsample_bn") if has_shortcut else None
+    strided = 2 if count == 3 else 1  # the number of the convolution that strides
+    convolutions = tuple(
+        create(weights, f"conv{i}", f"bn{i}", stride if i == strided else 1)
+        for i in range(1, count + 1)
+    )
+    shortcut = None
+    if "downsample_conv" in weights:
+        shortcut = create(weights, "downsample_conv", "downsample_bn", stride)
     return Block(convolutions, shortcut, stride)
 
 

@@ -71,9 +71,9 @@ class Lockstep:
     def recognize(self, videos: Iterable[Iterable[np.ndarray]]) -> Iterator[tuple[int, Result]]:
         """Yields the number of each video and its result, in the order in which they end.
 
-        Frames are uint8 of (h, w, 3). Videos and their frames are asked for when there is a place for them, and those after an
-        early end never. Raises ValueError for a frame that is no image or not of the size of the
-        others, and for a video without frames.
+        Frames are uint8 of (h, w, 3). Videos and their frames are asked for when there is a place
+        for them, and those after an early end never. Raises ValueError for a frame that is no image
+        or not of the size of the others, and for a video without frames.
         """
         self._start()
         incoming = enumerate(videos)

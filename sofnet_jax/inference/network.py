@@ -8,10 +8,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 from sofnet_jax.architecture import Architecture
+from sofnet_jax.inference.winograd import WinogradConvolution
 from sofnet_jax.models.policy import Recurrence, compute_cell
 from sofnet_jax.models.resnet import convolve, max_pool
 from sofnet_jax.models.sofnet import average_pool, normalise
 from sofnet_jax.released import PAPER, Released
+
+_FEW_PIXELS = 64  # of an output, up to which a product over patches is faster: res5's, above all
 
 
 @flax.struct.dataclass
@@ -23,7 +26,7 @@ class Convolution:
 
     def __call__(self, x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 c2"]:
         """Without the ReLU."""
-        return convolve(x, self.kernel, stride) + self.bias
+        return convolve(x, self.kernel, stride, few_pixels=_FEW_PIXELS) + self.bias
 
 
 @flax.struct.dataclass
@@ -42,7 +45,7 @@ class Stem:
 class Block:
     """A residual block; `shortcut` is None where its input is added as it is."""
 
-    convolutions: tuple[Convolution, ...]
+    convolutions: tuple[Convolution | WinogradConvolution, ...]
     shortcut: Convolution | None
     stride: int = flax.struct.field(pytree_node=False)
 

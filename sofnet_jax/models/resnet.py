@@ -35,7 +35,10 @@ class Conv(nn.Module):
 
 
 def convolve(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c c2"], stride: int
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k c c2"],
+    stride: int,
+    few_pixels: int = FEW_PIXELS,
 ) -> Float[Array, "b h2 w2 c2"]:
     """Convolution without bias, padded as in torchvision; XLA's "SAME" differs at stride 2.
 
@@ -44,7 +47,7 @@ def convolve(
     """
     k, s, pad = kernel.shape[0], stride, kernel.shape[0] // 2
     height, width = ((side - 1) // s + 1 for side in x.shape[1:3])
-    if k > 1 and height * width > FEW_PIXELS and k * k * x.shape[-1] > FEW_TAPS:
+    if k > 1 and height * width > few_pixels and k * k * x.shape[-1] > FEW_TAPS:
         layout = ("NHWC", "HWIO", "NHWC")
         padding = [(pad, pad)] * 2
         return jax.lax.conv_general_dilated(x, kernel, (s, s), padding, dimension_numbers=layout)

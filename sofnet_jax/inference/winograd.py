@@ -1,0 +1,60 @@
+"""3×3 convolutions with fewer multiplications, after Winograd (Lavin and Gray, CVPR 2016)."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+# F(2×2, 3×3): a tile of 4×4 pixels gives 2×2 results by 16 multiplications, not 36. Rounding stays
+# that of float32 sums of a few hundred terms; larger tiles lose digits.
+_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+
+
+def transform_kernel(kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "16 c c2"]:
+    """G g Gᵀ, in the kernel's type; computed in float64, since it is once."""
+    wide = np.asarray(kernel, np.float64)
+    transformed = np.einsum("ai,bj,ijcd->abcd", _KERNEL, _KERNEL, wide)
+    return jnp.asarray(transformed.reshape(16, *kernel.shape[2:]), kernel.dtype)
+
+
+@flax.struct.dataclass
+class WinogradConvolution:
+    """A 3×3 convolution of stride 1, with `kernel` of `transform_kernel`.
+
+    On a CPU, where XLA's convolution reaches half of the speed of its matrix product, it takes
+    less time than that product would for the plain convolution.
+    """
+
+    kernel: Float[Array, "16 c c2"]
+    bias: Float[Array, "c2"]
+
+    def __call__(self, x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h w c2"]:
+        """Without the ReLU."""
+        assert stride == 1
+        batch, height, width, channels = x.shape
+        down, across = (height + 1) // 2, (width + 1) // 2  # tiles
+        margins = (0, 0), (1, 2 * down - height + 1), (1, 2 * across - width + 1), (0, 0)
+        x = jnp.pad(x, margins)
+        rows = [x[:, i : i + 2 * down - 1 : 2] for i in range(4)]
+        tiles = [
+            part[:, :, j : j + 2 * across - 1 : 2] for part in _transform(rows) for j in range(4)
+        ]
+        inputs = [part for i in range(4) for part in _transform(tiles[4 * i : 4 * i + 4])]
+        products = jax.lax.dot_general(
+            jnp.stack(inputs).reshape(16, -1, channels), self.kernel, (((2,), (1,)), ((0,), (0,)))
+        )
+        m = products.reshape(4, 4, batch, down, across, -1)
+        results = [jnp.stack(_untransform(part), 3) for part in _untransform(m)]
+        y = jnp.stack(results, 2).reshape(batch, 2 * down, 2 * across, -1)
+        return y[:, :height, :width] + self.bias
+
+
+def _transform(d: list[Array]) -> list[Array]:
+    """Bᵀ d of four rows or columns."""
+    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+
+
+def _untransform(m: Float[Array, "4 *rest"]) -> list[Array]:
+    """Aᵀ m of four rows or columns."""
+    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]

@@ -1,0 +1,31 @@
+"""Winograd's convolution is the convolution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sofnet_jax.inference.winograd import WinogradConvolution, transform_kernel
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 5), (2, 6, 6), (1, 7, 4), (3, 11, 11)])
+def test_equals_the_convolution(shape):
+    keys = jax.random.split(jax.random.key(sum(shape)), 3)
+    x = jax.random.normal(keys[0], (*shape, 32))
+    kernel, bias = jax.random.normal(keys[1], (3, 3, 32, 8)), jax.random.normal(keys[2], (8,))
+    y = WinogradConvolution(transform_kernel(kernel), bias)(x, 1)
+    # In float64, by the definition: the sum over the nine shifts of the padded input.
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    _, height, width, _ = x.shape
+    expected = np.asarray(bias, np.float64) + sum(
+        padded[:, i : i + height, j : j + width] @ np.asarray(kernel[i, j], np.float64)
+        for i in range(3)
+        for j in range(3)
+    )
+    np.testing.assert_allclose(y, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def test_kernel_of_one_type():
+    kernel = jnp.ones((3, 3, 2, 4), jnp.bfloat16)
+    assert transform_kernel(kernel).dtype == jnp.bfloat16
+    assert transform_kernel(kernel).shape == (16, 2, 4)
