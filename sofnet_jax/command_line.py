@@ -1,6 +1,7 @@
 """How every command ends: a user's mistake is one line and an exit code, not a traceback."""
 
 import ast
+import io
 import os
 import re
 import sys
@@ -23,6 +24,9 @@ COMPILATION_CACHE = Path("~/.cache/sofnet_jax/xla")
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, runs `main`, and exits: 1 after a mistake, 128 + n after signal n."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, or not in Latin-1
+            stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.WARNING)  # JAX, Orbax and grain narrate at the level below
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(COMPILATION_CACHE.expanduser()))

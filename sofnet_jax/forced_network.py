@@ -4,6 +4,7 @@ The gates run as any others do; their weights are chosen so that they know the p
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,11 +55,12 @@ def force(network: Network, pictures: UInt8[np.ndarray, "p size size 3"]) -> Net
     last = [np.asarray(frame.pool(network.num_gates))[0] for frame in frames[-2:]]
     direction, bias = _solve(last, [0.0, 1000.0])
     head = network.head
-    head = head.replace(
+    head = replace(
+        head,
         kernel=jnp.zeros_like(head.kernel).at[:, 0].set(direction),
         bias=jnp.zeros_like(head.bias).at[0].set(bias),
     )
-    return network.replace(gates=tuple(gates), head=head)
+    return replace(network, gates=tuple(gates), head=head)
 
 
 def _teach(gate: Gate, direction: Float[np.ndarray, "d"], bias: float) -> Gate:
@@ -72,12 +74,13 @@ def _teach(gate: Gate, direction: Float[np.ndarray, "d"], bias: float) -> Gate:
     columns = jnp.array([i, f, g, o])
     kernel = gate.kernel.at[:, columns].set(0).at[:, g].set(3 * direction)
     biases = gate.bias.at[columns].set(jnp.array([10.0, -10.0, 3 * bias, 10.0]))
-    recurrence = gate.recurrence.replace(
+    recurrence = replace(
+        gate.recurrence,
         w_hh=gate.recurrence.w_hh.at[:, columns].set(0),
         w_q=jnp.zeros_like(gate.recurrence.w_q).at[0].set(jnp.array([-10.0, 10.0])),
         b_q=jnp.zeros_like(gate.recurrence.b_q),
     )
-    return gate.replace(kernel=kernel, bias=biases, recurrence=recurrence)
+    return replace(gate, kernel=kernel, bias=biases, recurrence=recurrence)
 
 
 def _solve(

@@ -22,9 +22,12 @@ from sofnet_jax import command_line
 from sofnet_jax.command_line import CONFIG
 from sofnet_jax.data.annotations.benchmark import BENCHMARKS, describe_counts, read_annotation
 from sofnet_jax.data.annotations.clip import Annotation
+from sofnet_jax.data.annotations.note import Notes
+from sofnet_jax.data.builders.frames import PROBLEMS
 from sofnet_jax.data.inspection import Sheet, inspect_prepared, inspect_tasks
 from sofnet_jax.data.library import Library, find_tasks
 from sofnet_jax.data.listing import write_listing
+from sofnet_jax.data.manifest import read_summaries
 from sofnet_jax.data.preparation import (
     create_plan,
     describe_problems,
@@ -106,15 +109,25 @@ def _prepare(annotation: Annotation, tasks: Mapping[str, Sequence[Task]], out: P
         except KeyboardInterrupt:
             print("what is finished is kept; the same command goes on from there", file=sys.stderr)
             raise
-    print("\n".join(describe_problems(folder)))
+    print("\n".join(describe_problems(folder)), flush=True)
+    if not read_summaries(folder):
+        raise UserError(
+            f"{folder}: none of the videos could be read; {folder / PROBLEMS} says why of each"
+        )
     print(f"prepared: {folder}; train with --config.data.prepared={out / name}")
 
 
 def _write_listings(out: Path, tasks: Mapping[str, Sequence[Task]], classes: Sequence[str]) -> None:
+    notes = Notes()
     for split, part in tasks.items():
         path = out / f"{split}.csv"
-        count = write_listing(path, part, classes)
+        try:
+            count = write_listing(path, part, classes, notes)
+        except OSError as error:
+            raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
         print(f"{path}: {count:,} of {len(part):,} videos")
+    for line in notes.lines():
+        print(line)
 
 
 def _require(**values: object) -> None:

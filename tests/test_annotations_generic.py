@@ -3,6 +3,7 @@ from annotation_files import refuse, write_files
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
+from sofnet_jax.data.annotations.own_row import OwnRow, group_rows
 from sofnet_jax.data.source import create_source
 from sofnet_jax.errors import UserError
 
@@ -268,3 +269,24 @@ def test_json_that_is_broken(change, parts, tmp_path):
 )
 def test_json_of_another_shape(document, parts, tmp_path):
     _refuse(tmp_path, {"train.json": document}, f"{tmp_path}/train.json: ", *parts)
+
+
+class _Counted(str):
+    """A label that counts how often it is compared."""
+
+    comparisons = 0
+
+    def __eq__(self, other):
+        _Counted.comparisons += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+def test_many_rows_of_one_video_are_not_all_compared_with_each_other():
+    count = 2000
+    rows = [OwnRow(f"a:{i}", "a.mp4", (_Counted(i % 1000),)) for i in range(count)]
+    groups, notes = group_rows(rows)
+    assert [row.place for row in groups[0]] == [f"a:{i}" for i in range(1000)]
+    assert len(groups) == 1 and notes[0] == "a:1000: repeats a:0; left out" and len(notes) == 1000
+    assert _Counted.comparisons < 10 * count

@@ -210,21 +210,15 @@ def test_lockstep_asks_for_no_more_than_it_needs(gated):
         assert max(t for n, t in asked if n == number) == len(result.stop) - 1
 
 
-def _count_calls(monkeypatch):
-    calls = []
-    run = online.run
-
-    def count(part, *inputs):
-        calls.append(part)
-        return run(part, *inputs)
-
-    monkeypatch.setattr(online, "run", count)
-    return calls
-
-
 def test_what_a_gate_stops_is_not_computed(gated, monkeypatch):
     network, *_ = gated
-    calls = _count_calls(monkeypatch)
+    calls = []
+
+    def count(run):
+        return lambda *parts: calls.extend(parts) or run(*parts)
+
+    monkeypatch.setattr(online, "run", count(online.run))
+    monkeypatch.setattr(online, "run_gated", count(online.run_gated))
     [result] = _run_online(network, draw_videos(1), NEVER)
     for k, span in enumerate(network.spans[:-1]):
         reached = (result.stop >= k).sum()

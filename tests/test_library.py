@@ -66,6 +66,16 @@ def test_a_video_is_preferred_to_what_lies_beside_it(tmp_path):
     assert found.path.name == "abc.mp4" and found.others == ()
 
 
+def test_hidden_folders_are_not_looked_into(tmp_path):
+    _touch(tmp_path, ".trash/abc.mp4", "b/.ipynb_checkpoints/abc.mp4")
+    os.symlink(tmp_path / ".trash", tmp_path / "b/.link")
+    _touch(tmp_path, "b/other.mp4")
+    assert _find(tmp_path, _clip("abc")) is None
+    _touch(tmp_path, "b/abc.mp4")
+    assert _find(tmp_path, _clip("abc")) == "b/abc.mp4"
+    assert _find(tmp_path / ".trash", _clip("abc")) == "abc.mp4"  # where the user says so
+
+
 def test_several_files_are_told_of_but_links_are_one(tmp_path):
     _touch(tmp_path, "a/abc.mp4", "b/v_abc.webm", "c/abc.mkv")
     os.symlink(tmp_path / "a/abc.mp4", tmp_path / "c/abc.avi")

@@ -16,10 +16,12 @@ import tensorflow_datasets as tfds
 from conftest import read_numbers
 
 from sofnet_jax.data.engine import data_path, is_finished, write_shards
+from sofnet_jax.data.inspection import Sheet, inspect_prepared
 from sofnet_jax.data.jpeg import decode_jpegs
+from sofnet_jax.data.manifest import find_version, read_summaries
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
 from sofnet_jax.data.preparation import create_plan, describe_problems, prepare
-from sofnet_jax.data.prepared import create_prepared_source, read_record, read_summaries
+from sofnet_jax.data.prepared import create_prepared_source, read_record
 from sofnet_jax.data.record import Format, Task
 from sofnet_jax.data.shard import plan_shards
 from sofnet_jax.data.source import Source, Video
@@ -309,6 +311,169 @@ def test_once_prepared_it_is_left_alone(videos, tmp_path):
     (folder / "prepared.json").unlink()
     with pytest.raises(UserError, match="was not prepared here"):
         prepare("videos", _plan(tasks, tmp_path), tmp_path)
+
+
+def test_what_a_killed_run_left_is_removed_when_all_is_there(videos, tmp_path):
+    folder = prepare("videos", _plan(_create_tasks(videos), tmp_path), tmp_path)
+    unfinished = folder.parent / ".unfinished"
+    unfinished.mkdir()
+    (unfinished / "0.array_record").touch()
+    prepare("videos", _plan(_create_tasks(videos), tmp_path), tmp_path)
+    assert not unfinished.exists()
+
+
+def _copy(prepared, tmp_path):
+    return Path(shutil.copytree(prepared, tmp_path / "videos/1.0.0"))
+
+
+def _edit(name, before, after):
+    def edit(folder):
+        text = (folder / name).read_text()
+        assert before in text
+        (folder / name).write_text(text.replace(before, after, 1))
+
+    return edit
+
+
+def _write(name, data):
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def _append(name, data):
+    return lambda folder: _write(name, (folder / name).read_bytes() + data)(folder)
+
+
+def _remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+_LIST, _ABOUT, _INFO, _FEATURES = (
+    "videos.jsonl", "prepared.json", "dataset_info.json", "features.json"
+)  # fmt: skip
+_LABELS = '"labels": [0], "frames": 20'  # of one video alone
+_SHARD = "videos-train.array_record-00000-of-00001"
+_ANYWHERE = {
+    "no list": (_remove(_LIST), _LIST, "cannot be read"),
+    "empty list": (_write(_LIST, b""), "1.0.0", ""),
+    "list in no encoding": (_append(_LIST, b"\xff"), f"{_LIST}:6", "not UTF-8"),
+    "deep list": (_append(_LIST, b"[" * 100_000), f"{_LIST}:6", "nested"),
+    "list cut off": (_append(_LIST, b'{"split": "train", "i'), f"{_LIST}:6", "not JSON"),
+    "list of something else": (_append(_LIST, b"[1]"), f"{_LIST}:6", "a list of 1"),
+    "one video more": (lambda f: _append(_LIST, (f / _LIST).read_bytes())(f), "1.0.0", _LIST),
+    "label too high": (_edit(_LIST, _LABELS, '"labels": [2], "frames": 20'), f"{_LIST}:", "2 is o"),
+    "label a word": (_edit(_LIST, _LABELS, '"labels": ["x"], "frames": 20'), f"{_LIST}:", "'x'"),
+    "no label": (_edit(_LIST, _LABELS, '"labels": [], "frames": 20'), f"{_LIST}:", "empty"),
+    "segment a word": (_edit(_LIST, "[[2.0,", '[["a",'), f"{_LIST}:", "'a'"),
+    "duration a word": (
+        _edit(_LIST, '"duration": 4', '"duration": null, "x": 4'),
+        f"{_LIST}:",
+        "duration",
+    ),
+    "id a number": (_edit(_LIST, '"id": "part"', '"id": 5'), f"{_LIST}:", "instead of text"),
+    "nothing about it": (_write(_ABOUT, b"{}"), _ABOUT, "no 'classes'"),
+    "text about it": (_write(_ABOUT, b"text"), f"{_ABOUT}:1", "not JSON"),
+    "a number of classes": (_edit(_ABOUT, '"classes": [', '"classes": 5, "x": ['), _ABOUT, "'5'"),
+    "no info": (_remove(_INFO), _INFO, "cannot be read"),
+    "text for info": (_write(_INFO, b"text"), f"{_INFO}:1", "not JSON"),
+    "no info in it": (_write(_INFO, b"{}"), "1.0.0", "TFDS cannot read it"),
+    "no features": (_remove(_FEATURES), _FEATURES, "cannot be read"),
+    "other features": (_write(_FEATURES, b"{}"), "1.0.0", "TFDS cannot read it"),
+    "no shard": (_remove(_SHARD), _SHARD, "missing"),
+}
+
+
+def _refuses(expected, function, *arguments):
+    """It says in one line which file, what, and what to do."""
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(" and prepare it anew"), message
+    assert all(part in message for part in expected), message
+
+
+@pytest.mark.parametrize("name", _ANYWHERE)
+def test_a_damaged_data_set_is_refused_by_all_who_read_it(name, prepared, videos, tmp_path):
+    folder = _copy(prepared, tmp_path)
+    damage, *expected = _ANYWHERE[name]
+    damage(folder)
+    sheet = Sheet(tmp_path / "sheet.png", 84, (1.0,), 0)
+    _refuses(expected, create_prepared_source, folder.parent, "train")
+    _refuses(expected, inspect_prepared, folder.parent, sheet)
+    if "about" not in name and "classes" not in name:
+        _refuses(expected, prepare, "videos", _plan(_create_tasks(videos), tmp_path), tmp_path)
+
+
+_BEFORE_USE = {
+    "cut": (lambda folder: os.truncate(folder / _SHARD, 200_000), "damaged"),
+    "cut to nothing": (lambda folder: os.truncate(folder / _SHARD, 0), "0 records, and not 4"),
+    "of another split": (
+        lambda folder: shutil.copy(folder / _SHARD.replace("train", "val"), folder / _SHARD),
+        "1 records, and not 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _BEFORE_USE)
+def test_damaged_shards_are_found_before_they_are_taken_for_done(name, prepared, videos, tmp_path):
+    folder = _copy(prepared, tmp_path)
+    damage, expected = _BEFORE_USE[name]
+    damage(folder)
+    sheet = Sheet(tmp_path / "sheet.png", 84, (1.0,), 0)
+    _refuses([_SHARD, expected], inspect_prepared, folder, sheet)
+    _refuses(
+        [_SHARD, expected], prepare, "videos", _plan(_create_tasks(videos), tmp_path), tmp_path
+    )
+    shutil.rmtree(folder)
+    assert prepare("videos", _plan(_create_tasks(videos), tmp_path), tmp_path) == folder
+
+
+@pytest.mark.parametrize("damage", [_remove("problems.csv"), _write("problems.csv", b"a,b\n1\n")])
+def test_damaged_problems_are_told_of(damage, prepared, videos, tmp_path):
+    damage(_copy(prepared, tmp_path))
+    plan = _plan(_create_tasks(videos), tmp_path)
+    _refuses(["problems.csv: "], prepare, "videos", plan, tmp_path)
+
+
+def test_a_damaged_record_is_named_when_it_is_looked_at(prepared, tmp_path):
+    folder = _copy(prepared, tmp_path)
+    data = bytearray((folder / _SHARD).read_bytes())
+    for i in range(200, 16_000, 100):
+        data[i] ^= 0x5A
+    (folder / _SHARD).write_bytes(data)
+    sheet = Sheet(tmp_path / "sheet.png", 84, (1.0,), 0)
+    with pytest.raises(UserError, match=rf"^{folder}: \S+: Corrupted [^\n]+$"):
+        inspect_prepared(folder, sheet)
+
+
+def test_a_list_in_another_order_gives_no_video_the_label_of_another(prepared, tmp_path):
+    folder = _copy(prepared, tmp_path)
+    first, second, *rest = (folder / _LIST).read_text().splitlines(keepends=True)
+    (folder / _LIST).write_text("".join([second, first, *rest]))
+    source = create_prepared_source(folder, "train")
+    batch = next(create_eval_iterator(source, batch_size=4, num_frames=4, size=32))
+    assert batch["valid"].tolist() == [False, False, True, True]
+    names = [json.loads(line)["id"] for line in (first, second)]
+    for i, (ours, other) in enumerate(zip(names[::-1], names, strict=True)):
+        assert f"record {i} of train is of {other}, and not of {ours}" in batch["errors"][i][ours]
+
+
+def test_a_folder_beside_the_versions_is_none(prepared, tmp_path):
+    folder = _copy(prepared, tmp_path)
+    for name in ("1.0.0.old", "copy", "0.9.10"):
+        shutil.copytree(folder, folder.parent / name)
+    assert find_version(folder.parent) == folder
+    shutil.copytree(folder, folder.parent / "1.0.10")
+    assert find_version(folder.parent) == folder.parent / "1.0.10"
+
+
+def test_where_nothing_can_be_written(prepared, videos, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/.unfinished").touch()
+    with pytest.raises(UserError, match="cannot write to .*: File exists"):
+        prepare("videos", _plan(_create_tasks(videos), tmp_path), tmp_path)
+    for path in (tmp_path, tmp_path / "videos/.unfinished/sheet.png"):
+        with pytest.raises(UserError, match=f"cannot write to {path}: "):
+            inspect_prepared(prepared, Sheet(path, 84, (1.0,), 0))
 
 
 def _cut(path):

@@ -34,8 +34,8 @@ def _start(*arguments, **kwargs):
     return subprocess.Popen(command, cwd=ROOT, **pipes, **kwargs)
 
 
-def _run(*arguments):
-    process = _start(*arguments)
+def _run(*arguments, **kwargs):
+    process = _start(*arguments, **kwargs)
     stdout, stderr = process.communicate()
     return process.returncode, stdout, stderr
 
@@ -77,6 +77,37 @@ def test_lists_files_for_training_without_preparing(files, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.csv", "val.csv"]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [("utf-8:strict", b"caf\xe9.txt", r"caf\udce9.txt"), ("latin-1", "日.txt".encode(), r"\u65e5")],
+)
+def test_names_that_cannot_be_shown_are_spelt_out(encoding, name, shown, files, tmp_path):
+    shutil.copytree(files, tmp_path / "files")
+    (tmp_path / "files/train/run" / os.fsdecode(name)).touch()
+    flags = (f"--annotations={tmp_path / 'files'}", f"--videos={tmp_path / 'files'}")
+    code, stdout, stderr = _run(
+        "videos",
+        *flags,
+        f"--out={tmp_path}",
+        "--list",
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert code == 0, stderr
+    assert f"train/run/{shown}" in stdout
+
+
+def test_a_data_set_of_nothing_is_an_error(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "run").mkdir(parents=True)
+        (tmp_path / split / "run/bad.mp4").write_text("no video")
+    flags = (f"--annotations={tmp_path}", f"--videos={tmp_path}", f"--out={tmp_path / 'out'}")
+    code, stdout, stderr = _run("videos", *flags)
+    problems = tmp_path / "out/videos/1.0.0/problems.csv"
+    assert code == 1 and "prepared:" not in stdout
+    assert stderr.count("\n") == 1 and "none of the videos could be read" in stderr
+    assert str(problems) in stderr and problems.read_text().count("unreadable") == 2
+
+
 def test_ctrl_c_keeps_what_is_finished(files, tmp_path):
     many = tmp_path / "many"
     for i in range(200):
@@ -113,6 +144,9 @@ def _mistakes(files):
         "no such videos": (("videos", given[0], "--videos=/nowhere", given[2]), "/nowhere: no"),
         "other videos": (
             ("videos", given[0], f"--videos={files / 'val'}", given[2]), "none of the 9 videos"
+        ),
+        "list into a file": (
+            ("videos", *given[:2], f"--out={files / 'val/run/0.mp4'}", "--list"), "cannot write to"
         ),
         "out is a file": (("videos", *given[:2], f"--out={files / 'val/run/0.mp4'}"), "cannot"),
         "bad number": (("videos", *given, "--quality=101"), "quality"),

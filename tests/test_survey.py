@@ -1,6 +1,7 @@
 """What is said of a data set is what is in it."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sofnet_jax.data.contact_sheet import CELL, GAP, TEXT, Sample, draw_contact_sheet
@@ -60,3 +61,11 @@ def test_contact_sheet_shows_the_frames_and_both_crops(tmp_path):
     assert abs(right - (CELL + 2 * GAP + 116 * 0.8)) <= 2  # of the second
     blue = np.argwhere((image == (0x2F, 0x6F, 0xDE)).all(-1))
     assert blue[:, 1].min() == 2 * GAP + CELL  # the action is in the second frame alone
+
+
+@pytest.mark.parametrize("shape", [(1, 100), (100, 1), (2, 300), (2, 4000), (4000, 2), (1, 1)])
+def test_contact_sheet_of_lines(shape, tmp_path):
+    sample = Sample("caption", np.full((1, *shape, 3), 200, np.uint8), np.array([False]))
+    draw_contact_sheet(tmp_path / "sheet.png", [sample], size=84, scales=(1.0, 0.66), seed=0)
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.width == CELL + 2 * GAP

@@ -21,6 +21,8 @@ def _do(item):
         time.sleep(60)
     if kind == "raise":
         raise ValueError(value)
+    if kind == "lose":
+        raise ConnectionError(value)
     if kind == "large":
         return bytes(value)
     time.sleep(0.02 * (value % 3))  # so that they end in another order than they began
@@ -56,6 +58,50 @@ def test_an_item_that_takes_too_long_is_a_failure():
     assert results[0][0] == 0 and results[2][0] == 2
     assert results[1] == Failure("slow", "not done after 3 s")
     assert time.monotonic() - start < 30
+
+
+class _Slow:
+    """A function that takes long to start with, as one does that imports much."""
+
+    def __reduce__(self):
+        return _start_slowly, ()
+
+    def __call__(self, item):
+        return item + 1
+
+
+def _start_slowly():
+    time.sleep(2)
+    return _Slow()
+
+
+def test_the_start_of_a_worker_does_not_count():
+    assert list(map_in_order(_Slow(), [1, 2, 3], num_workers=1, time_limit=1.0)) == [2, 3, 4]
+
+
+def _crash(item):
+    """Leaves a file at every try; ends its process at each, or at the first alone."""
+    folder, always = item
+    first = not list(folder.iterdir())
+    (folder / str(os.getpid())).touch()
+    if first or always:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def test_an_item_whose_worker_was_killed_gets_another_one(tmp_path):
+    folders = [tmp_path / "once", tmp_path / "always"]
+    for folder in folders:
+        folder.mkdir()
+    items = zip(folders, [False, True], strict=True)
+    results = list(map_in_order(_crash, items, num_workers=1, time_limit=30.0))
+    assert results == ["done", Failure("crashed", "a worker was ended by SIGKILL")]
+    assert [len(list(folder.iterdir())) for folder in folders] == [2, 2]
+
+
+def test_an_error_of_the_system_is_no_crash():
+    with pytest.raises(ConnectionError, match="mine"):
+        _run([("lose", "mine")])
 
 
 def test_what_the_function_raises_ends_everything():

@@ -96,5 +96,7 @@ def _paste_whole(
     left, top = corner[0] + (CELL - small[0]) // 2, corner[1] + (CELL - small[1]) // 2
     image.paste(Image.fromarray(frame).resize(small), (left, top))
     for colour, (x, y, right, bottom) in boxes.items():
-        outline = (x * scale, y * scale, right * scale - 1, bottom * scale - 1)
-        draw.rectangle([c + (top if i % 2 else left) for i, c in enumerate(outline)], None, colour)
+        first = left + x * scale, top + y * scale
+        last = left + right * scale - 1, top + bottom * scale - 1
+        # A box may be less than a pixel here.
+        draw.rectangle((first, tuple(map(max, first, last))), None, colour)

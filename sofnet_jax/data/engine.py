@@ -56,8 +56,8 @@ def is_finished(shard: Shard) -> bool:
     """Whether its report, which is written last, is there, and as many records as it says."""
     try:
         report = Report.read(Path(shard.report_path))
-        return len(report.videos) == _count_records(data_path(shard))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
+        return len(report.videos) == count_records(data_path(shard))
+    except (OSError, RuntimeError, UserError):
         return False
 
 
@@ -94,7 +94,7 @@ def _write_shard(shard: Shard, results: Iterable[tuple[Outcome, bytes | None]]) 
                     write(data)
         _sync(partial)
         report = summarise(outcomes)
-        found = _count_records(partial)
+        found = count_records(partial)
         if found != len(report.videos):
             raise OSError(f"{found} of {len(report.videos)} records were written")
     report.write(Path(shard.report_path))
@@ -134,7 +134,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _count_records(path: Path) -> int:
+def count_records(path: Path) -> int:
+    """How many are in a shard. Raises OSError, or RuntimeError if it is damaged."""
     if not path.stat().st_size:
         return 0
     return len(ArrayRecordDataSource([str(path)]))

@@ -9,15 +9,10 @@ import numpy as np
 
 from sofnet_jax.data.contact_sheet import Sample, draw_contact_sheet
 from sofnet_jax.data.decode import VideoError, probe
-from sofnet_jax.data.jpeg import decode_jpegs
+from sofnet_jax.data.jpeg import JpegError, decode_jpegs
+from sofnet_jax.data.manifest import find_version, read_classes
 from sofnet_jax.data.pipeline import mark_relevant
-from sofnet_jax.data.prepared import (
-    find_version,
-    list_videos,
-    read_classes,
-    read_record,
-    read_summaries,
-)
+from sofnet_jax.data.prepared import PreparedVideo, list_all_videos, read_record
 from sofnet_jax.data.record import Format, Summary, Task, create_record
 from sofnet_jax.data.sampling import segment_indices
 from sofnet_jax.data.survey import describe_split
@@ -43,12 +38,9 @@ def inspect_prepared(path: Path, sheet: Sheet) -> list[str]:
     classes = read_classes(folder)
     lines: list[str] = []
     samples: list[Sample] = []
-    for split, summaries in read_summaries(folder).items():
-        videos = list_videos(folder, split)
-        lines += describe_split(split, summaries, classes)
-        for i in _pick(len(videos), sheet.seed):
-            record = read_record(videos[i])
-            samples.append(_create_sample(split, summaries[i], classes, record))
+    for split, videos in list_all_videos(folder).items():
+        lines += describe_split(split, [video.summary for video in videos], classes)
+        samples += [_show(videos[i], classes) for i in _pick(len(videos), sheet.seed)]
     return _draw(samples, sheet, lines)
 
 
@@ -68,6 +60,16 @@ def inspect_tasks(
             lines += describe_split(split, summaries, classes)
         samples += _sample(split, there, classes, sheet.seed)
     return _draw(samples, sheet, lines)
+
+
+def _show(video: PreparedVideo, classes: Sequence[str]) -> Sample:
+    """A prepared video. Raises UserError if its record is damaged."""
+    try:
+        return _create_sample(video.split, video.summary, classes, read_record(video))
+    except VideoError as error:
+        raise UserError(str(error)) from error
+    except JpegError as error:
+        raise UserError(f"{video.folder}: {video.id}: {error}") from error
 
 
 def _probe(task: Task) -> Summary | None:
@@ -111,5 +113,10 @@ def _create_sample(
 def _draw(samples: Sequence[Sample], sheet: Sheet, lines: list[str]) -> list[str]:
     if not samples:
         raise UserError("no video could be read, so there is nothing to show")
-    draw_contact_sheet(sheet.path, samples, size=sheet.size, scales=sheet.scales, seed=sheet.seed)
+    try:
+        draw_contact_sheet(
+            sheet.path, samples, size=sheet.size, scales=sheet.scales, seed=sheet.seed
+        )
+    except OSError as error:
+        raise UserError(f"cannot write to {sheet.path}: {error.strerror or error}") from error
     return [*lines, f"contact sheet of {len(samples)} videos: {sheet.path}"]

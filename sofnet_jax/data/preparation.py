@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +12,20 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from sofnet_jax.data.builders.activitynet import ActivityNet
-from sofnet_jax.data.builders.frames import ABOUT, PROBLEMS, FrameBuilder, Plan, names
+from sofnet_jax.data.builders.frames import (
+    ABOUT,
+    PROBLEM_COLUMNS,
+    PROBLEMS,
+    FrameBuilder,
+    Plan,
+    names,
+)
 from sofnet_jax.data.builders.mini_kinetics import MiniKinetics
 from sofnet_jax.data.builders.mini_sports1m import MiniSports1M
 from sofnet_jax.data.builders.thumos14 import Thumos14
 from sofnet_jax.data.builders.videos import Videos
+from sofnet_jax.data.manifest import read_plan, suggest_anew
+from sofnet_jax.data.prepared import list_all_videos
 from sofnet_jax.data.record import KINDS, Format, Task
 from sofnet_jax.data.shard import plan_shards
 from sofnet_jax.errors import UserError
@@ -49,24 +57,31 @@ def prepare(name: str, plan: Plan, out: Path, beam: Sequence[str] | None = None)
     """Writes the data set, or what is missing of it, and returns its folder.
 
     `beam` are options of Beam, whose runner then does the work; None is this machine.
-    Raises UserError if the folder holds something else, or cannot be written to.
+    Raises UserError if the folder holds something else, is damaged, or cannot be written to.
     """
-    builder = BUILDERS[name](plan=plan, data_dir=str(out))
-    folder = Path(builder.data_dir)
-    if _is_prepared(folder, plan):
-        return folder
-    unfinished = out / name / _UNFINISHED
+    folder = out / name / str(BUILDERS[name].VERSION)
+    if not _is_prepared(folder, plan):
+        _write(name, plan, out, folder, None if beam is None else _configure_beam(beam))
+    shutil.rmtree(out / name / _UNFINISHED, ignore_errors=True)
+    return folder
+
+
+def _write(
+    name: str,
+    plan: Plan,
+    out: Path,
+    folder: Path,
+    config: tfds.download.DownloadConfig | None,
+) -> None:
     for abandoned in folder.parent.glob(f"incomplete.*_{folder.name}"):
         shutil.rmtree(abandoned, ignore_errors=True)
-    unfinished.mkdir(parents=True, exist_ok=True)
-    config = None if beam is None else _configure_beam(beam)
     try:
+        (out / name / _UNFINISHED).mkdir(parents=True, exist_ok=True)
+        builder = BUILDERS[name](plan=plan, data_dir=str(out))
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS narrates
             builder.download_and_prepare(download_config=config)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
-    shutil.rmtree(unfinished)
-    return folder
 
 
 @contextlib.contextmanager
@@ -84,9 +99,11 @@ def show_progress(plan: Plan) -> Iterator[Callable[[int], None]]:
 
 
 def describe_problems(folder: Path) -> list[str]:
-    """A table of what was wrong with the videos, by kind and split, with an example of each."""
-    with (folder / PROBLEMS).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
+    """A table of what was wrong with the videos, by kind and split, with an example of each.
+
+    Raises UserError.
+    """
+    rows = _read_problems(folder)
     if not rows:
         return ["every video was found and read"]
     splits = sorted({row["split"] for row in rows})
@@ -100,22 +117,35 @@ def describe_problems(folder: Path) -> list[str]:
     return [*lines, f"all of them: {folder / PROBLEMS}"]
 
 
+def _read_problems(folder: Path) -> list[dict[str, str]]:
+    path = folder / PROBLEMS
+    with suggest_anew(folder):
+        try:
+            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                header, *rows = csv.reader(file, strict=True)
+                if tuple(header) != PROBLEM_COLUMNS:
+                    raise ValueError(header)
+                return [dict(zip(PROBLEM_COLUMNS, row, strict=True)) for row in rows]
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        except (csv.Error, ValueError) as error:
+            raise UserError(f"{path}: damaged") from error
+
+
 def _is_prepared(folder: Path, plan: Plan) -> bool:
     """Whether the folder holds what is planned; False if there is nothing. Raises UserError."""
     if not folder.exists():
         return False
-    try:
-        about = json.loads((folder / ABOUT).read_text())
-        found = about["shards"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{folder} exists, but was not prepared here; choose another --out"
-        raise UserError(message) from error
-    if found == names(plan):
-        return True
-    raise UserError(
-        f"{folder} was prepared from other files, annotations or settings than those given now; "
-        "delete it, or choose another --out"
-    )
+    if not (folder / ABOUT).is_file():
+        raise UserError(f"{folder} exists, but was not prepared here; choose another --out")
+    if read_plan(folder) != names(plan):
+        raise UserError(
+            f"{folder} was prepared from other files, annotations or settings than those given "
+            "now; delete it, or choose another --out"
+        )
+    list_all_videos(folder)  # which looks at every file but the one that is read next
+    _read_problems(folder)
+    return True
 
 
 def _configure_beam(options: Sequence[str]) -> tfds.download.DownloadConfig:

@@ -1,7 +1,7 @@
 """Videos that `prepare` has written, as a source for the pipeline."""
 
 import functools
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sofnet_jax.data.annotations.clip import Interval
-from sofnet_jax.data.builders.frames import ABOUT, VIDEOS
+from sofnet_jax.data.annotations.material import Material
+from sofnet_jax.data.builders.frames import VIDEOS
 from sofnet_jax.data.decode import Choose, VideoError
+from sofnet_jax.data.engine import count_records
 from sofnet_jax.data.jpeg import JpegError, show_jpegs
+from sofnet_jax.data.manifest import find_version, read_classes, read_summaries, suggest_anew
 from sofnet_jax.data.record import Summary
 from sofnet_jax.data.source import Shown, Source
 from sofnet_jax.data.transforms import Look
@@ -55,11 +58,18 @@ class PreparedVideo:
 
 
 def read_record(video: PreparedVideo) -> dict[str, Any]:
-    """All features of a video. Raises VideoError."""
+    """All features of a video. Raises VideoError, also if the record is of another video."""
     try:
-        return _open(video.folder, video.split)[video.number]
+        record = _open(video.folder, video.split)[video.number]
     except (RuntimeError, OSError) as error:
         raise VideoError(f"{video.folder}: {video.id}: {_first_line(error)}") from error
+    found = record["id"].decode()
+    if found != video.id:
+        raise VideoError(
+            f"{video.folder}: record {video.number} of {video.split} is of {found}, and not of "
+            f"{video.id} as its {VIDEOS} has it; prepare it anew"
+        )
+    return record
 
 
 def create_prepared_source(path: Path, split: str) -> Source:
@@ -71,45 +81,68 @@ def create_prepared_source(path: Path, split: str) -> Source:
     return Source(list_videos(folder, split), read_classes(folder))
 
 
-def read_classes(folder: Path) -> tuple[str, ...]:
-    """The names of the classes of a prepared data set, in order."""
-    return tuple(json.loads((folder / ABOUT).read_text())["classes"])
-
-
 def list_videos(folder: Path, split: str) -> list[PreparedVideo]:
-    """The videos of a split, in their order in the shards. Raises UserError."""
-    videos = [
-        PreparedVideo(summary, str(folder), split, i)
-        for i, summary in enumerate(read_summaries(folder).get(split, ()))
-    ]
-    if not videos:
+    """The videos of a split, in their order in the shards. Raises UserError.
+
+    That the shards are there is seen to, but not what is in them, which takes longer.
+    """
+    summaries = read_summaries(folder).get(split, [])
+    with suggest_anew(folder):
+        _check_files(folder, _list_shards(folder).get(split, {}), len(summaries))
+    if not summaries:
         raise UserError(f"{folder}: no videos in its split '{split}'")
-    if len(_open(str(folder), split)) != len(videos):
-        raise UserError(f"{folder}: its shards are not those of its {VIDEOS}; prepare it anew")
-    return videos
+    return _number(folder, split, summaries)
 
 
-def find_version(path: Path) -> Path:
-    """The folder of the latest version of a prepared data set. Raises UserError."""
-    if (path / ABOUT).is_file():
-        return path
-    found = [version.parent for version in path.glob(f"*/{ABOUT}")]
-    if not found:
-        raise UserError(f"{path}: nothing prepared in it; see python -m sofnet_jax.prepare --help")
-    return max(found, key=lambda folder: [int(part) for part in folder.name.split(".")])
+def list_all_videos(folder: Path) -> dict[str, list[PreparedVideo]]:
+    """The videos of each split, whose records are all there: every shard is opened.
+
+    Raises UserError.
+    """
+    summaries = read_summaries(folder)
+    with suggest_anew(folder):
+        shards = _list_shards(folder)
+        for split in sorted({*shards, *summaries}):
+            _check_files(folder, shards.get(split, {}), len(summaries.get(split, [])))
+        for path, count in (item for part in shards.values() for item in part.items()):
+            _check_shard(path, count)
+    return {split: _number(folder, split, part) for split, part in summaries.items()}
 
 
-def read_summaries(folder: Path) -> dict[str, list[Summary]]:
-    """What is known of the videos of each split. Raises UserError."""
-    summaries: dict[str, list[Summary]] = {}
-    text = (folder / VIDEOS).read_text()
-    for row, line in enumerate(text.splitlines(), 1):
-        try:
-            values = json.loads(line)
-            summaries.setdefault(values["split"], []).append(Summary.from_json(values))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder / VIDEOS}:{row}: damaged; prepare it anew") from error
-    return summaries
+def _number(folder: Path, split: str, summaries: Sequence[Summary]) -> list[PreparedVideo]:
+    return [PreparedVideo(summary, str(folder), split, i) for i, summary in enumerate(summaries)]
+
+
+def _check_files(folder: Path, shards: Mapping[Path, int], num_videos: int) -> None:
+    """Raises UserError if a shard is missing, or they are of more or fewer videos."""
+    if sum(shards.values()) != num_videos:
+        raise UserError(f"{folder}: its shards are not those of its {VIDEOS}")
+    for path in shards:
+        if not path.is_file():
+            raise UserError(f"{path}: missing")
+
+
+def _check_shard(path: Path, count: int) -> None:
+    try:
+        found = count_records(path)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"{path}: damaged ({_first_line(error)})") from error
+    if found != count:
+        raise UserError(f"{path}: {found:,} records, and not {count:,}")
+
+
+def _list_shards(folder: Path) -> dict[str, dict[Path, int]]:
+    """The shards of each split, and how many records they should have. Raises UserError."""
+    for name in ("dataset_info.json", "features.json"):
+        Material(folder / name).document  # noqa: B018 (raises what is wrong with it)
+    try:
+        splits = tfds.builder_from_directory(str(folder)).info.splits
+        return {
+            name: dict(zip(map(Path, split.filepaths), split.shard_lengths, strict=True))
+            for name, split in splits.items()
+        }
+    except Exception as error:  # of TFDS's own making, or of protobuf's, or any other
+        raise UserError(f"{folder}: TFDS cannot read it ({_first_line(error)})") from error
 
 
 @functools.lru_cache(maxsize=8)
@@ -119,4 +152,4 @@ def _open(folder: str, split: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].partition(";")[0]
+    return (str(error) or type(error).__name__).splitlines()[0].partition(";")[0]

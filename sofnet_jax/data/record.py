@@ -1,15 +1,17 @@
 """A video as it is stored: some of its frames as JPEG, and what is known of it."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from sofnet_jax.data.annotations.clip import Interval
+from sofnet_jax.data.annotations.document import Node
 from sofnet_jax.data.decode import VideoError, read_footage
-from sofnet_jax.data.jpeg import encode_jpeg
+from sofnet_jax.data.jpeg import JpegError, encode_jpeg
 from sofnet_jax.data.sampling import segment_indices
+from sofnet_jax.errors import UserError
 
 VERSION = 1  # of what is in a record: raise it with any change
 
@@ -61,12 +63,22 @@ class Summary:
     segments: tuple[Interval, ...] | None
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Summary":
-        """What `dataclasses.asdict` and JSON made of one."""
-        segments = values["segments"]
-        pairs = None if segments is None else tuple((a, b) for a, b in segments)
-        given = values | {"labels": tuple(values["labels"]), "segments": pairs}
-        return cls(**{field.name: given[field.name] for field in fields(cls)})
+    def from_json(cls, video: Node) -> "Summary":
+        """What `dataclasses.asdict` and JSON made of one. Raises UserError if it is none."""
+        labels = video.need("labels")
+        if not labels.elements():
+            raise UserError(f"{labels.place}: empty")
+        segments = video.get("segments")
+        return cls(
+            id=video.need("id").text(),
+            labels=tuple(label.count() for label in labels.elements()),
+            frames=video.need("frames").count(),
+            available=video.need("available").count(),
+            duration=video.need("duration").number(),
+            width=video.need("width").count(),
+            height=video.need("height").count(),
+            segments=None if segments is None else tuple(s.interval() for s in segments.elements()),
+        )
 
 
 @dataclass(frozen=True)
@@ -110,8 +122,10 @@ def create_record(task: Task, form: Format) -> Outcome:
             end=task.end,
             short_side=form.short_side,
         )
-    except VideoError as error:
-        return Outcome(None, None, (*problems, Problem(task.id, "unreadable", str(error))))
+        images = [encode_jpeg(frame, form.quality) for frame in footage.frames]
+    except (VideoError, JpegError) as error:
+        reason = str(error) if isinstance(error, VideoError) else f"{task.path}: {error}"
+        return Outcome(None, None, (*problems, Problem(task.id, "unreadable", reason)))
     claimed = task.duration
     if claimed is not None and footage.duration < _SHORT_OF * claimed:
         detail = f"{task.path}: {footage.duration:.1f} s of {claimed:.1f} s"
@@ -129,9 +143,7 @@ def create_record(task: Task, form: Format) -> Outcome:
         height=footage.height,
         segments=task.segments,
     )
-    record = _describe(summary, footage.times) | {
-        "frames": [encode_jpeg(frame, form.quality) for frame in footage.frames]
-    }
+    record = _describe(summary, footage.times) | {"frames": images}
     return Outcome(record, summary, tuple(problems))
 
 

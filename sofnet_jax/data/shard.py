@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sofnet_jax.data.annotations.document import Node
+from sofnet_jax.data.annotations.material import Material
 from sofnet_jax.data.record import (
     VERSION,
     Format,
@@ -36,10 +38,15 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> "Report":
-        """What `write` wrote."""
-        values = json.loads(path.read_text())
-        videos = tuple(Summary.from_json(video) for video in values["videos"])
-        return cls(videos, tuple(Problem(**problem) for problem in values["problems"]))
+        """What `write` wrote. Raises UserError if it is none."""
+        report = Material(path).document
+        videos = tuple(Summary.from_json(video) for video in report.need("videos").elements())
+        problems = tuple(_parse_problem(problem) for problem in report.need("problems").elements())
+        return cls(videos, problems)
+
+
+def _parse_problem(problem: Node) -> Problem:
+    return Problem(*(problem.need(key).text() for key in ("id", "kind", "detail")))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Processes that survive what they work on: an item may crash or hang, the others go on."""
 
+import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -26,10 +28,12 @@ class Failure:
 def map_in_order(
     function: Callable[[Any], Any], items: Iterable[Any], *, num_workers: int, time_limit: float
 ) -> Generator[Any, None, None]:
-    """`map` in `num_workers` processes; `Failure` for an item that ends its worker.
+    """`map` in `num_workers` processes; `Failure` for an item that ends two workers.
 
-    So does one that takes more than `time_limit` seconds. What `function` raises ends everything.
-    `function` and what it takes and gives must pickle.
+    It gets a second one because the first may have been ended from outside, for want of memory.
+    An item that takes more than `time_limit` seconds, which are those that a worker has it in hand,
+    is a `Failure` too. What `function` raises ends everything. `function` and what it takes and
+    gives must pickle.
     """
     queue = enumerate(items)
     workers = [_Worker(function) for _ in range(num_workers)]
@@ -49,8 +53,9 @@ def map_in_order(
             for worker in _wait(busy, time_limit):
                 number = worker.number
                 assert number is not None
-                done[number] = worker.finish(time_limit)
-                pending.append(worker)
+                for result in worker.attend(time_limit):
+                    done[number] = result
+                    pending.append(worker)
             while following in done:
                 yield done.pop(following)
                 following += 1
@@ -64,8 +69,10 @@ class _Worker:
 
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
+        self._item: Any = None
+        self._crashed = False
         self.number: int | None = None
-        self.since = 0.0
+        self.since = math.inf  # when it began with the item
         self._spawn()
 
     def _spawn(self) -> None:
@@ -76,32 +83,47 @@ class _Worker:
 
     def start(self, number: int, item: Any) -> None:
         """Hands over an item; the number is kept for who asks."""
-        self.number, self.since = number, time.monotonic()
-        try:
-            self.pipe.send(item)
-        except OSError:  # died while it had nothing to do
-            self.stop()
-            self._spawn()
-            self.pipe.send(item)
+        self.number, self._item, self._crashed = number, item, False
+        self._send()
 
-    def finish(self, time_limit: float) -> Any:
-        """Its result, or why there is none; in that case another process takes its place."""
-        self.number = None
+    def _send(self) -> None:
+        self.since = math.inf
+        with contextlib.suppress(OSError):  # dead already, which `attend` will see
+            self.pipe.send(self._item)
+
+    def attend(self, time_limit: float) -> list[Any]:
+        """Looks after it when it has something to say, is dead or late: [its result], or [] yet."""
+        if not self.pipe.poll():
+            self._replace()
+            return self._finish(Failure("slow", f"not done after {time_limit:g} s"))
         try:
-            if self.pipe.poll():
-                result, error = self.pipe.recv()
-                if error is not None:
-                    raise error
-                return result
-        except (EOFError, ConnectionError):
-            pass
-        self.process.join(1)
-        code = self.process.exitcode
+            message = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join(10)  # what it ends with is told
+            code = self._replace()
+            if self._crashed:
+                return self._finish(Failure("crashed", _describe(code)))
+            self._crashed = True
+            self._send()
+            return []
+        if message is None:
+            self.since = time.monotonic()
+            return []
+        result, error = message
+        if error is not None:
+            raise error
+        return self._finish(result)
+
+    def _finish(self, result: Any) -> list[Any]:
+        self.number = self._item = None
+        return [result]
+
+    def _replace(self) -> int:
+        """Puts another process in its place; returns what it ended with."""
         self.stop()
+        code = self.process.exitcode
         self._spawn()
-        if code is None:
-            return Failure("slow", f"not done after {time_limit:g} s")
-        return Failure("crashed", _describe(code))
+        return code or 0
 
     def stop(self) -> None:
         """Ends the process, whatever it does."""
@@ -115,7 +137,8 @@ def _wait(busy: list[_Worker], time_limit: float) -> list[_Worker]:
     if not busy:
         return []
     left = min(worker.since for worker in busy) + time_limit - time.monotonic()
-    ready = connection.wait([worker.pipe for worker in busy], max(left, 0))
+    timeout = max(left, 0.0) if math.isfinite(left) else None
+    ready = connection.wait([worker.pipe for worker in busy], timeout)
     now = time.monotonic()
     return [w for w in busy if w.pipe in ready or now - w.since >= time_limit]
 
@@ -135,6 +158,7 @@ def _work(function: Callable[[Any], Any], pipe: connection.Connection) -> None:
             item = pipe.recv()
         except EOFError:
             return
+        pipe.send(None)  # it begins
         try:
             pipe.send((function(item), None))
         except Exception as error:

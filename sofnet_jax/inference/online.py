@@ -4,10 +4,24 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
-from sofnet_jax.inference.network import Network, create_states
+from sofnet_jax.inference.network import Gate, Network, Span, create_states
+
+
+@jax.jit
+def run_gated(
+    span: Span,
+    gate: Gate,
+    x: Shaped[Array, "b h w c"],
+    h: Float[Array, "b m"],
+    c: Float[Array, "b m"],
+) -> tuple[Array, ...]:
+    """A span and its gate: features, their average, h, c, and the logits q."""
+    x, pooled = span(x)
+    return x, pooled, *gate(pooled, h, c)
+
 
 run = jax.jit(lambda part, *inputs: part(*inputs))  # a span, a gate or the classifier of a network
 
@@ -48,6 +62,19 @@ class Frame:
                 pooled = self._pooled[-1]
             self._pooled.append(pooled)
         return self._pooled[k]
+
+    def ask(
+        self, k: int, h: Float[Array, "1 m"], c: Float[Array, "1 m"]
+    ) -> tuple[Float[Array, "1 m"], Float[Array, "1 m"], Float[Array, "1 2"]]:
+        """What gate k makes of the frame and a state: h, c, and the logits q."""
+        gate = self._network.gates[k]
+        if len(self._pooled) != k:
+            return run(gate, self.pool(k), h, c)
+        # Whoever asks first has both done by one call: half of the calls, for most frames.
+        span = self._network.spans[k]
+        self._features, pooled, *answer = run_gated(span, gate, self._features, h, c)
+        self._pooled.append(pooled)
+        return tuple(answer)
 
 
 class Recognizer:
@@ -105,8 +132,8 @@ class Recognizer:
     def _pass_gates(self, frame: Frame) -> tuple[int, list[Array], list[Array]]:
         """The gate that stops the frame, and the states that the gates up to it would have."""
         h, c = list(self._h), list(self._c)
-        for k, gate in enumerate(self._network.gates):
-            h[k], c[k], logits = run(gate, frame.pool(k), h[k], c[k])
+        for k in range(self._network.num_gates):
+            h[k], c[k], logits = frame.ask(k, h[k], c[k])
             if not forwards(np.asarray(logits))[0]:
                 return k, h, c
         return self._network.num_gates, h, c

@@ -31,7 +31,7 @@ class Node:
         """What an object holds under a key."""
         node = self.get(key)
         if node is None:
-            raise UserError(f"{self.place}: no '{key}'")
+            raise UserError(f"{self.place.removesuffix(': ')}: no '{key}'")
         return node
 
     def items(self) -> Iterator[tuple[str, "Node"]]:
@@ -109,7 +109,7 @@ def parse_document(path: Path, text: str) -> Node:
             parse_constant=partial(_refuse_constant, path),
         )
     except RecursionError as error:
-        raise UserError(f"{path}: nested too deeply for a file of annotations") from error
+        raise UserError(f"{path}: nested too deeply") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
     except ValueError as error:  # Python reads no integers of more than 4300 digits

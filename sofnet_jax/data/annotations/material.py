@@ -136,7 +136,10 @@ def decode(path: Path, data: bytes) -> str:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """All files below a folder but hidden ones, sorted; follows links, but not in circles."""
+    """All files below a folder but hidden ones and those in hidden folders, sorted.
+
+    Follows links, but not in circles.
+    """
     found, seen = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -144,6 +147,7 @@ def find_files(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
+        folders[:] = [name for name in folders if name[0] != "."]
         found += [Path(parent, f) for f in files if f[0] != "."]
     return sorted(found)
 

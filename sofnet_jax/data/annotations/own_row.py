@@ -176,16 +176,14 @@ def group_rows(rows: Sequence[OwnRow]) -> tuple[list[list[OwnRow]], list[str]]:
 
     Rows that differ in labels or in the relevant interval alone are of one video.
     """
-    groups: dict[tuple, list[OwnRow]] = {}
+    groups: dict[tuple, dict[tuple, OwnRow]] = {}
     notes = []
     for row in rows:
-        group = groups.setdefault((row.path, row.start, row.end), [])
-        same = (r for r in group if (r.labels, r.relevant) == (row.labels, row.relevant))
-        if first := next(same, None):
+        group = groups.setdefault((row.path, row.start, row.end), {})
+        first = group.setdefault((row.labels, row.relevant), row)
+        if first is not row:
             notes.append(f"{row.place}: repeats {first.place}; left out")
-        else:
-            group.append(row)
-    return list(groups.values()), notes
+    return [list(group.values()) for group in groups.values()], notes
 
 
 def name_video(row: OwnRow) -> str:

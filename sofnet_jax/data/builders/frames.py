@@ -17,6 +17,7 @@ from sofnet_jax.data.record import Format
 from sofnet_jax.data.shard import Report, Shard
 
 VIDEOS, PROBLEMS, ABOUT = "videos.jsonl", "problems.csv", "prepared.json"
+PROBLEM_COLUMNS = ("split", "kind", "id", "detail")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _describe(folder: Path, plan: Plan) -> None:
         for p in part.problems
     ]
     rows += [(split, "missing", id, "") for split, ids in plan.missing.items() for id in ids]
-    _write_csv(folder / PROBLEMS, ("split", "kind", "id", "detail"), sorted(rows))
+    _write_csv(folder / PROBLEMS, PROBLEM_COLUMNS, sorted(rows))
     about = {"format": asdict(plan.form), "classes": plan.classes, "shards": names(plan)}
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 

@@ -1,0 +1,123 @@
+"""What was recognised in a video, and what it cost: as text and as JSON."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+class Guess(NamedTuple):
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+class Spending(NamedTuple):
+    """GFLOPs (`flops`), as the paper counts them and in full."""
+
+    paper: float
+    full: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was recognised in a video or in a part of it.
+
+    Attributes:
+        video: its name; empty for frames that were given.
+        start, end: seconds of the part; None for frames without times.
+        guesses: the most probable classes, the best first.
+        scores: the probabilities of all classes.
+        gate_names: `res1`, …
+        stop: index of the gate that stopped each frame looked at; the number of gates if kept.
+        times: of the frames looked at, in seconds; empty if they had none.
+        num_frames: that were to be looked at; fewer were if the video ended early.
+        spent, plain: GFLOPs spent, and those of the plain backbone on all `num_frames`.
+        decode_ms, network_ms: milliseconds, compilation not among them.
+    """
+
+    video: str
+    start: float | None
+    end: float | None
+    guesses: tuple[Guess, ...]
+    scores: Float[np.ndarray, "n"]
+    gate_names: tuple[str, ...]
+    stop: Int[np.ndarray, "t"]
+    times: tuple[float, ...]
+    num_frames: int
+    spent: Spending
+    plain: Spending
+    decode_ms: float
+    network_ms: float
+
+    @property
+    def kept(self) -> int:
+        """Frames that came through all gates."""
+        return int(np.sum(self.stop == len(self.gate_names)))
+
+    @property
+    def stops(self) -> dict[str, int]:
+        """How many frames were stopped after each stage."""
+        counts = np.bincount(self.stop, minlength=len(self.gate_names) + 1).tolist()
+        return dict(zip(self.gate_names, counts, strict=False))
+
+    @property
+    def unseen(self) -> int:
+        """Frames never looked at, after an early end."""
+        return self.num_frames - len(self.stop)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but `scores`, as JSON can hold it."""
+        return {
+            "video": self.video,
+            "start": self.start,
+            "end": self.end,
+            "classes": [guess._asdict() for guess in self.guesses],
+            "frames": {
+                "chosen": self.num_frames,
+                "looked_at": len(self.stop),
+                "kept": self.kept,
+                "times": list(self.times),
+                "stop": [[*self.gate_names, "kept"][i] for i in self.stop],
+            },
+            "stops": self.stops,
+            "gflops": {"spent": self.spent.paper, "plain": self.plain.paper},
+            "gflops_full": {"spent": self.spent.full, "plain": self.plain.full},
+            "ms": {"decode": self.decode_ms, "network": self.network_ms},
+        }
+
+    def describe(self) -> list[str]:
+        """Several lines."""
+        stops = [f"{count} at {name}" for name, count in self.stops.items() if count]
+        frames = [f"{self.kept} of {self.num_frames} used"]
+        frames += [f"stopped {', '.join(stops)}"] if stops else []
+        frames += [f"{self.unseen} never looked at"] if self.unseen else []
+        share = f"{100 * self.spent.paper / self.plain.paper:.0f} % of the plain backbone's"
+        return [
+            self.video,
+            *(f"  {100 * guess.probability:5.1f} %  {guess.name}" for guess in self.guesses),
+            f"  frames   {'; '.join(frames)}",
+            f"  GFLOPs   {self.spent.paper:.4g}, {share} {self.plain.paper:.4g} "
+            f"(all counted: {self.spent.full:.4g} of {self.plain.full:.4g})",
+            f"  ms       {self.decode_ms:.1f} decode, {self.network_ms:.1f} network",
+        ]
+
+    def describe_line(self) -> str:
+        """One line of a timeline."""
+        start, end = (_format_time(t) for t in (self.start or 0.0, self.end or 0.0))
+        best = ", ".join(f"{100 * g.probability:.1f} % {g.name}" for g in self.guesses)
+        return (
+            f"{start} – {end}  {best}  ({self.kept} of {self.num_frames} frames, "
+            f"{self.spent.paper:.3g} of {self.plain.paper:.3g} GFLOPs, "
+            f"{self.decode_ms:.0f} + {self.network_ms:.0f} ms)"
+        )
+
+
+def _format_time(seconds: float) -> str:
+    """Such as 1:02:03.4."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{tenths / 10:04.1f}"
