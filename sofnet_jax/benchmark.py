@@ -2,6 +2,7 @@
 
 python -m sofnet_jax.benchmark train --config configs/X.py
 python -m sofnet_jax.benchmark data
+python -m sofnet_jax.benchmark inference
 """
 
 from absl import flags
@@ -10,6 +11,7 @@ from sofnet_jax import command_line
 from sofnet_jax.command_line import CONFIG
 from sofnet_jax.decoding_benchmark import benchmark_decoding
 from sofnet_jax.errors import UserError
+from sofnet_jax.inference_benchmark import benchmark_inference
 from sofnet_jax.pipeline_benchmark import benchmark_pipeline
 from sofnet_jax.stopwatch import describe_host
 from sofnet_jax.training_benchmark import benchmark_training
@@ -29,9 +31,13 @@ def main(argv: list[str]) -> None:
             print(describe_host(), flush=True)
             print("\n".join(benchmark_decoding(REPEATS.value)), flush=True)
             lines = benchmark_pipeline(REPEATS.value, VIDEOS.value)
+        case ["inference"]:
+            print(describe_host(), flush=True)
+            lines = benchmark_inference(REPEATS.value)
         case _:
             raise UserError(
-                "say what to measure: python -m sofnet_jax.benchmark train --config …, or data"
+                "say what to measure: python -m sofnet_jax.benchmark train --config …, data, "
+                "or inference"
             )
     print("\n".join(lines), flush=True)
 
