@@ -75,15 +75,17 @@ def _run_program(network, videos, rule):
     return np.asarray(recognition.logits), np.asarray(recognition.stop)
 
 
-def _check_all(network, model, variables, videos, rule):
-    """Returns the decisions, after seeing that every way takes them."""
+def _check_all(network, model, variables, videos, rule, *, compiled=True):
+    """Returns the decisions, after seeing that every way takes them.
+
+    Without `compiled` not those that are compiled anew for a network or a number of frames.
+    """
     logits, stop = _evaluate(model, variables, videos, rule)
     online_results = list(_run_online(network, videos, rule))
-    ways = {
-        "online": _pad(online_results, videos.shape[1]),
-        "lockstep": _pad(_run_lockstep(network, videos, rule), videos.shape[1]),
-        "program": _run_program(network, videos, rule),
-    }
+    ways = {"online": _pad(online_results, videos.shape[1])}
+    if compiled:
+        ways["lockstep"] = _pad(_run_lockstep(network, videos, rule), videos.shape[1])
+        ways["program"] = _run_program(network, videos, rule)
     for way, (its_logits, its_stop) in ways.items():
         np.testing.assert_array_equal(its_stop, stop, way)
         np.testing.assert_allclose(its_logits, logits, atol=TOLERANCE, err_msg=way)
@@ -104,7 +106,7 @@ def _force(architecture, variables, forward):
 @pytest.fixture(scope="module")
 def gated():
     architecture, model, variables = create_network()
-    return deploy(architecture, variables), model, variables
+    return deploy(architecture, variables, winograd=False), model, variables
 
 
 def _find_rule(model, variables, videos, min_frames=2):
@@ -122,15 +124,13 @@ def _find_rule(model, variables, videos, min_frames=2):
     "fields",
     [
         {"gates": (1, 2, 3, 4, 5)},
-        {"gates": (2, 4), "temporal": False},
-        {"gates": ()},
-        {"gates": (1, 3, 5), "released": Released(empty=True, state=True)},
+        {"gates": (2,), "temporal": False, "released": Released(empty=True, state=True)},
     ],
     ids=lambda fields: str(fields["gates"]),
 )
 def test_all_ways_decide_alike(fields):
     architecture, model, variables = create_network(**fields)
-    network = deploy(architecture, variables, released=model.released)
+    network = deploy(architecture, variables, released=model.released, winograd=False)
     videos = draw_videos(VIDEOS)
     stop = _check_all(network, model, variables, videos, NEVER)
     counts = np.bincount(stop.ravel(), minlength=len(architecture.gates) + 1)
@@ -146,22 +146,23 @@ def test_bottlenecks():
     model = SoFNet(architecture)
     videos = draw_videos(3)
     variables = jax.jit(model.init)(jax.random.key(3), videos)
-    _check_all(deploy(architecture, variables), model, variables, videos, NEVER)
+    network = deploy(architecture, variables, winograd=True)
+    _check_all(network, model, variables, videos, NEVER, compiled=False)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_nothing_and_everything_is_kept(share):
     architecture, model, variables = create_network()
     variables = _force(architecture, variables, dict.fromkeys(architecture.gate_names, share))
-    network = deploy(architecture, variables)
-    stop = _check_all(network, model, variables, draw_videos(5), NEVER)
+    network = deploy(architecture, variables, winograd=False)
+    stop = _check_all(network, model, variables, draw_videos(VIDEOS), NEVER)
     assert (stop[:, :-1] == (5 if share else 0)).all()
     assert (stop[:, -1] == 5).all()  # the last frame, if no other
 
 
 def test_end_at_the_first_allowed_frame(gated):
     network, model, variables = gated
-    stop = _check_all(network, model, variables, draw_videos(VIDEOS), Rule(0.0, 3))
+    stop = _check_all(network, model, variables, draw_videos(VIDEOS), Rule(0.0, 3), compiled=False)
     for row in stop:
         kept = np.flatnonzero(row == 5)
         assert (row >= 0).sum() == next((t + 1 for t in kept if t >= 3), FRAMES)
@@ -169,11 +170,14 @@ def test_end_at_the_first_allowed_frame(gated):
 
 def test_videos_of_one_frame(gated):
     network, model, variables = gated
-    stop = _check_all(network, model, variables, draw_videos(VIDEOS, 1), NEVER)
+    videos = draw_videos(VIDEOS, 1)
+    stop = _check_all(network, model, variables, videos, NEVER, compiled=False)
     assert (stop == 5).all()
+    for result in _run_lockstep(network, videos, NEVER):
+        assert result.stop.tolist() == [5]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("batch_size", [1, 16])
 def test_lockstep_does_not_depend_on_batch_size_or_company(gated, batch_size):
     network, *_ = gated
     lengths = [1, 7, 2, 10, 3, 1, 9, 4] * 3
@@ -236,13 +240,14 @@ def test_nothing_is_compiled_after_the_first_video(gated):
             compiled.append(event)
 
     videos = draw_videos(VIDEOS)
-    recognizer = Lockstep(network, batch_size=4)
-    list(_run_online(network, videos[:3], NEVER))
-    dict(recognizer.recognize(videos))
+    lockstep = Lockstep(network, batch_size=5)
+    lockstep.warm_up(SIZE, SIZE)
+    recognizer = Recognizer(network)
+    recognizer.warm_up(SIZE, SIZE)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         list(_run_online(network, videos, NEVER))
-        dict(recognizer.recognize(videos[::-1]))
+        dict(lockstep.recognize(videos))
         assert not compiled
         jax.jit(lambda x: x + len(compiled))(1.0)
         assert compiled  # it does listen

@@ -16,7 +16,7 @@ from sofnet_jax.inference.online import Recognizer
 def small(monkeypatch):
     monkeypatch.setattr(benchmark, "BACKBONE", "tiny")
     monkeypatch.setattr(benchmark, "SIZES", (48,))
-    monkeypatch.setattr(benchmark, "QUEUE", 8)
+    monkeypatch.setattr(benchmark, "QUEUE", 4)
     monkeypatch.setattr(torch_network, "compiled", torch_network.as_it_is)  # takes a minute
 
 
@@ -67,8 +67,8 @@ def test_reports_every_way():
         "SoF-Net, one program on the device",
         "PyTorch TSN, eager",
         "PyTorch SoF-Net, frozen, channels last",
-        "TSN, 8 videos in batches",
-        "SoF-Net, 8 videos in lockstep",
+        "TSN, 4 videos in batches",
+        "SoF-Net, 4 videos in lockstep",
     ):
         assert re.search(rf"^    {way} +\d+\.\d ms a video$", text, re.M), way
     assert "54.7 % used" in text and "12.5 % never looked at" in text

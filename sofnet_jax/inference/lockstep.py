@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
@@ -65,8 +66,28 @@ class Lockstep:
         self._rule = rule
         self._hops = _create_hops(network)
         self._batch_size = batch_size
+        self._sizes = _create_sizes(batch_size)
         # So many that, while there are videos, a whole batch waits before one of the hops.
         self._num_slots = len(self._hops) * (batch_size - 1) + 1
+        self._start()
+
+    def _start(self) -> None:
+        self._slots: dict[int, _Slot] = {}
+        self._waiting: list[deque[int]] = [deque() for _ in self._hops]  # rows, by their next hop
+        self._states: tuple[_State, ...] = self._create_states()  # after the last kept frame
+        self._news: tuple[_State, ...] = self._create_states()  # after the frame on its way
+        self._features: list[Array | None] = [None for _ in self._hops]  # after each hop
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Compiles everything for frames of a size; `recognize` then compiles nothing."""
+        self._start()
+        blank = np.zeros((height, width, 3), np.uint8)
+        for size in self._sizes:
+            rows = self._fill([self._num_slots] * size)
+            for i in range(len(self._hops)):
+                self._compute(i, rows, [blank])
+            if self._news:
+                self._states = _write(self._states, self._news, rows)
 
     def recognize(self, videos: Iterable[Iterable[np.ndarray]]) -> Iterator[tuple[int, Result]]:
         """Yields the number of each video and its result, in the order in which they end.
@@ -87,17 +108,17 @@ class Lockstep:
                 if result is not None:
                     yield self._slots.pop(row).number, result
 
-    def _start(self) -> None:
-        self._slots: dict[int, _Slot] = {}
-        self._waiting: list[deque[int]] = [deque() for _ in self._hops]  # rows, by their next hop
-        self._states = self._create_states()  # after the last kept frame
-        self._news = self._create_states()  # after the frame on its way
-        self._features: list[Array | None] = [None for _ in self._hops]  # after each hop
-
     def _create_states(self) -> tuple[_State, ...]:
         """Of each gate; a row more than slots, for places that are left empty."""
         shape = self._num_slots + 1, self._network.architecture.hidden
-        return tuple(_State(jnp.zeros(shape), jnp.zeros(shape)) for _ in self._network.gates)
+        return tuple(
+            _State(self._create_zeros(shape), self._create_zeros(shape))
+            for _ in self._network.gates
+        )
+
+    def _create_zeros(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        """Committed to the device as all that comes of it is, or all would be compiled twice."""
+        return jax.device_put(jnp.zeros(shape, dtype), self._network.device)
 
     def _admit(self, incoming: Iterator[tuple[int, Iterable[_Pixels]]]) -> None:
         """Gives the free rows to the next videos."""
@@ -126,9 +147,8 @@ class Lockstep:
         """Takes a batch through a hop; the rows whose frame was stopped or came to the end."""
         queue, last = self._waiting[i], i == len(self._hops) - 1
         taken = [queue.popleft() for _ in range(min(len(queue), self._batch_size))]
-        rows = np.full(_fit(len(taken), self._batch_size), self._num_slots)
-        rows[: len(taken)] = taken
-        forward, logits = self._compute(i, rows)
+        pixels = [self._slots[row].pixels for row in taken]
+        forward, logits = self._compute(i, self._fill(taken), pixels)
         done, written = [], []
         for place, row in enumerate(taken):
             slot = self._slots[row]
@@ -148,22 +168,24 @@ class Lockstep:
                 slot.fresh = False
             done.append(row)
         if written and self._news:
-            rows = np.full(_fit(len(written), self._batch_size), self._num_slots)
-            rows[: len(written)] = written
-            self._states = _write(self._states, self._news, rows)
+            self._states = _write(self._states, self._news, self._fill(written))
         return done
+
+    def _fill(self, rows: list[int]) -> Int[np.ndarray, "b"]:
+        """Rows as a batch of one of the few sizes; places left empty have a row of their own."""
+        size = next(size for size in reversed(self._sizes) if size >= len(rows))
+        return np.array([*rows, *[self._num_slots] * (size - len(rows))])
 
     def _writes(self, i: int, passes: bool) -> bool:
         """Whether a frame that ended at hop i writes the states."""
         return passes or (self._network.released.state and i == self._network.num_gates - 1)
 
     def _compute(
-        self, i: int, rows: Int[np.ndarray, "b"]
+        self, i: int, rows: Int[np.ndarray, "b"], pixels: Sequence[np.ndarray]
     ) -> tuple[Bool[np.ndarray, "b"], Float[np.ndarray, "b n"]]:
         """Whether the gate forwards each frame, and after the last hop their logits."""
         gated = self._hops[i].gate is not None
-        slots = [self._slots.get(row) for row in rows.tolist()]
-        source = self._stack(slots) if i == 0 else self._features[i - 1]
+        source = _stack(pixels, len(rows)) if i == 0 else self._features[i - 1]
         assert source is not None
         if self._features[i] is None and i < len(self._hops) - 1:
             self._features[i] = self._create_features(i, source)
@@ -174,26 +196,17 @@ class Lockstep:
             self._news[i] if gated else None,
             self._features[i],
             rows,
-            np.array([slot is None or slot.fresh for slot in slots]),
+            np.array([row not in self._slots or self._slots[row].fresh for row in rows.tolist()]),
         )
         if gated:
             self._news = (*self._news[:i], new, *self._news[i + 1 :])
         forward = forwards(np.asarray(gate_logits)) if gated else np.ones(len(rows), bool)
         return forward, np.asarray(logits)
 
-    def _stack(self, slots: Sequence[_Slot | None]) -> UInt8[np.ndarray, "b h w 3"]:
-        """The pixels of the frames on their way; empty places repeat the first one."""
-        images = [slot.pixels for slot in slots if slot is not None]
-        for image in images:
-            check_pixels(image)
-            if image.shape != images[0].shape:
-                raise ValueError(f"frames of {image.shape} and of {images[0].shape}; make them one")
-        return np.stack([*images, *[images[0]] * (len(slots) - len(images))])
-
     def _create_features(self, i: int, source: Shaped[Array, "b h w c"] | np.ndarray) -> Array:
         """Room for the features of every slot after a hop."""
         shape = jax.eval_shape(self._hops[i].span, source)[0]
-        return jnp.zeros((self._num_slots + 1, *shape.shape[1:]), shape.dtype)
+        return self._create_zeros((self._num_slots + 1, *shape.shape[1:]), shape.dtype)
 
     def _go_on(self, row: int) -> Result | None:
         """Sends the next frame of a video on its way, or gives the result of all."""
@@ -216,6 +229,15 @@ class Lockstep:
         return None
 
 
+def _stack(pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:
+    """Frames as a batch of so many; places left empty repeat the first one."""
+    for image in pixels:
+        check_pixels(image)
+        if image.shape != pixels[0].shape:
+            raise ValueError(f"frames of {image.shape} and of {pixels[0].shape}; make them one")
+    return np.stack([*pixels, *[pixels[0]] * (size - len(pixels))])
+
+
 def _create_hops(network: Network) -> list[_Hop]:
     """The spans with their gates; after the last gate there may be no stage of its own."""
     spans = [span for span in network.spans if span.stages]
@@ -224,11 +246,12 @@ def _create_hops(network: Network) -> list[_Hop]:
     return [_Hop(*parts) for parts in zip(spans, gates, heads, strict=True)]
 
 
-def _fit(count: int, size: int) -> int:
-    """The smallest batch that holds so many: there are few sizes, for each is compiled."""
-    while size > 1 and count <= size // _SHRINK:
-        size //= _SHRINK
-    return size
+def _create_sizes(batch_size: int) -> list[int]:
+    """Sizes of batches, descending: few, for each is compiled."""
+    sizes = [batch_size]
+    while sizes[-1] > 1:
+        sizes.append(max(sizes[-1] // _SHRINK, 1))
+    return sizes
 
 
 @functools.partial(jax.jit, donate_argnums=(3, 4))

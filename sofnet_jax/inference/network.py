@@ -136,6 +136,11 @@ class Network:
         return len(self.gates)
 
     @property
+    def device(self) -> jax.Device:
+        """Where the weights are."""
+        return self.head.bias.device
+
+    @property
     def dtype(self) -> DTypeLike:
         """Type of the stages."""
         return jax.tree.leaves(self.spans)[0].dtype

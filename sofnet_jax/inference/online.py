@@ -88,8 +88,19 @@ class Recognizer:
         """Of a network from `deploy`; without gates every frame is kept."""
         self._network = network
         self._rule = rule
-        self._zeros = list(create_states(network, 1))
+        # Committed to the device as all later states are, or everything would be compiled twice.
+        self._zeros = jax.device_put(list(create_states(network, 1)), network.device)
         self.reset()
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Compiles everything for frames of a size; `step` and `result` then compile nothing."""
+        blank = np.zeros((height, width, 3), np.uint8)
+        asked, pooled = Frame(self._network, blank), Frame(self._network, blank)
+        for k, zero in enumerate(self._zeros):
+            asked.ask(k, zero, zero)
+            pooled.pool(k)
+            pooled.ask(k, zero, zero)
+        self._classify(asked)
 
     def reset(self) -> None:
         """Forgets the video; the next frame is the first of another."""
