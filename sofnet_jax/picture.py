@@ -20,6 +20,7 @@ def draw_decisions(
     relevant: Float[np.ndarray, "v t"],
     gate_names: Sequence[str],
     captions: Sequence[str],
+    lengths: Int[np.ndarray, "v"] | None = None,
 ) -> None:
     """Writes a PNG with a strip per video.
 
@@ -34,6 +35,7 @@ def draw_decisions(
         relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
         gate_names: "res1", …
         captions: a line of text for each video.
+        lengths: frames of each video, if some have fewer than others.
     """
     num_videos, num_frames = stop.shape
     strip = TEXT + 2 * CELL + GAP + BAR + 3 * GAP
@@ -45,7 +47,7 @@ def draw_decisions(
         top = v * strip + GAP
         draw.text((GAP, top), captions[v], INK, small)
         top += TEXT
-        for t in range(num_frames):
+        for t in range(num_frames if lengths is None else lengths[v]):
             left = GAP + t * (CELL + GAP)
             frame = Image.fromarray(frames[v, t]).resize((CELL, CELL), Image.Resampling.BICUBIC)
             image.paste(frame, (left, top))

@@ -36,6 +36,7 @@ class Prediction:
         num_frames: that were to be looked at; fewer were if the video ended early.
         spent, plain: GFLOPs spent, and those of the plain backbone on all `num_frames`.
         decode_ms, network_ms: milliseconds, compilation not among them.
+        is_window: whether it is of a window, of which the stream or the file has more.
     """
 
     video: str
@@ -51,6 +52,7 @@ class Prediction:
     plain: Spending
     decode_ms: float
     network_ms: float
+    is_window: bool = False
 
     @property
     def kept(self) -> int:

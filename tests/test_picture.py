@@ -27,3 +27,20 @@ def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):
     assert above == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     assert below == [(255, 0, 0), (220, 223, 228), (26, 26, 26)]
     assert bar == [(47, 111, 222), (255, 255, 255), (255, 255, 255)]
+
+
+def test_videos_of_fewer_frames_leave_their_places_empty(tmp_path):
+    draw_decisions(
+        tmp_path / "decisions.png",
+        frames=np.zeros((1, 3, 8, 8, 3), np.uint8),
+        stop=np.array([[2, 0, 0]]),
+        observed=np.array([1]),
+        relevant=np.full((1, 3), np.nan),
+        gate_names=("res1", "res2"),
+        captions=["a video"],
+        lengths=np.array([2]),
+    )
+    image = np.asarray(Image.open(tmp_path / "decisions.png"))
+    y = GAP + TEXT + CELL + GAP + 5
+    cells = [tuple(image[y, GAP + t * (CELL + GAP) + 5]) for t in range(3)]
+    assert cells == [(0, 0, 0), (26, 26, 26), (255, 255, 255)]

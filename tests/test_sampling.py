@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sofnet_jax.data.sampling import segment_indices
+from sofnet_jax.data.sampling import regular_indices, segment_indices
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,26 @@ def test_rounding_up_never_leaves_the_video():
 
     rng = Last(np.random.PCG64(0))
     assert segment_indices(7, 10**6, rng)[-1] == 6
+
+
+@pytest.mark.parametrize(
+    ("times", "start", "end", "expected"),
+    [
+        (np.arange(40) / 10, 0.0, 4.0, [5, 15, 25, 35]),  # the centres are at 0.5, 1.5, 2.5, 3.5 s
+        (np.arange(40) / 10, 1.05, 3.05, [16, 26]),  # 1.55 and 2.55 s
+        (np.arange(40) / 10, 0.0, 3.2, [5, 15, 25, 35]),  # of the last second only a part
+        (np.arange(4) * 2.0, 0.0, 8.0, [1, 2, 3]),  # a frame for two centres; none after 6 s
+        (np.arange(40) / 10 + 100, 100.0, 104.0, [5, 15, 25, 35]),
+        (np.arange(3) / 10, 0.0, 0.3, []),
+    ],
+)
+def test_regular_indices_are_those_from_the_centres_on(times, start, end, expected):
+    assert regular_indices(times, start, end, 1.0).tolist() == expected
+
+
+def test_regular_indices_of_intervals_that_no_float_is():
+    # 16 intervals of a 16th of ten seconds, wherever they begin.
+    times = np.arange(4000) / 30
+    for start in np.arange(0, 100, 0.7):
+        end = start + 10.0
+        assert len(regular_indices(times, start, end, (end - start) / 16)) == 16

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Generator, Iterable, Iterator, Set
 from dataclasses import dataclass
 
 import av
@@ -18,10 +18,10 @@ Run = tuple[int, int]  # the first and the last of packets that follow each othe
 
 _PROMISES = "its index promises more than the file holds"
 _REPEATS = 8  # how often, on average, an index may give a byte of the file
-_MAX_PIXELS = 8192 * 4608  # of a frame; a damaged header may promise any number
+MAX_PIXELS = 8192 * 4608  # of a frame; a damaged header may promise any number
 # A file must not make us open others or the network, as playlists and image patterns would.
 _OPTIONS = {
-    "max_pixels": str(_MAX_PIXELS),
+    "max_pixels": str(MAX_PIXELS),
     "protocol_whitelist": "file",
     "format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,ivf,obu,"
     "gif,mxf,dv,rm,nut,wtv,yuv4mpegpipe",
@@ -85,7 +85,7 @@ class Video:
         self._codec = self._stream.codec_context
         if self._codec is None:
             raise VideoError(f"{self.path}: no decoder for its video stream")
-        self._codec.options = {"max_pixels": str(_MAX_PIXELS)}
+        self._codec.options = {"max_pixels": str(MAX_PIXELS)}
         self._codec.thread_count = 1  # frames in parallel are slower than runs in parallel
         self._thinned = self._codec.name in _THINNED or _has_one_layer(self._codec)
         self._packets = self._demux()
@@ -154,7 +154,7 @@ class Video:
 
     def decode_runs(
         self, runs: Iterable[Run], wanted: Set[int], index: Index
-    ) -> Iterator[av.VideoFrame]:
+    ) -> Generator[av.VideoFrame, None, None]:
         """Decodes each run from a clean decoder.
 
         Frames of packets that are not `wanted` come out or not. Ends early if the packets are not
@@ -175,18 +175,20 @@ class Video:
     def _decode_run(
         self, first: int, last: int, wanted: Set[int], index: Index
     ) -> Iterator[av.VideoFrame]:
-        for packet in self._packets:
-            n = self._position
-            if n >= len(index.pts) or packet.pts != index.pts[n]:
-                return
-            self._position += 1
-            if n >= first:
-                self._thin_out(n not in wanted)
-                yield from self._decode_packet(packet)
-            if n == last:
-                break
-        yield from self._decode_packet(None)
-        self._codec.flush_buffers()
+        try:
+            for packet in self._packets:
+                n = self._position
+                if n >= len(index.pts) or packet.pts != index.pts[n]:
+                    return
+                self._position += 1
+                if n >= first:
+                    self._thin_out(n not in wanted)
+                    yield from self._decode_packet(packet)
+                if n == last:
+                    break
+            yield from self._decode_packet(None)
+        finally:  # also if nobody wants the rest of the run
+            self._codec.flush_buffers()
 
     def _go_to(self, first: int, index: Index) -> None:
         """Makes packet `first`, or one before it, the next."""

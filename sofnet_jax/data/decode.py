@@ -52,7 +52,7 @@ def read_frames(
     side exceeds `short_side` > 0; they do not depend on `num_threads`. Raises VideoError alone,
     also if `end` is more than a second after the end of the video.
     """
-    part = _Part(os.fspath(path), choose, start, end, strict=True)
+    part = Part(os.fspath(path), choose, start, end, strict=True)
     footage = _read(part, short_side, num_threads)
     return footage.frames, footage.times
 
@@ -66,7 +66,7 @@ def read_footage(
     short_side: int = 0,
 ) -> Footage:
     """As `read_frames`, with more to tell, and less strict: `end` may be anywhere after `start`."""
-    return _read(_Part(os.fspath(path), choose, start, end, strict=False), short_side, 1)
+    return _read(Part(os.fspath(path), choose, start, end, strict=False), short_side, 1)
 
 
 def probe(path: str | os.PathLike) -> tuple[float, int, int]:
@@ -75,7 +75,7 @@ def probe(path: str | os.PathLike) -> tuple[float, int, int]:
     Raises VideoError.
     """
     path = os.fspath(path)
-    _require_file(path)
+    require_file(path)
     with Video(path) as video, report_errors(path):
         canvas = Canvas(1, 0)
         for frame in itertools.islice(video.decode(), 1):
@@ -85,13 +85,14 @@ def probe(path: str | os.PathLike) -> tuple[float, int, int]:
         return video.claimed_duration, *canvas.upright_size
 
 
-def _require_file(path: str) -> None:
+def require_file(path: str) -> None:
+    """Raises VideoError if there is none."""
     if not os.path.isfile(path):
         raise VideoError(f"{path}: no such file")
 
 
-def _read(part: "_Part", short_side: int, num_threads: int) -> Footage:
-    _require_file(part.path)
+def _read(part: "Part", short_side: int, num_threads: int) -> Footage:
+    require_file(part.path)
     canvas, image, times = _read_by_time(part, short_side, num_threads) or _read_in_order(
         part, short_side
     )
@@ -100,7 +101,7 @@ def _read(part: "_Part", short_side: int, num_threads: int) -> Footage:
     )
 
 
-class _Part:
+class Part:
     """The frames of a video with start <= time < end, and which of them are chosen."""
 
     def __init__(
@@ -135,18 +136,15 @@ class _Part:
 _Painted = tuple[Canvas, Int[np.ndarray, "t"], Float[np.ndarray, "t"]]
 
 
-def _read_by_time(part: _Part, short_side: int, num_threads: int) -> _Painted | None:
+def _read_by_time(part: Part, short_side: int, num_threads: int) -> _Painted | None:
     """Decodes the selected frames and those they depend on, matched by their time stamps.
 
     None if the packets lack distinct time stamps or a selected frame does not come out.
     """
     with Video(part.path) as video:
         index = video.read_index()
-        if index is None:
-            return None
-        shown = np.flatnonzero(index.shown)
-        order = shown[np.argsort(index.pts[shown], kind="stable")]
-        if np.any(np.diff(index.pts[order]) == 0):
+        order = None if index is None else sort_packets(index)
+        if index is None or order is None:
             return None
         times = video.seconds(index.pts[order])
         selected = part.select(times)
@@ -164,7 +162,7 @@ def _paint_packets(
     canvas = Canvas(len(packets), short_side)
     image = {pts: i for i, pts in enumerate(index.pts[packets].tolist())}
     wanted = frozenset(packets.tolist())
-    plan = _plan_runs(np.sort(packets), index)
+    plan = plan_runs(np.sort(packets), index)
     runs = iter(plan)  # whoever is free takes the next
 
     def paint(video: Video) -> None:
@@ -186,7 +184,14 @@ def _paint_packets(
     return canvas
 
 
-def _plan_runs(wanted: Int[np.ndarray, "n"], index: Index) -> list[Run]:
+def sort_packets(index: Index) -> Int[np.ndarray, "f"] | None:
+    """The packets of the frames in presentation order; None if they lack distinct time stamps."""
+    shown = np.flatnonzero(index.shown)
+    order = shown[np.argsort(index.pts[shown], kind="stable")]
+    return None if np.any(np.diff(index.pts[order]) == 0) else order
+
+
+def plan_runs(wanted: Int[np.ndarray, "n"], index: Index) -> list[Run]:
     """The packets on which the ascending `wanted` ones depend.
 
     A run begins at the last keyframe that is neither decoded nor shown after the wanted frame:
@@ -205,7 +210,7 @@ def _plan_runs(wanted: Int[np.ndarray, "n"], index: Index) -> list[Run]:
     return runs
 
 
-def _read_in_order(part: _Part, short_side: int) -> _Painted:
+def _read_in_order(part: Part, short_side: int) -> _Painted:
     """Decodes the whole video, first to count its frames, then to convert the selected ones.
 
     The way for files without time stamps, with packets that give no frame, or damaged ones: the

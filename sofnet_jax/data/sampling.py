@@ -1,7 +1,11 @@
 """Which frames of a video to look at."""
 
+import math
+
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
+
+ROUNDING = 1e-6  # of an interval, that a frame may come before its centre
 
 
 def segment_indices(
@@ -15,3 +19,16 @@ def segment_indices(
     within = 0.5 if rng is None else rng.random(num_frames)
     position = (np.arange(num_frames) + within) * num_available / num_frames
     return np.minimum(position.astype(np.int64), num_available - 1)  # in case it was rounded up
+
+
+def regular_indices(
+    times: Float[np.ndarray, "f"], start: float, end: float, interval: float
+) -> Int[np.ndarray, "t"]:
+    """The first frame that is not before the centre of each `interval` from `start` to `end`.
+
+    Ascending, of frames at these times; fewer where the frames are further apart.
+    """
+    count = math.ceil((end - start) / interval - ROUNDING)
+    centres = start + (np.arange(count) + 0.5) * interval
+    found = np.searchsorted(times, centres - ROUNDING * interval)
+    return np.unique(found[found < len(times)])

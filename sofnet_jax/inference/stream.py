@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sofnet_jax.data.sampling import ROUNDING
 from sofnet_jax.inference.consensus import NEVER, Result, Rule
 from sofnet_jax.inference.network import Network
 from sofnet_jax.inference.online import Frame, Recognizer
-
-_ROUNDING = 1e-6  # of the time between two frames that are looked at
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Window:
 
     Attributes:
         start, end: its seconds in the stream.
-        num_frames: that were there to be looked at.
+        num_frames: that were looked at, or would have been but for an early end.
         times: of those looked at, in seconds.
         result: what became of them.
     """
@@ -56,6 +55,8 @@ class Windows:
         num_frames: int,
         seconds: float,
         every: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
     ):
         """Windows of a network from `deploy`.
 
@@ -66,12 +67,15 @@ class Windows:
             seconds: of a window.
             every: segments from the beginning of one window to that of the next; by default all of
                 a window's, so that they do not overlap.
+            start: the second at which the first window begins; by default that of the first frame.
+            end: the second at which the stream ends, if that is known.
         """
         self._network, self._rule = network, rule
         self._num_frames = num_frames
         self._interval = seconds / num_frames
         self._every = every or num_frames
-        self._origin: float | None = None
+        self._origin = start
+        self._end = end
         self._segment = -1  # the last that a frame was in
         self._next = 0  # the number of the next window to begin
         self._open: list[_Open] = []
@@ -85,7 +89,7 @@ class Windows:
         """
         if self._origin is None:
             self._origin = time
-        segment = math.floor((time - self._origin) / self._interval - 0.5 + _ROUNDING)
+        segment = math.floor((time - self._origin) / self._interval - 0.5 + ROUNDING)
         if segment <= self._segment:
             return []
         missed = [w for w in self._open if w.first + self._num_frames <= segment]
@@ -119,12 +123,16 @@ class Windows:
         """The result of a window that has all its segments, or those before `until`."""
         assert self._origin is not None
         self._open.remove(window)
+        result = window.recognizer.result()
         last = window.first + self._num_frames
-        last = last if until is None else min(last, until)
-        return Window(
-            start=self._origin + window.first * self._interval,
-            end=self._origin + last * self._interval,
-            num_frames=last - window.first,
-            times=tuple(window.times),
-            result=window.recognizer.result(),
-        )
+        start = self._origin + window.first * self._interval
+        end = self._origin + last * self._interval
+        if self._end is not None:
+            end = min(end, self._end)
+        elif until is not None:
+            end = min(end, self._origin + until * self._interval)
+        seen = len(window.times)
+        if result.ended:  # of how many frames nobody has looked, only the clock tells
+            centres = math.ceil((end - start) / self._interval - 0.5 - ROUNDING)
+            seen = max(seen, min(centres, self._num_frames))
+        return Window(start, end, seen, tuple(window.times), result)

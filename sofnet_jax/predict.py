@@ -1,0 +1,171 @@
+"""Recognises actions in videos and streams, and computes no more than the gates let through.
+
+python -m sofnet_jax.predict VIDEO… --checkpoint=RUN [--json] [--visualize=out.png]
+python -m sofnet_jax.predict rtsp://camera/1 --checkpoint=RUN --window=10
+
+VIDEO is a file, a folder, a pattern such as 'videos/*.mp4', a camera (/dev/video0), an address
+(rtsp:// http:// and what else FFmpeg knows), or - for standard input. RUN is the folder of a run, a
+file of weights, or hub:owner/name. A camera, an address and standard input are recognised window by
+window as they come, and so are files if --window is given. Milliseconds are without compilation,
+which is kept in ~/.cache/sofnet_jax.
+
+The exit code is 1 if a video could not be recognised; the others are all the same.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+from absl import flags
+
+from sofnet_jax import command_line
+from sofnet_jax.checkpoint import Which
+from sofnet_jax.data.decode import VideoError
+from sofnet_jax.data.live import connect
+from sofnet_jax.data.operand import find_videos, is_live
+from sofnet_jax.errors import UserError
+from sofnet_jax.illustration import STRIPS, draw_film, draw_picture
+from sofnet_jax.meter import Meter
+from sofnet_jax.prediction import Prediction
+from sofnet_jax.trained import TrainedModel, load
+from sofnet_jax.values import DTYPES
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The trained network: RUN.")
+WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Of a run: which checkpoint.")
+TOP_K = flags.DEFINE_integer("top_k", 5, "Classes to name.", 1)
+JSON = flags.DEFINE_bool("json", False, "A line of JSON for each prediction.")
+VISUALIZE = flags.DEFINE_string("visualize", "", "What the gates did: a .png, or one video's .mp4.")
+WINDOW = flags.DEFINE_float("window", 0.0, "Seconds; 0: all of a file, 10 s of a stream.", 0.0)
+EVERY = flags.DEFINE_float("every", 0.0, "Seconds from window to window; 0: a window's.", 0.0)
+EARLY = flags.DEFINE_bool("early", True, "Whether a video may end early, once it is sure.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the stages' computation.")
+SIZE = flags.DEFINE_integer("size", None, "Side of the frames, if not the run's.", 1)
+NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "To look at, if not the run's.", 1)
+VARIANT = flags.DEFINE_string("variant", "", "Of weights that are no run: release, for one.")
+LIVE_WINDOW = 10.0  # seconds
+
+
+def main(argv: list[str]) -> None:
+    """Prints what is recognised in each video, and goes on after those that cannot be read."""
+    if not argv[1:]:
+        raise UserError("say what to recognise: python -m sofnet_jax.predict VIDEO… --checkpoint=…")
+    if not CHECKPOINT.value:
+        raise UserError("--checkpoint is missing")
+    if EVERY.value and not WINDOW.value and not any(map(is_live, argv[1:])):
+        raise UserError("--every needs --window, the length of a window in seconds")
+    _check_visualize(argv[1:])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # of many small parts
+    model = load(
+        CHECKPOINT.value,
+        cast(Which, WHICH.value),
+        dtype=DTYPE.value,
+        size=SIZE.value,
+        num_frames=NUM_FRAMES.value,
+        variant=VARIANT.value,
+    )
+    for note in model.notes:
+        _say(f"note: {note}")
+    try:
+        predictions: list[Prediction] = []
+        whole = all([_recognize(name, model, predictions) for name in argv[1:]])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if predictions:
+        _visualize(predictions, model)
+    if not whole:
+        sys.exit(1)
+
+
+def _recognize(name: str, model: TrainedModel, predictions: list[Prediction]) -> bool:
+    """Whether all videos that a name stands for could be recognised."""
+    try:
+        videos = find_videos(name)
+    except UserError as error:
+        return _fail(name, error)
+    return all([_recognize_one(video, model, predictions) for video in videos])
+
+
+def _recognize_one(video: str, model: TrainedModel, predictions: list[Prediction]) -> bool:
+    shown = False
+    try:
+        for prediction in _predict(video, model):
+            if JSON.value:
+                lines = [json.dumps(prediction.to_json())]
+            elif prediction.is_window:
+                lines = [] if shown else [video]
+                lines.append(f"  {prediction.describe_line()}")
+            else:
+                lines = prediction.describe()
+            print("\n".join(lines), flush=True)
+            shown = True
+            if VISUALIZE.value:
+                predictions.append(prediction)
+        if not shown:
+            raise VideoError(f"{video}: it ended before there was a frame to look at")
+    except (VideoError, UserError) as error:
+        return _fail(video, error)
+    return True
+
+
+def _predict(video: str, model: TrainedModel) -> Iterator[Prediction]:
+    options: dict[str, Any] = {"top_k": TOP_K.value, "early": EARLY.value}
+    windows: dict[str, Any] = {"seconds": WINDOW.value or LIVE_WINDOW, "every": EVERY.value}
+    if is_live(video):
+        meter = Meter()
+        streams = connect(video, short_side=model.short_side, say=_say, decoding=meter.decoding)
+        for frames in streams:
+            yield from model.watch(frames, name=video, meter=meter, **options, **windows)
+    elif WINDOW.value:
+        yield from model.segment(video, **options, **windows)
+    else:
+        yield model.predict(video, **options)
+
+
+def _check_visualize(names: Sequence[str]) -> None:
+    """Refuses what would fail only after everything is done."""
+    suffix = Path(VISUALIZE.value).suffix
+    if VISUALIZE.value and suffix not in (".png", ".mp4"):
+        raise UserError(f"--visualize={VISUALIZE.value}: give the name of a .png or an .mp4")
+    if VISUALIZE.value and any(map(is_live, names)):
+        raise UserError("--visualize is for files; a stream is gone when it has been recognised")
+    if suffix == ".mp4" and len(names) > 1:
+        raise UserError(f"--visualize={VISUALIZE.value}: an .mp4 is of one video; give a .png")
+
+
+def _visualize(predictions: Sequence[Prediction], model: TrainedModel) -> None:
+    path = Path(VISUALIZE.value).expanduser()
+    videos = {prediction.video for prediction in predictions}
+    if path.suffix == ".mp4" and len(videos) > 1:
+        raise UserError(f"{path}: an .mp4 is of one video, not of {len(videos)}; give a .png")
+    try:
+        if path.suffix == ".mp4":
+            draw_film(path, predictions)
+        else:
+            draw_picture(path, predictions, model)
+    except VideoError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+    if len(predictions) > STRIPS and path.suffix == ".png":
+        _say(f"note: {path} shows the first {STRIPS} of {len(predictions)} predictions")
+
+
+def _fail(video: str, error: Exception) -> bool:
+    if JSON.value:
+        print(json.dumps({"video": video, "error": str(error)}), flush=True)
+    _say(f"error: {error}")
+    return False
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,344 @@
+"""A trained network that recognises actions in videos: `sofnet_jax.load(…).predict(…)`."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from configs.default import get_config
+from sofnet_jax.checkpoint import Which
+from sofnet_jax.data.reel import Pixels, Reel, Sight
+from sofnet_jax.data.sampling import regular_indices, segment_indices
+from sofnet_jax.data.transforms import centre_view, show
+from sofnet_jax.errors import UserError
+from sofnet_jax.flops import compute_costs
+from sofnet_jax.inference.consensus import NEVER, Result, Rule
+from sofnet_jax.inference.deploy import deploy
+from sofnet_jax.inference.network import Network
+from sofnet_jax.inference.online import Recognizer, check_pixels
+from sofnet_jax.inference.stream import Window, Windows
+from sofnet_jax.initialisation import Weights, create_shapes, initialise, load_weights
+from sofnet_jax.meter import Meter
+from sofnet_jax.prediction import Guess, Prediction, Spending
+from sofnet_jax.released import RELEASED_SIDE, Released
+from sofnet_jax.values import DTYPES
+
+Video = str | os.PathLike | np.ndarray | Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network, and how it is to be shown a video.
+
+    Attributes:
+        network: of `deploy`.
+        classes: their names.
+        num_frames: T, frames of a video to look at.
+        size: side of the frames in pixels.
+        short_side: pixels to which larger videos are scaled down first; 0: never.
+        via: as of `transforms.View`.
+        rule: of the early end.
+        notes: what else to know of the weights, a sentence each.
+    """
+
+    network: Network
+    classes: tuple[str, ...]
+    num_frames: int
+    size: int
+    short_side: int
+    via: int
+    rule: Rule
+    notes: tuple[str, ...] = ()
+
+    def predict(
+        self,
+        video: Video,
+        *,
+        top_k: int = 5,
+        early: bool = True,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Prediction:
+        """Recognises the action of a video, and decodes and computes only what that takes.
+
+        Args:
+            video: a file, or frames, uint8 RGB. Of both, one frame in the centre of each of
+                `num_frames` segments is looked at; frames that are not of the network's size are
+                cropped to their centre.
+            top_k: classes to name.
+            early: whether the video may end early (Eq. 7).
+            start: second of a file from which on it is recognised.
+            end: second before which it is.
+
+        Raises:
+            VideoError: the file cannot be read.
+            ValueError: there are no frames, or they are no images.
+        """
+        if not isinstance(video, str | os.PathLike):
+            indices = _choose(len(video), self.num_frames) if len(video) else ()
+            given = ((self._take(video[i]), None) for i in indices)
+            return self._predict(given, Meter(), "", top_k, early)
+        meter = Meter()
+        with meter.decoding():
+            reel = Reel(video, short_side=self.short_side)
+        with reel:
+            frames = reel.read(lambda n: _choose(n, self.num_frames), start=start, end=end)
+            shown = ((self._crop(pixels), at) for pixels, at in frames)
+            prediction = self._predict(shown, meter, os.fspath(video), top_k, early)
+            end = min(reel.end, reel.end if end is None else end)
+        return replace(prediction, start=start or 0.0, end=end)
+
+    def segment(
+        self, video: str | os.PathLike, *, seconds: float, every: float = 0.0, **options: Any
+    ) -> Iterator[Prediction]:
+        """Recognises what happens in each window of a file, as `watch` does; `predict`'s options.
+
+        A video shorter than a window is recognised as a whole. Raises VideoError.
+        """
+        with Reel(video, short_side=self.short_side) as reel:
+            if reel.end - reel.times[0] > seconds:
+                start = float(reel.times[0])
+                interval = seconds / self.num_frames
+                chosen = regular_indices(reel.times, start, reel.end, interval)
+                yield from self.watch(
+                    reel.scan(chosen),
+                    seconds=seconds,
+                    every=every,
+                    start=start,
+                    end=reel.end,
+                    name=os.fspath(video),
+                    **options,
+                )
+                return
+        yield self.predict(video, **options)
+
+    def watch(
+        self,
+        frames: Iterable[Sight],
+        *,
+        seconds: float,
+        every: float = 0.0,
+        start: float | None = None,
+        end: float | None = None,
+        top_k: int = 5,
+        early: bool = True,
+        name: str = "",
+        meter: Meter | None = None,
+    ) -> Iterator[Prediction]:
+        """Recognises what happens in each window of a stream, as soon as that is known.
+
+        Args:
+            frames: the time of each in seconds, and what reads it: such as `Reel.scan` gives.
+            seconds: of a window.
+            every: seconds from the beginning of one window to that of the next, to the nearest
+                segment; 0: a window's, so that they do not overlap.
+            start: second at which the first window begins; by default that of the first frame.
+            end: second at which the stream ends, if that is known.
+            top_k: classes to name.
+            early: whether windows may end early.
+            name: of the stream.
+            meter: that the frames' source counts its decoding in, if it does any before they are
+                read.
+        """
+        meter = meter or Meter()
+        stride = max(round(every * self.num_frames / seconds), 1) if every else None
+        windows = Windows(
+            self.network,
+            self.rule if early else NEVER,
+            num_frames=self.num_frames,
+            seconds=seconds,
+            every=stride,
+            start=start,
+            end=end,
+        )
+        for at, read in frames:
+
+            def look(read: Any = read) -> Pixels:
+                with meter.decoding():
+                    return self._crop(read())
+
+            with meter.computing():
+                done = windows.step(at, look)
+            for window in done:
+                yield self._tell(window, meter, name, top_k)
+        with meter.computing():
+            done = windows.conclude()
+        for window in done:
+            yield self._tell(window, meter, name, top_k)
+
+    def picture(self, prediction: Prediction) -> UInt8[np.ndarray, "t size size 3"]:
+        """The frames of a file that a prediction was to look at, also those it did not."""
+        with Reel(prediction.video, short_side=self.short_side) as reel:
+
+            def choose(count: int) -> Int[np.ndarray, "t"]:
+                if not prediction.is_window:
+                    return _choose(count, self.num_frames)
+                seen = np.searchsorted(reel.times, np.array(prediction.times))
+                start, end = prediction.times[-1], max(prediction.end or 0.0, prediction.times[-1])
+                steps = np.arange(1, prediction.unseen + 1) / (prediction.unseen + 0.5)
+                unseen = np.searchsorted(reel.times, start + steps * (end - start))
+                return np.minimum(np.concatenate([seen, unseen]), count - 1)
+
+            return np.stack([self._crop(pixels) for pixels, _ in reel.read(choose)])
+
+    def _predict(
+        self,
+        frames: Iterator[tuple[np.ndarray, float | None]],
+        meter: Meter,
+        name: str,
+        top_k: int,
+        early: bool,
+    ) -> Prediction:
+        recognizer = Recognizer(self.network, self.rule if early else NEVER)
+        times = []
+        ended = False
+        while not ended:
+            with meter.decoding():
+                pixels, at = next(frames, (None, None))
+            if pixels is None:
+                break
+            times += [] if at is None else [at]
+            with meter.computing():
+                ended = recognizer.step(pixels).ended
+        with meter.computing():
+            result = recognizer.result()
+        return self._create(result, meter, name, top_k, tuple(times), self.num_frames)
+
+    def _tell(self, window: Window, meter: Meter, name: str, top_k: int) -> Prediction:
+        prediction = self._create(
+            window.result, meter, name, top_k, window.times, window.num_frames
+        )
+        return replace(prediction, start=window.start, end=window.end, is_window=True)
+
+    def _create(
+        self,
+        result: Result,
+        meter: Meter,
+        name: str,
+        top_k: int,
+        times: tuple[float, ...],
+        num_frames: int,
+    ) -> Prediction:
+        architecture = self.network.architecture
+        decode_ms, network_ms = meter.read()
+        costs = compute_costs(architecture, self.size)
+        plain = compute_costs(replace(architecture, gates=()), self.size)
+        best = np.argsort(-result.scores, kind="stable")[:top_k]
+        return Prediction(
+            video=name,
+            start=None,
+            end=None,
+            guesses=tuple(Guess(self.classes[i], float(result.scores[i])) for i in best),
+            scores=result.scores,
+            gate_names=architecture.gate_names,
+            stop=result.stop,
+            times=times,
+            num_frames=num_frames,
+            spent=Spending(*(float(cost.by_stop[result.stop].sum()) for cost in costs)),
+            plain=Spending(*(cost.whole * num_frames for cost in plain)),
+            decode_ms=decode_ms,
+            network_ms=network_ms,
+        )
+
+    def _take(self, pixels: np.ndarray) -> UInt8[np.ndarray, "size size 3"]:
+        """A frame that was given, which may be as the network sees it already."""
+        check_pixels(pixels)
+        return pixels if pixels.shape[:2] == (self.size, self.size) else self._crop(pixels)
+
+    def _crop(self, pixels: Pixels) -> UInt8[np.ndarray, "size size 3"]:
+        """What the network sees of a video's frame."""
+        height, width = pixels.shape[:2]
+        view = centre_view(height, width, self.size, self.via)
+        return show(pixels[None], view)[0]
+
+
+def load(
+    source: str | os.PathLike,
+    which: Which = "last",
+    *,
+    dtype: str = "float32",
+    size: int | None = None,
+    num_frames: int | None = None,
+    variant: str = "",
+) -> TrainedModel:
+    """Loads a trained network and compiles it.
+
+    Args:
+        source: the folder of a run, a file of weights, or hub:owner/name. How the network is shown
+            a video, and when that ends, a run's `config.json` tells, or else `configs/default.py`.
+        which: checkpoint of a run: the last or the best.
+        dtype: of the stages' computation, float32 or bfloat16.
+        size: side of the frames in pixels, if not what the configuration says.
+        num_frames: to look at, if not what the configuration says.
+        variant: of the defaults, such as "release" for weights of the authors.
+
+    Raises:
+        UserError: nothing there, or nothing that can be used.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
+    for name, value in (("size", size), ("num_frames", num_frames)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}; it must be a number from 1 up")
+    weights = load_weights(os.fspath(source), which)
+    config = _read_config(os.fspath(source), variant)
+    try:
+        data, rule = config["data"], Rule(config["eval"]["threshold"], config["eval"]["min_frames"])
+        released = Released(**config["released"])
+        network = deploy(
+            weights.architecture, _fill(weights), dtype=DTYPES[dtype], released=released
+        )
+        model = TrainedModel(
+            network=network,
+            classes=weights.classes or _number_classes(network.architecture.num_classes),
+            num_frames=num_frames or data["num_frames"],
+            size=size or data["size"],
+            short_side=0 if data["source"] == "synthetic" else data["short_side"],
+            via=RELEASED_SIDE if released.crops else 0,
+            rule=rule,
+            notes=weights.notes,
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{source}: its config.json lacks or has too much: {error}") from error
+    Recognizer(model.network).warm_up(model.size, model.size)
+    return model
+
+
+def _read_config(source: str, variant: str) -> Mapping[str, Any]:
+    """The configuration of a run; the defaults of weights that come without."""
+    path = Path(source).expanduser() / "config.json"
+    if not path.exists():
+        try:
+            return get_config(variant).to_dict()
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    if variant:
+        raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def _fill(weights: Weights) -> Any:
+    """The variables of the weights' network. Raises UserError if some are missing or damaged."""
+    variables, report = initialise(create_shapes(weights.architecture), weights)
+    if missing := [name for name in report.reinitialised if ".inner." not in name]:
+        raise UserError(
+            f"{weights.source}: {report.reinitialised[missing[0]]}; to recognise anything, take "
+            "weights that were trained to"
+        )
+    return variables
+
+
+def _number_classes(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def _choose(num_available: int, num_frames: int) -> Int[np.ndarray, "t"]:
+    return segment_indices(num_available, num_frames, None)

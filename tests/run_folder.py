@@ -1,0 +1,27 @@
+"""The folder of a run with given weights, as training leaves it."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from configs.default import create_default
+from sofnet_jax.checkpoint import Checkpoints
+from sofnet_jax.result import write_config
+
+
+def write_run(
+    folder: Path, variables: dict, classes: list[str], fields: dict[str, object] | None = None
+) -> Path:
+    """A run with one checkpoint; `fields` are those of the configuration that are not defaults."""
+    config = create_default()
+    config.update_from_flattened_dict(fields or {})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(config, folder)
+    checkpoints = Checkpoints(folder / "checkpoints", metric=config.eval.metric)
+    state = {"step": np.array(7), **variables, "opt_state": {}}
+    record = {"identity": {"classes": classes}}
+    checkpoints.save(7, jax.tree.map(np.asarray, state), json.loads(json.dumps(record)))
+    checkpoints.close()
+    return folder

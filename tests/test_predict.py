@@ -1,0 +1,168 @@
+"""The command as its user meets it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import jax
+import numpy as np
+import pytest
+from gated_network import SIZE
+from PIL import Image
+from run_folder import write_run
+from scene_video import FRAMES, RATE, write_scene
+
+from sofnet_jax.architecture import create_architecture
+from sofnet_jax.initialisation import create_shapes
+from sofnet_jax.picture import CELL, GAP, TEXT
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ["run", "jump", "swim", "dive", "fall"]
+T, MIN_FRAMES = 6, 2
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run whose gates forward everything and whose videos end after the third frame; videos."""
+    root = tmp_path_factory.mktemp("place")
+    architecture = create_architecture("tiny", num_classes=5, gates=(1, 2, 3, 4, 5), hidden=16)
+    rng, shapes = np.random.default_rng(0), create_shapes(architecture)
+    variables = jax.tree.map(lambda x: rng.uniform(0.01, 0.1, x.shape).astype(x.dtype), shapes)
+    for name in architecture.gate_names:
+        variables["params"][f"policy_{name}"]["b_q"][:] = 0, 1e6
+    fields = {
+        "data.size": SIZE,
+        "data.num_frames": T,
+        "data.short_side": 40,
+        "eval.threshold": 0.01,
+        "eval.min_frames": MIN_FRAMES,
+    }
+    write_run(root / "run", variables, CLASSES, fields)
+    for name in ("videos/a.mp4", "videos/deep/b.mp4", "other.mp4"):
+        write_scene(root / name, seed=len(name))
+    write_scene(root / "stream.ts", seed=1)
+    (root / "videos/bad.mp4").write_text("no video")
+    return root
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture
+def predict(place, environment):
+    def run(*arguments, **kwargs):
+        command = [sys.executable, "-m", "sofnet_jax.predict", *map(str, arguments)]
+        if not any(str(a).startswith("--checkpoint") for a in arguments):
+            command.append(f"--checkpoint={place / 'run'}")
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
+        done = subprocess.run(command, cwd=ROOT, env=environment, **pipes)
+        return done.returncode, (done.stdout or b"").decode(), (done.stderr or b"").decode()
+
+    return run
+
+
+def test_what_cannot_be_read_does_not_keep_the_others(predict, place, tmp_path):
+    picture = tmp_path / "out.png"
+    names = (place / "videos", place / "none.mp4", place / "oth*.mp4", place / "x*.mp4")
+    code, stdout, stderr = predict(*names, f"--visualize={picture}", "--top_k=2")
+    assert code == 1
+    assert stderr.splitlines() == [
+        f"error: {place}/videos/bad.mp4: not a readable video (Invalid data found when processing "
+        "input)",
+        f"error: {place}/none.mp4: no such file",
+        f"error: {place}/x*.mp4: no such file fits",
+    ]
+    videos = [str(place / name) for name in ("videos/a.mp4", "videos/deep/b.mp4", "other.mp4")]
+    blocks = re.split(r"^(?=/)", stdout, flags=re.MULTILINE)[1:]
+    assert [block.splitlines()[0] for block in blocks] == videos
+    for block in blocks:
+        guesses = re.findall(r"^ +([\d.]+) %  (\w+)$", block, re.MULTILINE)
+        assert len(guesses) == 2 and {name for _, name in guesses} <= set(CLASSES)
+        assert float(guesses[0][0]) >= float(guesses[1][0])
+        assert "3 of 6 used; 3 never looked at" in block
+        assert re.search(r"GFLOPs +[\d.]+, 5\d % of the plain backbone's [\d.]+", block)
+        assert re.search(r"ms +[\d.]+ decode, [\d.]+ network", block)
+    # A strip for each video, in which the last three decisions are black.
+    image = np.asarray(Image.open(picture))
+    assert image.shape[1] == T * (CELL + GAP) + GAP
+    row = image[GAP + TEXT + CELL + GAP + 5]
+    black = [(row[GAP + t * (CELL + GAP) + 5] == 26).all() for t in range(T)]
+    assert black == [False] * 3 + [True] * 3
+
+
+def test_lines_for_programs(predict, place):
+    code, stdout, _ = predict(place / "videos", "--json", "--noearly")
+    assert code == 1
+    good, bad, deep = map(json.loads, stdout.splitlines())
+    assert bad["video"].endswith("bad.mp4") and "not a readable video" in bad["error"]
+    for line in (good, deep):
+        assert [set(guess) for guess in line["classes"]] == [{"name", "probability"}] * 5
+        assert sum(guess["probability"] for guess in line["classes"]) == pytest.approx(1, abs=1e-5)
+        frames = line["frames"]
+        assert (frames["chosen"], frames["looked_at"], frames["kept"]) == (T, T, T)
+        assert frames["stop"] == ["kept"] * T and line["stops"]["res1"] == 0
+        assert line["gflops"]["spent"] > line["gflops"]["plain"] > 0  # the gates cost, too
+        assert line["ms"]["decode"] > 0 and line["ms"]["network"] > 0
+
+
+def test_a_timeline_and_a_film(predict, place, tmp_path):
+    film = tmp_path / "out.mp4"
+    video = place / "videos/a.mp4"
+    code, stdout, stderr = predict(video, "--window=1", "--top_k=1", f"--visualize={film}")
+    assert code == 0 and stderr == ""
+    first, *lines = stdout.splitlines()
+    assert first == str(video)
+    spans = [re.match(r"  0:00:(\S+) – 0:00:(\S+)  [\d.]+ % (\w+)", line) for line in lines]
+    assert [span.groups()[:2] for span in spans if span] == [
+        ("00.0", "01.0"), ("01.0", "02.0"), ("02.0", "02.4")
+    ]  # fmt: skip
+    with av.open(str(film)) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == FRAMES and frames[-1].time == pytest.approx((FRAMES - 1) / RATE, abs=1e-3)
+    assert (frames[0].width, frames[0].height) == (96, 64 + 24)
+    last = frames[24].to_ndarray(format="rgb24")[-3, :, :].mean(-1)  # of the first window
+    assert last[90] < 60 and last[2] > 80  # it ended early: the sixth decision is black
+
+
+def test_standard_input(predict, place):
+    with open(place / "stream.ts", "rb") as file:
+        code, stdout, stderr = predict("-", "--window=1", "--json", stdin=file)
+    assert code == 0, stderr
+    lines = [json.loads(line) for line in stdout.splitlines()]
+    assert [(line["start"], line["frames"]["looked_at"]) for line in lines] == [
+        (0, 3), (pytest.approx(1), 3), (pytest.approx(2), 2)
+    ]  # fmt: skip
+
+
+def test_a_reader_that_has_seen_enough(place, environment):
+    command = f"{sys.executable} -m sofnet_jax.predict {'videos/a.mp4 ' * 20} --checkpoint=run"
+    pipe = f"PYTHONPATH={ROOT} {command} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", pipe], cwd=place, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "videos/a.mp4\n", "")
+
+
+_MISTAKES = {
+    "nothing": ([], "say what to recognise"),
+    "no checkpoint": (["a.mp4", "--checkpoint="], "--checkpoint is missing"),
+    "no such checkpoint": (["a.mp4", "--checkpoint=none/x.pth"], "none/x.pth"),
+    "text for a picture": (["a.mp4", "--visualize=out.txt"], "give the name of a .png or an .mp4"),
+    "a picture of a stream": (["-", "--visualize=out.png"], "--visualize is for files"),
+    "no window": (["a.mp4", "--every=1"], "--every needs --window"),
+    "negative window": (["a.mp4", "--window=-1"], "window"),
+}
+
+
+@pytest.mark.parametrize("name", _MISTAKES)
+def test_mistakes_are_one_line(name, predict):
+    arguments, expected = _MISTAKES[name]
+    code, stdout, stderr = predict(*arguments)
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1 and expected in stderr

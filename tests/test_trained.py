@@ -1,0 +1,318 @@
+"""What a loaded network predicts is what evaluation says of the same frames, and costs less."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from gated_network import SIZE, create_network, draw_videos
+from PIL import Image
+from run_folder import write_run
+from scene_video import write_scene
+from scipy.special import softmax
+
+import sofnet_jax
+from sofnet_jax.data import container
+from sofnet_jax.data.decode import VideoError
+from sofnet_jax.data.pipeline import create_eval_iterator
+from sofnet_jax.data.reel import Reel
+from sofnet_jax.data.source import create_source
+from sofnet_jax.errors import UserError
+from sofnet_jax.flops import compute_costs
+from sofnet_jax.metrics import compute_consensus, compute_observed
+from sofnet_jax.torch_io import to_state_dict
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ["run", "jump", "swim", "dive", "fall"]
+FRAMES = 8
+FIELDS = {
+    "data.size": SIZE,
+    "data.num_frames": FRAMES,
+    "data.short_side": 40,
+    "eval.threshold": 0.6,
+    "eval.min_frames": 1,
+}
+
+
+def write_weights(path, variables, classes=None):
+    tensors = {name: np.ascontiguousarray(x) for name, x in to_state_dict(variables).items()}
+    metadata = {"classes": json.dumps(classes)} if classes else None
+    safetensors.numpy.save_file(tensors, path, metadata)
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    for v in range(6):
+        write_scene(root / "run" / f"{v}.mp4", seed=v)
+    return root
+
+
+@pytest.fixture(scope="module")
+def frames(videos):
+    """What evaluation shows a network of them."""
+    source = create_source(videos, classes=CLASSES, short_side=40)
+    batches = create_eval_iterator(source, batch_size=6, num_frames=FRAMES, size=SIZE)
+    return next(batches)["frames"]
+
+
+@pytest.fixture(scope="module")
+def variables(frames):
+    """With gates that each forward about 0.8 of the frames of these videos that come to it."""
+    architecture, model, variables = create_network()
+    variables = jax.tree.map(np.array, variables)
+    apply = jax.jit(model.apply)
+    for k, name in enumerate(architecture.gate_names):
+        decision = apply(variables, frames).decision
+        margin = np.diff(decision.logits[:, :, k])[np.asarray(decision.stop) >= k]
+        variables["params"][f"policy_{name}"]["b_q"][1] -= np.quantile(margin, 0.2)
+    return variables
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, variables):
+    return write_run(tmp_path_factory.mktemp("run"), variables, CLASSES, FIELDS)
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return sofnet_jax.load(run)
+
+
+def test_predicts_what_evaluation_says(model, videos, frames, variables):
+    _, plain, _ = create_network()
+    outputs = jax.jit(plain.apply)(variables, frames)
+    logits, stop = np.asarray(outputs.frame_logits), np.asarray(outputs.decision.stop)
+    kept = stop == 5
+    observed = compute_observed(logits, kept, 0.6, 1)
+    for early in (True, False):
+        looked = observed if early else np.full(6, FRAMES)
+        seen = kept & (np.arange(FRAMES) < looked[:, None])
+        scores = softmax(compute_consensus(logits, seen), axis=-1)
+        for v, count in enumerate(looked):
+            path = videos / "run" / f"{v}.mp4"
+            for video in (path, str(path), frames[v], list(frames[v])):
+                prediction = model.predict(video, early=early)
+                np.testing.assert_array_equal(prediction.stop, stop[v, :count])
+                np.testing.assert_allclose(prediction.scores, scores[v], atol=1e-5)
+                best = np.argsort(-scores[v])
+                assert [guess.name for guess in prediction.guesses] == [CLASSES[i] for i in best]
+                assert prediction.num_frames - prediction.unseen == count
+    assert 0 < np.sum(observed < FRAMES) < 6  # some end early, and some do not
+
+
+def test_frames_after_an_early_end_are_not_decoded(model, videos, monkeypatch):
+    decoded = []
+    decode = container.Video._decode_packet
+
+    def count(self, packet):
+        decoded.extend([] if packet is None else [packet])
+        return decode(self, packet)
+
+    monkeypatch.setattr(container.Video, "_decode_packet", count)
+    unseen = 0
+    for v in range(6):
+        decoded.clear()
+        prediction = model.predict(videos / "run" / f"{v}.mp4")
+        # 60 frames at 25 a second, each in a packet: the centres of 8 segments are 7.5 apart.
+        last = int((len(prediction.stop) - 0.5) * 7.5)
+        assert len(decoded) == last + 1
+        assert prediction.times[-1] == pytest.approx(last / 25)
+        unseen += prediction.unseen
+    assert unseen
+
+
+def test_tells_what_it_spent(model, videos):
+    architecture, _, _ = create_network()
+    prediction = model.predict(videos / "run/0.mp4", top_k=2, early=False)
+    paper, full = compute_costs(architecture, SIZE)
+    for cost, spent in ((paper, prediction.spent.paper), (full, prediction.spent.full)):
+        each = [cost.gates[stop] if stop < 5 else cost.whole for stop in prediction.stop]
+        assert spent == pytest.approx(sum(each))
+    assert sum(prediction.stops.values()) + prediction.kept == FRAMES
+    assert prediction.spent.paper < prediction.plain.paper < FRAMES * paper.whole
+    assert prediction.decode_ms > 0 and prediction.network_ms > 0
+    assert prediction.start == 0 and prediction.end == pytest.approx(60 / 25)
+    assert len(prediction.guesses) == 2 and prediction.scores.shape == (5,)
+    told = json.loads(json.dumps(prediction.to_json()))
+    assert told["frames"]["kept"] == prediction.kept and len(told["classes"]) == 2
+    assert told["gflops"]["spent"] == prediction.spent.paper
+
+
+def test_files_are_cropped_and_frames_of_the_network_are_not(model, write_video, tmp_path):
+    path = write_video(tmp_path / "small.mp4", range(16), size=(SIZE, SIZE))
+    with Reel(path) as reel:
+        frames = np.stack([pixels for pixels, _ in reel.read(lambda n: np.arange(1, n, 2))])
+    # Evaluation scales the short side to 8/7 of the network's 32, 37, and cuts 32 of those out.
+    expected = np.stack(
+        [
+            Image.fromarray(f).resize((SIZE, SIZE), Image.Resampling.BILINEAR, _cut(SIZE))
+            for f in frames
+        ]
+    )
+    np.testing.assert_allclose(
+        model.predict(path, early=False).scores,
+        model.predict(expected, early=False).scores,
+        atol=1e-6,
+    )
+    assert not np.allclose(
+        model.predict(frames, early=False).scores, model.predict(path, early=False).scores
+    )
+
+
+def _cut(size):
+    """The box that is 2 to 34 of the 37 pixels that `size` are scaled to."""
+    return tuple(x * size / 37 for x in (2, 2, 34, 34))
+
+
+def test_part_of_a_file(model, videos):
+    path = videos / "run/1.mp4"
+    part = model.predict(path, start=0.8, end=1.6, early=False)
+    with Reel(path, short_side=40) as reel:
+        frames = [pixels for pixels, _ in reel.read(lambda n: np.arange(n))]
+    expected = model.predict(frames[20:40], early=False)
+    np.testing.assert_array_equal(part.stop, expected.stop)
+    assert (part.start, part.end) == (0.8, 1.6) and 0.8 <= min(part.times) < max(part.times) < 1.6
+
+
+def test_windows_of_a_file_are_its_parts(model, videos):
+    path = videos / "run/2.mp4"
+    windows = list(model.segment(path, seconds=0.64))
+    assert [(w.start, w.num_frames) for w in windows] == [
+        (pytest.approx(0.64 * i), 8 if i < 3 else 6) for i in range(4)
+    ]  # 60 frames are 3.75 windows of 16 frames
+    for window in windows[:3]:  # of 16 frames, number 1, 3, 5, … are the first from the centres
+        with Reel(path, short_side=40) as reel:
+            chosen = round(window.start * 25) + 1 + 2 * np.arange(8)
+            frames = [pixels for pixels, _ in reel.read(lambda n, c=chosen: c)]
+        expected = model.predict(frames)
+        np.testing.assert_array_equal(window.stop, expected.stop)
+        np.testing.assert_allclose(window.scores, expected.scores, atol=1e-6)
+        assert model.picture(window).shape == (8, SIZE, SIZE, 3)
+    (whole,) = model.segment(path, seconds=10.0)
+    np.testing.assert_array_equal(whole.stop, model.predict(path).stop)
+
+
+def test_nothing_is_compiled_after_loading(model, videos):
+    compiled = []
+
+    def listen(event, duration, **_):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for v in range(6):
+            model.predict(videos / "run" / f"{v}.mp4")
+            list(model.segment(videos / "run" / f"{v}.mp4", seconds=0.64, every=0.16))
+        assert not compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_weights_without_a_configuration(tmp_path, variables):
+    path = write_weights(tmp_path / "weights.safetensors", variables)
+    loaded = sofnet_jax.load(path, size=SIZE)
+    assert loaded.num_frames == 16 and loaded.classes == ("0", "1", "2", "3", "4")
+    assert (loaded.rule.threshold, loaded.rule.min_frames) == (0.999, 3)
+    video = draw_videos(1, 16)[0]
+    expected = sofnet_jax.load(path, size=SIZE, num_frames=16, variant="release")
+    assert expected.via == 224 and expected.network.released.state and expected.rule.min_frames == 4
+    assert len(loaded.predict(video, early=False).stop) == 16
+    named = write_weights(tmp_path / "named.safetensors", variables, CLASSES)
+    assert sofnet_jax.load(named, size=SIZE).classes == tuple(CLASSES)
+
+
+def _refuse(source, **options):
+    with pytest.raises(UserError) as error:
+        sofnet_jax.load(source, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_what_cannot_be_loaded(tmp_path, run, variables):
+    backbone = {k: v for k, v in to_state_dict(variables).items() if not k.startswith("fc.")}
+    backbone = {name: np.ascontiguousarray(x) for name, x in backbone.items()}
+    safetensors.numpy.save_file(backbone, tmp_path / "backbone.safetensors")
+    assert "no classifier there" in _refuse(tmp_path / "backbone.safetensors")
+    half = write_weights(tmp_path / "half.safetensors", variables)
+    half.write_bytes(half.read_bytes()[:5000])
+    assert "half.safetensors" in _refuse(half)
+    other = tmp_path / "other.safetensors"
+    safetensors.numpy.save_file({"encoder.weight": np.ones(3, np.float32)}, other)
+    assert "other.safetensors" in _refuse(other)
+    assert "nothing.pth" in _refuse(tmp_path / "nothing.pth")
+    assert "leave out 'release'" in _refuse(run, variant="release")
+    whole = write_weights(tmp_path / "whole.safetensors", variables)
+    assert "no variant 'big'" in _refuse(whole, variant="big")
+    assert "dtype is 'int8'" in _refuse(run, dtype="int8")
+    assert "size is 0" in _refuse(run, size=0)
+
+
+def test_a_run_that_is_damaged(tmp_path, run):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "config.json").write_text('{"eval": {"metric": "map"}, "data": {}}')
+    assert "config.json" in _refuse(copy)
+    (copy / "config.json").write_text('{"eval": ')
+    assert "damaged" in _refuse(copy)
+    shutil.copy(run / "config.json", copy)
+    for file in (copy / "checkpoints").rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            file.write_bytes(file.read_bytes()[:100])
+    assert "damaged or not whole" in _refuse(copy)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((3, 8, 8), np.uint8), r"not uint8 of \(8, 8\)"),
+        (np.zeros((3, 8, 8, 4), np.uint8), r"not uint8 of \(8, 8, 4\)"),
+        ([np.zeros((8, 8, 3), np.float32)], "not float32"),
+        ([], "no frame was looked at"),
+    ],
+)
+def test_what_is_no_video(given, message, model):
+    with pytest.raises(ValueError, match=message):
+        model.predict(given)
+
+
+def test_files_that_are_no_videos(tmp_path, model):
+    (tmp_path / "text.mp4").write_text("no video")
+    for name in ("text.mp4", "nothing.mp4"):
+        with pytest.raises(VideoError, match=name):
+            model.predict(tmp_path / name)
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = "import sys, sofnet_jax; print([m for m in ('jax', 'numpy', 'av') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_example_of_the_readme(run, videos, tmp_path):
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine").symlink_to(run)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/val").symlink_to(videos)
+    done = subprocess.run(
+        [sys.executable, "-c", example[1]],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    *guesses, frames, gflops, first, _, _, _, last = done.stdout.splitlines()
+    assert len(guesses) == 5 and all(re.fullmatch(r" *[\d.]+ %  \w+", line) for line in guesses)
+    assert re.fullmatch(r"\{'res1': \d.*\} \d \d", frames) and gflops.endswith("GFLOPs")
+    assert first.startswith("0.0 0.5 ") and last.startswith("2.0 ")
