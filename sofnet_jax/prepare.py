@@ -12,7 +12,7 @@ draws samples with their crops.
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -29,6 +29,7 @@ from sofnet_jax.data.library import Library, find_tasks
 from sofnet_jax.data.listing import write_listing
 from sofnet_jax.data.manifest import read_summaries
 from sofnet_jax.data.preparation import (
+    configure_beam,
     create_plan,
     describe_problems,
     prepare,
@@ -58,11 +59,15 @@ def main(argv: list[str]) -> None:
     """Reads the annotations, finds the videos, and prepares, lists or shows them."""
     if INSPECT.value and not ANNOTATIONS.value:
         if len(argv) != 2:
-            raise UserError("say what to look at: python -m sofnet_jax.prepare --inspect PREPARED")
+            raise UserError(
+                "say what to look at: python -m sofnet_jax.prepare --inspect PREPARED; these were "
+                f"{len(argv) - 1} names"
+            )
         print("\n".join(inspect_prepared(_expand(argv[1]), _create_sheet())))
         return
     if len(argv) != 2 or argv[1] not in BENCHMARKS:
-        raise UserError(f"say what to prepare: one of {', '.join(BENCHMARKS)}")
+        given = " ".join(argv[1:]) or "nothing"
+        raise UserError(f"say what to prepare: one of {', '.join(BENCHMARKS)}; this was {given}")
     _require(annotations=ANNOTATIONS.value, videos=VIDEOS.value)
     annotation = read_annotation(argv[1], [_expand(path) for path in ANNOTATIONS.value])
     print("\n".join([*describe_counts(annotation), *annotation.notes]), flush=True)
@@ -74,7 +79,7 @@ def main(argv: list[str]) -> None:
     _require(out=OUT.value)
     out = _expand(OUT.value)
     if LIST.value:
-        _write_listings(out, tasks, annotation.classes)
+        _write_listings(out / annotation.name, tasks, annotation.classes)
     else:
         _prepare(annotation, tasks, out)
 
@@ -91,6 +96,7 @@ def _workers() -> int:
 
 def _prepare(annotation: Annotation, tasks: Mapping[str, Sequence[Task]], out: Path) -> None:
     name = annotation.name
+    beam = None if BEAM.value is None else configure_beam(shlex.split(BEAM.value))
     with claim(out / name, "preparation"):
         plan = create_plan(
             name,
@@ -101,7 +107,6 @@ def _prepare(annotation: Annotation, tasks: Mapping[str, Sequence[Task]], out: P
             num_workers=_workers(),
             time_limit=TIME_LIMIT.value,
         )
-        beam = None if BEAM.value is None else shlex.split(BEAM.value)
         try:
             with show_progress(plan) as on_video:
                 watched = dataclasses.replace(plan, on_video=on_video)
@@ -114,12 +119,17 @@ def _prepare(annotation: Annotation, tasks: Mapping[str, Sequence[Task]], out: P
         raise UserError(
             f"{folder}: none of the videos could be read; {folder / PROBLEMS} says why of each"
         )
-    print(f"prepared: {folder}; train with --config.data.prepared={out / name}")
+    print(f"prepared: {folder}; train with --config.data.prepared={shlex.quote(str(out / name))}")
 
 
 def _write_listings(out: Path, tasks: Mapping[str, Sequence[Task]], classes: Sequence[str]) -> None:
     notes = Notes()
+    trained = {label for task in tasks.get("train", ()) if task.path for label in task.labels}
+    print(
+        f"{len(trained):,} of {len(classes):,} classes have videos to train with, which makes them"
+    )
     for split, part in tasks.items():
+        part = [task for task in part if not _is_strange(task, trained, notes)]
         path = out / f"{split}.csv"
         try:
             count = write_listing(path, part, classes, notes)
@@ -130,6 +140,14 @@ def _write_listings(out: Path, tasks: Mapping[str, Sequence[Task]], classes: Seq
         print(line)
 
 
+def _is_strange(task: Task, trained: Collection[int], notes: Notes) -> bool:
+    """Whether a video that is there is of a class that no video to train with is of."""
+    if task.path is None or set(task.labels) <= set(trained):
+        return False
+    notes.add("videos to validate on of classes without one to train with: left out", task.id)
+    return True
+
+
 def _require(**values: object) -> None:
     for name, value in values.items():
         if not value:
@@ -137,12 +155,16 @@ def _require(**values: object) -> None:
 
 
 def _require_some(annotation: Annotation, tasks: Mapping[str, Sequence[Task]]) -> None:
-    everything = [task for part in tasks.values() for task in part]
-    if not any(task.path for task in everything):
-        raise UserError(
-            f"{VIDEOS.value}: none of the {len(everything):,} videos of {annotation.name} is in "
-            f"it; looked for files such as {everything[0].id}.mp4"
-        )
+    if any(task.path for part in tasks.values() for task in part):
+        return
+    first = annotation.clips[0]
+    hint, above = "", _expand(VIDEOS.value).parent
+    if first.path is not None and (above / first.path).is_file():
+        hint = f"; give --videos={above}"
+    raise UserError(
+        f"{VIDEOS.value}: none of the {len(annotation.clips):,} annotated videos is in it; looked "
+        f"for files such as {first.path or f'{first.id}.mp4'}{hint}"
+    )
 
 
 def _expand(path: str) -> Path:

@@ -134,6 +134,7 @@ class TorchRecognizer:
                     continue
                 module: nn.Module = _Span(span).eval()
                 if channels_last:
+                    # Its stubs do not know of this argument.
                     module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 self._spans.append(make(module, x))
                 x, pooled = module(x)

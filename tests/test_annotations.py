@@ -112,6 +112,12 @@ def test_files_that_are_broken(name, suffix, content, parts, tmp_path):
     refuse(name, [*paths, bad], str(bad), *parts)
 
 
+def test_a_folder_of_several_data_sets_is_suspected(tmp_path):
+    for name, files in SAMPLES.items():
+        write_files(tmp_path / name, files)
+    refuse("activitynet", [tmp_path], f"if {tmp_path} has files of other data sets too, give")
+
+
 def test_what_is_given_twice_counts_as_named(tmp_path):
     write_files(tmp_path, SAMPLES["activitynet"] | {"README.txt": "How to get it:\n\nSee\nSee\n"})
     assert read_annotation("activitynet", [tmp_path]).clips

@@ -284,7 +284,7 @@ def test_bsn_files(tmp_path):
     files = {"video_info.csv": table, "classInd.txt": INDEX}
     annotation = _read(tmp_path, files | {"bsn.json": bsn, "val.txt": f"{B},290,0\n"})
     assert [c.num_frames for c in annotation.clips] == [290, 300]  # B by the list, A by the table
-    assert f"the list counts: 1, first {tmp_path}/val.txt:1 290, 300 elsewhere" in "\n".join(
+    assert f"of no use here: 1, first {tmp_path}/val.txt:1 290, 300 elsewhere" in "\n".join(
         annotation.notes
     )
     (tmp_path / "video_info.csv").unlink()

@@ -119,6 +119,15 @@ def test_rows_of_one_video_and_videos_of_both_splits(tmp_path):
     )
 
 
+def test_one_name_in_both_splits_is_of_two_videos(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "run").mkdir(parents=True)
+        (tmp_path / split / "run/1.mp4").touch()
+    annotation = read_annotation("videos", [tmp_path])
+    assert [clip.id for clip in annotation.clips] == ["run/1.mp4"] * 2
+    assert not any("both splits" in note for note in annotation.notes)
+
+
 def test_integer_labels_are_in_the_order_of_their_values(tmp_path):
     assert _read(tmp_path, {"train.csv": "a.mp4,10\nb.mp4,9\nc.mp4,0\n"}).classes == (
         "0",
@@ -195,6 +204,8 @@ def test_a_folder_of_files_that_tell_of_videos(tmp_path):
         ("path,label,split,split\n", [":1: two columns 'split'"]),
         ("path,label\na.mp4,run,x\n", [":2: 3 columns where the header has 2"]),
         ("path,label,end\na.mp4,run,-1\n", [":2: end is '-1'"]),
+        ("video,class\na.mp4,run\n", [":1: 'video' is no video", "call them path, label"]),
+        ("name,class\nfirst,run\nb/a.mp4,run\n", [":1: 'name' is no video"]),
         ("path,label,end\na.mp4,run,nan\n", [":2: end is 'nan'"]),
         ("path,label,end\na.mp4,run,1e999\n", [":2: end is '1e999'"]),
         ("path,label,start,end\na.mp4,run,5,4\n", [":2: end 4 is not after start 5"]),

@@ -83,7 +83,7 @@ def test_activitynet(read):
         f"{place} the lists; not used": 4,
         "videos of arnet_actnet_train_split_org.txt that sofnet_actnet_train_split.txt lacks": 10,
         "videos of arnet_actnet_val_split_org.txt that sofnet_actnet_val_split.txt lacks": 5,
-        "videos with another number of frames in a list than elsewhere: the list counts": 1_548,
+        "videos with another number of frames in a list than elsewhere: of no use here": 1_548,
         "videos of lists that no file tells of by name": 573,
     }
 

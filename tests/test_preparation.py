@@ -22,7 +22,7 @@ from sofnet_jax.data.manifest import find_version, read_summaries
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
 from sofnet_jax.data.preparation import create_plan, describe_problems, prepare
 from sofnet_jax.data.prepared import create_prepared_source, read_record
-from sofnet_jax.data.record import Format, Task
+from sofnet_jax.data.record import Format, Task, create_record
 from sofnet_jax.data.shard import plan_shards
 from sofnet_jax.data.source import Source, Video
 from sofnet_jax.data.transforms import centre_view
@@ -114,6 +114,24 @@ def test_summaries_tell_of_the_files(prepared):
     assert (found["part"].frames, found["part"].available) == (48, 100)
     assert found["long.mp4"].segments == ((2.0, 5.0), (10.0, 11.5))
     assert found["short.mkv"].segments is None
+
+
+@pytest.mark.parametrize(
+    ("segments", "kept", "late"),
+    [
+        (((5.0, 9.0), (2.0, 6.5)), ((5.0, 7.0), (4.0, 6.5)), True),  # the part is 4 to 7 s
+        (((5.0, 7.5),), ((5.0, 7.0),), False),  # less than a second
+        (((0.0, 99.0),), ((4.0, 7.0),), True),
+        (((8.0, 9.0),), None, True),
+        ((), (), False),
+        (None, None, False),
+    ],
+)
+def test_segments_are_those_inside_the_part(segments, kept, late, videos):
+    task = Task("a", (0,), str(videos / "long.mp4"), start=4.0, end=7.0, segments=segments)
+    outcome = create_record(task, FORM)
+    assert outcome.summary.segments == kept
+    assert [problem.kind for problem in outcome.problems] == ["late"] * late
 
 
 def test_every_problem_is_told_of(prepared):
@@ -530,9 +548,10 @@ def test_a_full_disk_is_told_of_and_leaves_nothing_that_reads_as_whole(videos, t
 _BEAM = """
 import sys
 from test_preparation import _create_tasks, _plan, prepare, Path
+from sofnet_jax.data.preparation import configure_beam
 if __name__ == "__main__":
     videos, out = map(Path, sys.argv[1:3])
-    prepare("videos", _plan(_create_tasks(videos), out), out, beam=sys.argv[3:])
+    prepare("videos", _plan(_create_tasks(videos), out), out, configure_beam(sys.argv[3:]))
 """
 
 

@@ -70,11 +70,34 @@ def test_lists_files_for_training_without_preparing(files, tmp_path):
         "videos", f"--annotations={files}", f"--videos={files}", f"--out={tmp_path}", "--list"
     )
     assert code == 0, stderr
-    assert f"{tmp_path}/train.csv: 7 of 7 videos" in stdout
-    source = create_source(tmp_path / "train.csv")
+    folder = tmp_path / "videos"
+    assert f"{folder}/train.csv: 7 of 7 videos" in stdout
+    source = create_source(folder / "train.csv")
     assert source.classes == ("jump", "run") and len(source) == 7
     assert source[0].path == str(files / "train/jump/0.mp4")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.csv", "val.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["train.csv", "val.csv"]
+
+
+def test_lists_no_video_of_a_class_that_cannot_be_trained(files, tmp_path):
+    rows = ["path,label,split", "train/run/0.mp4,run,train", "train/run/1.mp4,fly,train"]
+    rows += ["gone.mp4,jump,train", "train/jump/0.mp4,jump,val", "train/run/2.mp4,run,val"]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    flags = (f"--annotations={tmp_path / 'a.csv'}", f"--videos={files}", f"--out={tmp_path}")
+    code, stdout, stderr = _run("videos", *flags, "--list")
+    assert code == 0, stderr
+    assert "2 of 3 classes have videos to train with" in stdout
+    assert "left out: 1, first train/jump/0.mp4" in stdout
+    train = create_source(tmp_path / "videos/train.csv")
+    val = create_source(tmp_path / "videos/val.csv", classes=train.classes)
+    assert train.classes == ("fly", "run") and [video.labels for video in val.videos] == [(1,)]
+
+
+def test_the_folder_above_is_named_if_that_is_meant(files, tmp_path):
+    one = files / "train"
+    code, _, stderr = _run("videos", f"--annotations={one}", f"--videos={one}", f"--out={tmp_path}")
+    assert code == 1 and stderr.count("\n") == 1
+    assert "none of the 7 annotated videos is in it; looked for files such as train/" in stderr
+    assert stderr.endswith(f"; give --videos={files}\n")
 
 
 @pytest.mark.parametrize(
@@ -140,15 +163,17 @@ def _mistakes(files):
         "no annotations": (("videos",), "--annotations is missing"),
         "no videos": (("videos", given[0]), "--videos is missing"),
         "no out": (("videos", *given[:2]), "--out is missing"),
-        "no such annotations": (("videos", "--annotations=/nowhere", *given[1:]), "/nowhere"),
+        "no such annotations": (("videos", "--annotations=/nowhere", *given[1:]), "of annotations"),
         "no such videos": (("videos", given[0], "--videos=/nowhere", given[2]), "/nowhere: no"),
         "other videos": (
-            ("videos", given[0], f"--videos={files / 'val'}", given[2]), "none of the 9 videos"
+            ("videos", given[0], f"--videos={files / 'val'}", given[2]), "none of the 9 annotated"
         ),
         "list into a file": (
             ("videos", *given[:2], f"--out={files / 'val/run/0.mp4'}", "--list"), "cannot write to"
         ),
         "out is a file": (("videos", *given[:2], f"--out={files / 'val/run/0.mp4'}"), "cannot"),
+        "another word": (("videos", "more", *given), "this was videos more"),
+        "no such runner": (("videos", *given, "--beam=--runner=DirctRunner"), "--beam: Unexpected"),
         "bad number": (("videos", *given, "--quality=101"), "quality"),
         "nothing to inspect": (("--inspect",), "say what to look at"),
         "nothing prepared": (("--inspect", files), "nothing prepared in it"),

@@ -37,7 +37,7 @@ def test_histogram():
     assert draw_histogram(VIDEOS, CLASSES) == [
         "jump      3 " + "█" * 40,
         "run       2 " + "█" * 27,
-        "swim      0",
+        "1 classes have none",
     ]
 
 

@@ -23,7 +23,8 @@ _END_TOLERANCE = 1.0  # seconds; annotations are often rounded up to the next wh
 class Footage:
     """Chosen frames of a video, or of a part of it, and what is known of all of it.
 
-    `times` are seconds from the beginning of the file. `available` frames last `duration` seconds.
+    `times` are seconds from the beginning of the file, and so is `end`, where the last of the
+    `available` frames ends; together they last `duration` seconds.
     `width` and `height` are those of the upright picture in the file, in pixels.
     """
 
@@ -31,6 +32,7 @@ class Footage:
     times: Float[np.ndarray, "t"]
     available: int
     duration: float
+    end: float
     width: int
     height: int
 
@@ -97,7 +99,12 @@ def _read(part: "Part", short_side: int, num_threads: int) -> Footage:
         part, short_side
     )
     return Footage(
-        _arrange(canvas, image), times, part.available, part.duration, *canvas.upright_size
+        _arrange(canvas, image),
+        times,
+        part.available,
+        part.duration,
+        part.until,
+        *canvas.upright_size,
     )
 
 
@@ -110,7 +117,7 @@ class Part:
         self.path, self._choose, self._start, self._end = path, choose, start, end
         self._strict = strict
         self.available = 0
-        self.duration = 0.0
+        self.duration = self.until = 0.0
 
     def select(self, times: Float[np.ndarray, "p"]) -> Int[np.ndarray, "t"]:
         """Indices of the chosen frames. Raises VideoError if there are none to choose from."""
@@ -129,7 +136,8 @@ class Part:
                 f"{until:.2f} s"
             )
         self.available = len(available)
-        self.duration = float(min(until, until if end is None else end) - max(times.min(), first))
+        self.until = float(until if end is None else min(until, end))
+        self.duration = self.until - float(max(times.min(), first))
         return available[self._choose(len(available))]
 
 

@@ -13,7 +13,7 @@ from sofnet_jax.data.jpeg import JpegError, decode_jpegs
 from sofnet_jax.data.manifest import find_version, read_classes
 from sofnet_jax.data.pipeline import mark_relevant
 from sofnet_jax.data.prepared import PreparedVideo, list_all_videos, read_record
-from sofnet_jax.data.record import Format, Summary, Task, create_record
+from sofnet_jax.data.record import Format, Summary, Task, create_record, cut_segments
 from sofnet_jax.data.sampling import segment_indices
 from sofnet_jax.data.survey import describe_split
 from sofnet_jax.data.worker import map_in_order
@@ -79,7 +79,8 @@ def _probe(task: Task) -> Summary | None:
     except VideoError:
         return None
     start, end = task.start or 0.0, min(task.end or duration, duration)
-    return Summary(task.id, task.labels, 0, 0, max(end - start, 0.0), width, height, task.segments)
+    segments = cut_segments(task.segments, start, end)
+    return Summary(task.id, task.labels, 0, 0, max(end - start, 0.0), width, height, segments)
 
 
 def _sample(split: str, tasks: Sequence[Task], classes: Sequence[str], seed: int) -> list[Sample]:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,15 +54,17 @@ def create_plan(
     return Plan(tuple(classes), form, shards, missing, num_workers, time_limit)
 
 
-def prepare(name: str, plan: Plan, out: Path, beam: Sequence[str] | None = None) -> Path:
+def prepare(
+    name: str, plan: Plan, out: Path, beam: tfds.download.DownloadConfig | None = None
+) -> Path:
     """Writes the data set, or what is missing of it, and returns its folder.
 
-    `beam` are options of Beam, whose runner then does the work; None is this machine.
+    `beam` is of `configure_beam`, whose runner then does the work; None is this machine.
     Raises UserError if the folder holds something else, is damaged, or cannot be written to.
     """
     folder = out / name / str(BUILDERS[name].VERSION)
     if not _is_prepared(folder, plan):
-        _write(name, plan, out, folder, None if beam is None else _configure_beam(beam))
+        _write(name, plan, out, folder, beam)
     shutil.rmtree(out / name / _UNFINISHED, ignore_errors=True)
     return folder
 
@@ -79,7 +82,9 @@ def _write(
         (out / name / _UNFINISHED).mkdir(parents=True, exist_ok=True)
         builder = BUILDERS[name](plan=plan, data_dir=str(out))
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS narrates
-            builder.download_and_prepare(download_config=config)
+            builder.download_and_prepare(  # there is nothing to download, but TFDS makes the folder
+                download_dir=str(out / name / _UNFINISHED / "downloads"), download_config=config
+            )
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -148,14 +153,23 @@ def _is_prepared(folder: Path, plan: Plan) -> bool:
     return True
 
 
-def _configure_beam(options: Sequence[str]) -> tfds.download.DownloadConfig:
+def configure_beam(options: Sequence[str]) -> tfds.download.DownloadConfig:
+    """Options of Apache Beam as TFDS takes them. Raises UserError."""
+    logging.disable(logging.WARNING)  # it tells of clients of services that nobody wants here
     try:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+        parsed = PipelineOptions(list(options))
+        name = parsed.view_as(StandardOptions).runner or "DirectRunner"
+        runner = beam.runners.create_runner(name)
     except ImportError as error:
-        raise UserError("--beam needs Apache Beam: pip install 'sofnet_jax[beam]'") from error
-    parsed = PipelineOptions(list(options))
-    runner = parsed.view_as(StandardOptions).runner or "DirectRunner"
-    return tfds.download.DownloadConfig(
-        beam_runner=beam.runners.create_runner(runner), beam_options=parsed
-    )
+        raise UserError(
+            f"--beam needs Apache Beam, and what its runner does: pip install 'sofnet_jax[beam]' "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    except (AttributeError, ValueError) as error:
+        raise UserError(f"--beam: {' '.join(str(error).split())}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return tfds.download.DownloadConfig(beam_runner=runner, beam_options=parsed)

@@ -13,8 +13,9 @@ from sofnet_jax.data.jpeg import JpegError, encode_jpeg
 from sofnet_jax.data.sampling import segment_indices
 from sofnet_jax.errors import UserError
 
-VERSION = 1  # of what is in a record: raise it with any change
+VERSION = 2  # of what is in a record: raise it with any change
 
+_LATE = 1.0  # seconds that a segment may end after its video without a word of it
 _SHORT_OF = 0.9  # of the annotated duration; below it a file is taken to be cut off
 
 
@@ -96,6 +97,7 @@ KINDS = {
     "crashed": "the decoder died of it; left out",
     "slow": "took too long; left out",
     "cut off": "shorter than annotated; what there is was taken",
+    "late": "segments of it begin before it, or end after it; cut, or left out",
     "short": "fewer frames than are stored of a video; all were taken",
     "duplicate": "several files; the first was taken",
 }
@@ -133,6 +135,10 @@ def create_record(task: Task, form: Format) -> Outcome:
     if footage.available < form.num_frames:
         detail = f"{task.path}: {footage.available} frames of {form.num_frames}"
         problems.append(Problem(task.id, "short", detail))
+    segments = cut_segments(task.segments, task.start or 0.0, footage.end)
+    if task.segments and _reaches_beyond(task.segments, task.start or 0.0, footage.end):
+        detail = f"{task.path}: {task.start or 0.0:.1f} to {footage.end:.1f} s"
+        problems.append(Problem(task.id, "late", detail))
     summary = Summary(
         id=task.id,
         labels=task.labels,
@@ -141,10 +147,27 @@ def create_record(task: Task, form: Format) -> Outcome:
         duration=footage.duration,
         width=footage.width,
         height=footage.height,
-        segments=task.segments,
+        segments=segments,
     )
     record = _describe(summary, footage.times) | {"frames": images}
     return Outcome(record, summary, tuple(problems))
+
+
+def cut_segments(
+    segments: tuple[Interval, ...] | None, start: float, end: float
+) -> tuple[Interval, ...] | None:
+    """What of the segments is in a part of a video; None, as if not annotated, if none of them is.
+
+    An annotation without any says that nothing is relevant, and stays.
+    """
+    if not segments:
+        return segments
+    cut = [(max(a, start), min(b, end)) for a, b in segments]
+    return tuple((a, b) for a, b in cut if a < b) or None
+
+
+def _reaches_beyond(segments: tuple[Interval, ...], start: float, end: float) -> bool:
+    return any(a < start - _LATE or b > end + _LATE for a, b in segments)
 
 
 def _describe(summary: Summary, times: Float[np.ndarray, "t"]) -> dict[str, Any]:

@@ -30,14 +30,17 @@ def describe_split(name: str, videos: Sequence[Summary], classes: Sequence[str])
 
 
 def draw_histogram(videos: Sequence[Summary], classes: Sequence[str]) -> list[str]:
-    """A line for each class: how many videos, and a bar."""
+    """A line for each class that has videos: how many, and a bar; a line for those without."""
     counts = Counter(label for video in videos for label in video.labels)
     most = max(counts.values(), default=1)
     width = max(map(len, classes))
-    return [
+    lines = [
         f"{name:<{width}} {counts[i]:6,} {'█' * round(_BAR * counts[i] / most)}".rstrip()
         for i, name in enumerate(classes)
+        if counts[i]
     ]
+    empty = len(classes) - len(lines)
+    return [*lines, f"{empty:,} classes have none"] if empty else lines
 
 
 def _share(videos: Sequence[Summary]) -> float:

@@ -111,7 +111,7 @@ def _join(
         )
     if row.num_frames and told.num_frames and row.num_frames != told.num_frames:
         notes.add(
-            "videos with another number of frames in a list than elsewhere: the list counts",
+            "videos with another number of frames in a list than elsewhere: of no use here",
             f"{row.place} {row.num_frames}, {told.num_frames} elsewhere",
         )
     return replace(
@@ -154,11 +154,18 @@ def _note_missing(told: Mapping[str, Clip], rows: Sequence[Listed], notes: Notes
 
 
 def note_both(clips: Collection[Clip], notes: Notes) -> None:
-    """Notes the videos that are trained with and validated on."""
+    """Notes the videos that are trained with and validated on.
+
+    Files at different paths are different videos, though they may have the same id.
+    """
     train = {clip.id: clip for clip in clips if clip.split == "train"}
     notes.add_all(
         "videos that are in both splits, so that validation is on what was trained with",
-        (f"{clip.id} ({clip.place})" for clip in clips if clip.split == "val" and clip.id in train),
+        (
+            f"{clip.id} ({clip.place})"
+            for clip in clips
+            if clip.split == "val" and clip.id in train and clip.path == train[clip.id].path
+        ),
     )
 
 

@@ -30,7 +30,20 @@ def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
         return generic.read(paths)
     if name not in _READERS:
         raise UserError(f"'{name}' is no benchmark; choose one of {', '.join(BENCHMARKS)}")
-    return _READERS[name](create_materials(paths))
+    try:
+        return _READERS[name](create_materials(paths))
+    except UserError as error:
+        mixed = [path for path in paths if path.is_dir() and _holds_several(path)]
+        if not mixed:
+            raise
+        raise UserError(
+            f"{error}; if {mixed[0]} has files of other data sets too, give those of {name} alone"
+        ) from error
+
+
+def _holds_several(folder: Path) -> bool:
+    """Whether files are in several folders of this one."""
+    return len({file.relative_to(folder).parts[0] for file in folder.glob("*/*")}) > 1
 
 
 def describe_counts(annotation: Annotation) -> list[str]:

@@ -46,7 +46,7 @@ def read(paths: Sequence[Path]) -> Annotation:
         elif path.is_file():
             rows += _read_file(Material(path), notes)
         else:
-            raise UserError(f"{path}: no such file or folder of videos")
+            raise UserError(f"{path}: no such file or folder of annotations")
     clips: dict[tuple[str, str], Clip] = {}
     for split in SPLITS:
         for clip in _create_clips([row for row in rows if row.split == split], notes):

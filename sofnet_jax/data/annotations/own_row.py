@@ -5,10 +5,12 @@ import io
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from sofnet_jax.data.annotations.cell import show
 from sofnet_jax.data.annotations.clip import Interval
 from sofnet_jax.data.annotations.document import Node
+from sofnet_jax.data.annotations.extension import is_video
 from sofnet_jax.data.annotations.material import Material
 from sofnet_jax.data.annotations.note import Notes
 from sofnet_jax.errors import UserError
@@ -41,7 +43,7 @@ def read_csv(material: Material, columns: Sequence[str] = COLUMNS) -> Iterator[O
     path = material.path
     lines = csv.reader(io.StringIO(material.text, newline=""), strict=True)
     header: list[str] | None = None
-    first = True
+    first, unlike = True, ""
     try:
         for line in lines:
             cells = [cell.strip() for cell in line]
@@ -51,6 +53,13 @@ def read_csv(material: Material, columns: Sequence[str] = COLUMNS) -> Iterator[O
             if first and is_header(cells):
                 header = _check_header(place, [cell.lower() for cell in cells], columns)
             else:
+                if unlike and is_video(cells[0]):
+                    raise UserError(
+                        f"{unlike} is no video, as those below it are; if it names the columns, "
+                        f"call them {', '.join(columns)}"
+                    )
+                if first and not PurePath(cells[0]).suffix:
+                    unlike = f"{place}: {show(cells[0])}"
                 yield _parse_row(place, cells, header)
             first = False
     except csv.Error as error:
