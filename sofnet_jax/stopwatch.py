@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from sofnet_jax.data.worker import count_cores
+
 
 def interleave(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Median seconds of each function, called in turn, after one call to compile or to warm up."""
@@ -34,8 +36,7 @@ def read_commit() -> str:
 
 def describe_host() -> str:
     """The processor and its cores, and the commit."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {_read_processor()}, commit {read_commit()}"
+    return f"{count_cores()} cores of {_read_processor()}, commit {read_commit()}"
 
 
 def _read_processor() -> str:
