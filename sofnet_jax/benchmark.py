@@ -2,22 +2,42 @@
 
 python -m sofnet_jax.benchmark train --config configs/X.py
 python -m sofnet_jax.benchmark data
-python -m sofnet_jax.benchmark inference
+python -m sofnet_jax.benchmark inference [--stops=…] [--sizes=168,224]
+python -m sofnet_jax.benchmark inference VIDEO… --checkpoint=RUN
+
+`inference` forces the gates to the stops of the paper's Figure 3, or to those of --stops: percent
+of the frames stopped after res1 … res5, used, and never looked at. With --checkpoint a trained
+network decides on videos.
 """
+
+from collections.abc import Iterable, Iterator
 
 from absl import flags
 
 from sofnet_jax import command_line
 from sofnet_jax.command_line import CONFIG
+from sofnet_jax.data.decode import VideoError
+from sofnet_jax.data.operand import find_videos
 from sofnet_jax.decoding_benchmark import benchmark_decoding
 from sofnet_jax.errors import UserError
+from sofnet_jax.forced_network import FIGURE_3
 from sofnet_jax.inference_benchmark import benchmark_inference
 from sofnet_jax.pipeline_benchmark import benchmark_pipeline
+from sofnet_jax.start_benchmark import benchmark_start
 from sofnet_jax.stopwatch import describe_host
+from sofnet_jax.stream_benchmark import benchmark_stream
 from sofnet_jax.training_benchmark import benchmark_training
+from sofnet_jax.values import DTYPES
+from sofnet_jax.workload import Workload, create_workload, load_workload
 
-REPEATS = flags.DEFINE_integer("repeats", 10, "Measurements; the median is reported.", 1)
+REPEATS = flags.DEFINE_integer("repeats", None, "Measurements; the median is reported.", 1)
 VIDEOS = flags.DEFINE_integer("videos", 10_000, "That `data` sends through the pipeline.", 100)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Of `inference`: a trained network.")
+STOPS = flags.DEFINE_list("stops", list(map(str, FIGURE_3)), "Of `inference`: percent, see above.")
+SIZES = flags.DEFINE_list("sizes", ["168", "192", "224"], "Of `inference`: sides of the frames.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of `inference`: of the stages.")
+MINUTES = flags.DEFINE_integer("minutes", 60, "Of `inference`: of a stream; 0: none.", 0)
+SHORTEST = 4  # minutes of a stream that has tenths
 
 
 def main(argv: list[str]) -> None:
@@ -26,20 +46,55 @@ def main(argv: list[str]) -> None:
         case ["train"]:
             if CONFIG.value is None:
                 raise UserError("--config is missing")
-            lines = benchmark_training(CONFIG.value, REPEATS.value)
+            lines: Iterable[str] = benchmark_training(CONFIG.value, REPEATS.value or 10)
         case ["data"]:
             print(describe_host(), flush=True)
-            print("\n".join(benchmark_decoding(REPEATS.value)), flush=True)
-            lines = benchmark_pipeline(REPEATS.value, VIDEOS.value)
-        case ["inference"]:
-            print(describe_host(), flush=True)
-            lines = benchmark_inference(REPEATS.value)
+            print("\n".join(benchmark_decoding(REPEATS.value or 10)), flush=True)
+            lines = benchmark_pipeline(REPEATS.value or 10, VIDEOS.value)
+        case ["inference", *videos]:
+            lines = _measure_inference(videos)
         case _:
             raise UserError(
                 "say what to measure: python -m sofnet_jax.benchmark train --config …, data, "
                 "or inference"
             )
-    print("\n".join(lines), flush=True)
+    for line in lines:
+        print(line, flush=True)
+
+
+def _measure_inference(videos: list[str]) -> Iterator[str]:
+    if bool(videos) != bool(CHECKPOINT.value):
+        raise UserError("a trained network is measured with videos: VIDEO… --checkpoint=RUN")
+    if 0 < MINUTES.value < SHORTEST:
+        raise UserError(f"--minutes={MINUTES.value}: 0, or from {SHORTEST} up")
+    sizes = [int(_read_number("sizes", size)) for size in SIZES.value]
+    yield describe_host()
+    yield from benchmark_inference(_create_workloads(videos, sizes), REPEATS.value or 5)
+    if CHECKPOINT.value:
+        return
+    if MINUTES.value:
+        yield from benchmark_stream(next(_create_workloads([], sizes)), MINUTES.value)
+    yield from benchmark_start(sizes[0])
+
+
+def _create_workloads(videos: list[str], sizes: list[int]) -> Iterator[Workload]:
+    if CHECKPOINT.value:
+        files = [file for name in videos for file in find_videos(name)]
+        try:
+            yield load_workload(CHECKPOINT.value, files, dtype=DTYPE.value)
+        except VideoError as error:
+            raise UserError(str(error)) from error
+        return
+    stops = [_read_number("stops", share) for share in STOPS.value]
+    for size in sizes:
+        yield create_workload(size, stops, dtype=DTYPES[DTYPE.value])
+
+
+def _read_number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--{flag}: '{text}' is no number") from None
 
 
 if __name__ == "__main__":

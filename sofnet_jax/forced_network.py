@@ -11,33 +11,65 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
+from sofnet_jax.errors import UserError
 from sofnet_jax.inference.consensus import Rule
 from sofnet_jax.inference.network import Gate, Network
 from sofnet_jax.inference.online import Frame
 
-RULE = Rule(0.999, 3)
+RULE = Rule(0.999, 0)
+PICTURES = 7  # that the gates know: number n is stopped by gate n, 5 is kept, 6 ends the video
 
-# What becomes of 64 frames of four videos, as near to the shares of Figure 3 as whole frames come:
-# 54.3 % used, 32.3 % skipped, 13.4 % never looked at. How the skipped ones spread over the gates is
-# drawn there, not written: mostly over the first and the last.
-SKIPPED = (10, 2, 1, 2, 6)  # at res1 … res5
-USED, EXIT = 35, 8
-
-
-def create_videos(num_frames: int, seed: int = 0) -> Int[np.ndarray, "4 t"]:
-    """What is to become of each frame: the gate that stops it, 5 if kept, 6 if the video ends."""
-    rng = np.random.default_rng(seed)
-    skipped = [gate for gate, count in enumerate(SKIPPED) for _ in range(count)]
-    exits = np.full(4, EXIT // 4)
-    fates = rng.permutation([*skipped, *[5] * (USED - 4)])
-    parts = np.split(fates, np.cumsum(num_frames - exits - 1)[:-1])
-    return np.stack([np.pad(np.append(part, 6), (0, EXIT // 4), "edge") for part in parts])
+# Percent of the frames stopped at res1 … res5, used, and never looked at, as in Figure 3: 54.3 %
+# used, 32.3 % skipped, 13.4 % never looked at. How the skipped ones spread over the gates is drawn
+# there, not written: mostly over the first and the last.
+FIGURE_3 = (15.4, 3.1, 1.5, 3.1, 9.2, 54.3, 13.4)
 
 
-def draw_pictures(count: int, size: int, seed: int = 0) -> UInt8[np.ndarray, "p size size 3"]:
+def create_fates(
+    shares: Sequence[float], num_frames: int, num_videos: int = 4, seed: int = 0
+) -> Int[np.ndarray, "v t"]:
+    """The pictures that videos are made of, so that their frames stop in the given shares.
+
+    Args:
+        shares: percent of the frames stopped at each gate, used, and never looked at; the frames
+            are so many of each as comes nearest.
+        num_frames: of a video.
+        num_videos: that frames never looked at are spread over.
+        seed: of the order.
+
+    Raises:
+        UserError: they are not seven shares of a whole, or are not to be had.
+    """
+    if len(shares) != PICTURES or min(shares) < 0 or abs(sum(shares) - 100) > 1:
+        raise UserError(f"stops {tuple(shares)}: give seven shares that add to 100 %")
+    *stopped, used, exits = _apportion(shares, num_videos * num_frames)
+    tails = exits // num_videos + (np.arange(num_videos) < exits % num_videos)
+    ending = int((tails > 0).sum())
+    if used < ending:
+        raise UserError(f"stops {tuple(shares)}: a video ends early with a frame that is used")
+    others = [gate for gate, count in enumerate(stopped) for _ in range(count)]
+    pool = np.random.default_rng(seed).permutation([*others, *[5] * (used - ending)])
+    lengths = num_frames - tails - (tails > 0)
+    if lengths.min() < 0:
+        raise UserError(f"stops {tuple(shares)}: of {num_frames} frames one is looked at")
+    parts = np.split(pool, np.cumsum(lengths)[:-1])
+    return np.stack(
+        [np.pad(part, (0, num_frames - len(part)), constant_values=6) for part in parts]
+    ).astype(int)
+
+
+def _apportion(shares: Sequence[float], total: int) -> list[int]:
+    """Whole numbers of the sum `total` nearest to the shares: the largest remainders round up."""
+    exact = np.array(shares) / sum(shares) * total
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return counts.tolist()
+
+
+def draw_pictures(size: int, seed: int = 0) -> UInt8[np.ndarray, "p size size 3"]:
     """Pictures of few colours, which differ much."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (count, 5, 5, 3), dtype=np.uint8)
+    coarse = rng.integers(0, 256, (PICTURES, 5, 5, 3), dtype=np.uint8)
     shape = (size, size)
     return np.stack([np.asarray(Image.fromarray(c).resize(shape)) for c in coarse])
 
@@ -69,18 +101,13 @@ def _teach(gate: Gate, direction: Float[np.ndarray, "d"], bias: float) -> Gate:
     The unit forgets, opens its other gates, and takes nothing from the state; the other units go
     on as they were, but are not asked.
     """
-    hidden = gate.recurrence.w_q.shape[0]
+    hidden, size = len(gate.w_q), len(direction)
     i, f, g, o = (n * hidden for n in range(4))
     columns = jnp.array([i, f, g, o])
-    kernel = gate.kernel.at[:, columns].set(0).at[:, g].set(3 * direction)
+    kernel = gate.kernel.at[:, columns].set(0).at[:size, g].set(3 * direction)
     biases = gate.bias.at[columns].set(jnp.array([10.0, -10.0, 3 * bias, 10.0]))
-    recurrence = replace(
-        gate.recurrence,
-        w_hh=gate.recurrence.w_hh.at[:, columns].set(0),
-        w_q=jnp.zeros_like(gate.recurrence.w_q).at[0].set(jnp.array([-10.0, 10.0])),
-        b_q=jnp.zeros_like(gate.recurrence.b_q),
-    )
-    return replace(gate, kernel=kernel, bias=biases, recurrence=recurrence)
+    w_q = jnp.zeros_like(gate.w_q).at[0].set(jnp.array([-10.0, 10.0]))
+    return replace(gate, kernel=kernel, bias=biases, w_q=w_q, b_q=jnp.zeros_like(gate.b_q))
 
 
 def _solve(

@@ -3,7 +3,6 @@
 import functools
 import io
 import itertools
-import math
 import os
 import tempfile
 import time
@@ -24,6 +23,7 @@ from sofnet_jax.data.record import Format, Task, create_record
 from sofnet_jax.data.source import Source
 from sofnet_jax.data.transforms import Look, centre_view, random_view
 from sofnet_jax.data.worker import count_cores
+from sofnet_jax.memory import read_memory
 from sofnet_jax.stopwatch import interleave
 
 FORM = Format(num_frames=16, short_side=256, quality=90)
@@ -111,7 +111,7 @@ def _measure_epoch(source: Source) -> list[str]:
             start = time.perf_counter()
             frames = sum(batch["frames"].shape[0] for batch in itertools.islice(batches, steps))
             rates.append(frames * FORM.num_frames / (time.perf_counter() - start))
-            memory.append(sum(_read_memory(pid) for pid in _find_family()) / 2**20)
+            memory.append(sum(read_memory(pid) for pid in _find_family()) / 2**20)
     finally:
         batches.close()
     return [
@@ -130,15 +130,6 @@ def _find_family() -> list[int]:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
             family += map(int, task.read_text().split())
     return family
-
-
-def _read_memory(pid: int) -> float:
-    """Bytes of a process, of what it shares its share; NaN where Linux's /proc does not tell."""
-    try:
-        fields = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
-    except OSError:
-        return math.nan
-    return float(fields[fields.index("Pss:") + 1]) * 1024
 
 
 def _create_videos(folder: Path) -> list[PreparedVideo]:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -11,6 +12,7 @@ from torch import nn
 
 from sofnet_jax.inference.consensus import Consensus, Result, Rule
 from sofnet_jax.inference.network import Block, Convolution, Gate, Network, Span, Stem
+from sofnet_jax.inference.winograd import WinogradConvolution, restore_kernel
 from sofnet_jax.models.sofnet import PIXEL_MEAN, PIXEL_STD
 
 Make = Callable[[nn.Module, Any], Callable]
@@ -29,7 +31,7 @@ class _Stem(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.permute(0, 3, 1, 2).float() * self.scale - self.shift
+        x = x.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.shift
         return self.pool(torch.relu(self.convolution(x)))
 
 
@@ -62,31 +64,32 @@ class _Span(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = self.parts(x)
-        return x, x.mean((2, 3))
+        return x, x.float().mean((2, 3))
 
 
 class _Gate(nn.Module):
-    """W_x, the LSTM cell and W_q, in one product less than they are written with."""
+    """W_x, the LSTM cell and W_q, in two products fewer than they are written with."""
 
     kernel: torch.Tensor
     bias: torch.Tensor
-    w_hh: torch.Tensor
     w_q: torch.Tensor
     b_q: torch.Tensor
 
     def __init__(self, gate: Gate):
         super().__init__()
-        weights = {"kernel": gate.kernel, "bias": gate.bias} | vars(gate.recurrence)
-        for name, value in weights.items():
+        for name, value in vars(gate).items():
             self.register_buffer(name, _tensor(value))
 
     def forward(
         self, pooled: torch.Tensor, h: torch.Tensor, c: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        z = torch.addmm(self.bias, pooled, self.kernel) + h @ self.w_hh
-        i, f, g, o = z.chunk(4, 1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        if len(self.kernel) == pooled.shape[1]:  # without temporal modelling
+            h = torch.tanh(torch.addmm(self.bias, pooled, self.kernel))
+        else:
+            z = torch.addmm(self.bias, torch.cat([pooled, h], 1), self.kernel)
+            i, f, g, o = z.chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
         return h, c, h @ self.w_q + self.b_q
 
 
@@ -109,75 +112,124 @@ def compiled(module: nn.Module, example: Any) -> Callable:
     return torch.compile(module)
 
 
+def graphed(module: nn.Module, example: Any) -> Callable:
+    """A CUDA graph: all its kernels are launched by one call, for inputs of one shape."""
+    inputs = [x.clone() for x in (example if isinstance(example, tuple) else (example,))]
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # what is set up once is not to be captured
+            module(*inputs)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = module(*inputs)
+
+    def replay(*values: torch.Tensor) -> Any:
+        for place, value in zip(inputs, values, strict=True):
+            place.copy_(value)
+        graph.replay()
+        return tuple(output.clone() for output in outputs)
+
+    return replay
+
+
 class TorchRecognizer:
-    """`online.Recognizer` in PyTorch, for a network with a gate after every stage or none.
+    """`online.Recognizer` in PyTorch.
 
     Args:
-        network: of `deploy` with `winograd=False`, on any device.
+        network: of `deploy`, on any device.
         make: of a module and an example of its input what is called.
         channels_last: PyTorch's layout.
-        size: side of the frames.
+        example: frames as they will come, for what is made for one shape alone.
+        device: of PyTorch.
     """
 
-    def __init__(self, network: Network, rule: Rule, make: Make, *, channels_last: bool, size: int):
+    def __init__(
+        self,
+        network: Network,
+        rule: Rule,
+        make: Make,
+        *,
+        channels_last: bool,
+        example: UInt8[np.ndarray, "b h w 3"],
+        device: str = "cpu",
+    ):
+        self._device = torch.device(device)
         self._num_classes = network.architecture.num_classes
         self._hidden = network.architecture.hidden
-        self._rule = rule
+        self._rule, self._released = rule, network.released
         self._spans: list[Callable] = []
         self._gates: list[Callable] = []
-        self._head = [_tensor(network.head.kernel), _tensor(network.head.bias)]
-        x = torch.zeros((1, size, size, 3), dtype=torch.uint8)
-        h = torch.zeros((1, self._hidden))
+        self._head = [self._move(_tensor(x)) for x in (network.head.kernel, network.head.bias)]
+        x = self._move(torch.from_numpy(example))
+        h = self._move(torch.zeros((1, self._hidden)))
+        dtype = getattr(torch, jnp.dtype(network.dtype).name)
         with torch.inference_mode():
             for span in network.spans:
                 if not span.stages:
                     continue
-                module: nn.Module = _Span(span).eval()
+                module: nn.Module = _Span(span).eval().to(self._device, dtype)
                 if channels_last:
                     # Its stubs do not know of this argument.
                     module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 self._spans.append(make(module, x))
                 x, pooled = module(x)
                 if len(self._gates) < network.num_gates:
-                    gate = _Gate(network.gates[len(self._gates)]).eval()
+                    gate = _Gate(network.gates[len(self._gates)]).eval().to(self._device)
                     self._gates.append(make(gate, (pooled, h, h)))
 
     @torch.inference_mode()
     def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> Result:
         """The loop over the frames, each as far as the gates let it through."""
-        h = [torch.zeros((1, self._hidden))] * len(self._gates)
+        h = [self._move(torch.zeros((1, self._hidden)))] * len(self._gates)
         c = list(h)
         consensus = Consensus(len(self._gates), self._num_classes, self._rule)
         for frame in video:
-            x = torch.from_numpy(frame)[None]
+            x = self._move(torch.from_numpy(frame[None]))
             new_h, new_c = list(h), list(c)
+            stop = len(self._gates)
             for k, span in enumerate(self._spans):
                 x, pooled = span(x)
-                if self._gates:
+                if k < len(self._gates):
                     new_h[k], new_c[k], logits = self._gates[k](pooled, h[k], c[k])
                     stay, forward = logits[0].tolist()
                     if not forward > stay:
-                        consensus.stop(k)
+                        stop = k
                         break
-            else:
+            if stop == len(self._gates) or (self._released.state and stop == len(self._gates) - 1):
                 h, c = new_h, new_c
-                consensus.keep(torch.addmm(self._head[1], pooled, self._head[0])[0].numpy())
+            if stop < len(self._gates):
+                consensus.stop(stop)
+            else:
+                consensus.keep(self._score(pooled)[0])
             if consensus.ended:
                 break
-        return consensus.conclude()
+        forced = not consensus.kept_any and not self._released.empty
+        return consensus.conclude(self._classify(frame[None])[0] if forced else None)
 
     @torch.inference_mode()
     def classify(self, frames: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:
         """TSN: the mean logits of frames that go through everything at once."""
-        x = torch.from_numpy(frames)
+        return self._classify(frames).mean(0)
+
+    def _classify(self, frames: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:
+        x = self._move(torch.from_numpy(frames))
         for span in self._spans:
             x, pooled = span(x)
-        return torch.addmm(self._head[1], pooled, self._head[0]).mean(0).numpy()
+        return self._score(pooled)
+
+    def _score(self, pooled: torch.Tensor) -> np.ndarray:
+        return torch.addmm(self._head[1], pooled, self._head[0]).cpu().numpy()
+
+    def _move(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self._device)
 
 
-def _convolution(weights: Any, stride: int) -> nn.Conv2d:
-    assert isinstance(weights, Convolution), "deployed with Winograd's kernels"
-    kernel = _tensor(weights.kernel).permute(3, 2, 0, 1).contiguous()
+def _convolution(weights: Convolution | WinogradConvolution, stride: int) -> nn.Conv2d:
+    winograd = isinstance(weights, WinogradConvolution)
+    plain = restore_kernel(weights.kernel) if winograd else weights.kernel
+    kernel = _tensor(plain).permute(3, 2, 0, 1).contiguous()
     out, inputs, size, _ = kernel.shape
     convolution = nn.Conv2d(inputs, out, size, stride, size // 2)
     convolution.weight = nn.Parameter(kernel, requires_grad=False)

@@ -21,6 +21,7 @@ from sofnet_jax.inference.consensus import NEVER, Result, Rule
 from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.network import Network
 from sofnet_jax.inference.online import Recognizer, check_pixels
+from sofnet_jax.inference.program import export_program
 from sofnet_jax.inference.stream import Window, Windows
 from sofnet_jax.initialisation import Weights, create_shapes, initialise, load_weights
 from sofnet_jax.meter import Meter
@@ -170,6 +171,26 @@ class TrainedModel:
             done = windows.conclude()
         for window in done:
             yield self._tell(window, meter, name, top_k)
+
+    def export(self, path: str | os.PathLike, *, platforms: Sequence[str] = ()) -> None:
+        """Writes the network with its gates and its early end as one program, for JAX alone.
+
+        `jax.export.deserialize(bytearray(…)).call(frames)` of the file's content gives the scores,
+        the logits and where each frame stopped (`program.Recognition`), for uint8 frames of shape
+        (videos, t, size, size, 3).
+
+        Args:
+            path: of the file.
+            platforms: it can run on, such as "cpu" and "cuda"; by default the one at hand.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        path = Path(path).expanduser()
+        try:
+            export_program(path, self.network, self.size, self.rule, platforms=platforms)
+        except OSError as error:
+            raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
 
     def picture(self, prediction: Prediction) -> UInt8[np.ndarray, "t size size 3"]:
         """The frames of a file that a prediction was to look at, also those it did not."""

@@ -1,7 +1,12 @@
 """Set-up for all tests: several CPU devices, and videos whose frames tell their number."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+# Half of the tests' time went into LLVM's optimisation of programs that run once or twice; the
+# processes that tests start inherit this.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import av
 import jax

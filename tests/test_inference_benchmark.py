@@ -7,70 +7,128 @@ import numpy as np
 import pytest
 
 from sofnet_jax import inference_benchmark as benchmark
-from sofnet_jax import torch_network
-from sofnet_jax.forced_network import EXIT, RULE, SKIPPED, USED, create_videos
-from sofnet_jax.inference.online import Recognizer
+from sofnet_jax import stream_benchmark, torch_network, workload
+from sofnet_jax.errors import UserError
+from sofnet_jax.forced_network import FIGURE_3, create_fates
+from sofnet_jax.start_benchmark import benchmark_start
+from sofnet_jax.workload import create_workload
+
+SIZE = 48
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(benchmark, "BACKBONE", "tiny")
-    monkeypatch.setattr(benchmark, "SIZES", (48,))
+    monkeypatch.setattr(workload, "BACKBONE", "tiny")
     monkeypatch.setattr(benchmark, "QUEUE", 4)
 
 
-def test_fates_are_the_papers_shares():
-    fates = create_videos(16)
+@pytest.fixture(scope="module")
+def work():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workload, "BACKBONE", "tiny")
+        return create_workload(SIZE, FIGURE_3)
+
+
+def _cut(fate):
+    """Where the frames stop of a video of these pictures: the sixth is kept, and ends it."""
+    ends = np.flatnonzero(fate == 6)
+    return np.minimum(fate[: ends[0] + 1] if len(ends) else fate, 5)
+
+
+@pytest.mark.parametrize("shares", [FIGURE_3, (0.0,) * 5 + (100.0, 0.0), (5.0,) * 5 + (10.0, 65.0)])
+def test_fates_have_the_shares(shares):
+    fates = create_fates(shares, 16)
     assert fates.shape == (4, 16)
-    looked = np.concatenate([benchmark._meant(fate) for fate in fates])
-    assert np.bincount(looked).tolist() == [*SKIPPED, USED]
-    assert fates.size - len(looked) == EXIT
-    shares = np.array([USED, sum(SKIPPED), EXIT]) / 64
-    np.testing.assert_allclose(shares, [0.543, 0.323, 0.134], atol=0.01)
+    looked = np.concatenate([_cut(fate) for fate in fates])
+    counts = [*np.bincount(looked, minlength=6), fates.size - len(looked)]
+    np.testing.assert_allclose(np.array(counts) / 64, np.array(shares) / 100, atol=1 / 64)
 
 
-def test_every_program_decides_as_it_is_meant_to():
-    work = benchmark.create_workload(48)
-    recognizer = Recognizer(work.sofnet, RULE)
-    plain = benchmark.create_workload(48, winograd=False)
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ((50.0, 50.0), "seven shares"),
+        ((15.4, 3.1, 1.5, 3.1, 9.2, 54.3, 3.4), "add to 100"),
+        ((50.0, *[0.0] * 5, 50.0), "with a frame that is used"),
+        ((*[0.0] * 5, 2.0, 98.0), "with a frame that is used"),
+    ],
+)
+def test_shares_that_cannot_be(shares, message):
+    with pytest.raises(UserError, match=message):
+        create_fates(shares, 16)
+
+
+def test_every_program_decides_as_it_is_meant_to(work):
     rival = torch_network.TorchRecognizer(
-        plain.sofnet, RULE, torch_network.frozen, channels_last=True, size=48
+        work.network,
+        work.rule,
+        torch_network.frozen,
+        channels_last=True,
+        example=work.videos[0][:1],
     )
-    for video, fate in zip(work.videos, work.fates, strict=True):
-        ours = benchmark.recognize_online(recognizer, video)
+    for video, fate, stop in zip(work.videos, create_fates(FIGURE_3, 16), work.stops, strict=True):
         theirs = rival.recognize(video)
-        program = benchmark._program(work.sofnet, video, RULE)
-        meant = benchmark._meant(fate).tolist()
-        assert ours.stop.tolist() == theirs.stop.tolist() == meant
-        assert [s for s in np.asarray(program.stop).tolist() if s >= 0] == meant
-        np.testing.assert_allclose(theirs.logits, ours.logits, rtol=1e-3)
+        program = benchmark._program(work.network, video, work.rule)
+        assert stop.tolist() == theirs.stop.tolist() == _cut(fate).tolist()
+        assert [s for s in np.asarray(program.stop).tolist() if s >= 0] == stop.tolist()
+        np.testing.assert_allclose(theirs.logits, program.logits, rtol=1e-3)
 
 
-def test_torchs_network_is_ours():
-    work = benchmark.create_workload(48, winograd=False)
+def test_frames_that_all_stop(monkeypatch):
+    work = create_workload(SIZE, (100.0, *[0.0] * 6))
     rival = torch_network.TorchRecognizer(
-        work.tsn, RULE, torch_network.as_it_is, channels_last=False, size=48
+        work.network, work.rule, torch_network.as_it_is, channels_last=False, example=work.videos[0]
     )
-    _, pooled = work.tsn.spans[0](jax.numpy.asarray(work.pictures))
+    assert [stop.tolist() for stop in work.stops] == [[0] * 15 + [5]] * 4  # the last is forwarded
+    assert rival.recognize(work.videos[0]).stop.tolist() == work.stops[0].tolist()
+    np.testing.assert_allclose(work.shares, [93.75, 0, 0, 0, 0, 6.25, 0])
+
+
+def test_torchs_network_is_ours(work):
+    rival = torch_network.TorchRecognizer(
+        work.tsn, work.rule, torch_network.as_it_is, channels_last=False, example=work.videos[0]
+    )
+    video = work.videos[0]
+    _, pooled = work.tsn.spans[0](jax.numpy.asarray(video))
     ours = np.asarray(work.tsn.head(pooled)).mean(0)
-    np.testing.assert_allclose(rival.classify(work.pictures), ours, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(rival.classify(video), ours, rtol=1e-4, atol=1e-2)
 
 
-def test_reports_every_way(monkeypatch):
+def test_reports_every_way(work, monkeypatch):
     rival = {"PyTorch SoF-Net, x": lambda: None}
-    monkeypatch.setattr(benchmark, "_create_torch_programs", lambda *_: (rival, ["  a remark"]))
-    text = "\n".join(benchmark.benchmark_inference(1))
+    monkeypatch.setattr(benchmark, "_create_torch_programs", lambda _: (rival, ["  a remark"]))
+    text = "\n".join(benchmark.benchmark_inference([work], 1))
     for way in (
         "TSN, a frame at a time",
         "TSN, 4 frames at a time",
         "TSN, 16 frames at a time",
+        "TSN, one program on the device",
         "SoF-Net, the loop",
         "SoF-Net, one program on the device",
         "PyTorch SoF-Net, x",
-        "TSN, 4 videos in batches",
-        "SoF-Net, 4 videos in lockstep",
+        "TSN, many videos in batches",
+        "SoF-Net, many videos in lockstep",
     ):
         assert re.search(rf"^    {way} +\d+\.\d ms a video$", text, re.M), way
     assert "54.7 % used" in text and "12.5 % never looked at" in text
     assert re.search(r"^  PyTorch's fastest loop takes \d+\.\d\d × ours$", text, re.M)
-    assert text.endswith("  a remark")
+    assert re.search(r"of their gates: (res\d \d+\.\d\d \+ -?\d+\.\d\d(, )?){5}$", text, re.M)
+    assert "\n  a remark\n" in text
+
+
+def test_reports_a_stream(work, monkeypatch):
+    monkeypatch.setattr(stream_benchmark, "MINUTE", 6)
+    monkeypatch.setattr(stream_benchmark, "WINDOW", 1.0)
+    heading, *rows, last = stream_benchmark.benchmark_stream(work, 4)
+    assert "windows of 1 s with 16 frames each" in heading and len(rows) == 4
+    for row in rows:
+        assert len(re.findall(r" \d+\.\d\b", row)) == 10
+    assert re.search(r"takes \d\.\d\d × the first's time a frame and \d\.\d{3} × its memory", last)
+
+
+def test_reports_the_start(monkeypatch):
+    monkeypatch.setattr("sofnet_jax.start_benchmark.BACKBONE", "tiny")
+    monkeypatch.setattr("sofnet_jax.start_benchmark.AGAIN", 1)
+    _, line = benchmark_start(SIZE)
+    first, later, imports = (float(s) for s in re.findall(r"(\d+\.\d) s", line))
+    assert 0 < imports < later < first

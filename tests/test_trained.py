@@ -291,6 +291,18 @@ def test_files_that_are_no_videos(tmp_path, model):
             model.predict(tmp_path / name)
 
 
+def test_a_program_for_jax_alone(model, frames, tmp_path):
+    model.export(tmp_path / "program")
+    program = jax.export.deserialize(bytearray((tmp_path / "program").read_bytes()))
+    scores, _, stop = program.call(frames[:2])
+    for video, row, its_scores in zip(frames, np.asarray(stop), scores, strict=False):
+        prediction = model.predict(video)
+        assert [s for s in row if s >= 0] == prediction.stop.tolist()
+        np.testing.assert_allclose(its_scores, prediction.scores, atol=1e-5)
+    with pytest.raises(UserError, match="cannot write to"):
+        model.export(tmp_path / "program/in/a/file")
+
+
 def test_importing_the_package_imports_nothing_else():
     code = "import sys, sofnet_jax; print([m for m in ('jax', 'numpy', 'av') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sofnet_jax.inference.winograd import WinogradConvolution, transform_kernel
+from sofnet_jax.inference.winograd import (
+    WinogradConvolution,
+    restore_kernel,
+    transform_kernel,
+)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 5), (2, 6, 6), (1, 7, 4), (3, 11, 11)])
@@ -23,6 +27,11 @@ def test_equals_the_convolution(shape):
         for j in range(3)
     )
     np.testing.assert_allclose(y, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def test_the_kernel_can_be_had_back():
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 16, 8))
+    np.testing.assert_allclose(restore_kernel(transform_kernel(kernel)), kernel, atol=1e-6)
 
 
 def test_kernel_of_one_type():

@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import av
@@ -33,7 +33,7 @@ def connect(
     short_side: int = 0,
     say: Callable[[str], None],
     decoding: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
-) -> Iterator[Iterator[Sight]]:
+) -> Generator[Iterator[Sight], None, None]:
     """Yields the frames of each connection, one after the other.
 
     A stream that ends though it need not is asked for again, with pauses that double, which `say`

@@ -22,7 +22,6 @@ from sofnet_jax.inference.network import (
     Stem,
 )
 from sofnet_jax.inference.winograd import WinogradConvolution, transform_kernel
-from sofnet_jax.models.policy import Recurrence
 from sofnet_jax.models.resnet import BatchNorm
 from sofnet_jax.released import PAPER, Released
 
@@ -127,16 +126,13 @@ def _create_block(weights: Tree, stride: int, create: _Create) -> Block:
 
 
 def _create_gate(weights: Tree) -> Gate:
-    """W_ih (W_x x̄ + b_x) + b_ih + b_hh as one product; computed in float64, since it is once."""
+    """W_ih (W_x x̄ + b_x) + b_ih + W_hh h + b_hh as one product; computed in float64, for once."""
     w = jax.tree.map(lambda x: np.asarray(x, np.float64), dict(weights))
     if "w_ih" in w:
         after, bias, w_hh = w["w_ih"], w["b_ih"] + w["b_hh"], w["w_hh"]
     else:
-        after, bias, w_hh = w["fc"]["kernel"], w["fc"]["bias"], np.zeros((0, 0))
-    arrays = (
-        w["embed"]["kernel"] @ after,
-        w["embed"]["bias"] @ after + bias,
-        *(w_hh, w["w_q"], w["b_q"]),
-    )
-    kernel, total, *recurrence = (jnp.asarray(x, jnp.float32) for x in arrays)
-    return Gate(kernel, total, Recurrence(*recurrence))
+        after, bias = w["fc"]["kernel"], w["fc"]["bias"]
+        w_hh = np.zeros((0, after.shape[1]))
+    kernel = np.concatenate([w["embed"]["kernel"] @ after, w_hh])
+    arrays = kernel, w["embed"]["bias"] @ after + bias, w["w_q"], w["b_q"]
+    return Gate(*(jnp.asarray(x, jnp.float32) for x in arrays))

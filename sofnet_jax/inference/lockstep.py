@@ -19,10 +19,13 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
+from sofnet_jax.allocator import keep_freed_memory
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
 from sofnet_jax.inference.network import Gate, Head, Network, Span
 from sofnet_jax.inference.online import check_pixels, forwards
 
+_BATCH_SIZE = 32
+_BATCH_SIZES = {"cpu": 4}  # with more, a batch no longer fits into the cache
 _SHRINK = 4  # a batch of the next smaller size has a quarter of the places
 
 _Pixels = UInt8[np.ndarray, "h w 3"]
@@ -60,8 +63,15 @@ class _Slot:
 class Lockstep:
     """Recognises the actions of many videos, with the decisions of `online.Recognizer`."""
 
-    def __init__(self, network: Network, rule: Rule = NEVER, *, batch_size: int = 16):
-        """Of a network from `deploy`; `batch_size` frames go through a span together."""
+    def __init__(self, network: Network, rule: Rule = NEVER, *, batch_size: int | None = None):
+        """Of a network from `deploy`; `batch_size` frames go through a span together.
+
+        By default as many as suit the device. On a CPU the process keeps the memory that it frees
+        from now on (`allocator`).
+        """
+        if network.device.platform == "cpu":
+            keep_freed_memory()
+        batch_size = batch_size or _BATCH_SIZES.get(network.device.platform, _BATCH_SIZE)
         self._network = network
         self._rule = rule
         self._hops = _create_hops(network)

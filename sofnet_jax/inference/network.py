@@ -1,5 +1,7 @@
 """A network made ready for inference, in parts: spans of stages, gates, and the classifier."""
 
+import dataclasses
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -9,7 +11,7 @@ from jaxtyping import Array, Float, Shaped
 
 from sofnet_jax.architecture import Architecture
 from sofnet_jax.inference.winograd import WinogradConvolution
-from sofnet_jax.models.policy import Recurrence, compute_cell
+from sofnet_jax.models.policy import update_cell
 from sofnet_jax.models.resnet import convolve, max_pool
 from sofnet_jax.models.sofnet import average_pool, normalise
 from sofnet_jax.released import PAPER, Released
@@ -90,17 +92,27 @@ class Span:
 
 @flax.struct.dataclass
 class Gate:
-    """A policy module. `kernel` and `bias` are W_ih W_x and its biases: one product, not two."""
+    """A policy module. The rows of `kernel` are W_ih W_x, then W_hh: one product, not three.
 
-    kernel: Float[Array, "d g"]
+    Of one frame it costs what the weights take to come from memory. Without temporal modelling
+    there is no W_hh.
+    """
+
+    kernel: Float[Array, "dm g"]
     bias: Float[Array, "g"]
-    recurrence: Recurrence
+    w_q: Float[Array, "m 2"]
+    b_q: Float[Array, "2"]
 
     def __call__(
         self, pooled: Float[Array, "b d"], h: Float[Array, "b m"], c: Float[Array, "b m"]
     ) -> tuple[Float[Array, "b m"], Float[Array, "b m"], Float[Array, "b 2"]]:
         """What a frame makes of the state (Eqs. 2–3): h, c, and the logits q."""
-        return compute_cell(self.recurrence, h, c, pooled @ self.kernel + self.bias)
+        if len(self.kernel) == pooled.shape[1]:
+            h = jnp.tanh(pooled @ self.kernel + self.bias)
+        else:
+            z = jnp.concatenate([pooled, h], 1) @ self.kernel + self.bias
+            h, c = update_cell(z, c)
+        return h, c, h @ self.w_q + self.b_q
 
 
 @flax.struct.dataclass
@@ -134,6 +146,12 @@ class Network:
     def num_gates(self) -> int:
         """Number of gates, k."""
         return len(self.gates)
+
+    def without_gates(self) -> "Network":
+        """Plain TSN with the same weights."""
+        stages = tuple(stage for span in self.spans for stage in span.stages)
+        architecture = dataclasses.replace(self.architecture, gates=())
+        return dataclasses.replace(self, spans=(Span(stages),), gates=(), architecture=architecture)
 
     @property
     def device(self) -> jax.Device:

@@ -18,6 +18,13 @@ def transform_kernel(kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "16 c c2"
     return jnp.asarray(transformed.reshape(16, *kernel.shape[2:]), kernel.dtype)
 
 
+def restore_kernel(transformed: Float[Array, "16 c c2"]) -> Float[np.ndarray, "3 3 c c2"]:
+    """The kernel that `transform_kernel` transformed."""
+    wide = np.asarray(transformed, np.float64).reshape(4, 4, *transformed.shape[1:])
+    inverse = np.array([[1, 0, 0, 0], [0, 1, -1, 0], [0, 0, 0, 1]])
+    return np.einsum("ia,jb,abcd->ijcd", inverse, inverse, wide).astype(transformed.dtype)
+
+
 @flax.struct.dataclass
 class WinogradConvolution:
     """A 3×3 convolution of stride 1, with `kernel` of `transform_kernel`.

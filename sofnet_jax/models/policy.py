@@ -153,13 +153,19 @@ def compute_cell(
 ) -> tuple[Float[Array, "*k b d"], Float[Array, "*k b d"], Float[Array, "*k b 2"]]:
     """The LSTM cell of one gate or of k, and W_q (Eqs. 2–3): the new h and c, and the logits."""
     if weights.w_hh.size:
-        z = inputs + h @ weights.w_hh
-        i, f, g, o = jnp.split(z, 4, axis=-1)  # PyTorch's order
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        h, c = update_cell(inputs + h @ weights.w_hh, c)
     else:
         h = jnp.tanh(inputs)
     return h, c, h @ weights.w_q + weights.b_q[..., None, :]
+
+
+def update_cell(
+    z: Float[Array, "*k b g"], c: Float[Array, "*k b d"]
+) -> tuple[Float[Array, "*k b d"], Float[Array, "*k b d"]]:
+    """The LSTM's new h and c, of its gates before their nonlinearities in PyTorch's order."""
+    i, f, g, o = jnp.split(z, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
 def gate_step(

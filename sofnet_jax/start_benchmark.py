@@ -1,0 +1,61 @@
+"""How long somebody waits who calls `python -m sofnet_jax.predict`."""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from sofnet_jax.architecture import create_architecture
+from sofnet_jax.benchmark_video import write_video
+from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.torch_io import to_state_dict
+from sofnet_jax.weight_file import write_tensors
+from sofnet_jax.workload import BACKBONE, CLASSES
+
+AGAIN = 3  # starts with a full cache; the median is reported
+
+
+def benchmark_start(size: int) -> list[str]:
+    """Lines on the time from the start of a process to its first prediction.
+
+    First with an empty cache of compiled programs, then with one that is filled.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        weights, video = Path(folder) / "weights.npz", Path(folder) / "video.mp4"
+        architecture = create_architecture(BACKBONE, num_classes=CLASSES, gates=(1, 2, 3, 4, 5))
+        blank = jnp.zeros((1, 1, size, size, 3), jnp.uint8)
+        variables = jax.jit(SoFNet(architecture).init)(jax.random.key(0), blank)
+        write_tensors(weights, to_state_dict(variables), {})
+        write_video(video, frames=300, width=340, height=256)
+        command = [sys.executable, "-m", "sofnet_jax.predict", str(video)]
+        command += [f"--checkpoint={weights}", f"--size={size}"]
+        first = _wait_for_line(command, folder)
+        later = statistics.median(_wait_for_line(command, folder) for _ in range(AGAIN))
+        imports = _wait_for_line(
+            [sys.executable, "-c", "import sofnet_jax.trained; print()"], folder
+        )
+    return [
+        f"{BACKBONE}, {size}×{size}, a video of 10 s: from the start to the first prediction",
+        f"  {first:.1f} s with nothing compiled, {later:.1f} s with the cache of compiled programs "
+        f"(imports alone {imports:.1f} s)",
+    ]
+
+
+def _wait_for_line(command: list[str], folder: str) -> float:
+    """Seconds until a process prints something."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        seconds = time.perf_counter() - start
+        process.stdout.read()
+    if process.returncode or not line:
+        raise RuntimeError(f"{' '.join(command)} failed with exit code {process.returncode}")
+    return seconds

@@ -1,0 +1,102 @@
+"""Whether an hour of a stream takes as much time and memory at its end as at its beginning."""
+
+import contextlib
+import itertools
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from sofnet_jax.benchmark_video import RATE, write_video
+from sofnet_jax.data.live import connect
+from sofnet_jax.memory import read_memory
+from sofnet_jax.meter import Meter
+from sofnet_jax.prediction import Prediction
+from sofnet_jax.trained import TrainedModel
+from sofnet_jax.workload import Workload
+
+WINDOW = 10.0  # seconds
+MINUTE = 60  # seconds of video, sent again and again
+TENTHS = 10
+
+
+def benchmark_stream(work: Workload, minutes: int) -> list[str]:
+    """Lines on a stream over TCP, as fast as it can be recognised."""
+    classes = tuple(map(str, range(work.network.architecture.num_classes)))
+    model = TrainedModel(
+        work.network, classes, len(work.videos[0]), work.size, 256, via=0, rule=work.rule
+    )
+    rows: list[tuple[float, float, float, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        video = write_video(Path(folder) / "minute.ts", frames=MINUTE * RATE, width=340, height=256)
+        windows = _watch(model, video, minutes)
+        next(windows)  # compiles
+        each = (minutes * MINUTE // int(WINDOW) - 2) // TENTHS
+        for _ in range(TENTHS):
+            start = time.perf_counter()
+            part = list(itertools.islice(windows, each))
+            frames = sum(len(window.stop) for window in part)
+            decode, network = (
+                sum(getattr(window, name) for window in part)
+                for name in ("decode_ms", "network_ms")
+            )
+            speed = each * WINDOW / (time.perf_counter() - start)
+            rows.append((network / frames, decode / each, speed, read_memory() / 2**20))
+            kept = sum(window.kept for window in part) / frames
+        windows.close()
+    titles = "network, ms a frame", "decoding, ms a window", "times real time", "MiB"
+    columns = np.array(rows).T
+    return [
+        f"{minutes} minutes of 340×256 at {RATE} frames/s over TCP, windows of {WINDOW:g} s with "
+        f"{model.num_frames} frames each, {100 * kept:.0f} % of them used, by tenths:",
+        *(
+            f"  {title:<22}" + " ".join(f"{value:8.1f}" for value in column)
+            for title, column in zip(titles, columns, strict=True)
+        ),
+        f"  the last tenth takes {columns[0, -1] / columns[0, 0]:.2f} × the first's time a frame "
+        f"and {columns[3, -1] / columns[3, 0]:.3f} × its memory",
+    ]
+
+
+def _watch(model: TrainedModel, video: Path, minutes: int) -> Generator[Prediction, None, None]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = threading.Thread(target=_send, args=(server, video, minutes))
+        sender.start()
+        meter = Meter()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        connections = connect(address, short_side=256, say=print, decoding=meter.decoding)
+        with contextlib.closing(connections):
+            yield from model.watch(next(connections), seconds=WINDOW, meter=meter)
+        sender.join()
+
+
+def _send(server: socket.socket, video: Path, minutes: int) -> None:
+    """Sends whoever connects a video again and again, as one that goes on."""
+    connection, _ = server.accept()
+    with connection, connection.makefile("wb") as file:
+        try:
+            with av.open(file, "w", format="mpegts") as out:
+                _repeat(out, video, minutes)
+        except (OSError, av.FFmpegError):  # nobody listens any more
+            return
+
+
+def _repeat(out: av.container.OutputContainer, video: Path, minutes: int) -> None:
+    stream = None
+    for minute in range(minutes):
+        with av.open(str(video)) as source:
+            template = source.streams.video[0]
+            stream = stream or out.add_stream_from_template(template)
+            assert template.time_base is not None
+            shift = minute * round(MINUTE / template.time_base)
+            for packet in source.demux(template):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = stream
+                out.mux(packet)

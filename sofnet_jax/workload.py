@@ -1,0 +1,116 @@
+"""What inference is measured on: a network, and videos whose frames its gates stop."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int, UInt8
+
+from sofnet_jax.architecture import create_architecture
+from sofnet_jax.errors import UserError
+from sofnet_jax.flops import compute_costs
+from sofnet_jax.forced_network import RULE, create_fates, draw_pictures, force
+from sofnet_jax.inference.consensus import Result, Rule
+from sofnet_jax.inference.deploy import deploy
+from sofnet_jax.inference.network import Network
+from sofnet_jax.inference.online import Recognizer
+from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.trained import load
+
+BACKBONE, CLASSES, FRAMES = "resnet50", 200, 16
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network with gates, and videos that it decides on.
+
+    Attributes:
+        name: of the network.
+        network: of `deploy`.
+        rule: of the early end.
+        videos: their frames, as the network sees them.
+    """
+
+    name: str
+    network: Network
+    rule: Rule
+    videos: Sequence[UInt8[np.ndarray, "t size size 3"]]
+
+    @functools.cached_property
+    def tsn(self) -> Network:
+        """The network without its gates."""
+        return self.network.without_gates()
+
+    @functools.cached_property
+    def stops(self) -> list[Int[np.ndarray, "t"]]:
+        """The gate that stops each frame looked at, of every video."""
+        recognizer = Recognizer(self.network, self.rule)
+        return [recognize(recognizer, video).stop for video in self.videos]
+
+    @property
+    def num_frames(self) -> int:
+        """Of all videos."""
+        return sum(map(len, self.videos))
+
+    @property
+    def size(self) -> int:
+        """Side of the frames in pixels."""
+        return self.videos[0].shape[1]
+
+    @property
+    def shares(self) -> Float[np.ndarray, "k"]:
+        """Percent of the frames stopped at each gate, used, and never looked at."""
+        counts = np.bincount(np.concatenate(self.stops), minlength=self.network.num_gates + 1)
+        return 100 * np.append(counts, self.num_frames - counts.sum()) / self.num_frames
+
+    @property
+    def gflops(self) -> tuple[float, float]:
+        """GFLOPs (`flops`, in full) a video, of TSN and with the gates."""
+        _, cost = compute_costs(self.network.architecture, self.size)
+        _, plain = compute_costs(self.tsn.architecture, self.size)
+        spent = sum(cost.by_stop[stop].sum() for stop in self.stops)
+        return plain.whole * self.num_frames / len(self.videos), float(spent) / len(self.videos)
+
+
+def create_workload(
+    size: int, shares: Sequence[float], *, dtype: DTypeLike = jnp.float32
+) -> Workload:
+    """Random weights, and gates that know the pictures, so that frames stop in these shares.
+
+    Raises UserError for `shares` that cannot be (`forced_network.create_fates`).
+    """
+    fates = create_fates(shares, FRAMES)
+    architecture = create_architecture(BACKBONE, num_classes=CLASSES, gates=(1, 2, 3, 4, 5))
+    model = SoFNet(architecture)
+    blank = jnp.zeros((1, 1, size, size, 3), jnp.uint8)
+    variables = jax.jit(model.init)(jax.random.key(0), blank)
+    pictures = draw_pictures(size)
+    network = force(deploy(architecture, variables, dtype=dtype), pictures)
+    return Workload(f"{BACKBONE}, forced gates", network, RULE, [pictures[fate] for fate in fates])
+
+
+def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str) -> Workload:
+    """A trained network on videos from files.
+
+    Raises:
+        UserError: `checkpoint` holds no network that can be used, or one without gates.
+        VideoError: a video cannot be read.
+    """
+    model = load(checkpoint, dtype=dtype)
+    if not model.network.num_gates:
+        raise UserError(f"{checkpoint}: a network without gates stops nothing")
+    frames = [model.picture(model.predict(video)) for video in videos]
+    return Workload(checkpoint, model.network, model.rule, frames)
+
+
+def recognize(recognizer: Recognizer, video: UInt8[np.ndarray, "t h w 3"]) -> Result:
+    """A video through the loop, frame by frame, up to its end."""
+    recognizer.reset()
+    for frame in video:
+        if recognizer.step(frame).ended:
+            break
+    return recognizer.result()
