@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from absl import flags
 
 from sofnet_jax import command_line
+from sofnet_jax.allocator import keep_freed_memory
 from sofnet_jax.command_line import CONFIG
 from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.operand import find_videos
@@ -35,7 +36,7 @@ VIDEOS = flags.DEFINE_integer("videos", 10_000, "That `data` sends through the p
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Of `inference`: a trained network.")
 STOPS = flags.DEFINE_list("stops", list(map(str, FIGURE_3)), "Of `inference`: percent, see above.")
 SIZES = flags.DEFINE_list("sizes", ["168", "192", "224"], "Of `inference`: sides of the frames.")
-DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of `inference`: of the stages.")
+DTYPE = flags.DEFINE_enum("dtype", None, list(DTYPES), "Of `inference`, if not the device's best.")
 MINUTES = flags.DEFINE_integer("minutes", 60, "Of `inference`: of a stream; 0: none.", 0)
 SHORTEST = 4  # minutes of a stream that has tenths
 
@@ -68,6 +69,7 @@ def _measure_inference(videos: list[str]) -> Iterator[str]:
     if 0 < MINUTES.value < SHORTEST:
         raise UserError(f"--minutes={MINUTES.value}: 0, or from {SHORTEST} up")
     sizes = [int(_read_number("sizes", size)) for size in SIZES.value]
+    keep_freed_memory()  # of which all ways have the advantage, PyTorch's, too
     yield describe_host()
     yield from benchmark_inference(_create_workloads(videos, sizes), REPEATS.value or 5)
     if CHECKPOINT.value:
@@ -87,7 +89,7 @@ def _create_workloads(videos: list[str], sizes: list[int]) -> Iterator[Workload]
         return
     stops = [_read_number("stops", share) for share in STOPS.value]
     for size in sizes:
-        yield create_workload(size, stops, dtype=DTYPES[DTYPE.value])
+        yield create_workload(size, stops, dtype=DTYPE.value and DTYPES[DTYPE.value])
 
 
 def _read_number(flag: str, text: str) -> float:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sofnet_jax.allocator import keep_freed_memory
 from sofnet_jax.inference.consensus import NEVER
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.network import create_states
@@ -30,7 +29,6 @@ _program = jax.jit(recognize_on_device, static_argnames="rule")
 
 def benchmark_inference(workloads: Iterable[Workload], repeats: int) -> Iterator[str]:
     """Lines on TSN and SoF-Net, one video at a time and many; decoding apart."""
-    keep_freed_memory()  # of which all ways have the advantage
     peak = measure_peak()
     yield f"a product of 2048×2048 matrices runs at {peak:.0f} G multiply–adds a second"
     for work in workloads:

@@ -42,11 +42,12 @@ VISUALIZE = flags.DEFINE_string("visualize", "", "What the gates did: a .png, or
 WINDOW = flags.DEFINE_float("window", 0.0, "Seconds; 0: all of a file, 10 s of a stream.", 0.0)
 EVERY = flags.DEFINE_float("every", 0.0, "Seconds from window to window; 0: a window's.", 0.0)
 EARLY = flags.DEFINE_bool("early", True, "Whether a video may end early, once it is sure.")
-DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the stages' computation.")
+DTYPE = flags.DEFINE_enum("dtype", None, list(DTYPES), "Of the stages, if not the device's best.")
 SIZE = flags.DEFINE_integer("size", None, "Side of the frames, if not the run's.", 1)
 NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "To look at, if not the run's.", 1)
 VARIANT = flags.DEFINE_string("variant", "", "Of weights that are no run: release, for one.")
 LIVE_WINDOW = 10.0  # seconds
+LONG = 600.0  # seconds, from which on one action is hardly all of a video
 
 
 def main(argv: list[str]) -> None:
@@ -124,7 +125,11 @@ def _predict(video: str, model: TrainedModel) -> Iterator[Prediction]:
     elif WINDOW.value:
         yield from model.segment(video, **options, **windows)
     else:
-        yield model.predict(video, **options)
+        prediction = model.predict(video, **options)
+        yield prediction
+        seconds = (prediction.end or 0.0) - (prediction.start or 0.0)
+        if seconds > LONG:
+            _say(f"note: {video} lasts {seconds / 60:.0f} minutes; --window=10 makes a timeline")
 
 
 def _check_visualize(names: Sequence[str]) -> None:

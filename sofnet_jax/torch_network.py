@@ -75,15 +75,16 @@ class _Gate(nn.Module):
     w_q: torch.Tensor
     b_q: torch.Tensor
 
-    def __init__(self, gate: Gate):
+    def __init__(self, gate: Gate, temporal: bool):
         super().__init__()
+        self.temporal = temporal
         for name, value in vars(gate).items():
             self.register_buffer(name, _tensor(value))
 
     def forward(
         self, pooled: torch.Tensor, h: torch.Tensor, c: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if len(self.kernel) == pooled.shape[1]:  # without temporal modelling
+        if not self.temporal:
             h = torch.tanh(torch.addmm(self.bias, pooled, self.kernel))
         else:
             z = torch.addmm(self.bias, torch.cat([pooled, h], 1), self.kernel)
@@ -176,7 +177,8 @@ class TorchRecognizer:
                 self._spans.append(make(module, x))
                 x, pooled = module(x)
                 if len(self._gates) < network.num_gates:
-                    gate = _Gate(network.gates[len(self._gates)]).eval().to(self._device)
+                    weights = network.gates[len(self._gates)]
+                    gate = _Gate(weights, network.architecture.temporal).eval().to(self._device)
                     self._gates.append(make(gate, (pooled, h, h)))
 
     @torch.inference_mode()

@@ -282,7 +282,7 @@ def load(
     source: str | os.PathLike,
     which: Which = "last",
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     size: int | None = None,
     num_frames: int | None = None,
     variant: str = "",
@@ -293,7 +293,8 @@ def load(
         source: the folder of a run, a file of weights, or hub:owner/name. How the network is shown
             a video, and when that ends, a run's `config.json` tells, or else `configs/default.py`.
         which: checkpoint of a run: the last or the best.
-        dtype: of the stages' computation, float32 or bfloat16.
+        dtype: of the stages' computation, float32 or bfloat16; by default what suits the device,
+            float32 on a CPU.
         size: side of the frames in pixels, if not what the configuration says.
         num_frames: to look at, if not what the configuration says.
         variant: of the defaults, such as "release" for weights of the authors.
@@ -301,7 +302,7 @@ def load(
     Raises:
         UserError: nothing there, or nothing that can be used.
     """
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
     for name, value in (("size", size), ("num_frames", num_frames)):
         if value is not None and value < 1:
@@ -312,7 +313,10 @@ def load(
         data, rule = config["data"], Rule(config["eval"]["threshold"], config["eval"]["min_frames"])
         released = Released(**config["released"])
         network = deploy(
-            weights.architecture, _fill(weights), dtype=DTYPES[dtype], released=released
+            weights.architecture,
+            _fill(weights),
+            dtype=None if dtype is None else DTYPES[dtype],
+            released=released,
         )
         model = TrainedModel(
             network=network,

@@ -77,7 +77,7 @@ class Workload:
 
 
 def create_workload(
-    size: int, shares: Sequence[float], *, dtype: DTypeLike = jnp.float32
+    size: int, shares: Sequence[float], *, dtype: DTypeLike | None = None
 ) -> Workload:
     """Random weights, and gates that know the pictures, so that frames stop in these shares.
 
@@ -93,7 +93,7 @@ def create_workload(
     return Workload(f"{BACKBONE}, forced gates", network, RULE, [pictures[fate] for fate in fates])
 
 
-def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str) -> Workload:
+def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str | None = None) -> Workload:
     """A trained network on videos from files.
 
     Raises:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -128,6 +129,13 @@ def test_a_timeline_and_a_film(predict, place, tmp_path):
     assert (frames[0].width, frames[0].height) == (96, 64 + 24)
     last = frames[24].to_ndarray(format="rgb24")[-3, :, :].mean(-1)  # of the first window
     assert last[90] < 60 and last[2] > 80  # it ended early: the sixth decision is black
+
+
+def test_a_long_video_is_told_of(predict, tmp_path):
+    video = write_scene(tmp_path / "long.mp4", seed=0, rate=Fraction(1, 11))
+    code, stdout, stderr = predict(video)
+    assert code == 0 and stdout.startswith(f"{video}\n")
+    assert stderr == f"note: {video} lasts 11 minutes; --window=10 makes a timeline\n"
 
 
 def test_standard_input(predict, place):

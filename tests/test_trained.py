@@ -309,22 +309,39 @@ def test_importing_the_package_imports_nothing_else():
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_the_example_of_the_readme(run, videos, tmp_path):
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert example
+@pytest.fixture
+def run_example(run, videos, tmp_path):
+    """Runs the example number n of a page, and gives what it prints."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/mine").symlink_to(run)
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/val").symlink_to(videos)
-    done = subprocess.run(
-        [sys.executable, "-c", example[1]],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    *guesses, frames, gflops, first, _, _, _, last = done.stdout.splitlines()
+
+    def run_it(page, n, environment=None):
+        examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        done = subprocess.run(
+            [sys.executable, "-c", examples[n]],
+            cwd=tmp_path,
+            env=os.environ | (environment or {"PYTHONPATH": str(ROOT)}),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run_it
+
+
+def test_the_example_of_lockstep(run_example):
+    lines = run_example("docs/inference.md", 0)
+    assert sorted(line.split()[0] for line in lines) == ["0", "1", "2"]
+    assert all(line.split()[1] in CLASSES for line in lines)
+
+
+def test_the_examples_of_the_readme(run_example):
+    *guesses, frames, gflops, first, _, _, _, last = run_example("README.md", 0)
     assert len(guesses) == 5 and all(re.fullmatch(r" *[\d.]+ %  \w+", line) for line in guesses)
     assert re.fullmatch(r"\{'res1': \d.*\} \d \d", frames) and gflops.endswith("GFLOPs")
     assert first.startswith("0.0 0.5 ") and last.startswith("2.0 ")
+    shape, *stops = run_example("docs/inference.md", 1)  # of the program that the first has left
+    assert shape.startswith("(2, 5) ") and len(stops) >= 1

@@ -59,7 +59,7 @@ def deploy(
     architecture: Architecture,
     variables: Tree,
     *,
-    dtype: DTypeLike = jnp.float32,
+    dtype: DTypeLike | None = None,
     released: Released = PAPER,
     winograd: bool | None = None,
 ) -> Network:
@@ -68,14 +68,16 @@ def deploy(
     Args:
         architecture: of the variables.
         variables: `params` and `batch_stats` of `SoFNet`.
-        dtype: of the stages' computation and weights.
+        dtype: of the stages' computation and weights; by default float32 on a CPU, else bfloat16.
         released: points in which the authors' code is followed.
         winograd: whether 3×3 convolutions of stride 1 are `WinogradConvolution`s; by default on a
             CPU in float32.
     """
     device = jax.local_devices()[0]
+    on_cpu = device.platform == "cpu"
+    dtype = dtype or (jnp.float32 if on_cpu else jnp.bfloat16)
     if winograd is None:
-        winograd = device.platform == "cpu" and dtype == jnp.float32
+        winograd = on_cpu and dtype == jnp.float32
     params = fold_batchnorm(variables)["params"]
     create = functools.partial(_create_convolution, dtype=dtype, winograd=winograd)
     stages = [_create_stage(i, params["backbone"][f"res{i}"], create) for i in range(1, 6)]

@@ -19,7 +19,6 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
-from sofnet_jax.allocator import keep_freed_memory
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
 from sofnet_jax.inference.network import Gate, Head, Network, Span
 from sofnet_jax.inference.online import check_pixels, forwards
@@ -66,11 +65,8 @@ class Lockstep:
     def __init__(self, network: Network, rule: Rule = NEVER, *, batch_size: int | None = None):
         """Of a network from `deploy`; `batch_size` frames go through a span together.
 
-        By default as many as suit the device. On a CPU the process keeps the memory that it frees
-        from now on (`allocator`).
+        By default as many as suit the device; on a CPU see also `allocator.keep_freed_memory`.
         """
-        if network.device.platform == "cpu":
-            keep_freed_memory()
         batch_size = batch_size or _BATCH_SIZES.get(network.device.platform, _BATCH_SIZE)
         self._network = network
         self._rule = rule
