@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-# LLVM's optimisation takes longer than it gains in programs that run a few times; the processes that
-# tests start inherit this.
+# LLVM's optimisation takes longer than it gains in programs that run a few times. The processes
+# that tests start inherit this.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import av
