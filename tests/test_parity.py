@@ -435,6 +435,15 @@ def train_theirs(a: Architecture, released: bool, state_dict, batches: list[Mate
     return {n: v.numpy() for n, v in tensors.items() if "num_batches" not in n}, losses
 
 
+@pytest.fixture
+def optimised():
+    """Programs compiled for speed: they run long enough for that to pay."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("semantics", SEMANTICS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_ten_steps(name, semantics):

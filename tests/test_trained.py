@@ -28,6 +28,7 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.flops import compute_costs
 from sofnet_jax.metrics import compute_consensus, compute_observed
 from sofnet_jax.torch_io import to_state_dict
+from sofnet_jax.workload import load_workload
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["run", "jump", "swim", "dive", "fall"]
@@ -301,6 +302,16 @@ def test_a_program_for_jax_alone(model, frames, tmp_path):
         np.testing.assert_allclose(its_scores, prediction.scores, atol=1e-5)
     with pytest.raises(UserError, match="cannot write to"):
         model.export(tmp_path / "program/in/a/file")
+
+
+def test_a_benchmark_of_a_trained_network_decides_as_it_does(run, videos, model):
+    files = sorted(map(str, videos.rglob("*.mp4")))
+    work = load_workload(str(run), files)
+    for file, stop in zip(files, work.stops, strict=True):
+        assert stop.tolist() == model.predict(file).stop.tolist()
+    spent = [model.predict(file).spent.full for file in files]
+    plain = model.predict(files[0]).plain.full
+    np.testing.assert_allclose(work.gflops, [plain, np.mean(spent)], rtol=1e-6)
 
 
 def test_importing_the_package_imports_nothing_else():
