@@ -14,6 +14,7 @@ import numpy as np
 
 from sofnet_jax.benchmark_video import RATE, write_video
 from sofnet_jax.data.live import connect
+from sofnet_jax.inference.consensus import NEVER
 from sofnet_jax.memory import read_memory
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Prediction
@@ -28,9 +29,8 @@ TENTHS = 10
 def benchmark_stream(work: Workload, minutes: int) -> list[str]:
     """Lines on a stream over TCP, as fast as it can be recognised."""
     classes = tuple(map(str, range(work.network.architecture.num_classes)))
-    model = TrainedModel(
-        work.network, classes, len(work.videos[0]), work.size, 256, via=0, rule=work.rule
-    )
+    model = TrainedModel(work.network, classes, len(work.videos[0]), work.size, 256, 0, NEVER)
+    kept = looked = 0
     rows: list[tuple[float, float, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         video = write_video(Path(folder) / "minute.ts", frames=MINUTE * RATE, width=340, height=256)
@@ -47,13 +47,13 @@ def benchmark_stream(work: Workload, minutes: int) -> list[str]:
             )
             speed = each * WINDOW / (time.perf_counter() - start)
             rows.append((network / frames, decode / each, speed, read_memory() / 2**20))
-            kept = sum(window.kept for window in part) / frames
+            kept, looked = kept + sum(window.kept for window in part), looked + frames
         windows.close()
     titles = "network, ms a frame", "decoding, ms a window", "times real time", "MiB"
     columns = np.array(rows).T
     return [
         f"{minutes} minutes of 340×256 at {RATE} frames/s over TCP, windows of {WINDOW:g} s with "
-        f"{model.num_frames} frames each, {100 * kept:.0f} % of them used, by tenths:",
+        f"{model.num_frames} frames each, {100 * kept / looked:.0f} % of them used, by tenths:",
         *(
             f"  {title:<22}" + " ".join(f"{value:8.1f}" for value in column)
             for title, column in zip(titles, columns, strict=True)
