@@ -40,7 +40,7 @@ def create_fates(
     Raises:
         UserError: they are not seven shares of a whole, or are not to be had.
     """
-    if len(shares) != PICTURES or min(shares) < 0 or abs(sum(shares) - 100) > 1:
+    if len(shares) != PICTURES or min(shares) < 0 or not abs(sum(shares) - 100) <= 1:
         raise UserError(f"stops {tuple(shares)}: give seven shares that add to 100 %")
     *stopped, used, exits = _apportion(shares, num_videos * num_frames)
     tails = exits // num_videos + (np.arange(num_videos) < exits % num_videos)

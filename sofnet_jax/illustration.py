@@ -72,7 +72,7 @@ def draw_band(
         left, right = (width * k // prediction.num_frames for k in (j, j + 1))
         background, ink = {"used": (SPAN, PAPER), "exit": (EXIT, PAPER)}.get(state, (STOPPED, INK))
         if state:
-            draw.rectangle((left, top, right - 2, top + line - 1), background)
+            draw.rectangle((left, top, max(left, right - 2), top + line - 1), background)
             middle = ((left + right) / 2, top + line / 2)
             draw.text(middle, state, ink, font, anchor="mm")
     return np.asarray(image)

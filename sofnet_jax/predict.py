@@ -30,7 +30,7 @@ from sofnet_jax.data.operand import find_videos, is_live
 from sofnet_jax.errors import UserError
 from sofnet_jax.illustration import STRIPS, draw_film, draw_picture
 from sofnet_jax.meter import Meter
-from sofnet_jax.prediction import Prediction
+from sofnet_jax.prediction import Prediction, make_printable
 from sofnet_jax.trained import TrainedModel, load
 from sofnet_jax.values import DTYPES
 
@@ -43,10 +43,11 @@ WINDOW = flags.DEFINE_float("window", 0.0, "Seconds; 0: all of a file, 10 s of a
 EVERY = flags.DEFINE_float("every", 0.0, "Seconds from window to window; 0: a window's.", 0.0)
 EARLY = flags.DEFINE_bool("early", True, "Whether a video may end early, once it is sure.")
 DTYPE = flags.DEFINE_enum("dtype", None, list(DTYPES), "Of the stages, if not the device's best.")
-SIZE = flags.DEFINE_integer("size", None, "Side of the frames, if not the run's.", 1)
-NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "To look at, if not the run's.", 1)
+SIZE = flags.DEFINE_integer("size", None, "Side of the frames, if not the run's.", 1, 4096)
+NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "To look at, if not the run's.", 1, 10_000)
 VARIANT = flags.DEFINE_string("variant", "", "Of weights that are no run: release, for one.")
 LIVE_WINDOW = 10.0  # seconds
+SHORTEST, LONGEST = 0.01, 86_400.0  # seconds of a window
 LONG = 600.0  # seconds, from which on one action is hardly all of a video
 
 
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--checkpoint is missing")
     if EVERY.value and not WINDOW.value and not any(map(is_live, argv[1:])):
         raise UserError("--every needs --window, the length of a window in seconds")
+    _check_seconds()
     _check_visualize(argv[1:])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # of many small parts
     model = load(
@@ -75,12 +77,20 @@ def main(argv: list[str]) -> None:
         whole = all([_recognize(name, model, predictions) for name in argv[1:]])
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read it has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return
+    except OSError as error:
+        _discard_output()
+        raise UserError(f"cannot write to standard output: {error.strerror or error}") from error
     if predictions:
         _visualize(predictions, model)
     if not whole:
         sys.exit(1)
+
+
+def _discard_output() -> None:
+    """What is still to be written goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _recognize(name: str, model: TrainedModel, predictions: list[Prediction]) -> bool:
@@ -99,7 +109,7 @@ def _recognize_one(video: str, model: TrainedModel, predictions: list[Prediction
             if JSON.value:
                 lines = [json.dumps(prediction.to_json())]
             elif prediction.is_window:
-                lines = [] if shown else [video]
+                lines = [] if shown else [make_printable(video)]
                 lines.append(f"  {prediction.describe_line()}")
             else:
                 lines = prediction.describe()
@@ -130,6 +140,14 @@ def _predict(video: str, model: TrainedModel) -> Iterator[Prediction]:
         seconds = (prediction.end or 0.0) - (prediction.start or 0.0)
         if seconds > LONG:
             _say(f"note: {video} lasts {seconds / 60:.0f} minutes; --window=10 makes a timeline")
+
+
+def _check_seconds() -> None:
+    for flag in (WINDOW, EVERY):
+        if flag.value and not SHORTEST <= flag.value <= LONGEST:
+            raise UserError(
+                f"--{flag.name}={flag.value}: give {SHORTEST} to {LONGEST:.0f} seconds, or 0"
+            )
 
 
 def _check_visualize(names: Sequence[str]) -> None:
@@ -164,7 +182,7 @@ def _visualize(predictions: Sequence[Prediction], model: TrainedModel) -> None:
 def _fail(video: str, error: Exception) -> bool:
     if JSON.value:
         print(json.dumps({"video": video, "error": str(error)}), flush=True)
-    _say(f"error: {error}")
+    _say(make_printable(f"error: {error}"))
     return False
 
 

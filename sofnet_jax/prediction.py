@@ -98,8 +98,11 @@ class Prediction:
         frames += [f"{self.unseen} never looked at"] if self.unseen else []
         share = f"{100 * self.spent.paper / self.plain.paper:.0f} % of the plain backbone's"
         return [
-            self.video,
-            *(f"  {100 * guess.probability:5.1f} %  {guess.name}" for guess in self.guesses),
+            make_printable(self.video),
+            *(
+                f"  {100 * guess.probability:5.1f} %  {make_printable(guess.name)}"
+                for guess in self.guesses
+            ),
             f"  frames   {'; '.join(frames)}",
             f"  GFLOPs   {self.spent.paper:.4g}, {share} {self.plain.paper:.4g} "
             f"(all counted: {self.spent.full:.4g} of {self.plain.full:.4g})",
@@ -109,12 +112,20 @@ class Prediction:
     def describe_line(self) -> str:
         """One line of a timeline."""
         start, end = (_format_time(t) for t in (self.start or 0.0, self.end or 0.0))
-        best = ", ".join(f"{100 * g.probability:.1f} % {g.name}" for g in self.guesses)
+        best = ", ".join(
+            f"{100 * guess.probability:.1f} % {make_printable(guess.name)}"
+            for guess in self.guesses
+        )
         return (
             f"{start} – {end}  {best}  ({self.kept} of {self.num_frames} frames, "
             f"{self.spent.paper:.3g} of {self.plain.paper:.3g} GFLOPs, "
             f"{self.decode_ms:.0f} + {self.network_ms:.0f} ms)"
         )
+
+
+def make_printable(text: str) -> str:
+    """The text with codes in place of what would move the cursor or change colours."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _format_time(seconds: float) -> str:

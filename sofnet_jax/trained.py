@@ -1,6 +1,7 @@
 """A trained network that recognises actions in videos: `sofnet_jax.load(…).predict(…)`."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from sofnet_jax.prediction import Guess, Prediction, Spending
 from sofnet_jax.released import RELEASED_SIDE, Released
 from sofnet_jax.values import DTYPES
 
+PLATFORMS = {"cpu", "cuda", "rocm", "tpu"}  # that JAX exports for
 Video = str | os.PathLike | np.ndarray | Sequence[np.ndarray]
 
 
@@ -101,7 +103,10 @@ class TrainedModel:
 
         A video shorter than a window is recognised as a whole. Raises VideoError.
         """
-        with Reel(video, short_side=self.short_side) as reel:
+        meter = Meter()
+        with meter.decoding():
+            reel = Reel(video, short_side=self.short_side)
+        with reel:
             if reel.end - reel.times[0] > seconds:
                 start = float(reel.times[0])
                 interval = seconds / self.num_frames
@@ -113,6 +118,7 @@ class TrainedModel:
                     start=start,
                     end=reel.end,
                     name=os.fspath(video),
+                    meter=meter,
                     **options,
                 )
                 return
@@ -146,6 +152,8 @@ class TrainedModel:
             meter: that the frames' source counts its decoding in, if it does any before they are
                 read.
         """
+        if not (math.isfinite(seconds) and seconds > 0 and math.isfinite(every) and every >= 0):
+            raise ValueError(f"windows of {seconds} s every {every} s")
         meter = meter or Meter()
         stride = max(round(every * self.num_frames / seconds), 1) if every else None
         windows = Windows(
@@ -184,9 +192,11 @@ class TrainedModel:
             platforms: it can run on, such as "cpu" and "cuda"; by default the one at hand.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: an unknown platform, or the file cannot be written.
         """
         path = Path(path).expanduser()
+        if unknown := set(platforms) - PLATFORMS:
+            raise UserError(f"no platform {min(unknown)}; there are {', '.join(sorted(PLATFORMS))}")
         try:
             export_program(path, self.network, self.size, self.rule, platforms=platforms)
         except OSError as error:
@@ -205,7 +215,9 @@ class TrainedModel:
                 unseen = np.searchsorted(reel.times, start + steps * (end - start))
                 return np.minimum(np.concatenate([seen, unseen]), count - 1)
 
-            return np.stack([self._crop(pixels) for pixels, _ in reel.read(choose)])
+            part = (None, None) if prediction.is_window else (prediction.start, prediction.end)
+            frames = reel.read(choose, start=part[0], end=part[1])
+            return np.stack([self._crop(pixels) for pixels, _ in frames])
 
     def _predict(
         self,
@@ -246,6 +258,12 @@ class TrainedModel:
         num_frames: int,
     ) -> Prediction:
         architecture = self.network.architecture
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}; it must be a number from 1 up")
+        if not np.isfinite(result.logits).all():
+            raise UserError(
+                f"{name or 'frames'}: the network's scores are no numbers; see its weights"
+            )
         decode_ms, network_ms = meter.read()
         costs = compute_costs(architecture, self.size)
         plain = compute_costs(replace(architecture, gates=()), self.size)

@@ -318,6 +318,31 @@ def test_misuse(gated):
     assert len(dict(lockstep.recognize(draw_videos(2)))) == 2  # it can be used again
 
 
+def test_lockstep_keeps_its_word_when_it_is_broken_off(gated):
+    network, *_ = gated
+    lockstep = Lockstep(network, batch_size=1)
+    closed = []
+
+    def read(video):
+        try:
+            yield from video
+        finally:
+            closed.append(1)
+
+    results = lockstep.recognize(map(read, draw_videos(30)))
+    next(results)
+    with pytest.raises(RuntimeError, match="goes on already"):
+        next(lockstep.recognize(draw_videos(1)))
+    results.close()
+    assert len(closed) >= 6  # also those that were on their way
+    small = np.zeros((SIZE // 2, SIZE // 2, 3), np.uint8)
+    with pytest.raises(ValueError, match="make them one"):
+        list(lockstep.recognize([draw_videos(1)[0], [small]]))
+    assert (
+        len(dict(lockstep.recognize([[small], [small]]))) == 2
+    )  # but another call may be of others
+
+
 LOADER = """
 import sys
 import jax, numpy as np

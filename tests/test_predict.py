@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from fractions import Fraction
@@ -148,6 +149,29 @@ def test_standard_input(predict, place):
     ]  # fmt: skip
 
 
+def test_ctrl_c_while_standard_input_is_silent(place, environment):
+    command = [sys.executable, "-m", "sofnet_jax.predict", "-", f"--checkpoint={place / 'run'}"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([*command, "--window=1"], cwd=ROOT, env=environment, **pipes) as process:
+        process.stdin.write((place / "stream.ts").read_bytes())
+        process.stdin.flush()
+        process.stdout.readline()  # it runs
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == b"interrupted\n"
+
+
+def test_a_full_disk_and_names_that_would_move_the_cursor(predict, place, tmp_path):
+    name = tmp_path / "a\x1b[31m\nb.mp4"
+    name.write_bytes((place / "other.mp4").read_bytes())
+    _, stdout, _ = predict(name)
+    assert stdout.splitlines()[0] == f"{tmp_path}/a\\x1b[31m\\nb.mp4"
+    with open("/dev/full", "wb") as full:
+        code, _, stderr = predict(name, stdout=full)
+    assert code == 1
+    assert stderr == "error: cannot write to standard output: No space left on device\n"
+
+
 def test_a_reader_that_has_seen_enough(place, environment):
     command = f"{sys.executable} -m sofnet_jax.predict {'videos/a.mp4 ' * 20} --checkpoint=run"
     pipe = f"PYTHONPATH={ROOT} {command} | head -n 1; exit ${{PIPESTATUS[0]}}"
@@ -165,6 +189,9 @@ _MISTAKES = {
     "a picture of a stream": (["-", "--visualize=out.png"], "--visualize is for files"),
     "no window": (["a.mp4", "--every=1"], "--every needs --window"),
     "negative window": (["a.mp4", "--window=-1"], "window"),
+    "window of no length": (["a.mp4", "--window=1e-12"], "--window=1e-12: give 0.01 to 86400"),
+    "endless window": (["-", "--window=nan"], "--window=nan: give 0.01 to 86400"),
+    "step without end": (["a.mp4", "--window=1", "--every=inf"], "--every=inf: give 0.01 to"),
 }
 
 

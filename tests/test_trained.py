@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -290,6 +291,35 @@ def test_files_that_are_no_videos(tmp_path, model):
     for name in ("text.mp4", "nothing.mp4"):
         with pytest.raises(VideoError, match=name):
             model.predict(tmp_path / name)
+
+
+def test_the_picture_of_a_part(model, videos):
+    file = min(videos.rglob("*.mp4"))
+    prediction = model.predict(file, start=1.0, end=2.0, early=False)
+    with Reel(file, short_side=40) as reel:
+        chosen = np.searchsorted(reel.times, prediction.times)
+        expected = [model._crop(pixels) for pixels, _ in reel.read(lambda _: chosen)]
+    assert reel.times[chosen].min() >= 1 and reel.times[chosen].max() < 2
+    np.testing.assert_array_equal(model.picture(prediction), expected)
+
+
+def test_scores_that_are_no_numbers(model, videos):
+    head = replace(model.network.head, bias=model.network.head.bias * np.nan)
+    broken = replace(model, network=replace(model.network, head=head))
+    file = min(videos.rglob("*.mp4"))
+    with pytest.raises(UserError, match="scores are no numbers"):
+        broken.predict(file)
+
+
+def test_windows_and_platforms_that_cannot_be(model, videos, tmp_path):
+    file = min(videos.rglob("*.mp4"))
+    for seconds in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="windows of"):
+            list(model.segment(file, seconds=seconds))
+    with pytest.raises(ValueError, match="top_k is 0"):
+        model.predict(file, top_k=0)
+    with pytest.raises(UserError, match="no platform tpux"):
+        model.export(tmp_path / "program", platforms=["tpux"])
 
 
 def test_a_program_for_jax_alone(model, frames, tmp_path):

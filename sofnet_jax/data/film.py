@@ -32,6 +32,7 @@ def rewrite(
     ):
         stream = container.add_stream("libx264", rate=25)
         stream.codec_context.time_base = _CLOCK
+        last = -1
         for time, read in reel.scan(np.arange(len(reel.times))):
             pixels = draw(read(), time)
             height, width = (side - side % 2 for side in pixels.shape[:2])
@@ -40,6 +41,7 @@ def rewrite(
             frame = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
             )
-            frame.pts, frame.time_base = round(time / _CLOCK), _CLOCK
+            last = max(round(time / _CLOCK), last + 1)  # frames may be closer than the clock tells
+            frame.pts, frame.time_base = last, _CLOCK
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -43,21 +43,25 @@ def connect(
     Raises:
         VideoError: it cannot be opened at all, or after several attempts not again.
     """
-    clock = _Clock()
+    clock, pipe = _Clock(), _Pipe()
     failures = 0
     while True:
         try:
-            with _open(source) as container:
+            with _open(source, pipe) as container:
                 frames = _read(container, source, short_side, decoding)
                 first = next(frames, None)
                 if first is not None:
                     yield clock.stamp(itertools.chain([first], frames))
                     failures = 0
-                elif not clock.runs:
+                if pipe.interrupted:
+                    raise KeyboardInterrupt
+                if first is None and not clock.runs:
                     raise VideoError(f"{source}: no frame can be decoded; {_HINT}")
                 if source == STDIN or container.duration or container.size > 0:
                     return  # nobody will send more
         except VideoError:
+            if pipe.interrupted:
+                raise KeyboardInterrupt from None
             if not clock.runs:
                 raise
         if failures == ATTEMPTS:
@@ -88,11 +92,11 @@ class _Clock:
             yield self._last, read
 
 
-def _open(source: str) -> Any:
+def _open(source: str, pipe: "_Pipe") -> Any:
     """The container."""
     try:
         if source == STDIN:
-            return av.open(_Pipe(), options={"protocol_whitelist": ""})
+            return av.open(pipe, options={"protocol_whitelist": ""})
         if source.startswith(CAMERA):
             return av.open(source, format="v4l2", timeout=_PATIENCE)
         return av.open(source, options=_OPTIONS, timeout=_PATIENCE)
@@ -106,8 +110,15 @@ class _Pipe:
 
     name = STDIN
 
+    def __init__(self):
+        self.interrupted = False
+
     def read(self, size: int) -> bytes:
-        return os.read(sys.stdin.fileno(), size)
+        try:
+            return os.read(sys.stdin.fileno(), size)
+        except KeyboardInterrupt:  # PyAV would print it, and go on
+            self.interrupted = True
+            return b""
 
 
 def _read(
@@ -120,6 +131,8 @@ def _read(
     if not container.streams.video:
         raise VideoError(f"{source}: no video stream")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{source}: no decoder for its video stream")
     stream.thread_type = "NONE"
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     gap = float(1 / stream.guessed_rate) if stream.guessed_rate else _GAP

@@ -75,9 +75,11 @@ class Lockstep:
         self._sizes = _create_sizes(batch_size)
         # So many that, while there are videos, a whole batch waits before one of the hops.
         self._num_slots = len(self._hops) * (batch_size - 1) + 1
+        self._busy = False  # whether somebody takes results
         self._start()
 
     def _start(self) -> None:
+        self._shape: tuple[int, ...] | None = None  # of all frames
         self._slots: dict[int, _Slot] = {}
         self._waiting: list[deque[int]] = [deque() for _ in self._hops]  # rows, by their next hop
         self._states: tuple[_State, ...] = self._create_states()  # after the last kept frame
@@ -100,10 +102,21 @@ class Lockstep:
 
         Frames are uint8 of (h, w, 3). Videos and their frames are asked for when there is a place
         for them, and those after an early end never. Raises ValueError for a frame that is no image
-        or not of the size of the others, and for a video without frames.
+        or not of the size of the others, and for a video without frames; RuntimeError while another
+        call goes on.
         """
+        if self._busy:
+            raise RuntimeError("recognize() goes on already; take another Lockstep")
         self._start()
-        incoming = enumerate(videos)
+        self._busy = True
+        try:
+            yield from self._recognize(enumerate(videos))
+        finally:
+            self._slots, self._busy = {}, False
+
+    def _recognize(
+        self, incoming: Iterator[tuple[int, Iterable[_Pixels]]]
+    ) -> Iterator[tuple[int, Result]]:
         while True:
             self._admit(incoming)
             hop = self._choose_hop()
@@ -191,7 +204,7 @@ class Lockstep:
     ) -> tuple[Bool[np.ndarray, "b"], Float[np.ndarray, "b n"]]:
         """Whether the gate forwards each frame, and after the last hop their logits."""
         gated = self._hops[i].gate is not None
-        source = _stack(pixels, len(rows)) if i == 0 else self._features[i - 1]
+        source = self._stack(pixels, len(rows)) if i == 0 else self._features[i - 1]
         assert source is not None
         if self._features[i] is None and i < len(self._hops) - 1:
             self._features[i] = self._create_features(i, source)
@@ -208,6 +221,15 @@ class Lockstep:
             self._news = (*self._news[:i], new, *self._news[i + 1 :])
         forward = forwards(np.asarray(gate_logits)) if gated else np.ones(len(rows), bool)
         return forward, np.asarray(logits)
+
+    def _stack(self, pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:
+        """Frames as a batch of so many; places left empty repeat the first one."""
+        for image in pixels:
+            check_pixels(image)
+            self._shape = self._shape or image.shape
+            if image.shape != self._shape:
+                raise ValueError(f"frames of {image.shape} and of {self._shape}; make them one")
+        return np.stack([*pixels, *[pixels[0]] * (size - len(pixels))])
 
     def _create_features(self, i: int, source: Shaped[Array, "b h w c"] | np.ndarray) -> Array:
         """Room for the features of every slot after a hop."""
@@ -233,15 +255,6 @@ class Lockstep:
         slot.forced = True
         self._waiting[slot.stop + 1].append(row)
         return None
-
-
-def _stack(pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:
-    """Frames as a batch of so many; places left empty repeat the first one."""
-    for image in pixels:
-        check_pixels(image)
-        if image.shape != pixels[0].shape:
-            raise ValueError(f"frames of {image.shape} and of {pixels[0].shape}; make them one")
-    return np.stack([*pixels, *[pixels[0]] * (size - len(pixels))])
 
 
 def _create_hops(network: Network) -> list[_Hop]:

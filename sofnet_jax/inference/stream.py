@@ -92,6 +92,7 @@ class Windows:
         segment = math.floor((time - self._origin) / self._interval - 0.5 + ROUNDING)
         if segment <= self._segment:
             return []
+        self._open = [window for window in self._open if window.times]  # unless its frame failed
         missed = [w for w in self._open if w.first + self._num_frames <= segment]
         done = [self._close(window) for window in missed]
         self._segment = segment
@@ -107,7 +108,9 @@ class Windows:
 
     def conclude(self) -> list[Window]:
         """The windows that are not complete, were the stream to end now; the next begins anew."""
-        done = [self._close(window, self._segment + 1) for window in list(self._open)]
+        begun = [window for window in self._open if window.times]
+        done = [self._close(window, self._segment + 1) for window in begun]
+        self._open = []
         self._origin, self._segment, self._next = None, -1, 0
         return done
 
