@@ -103,6 +103,7 @@ class TrainedModel:
 
         A video shorter than a window is recognised as a whole. Raises VideoError.
         """
+        _check_windows(seconds, every)
         meter = Meter()
         with meter.decoding():
             reel = Reel(video, short_side=self.short_side)
@@ -152,8 +153,7 @@ class TrainedModel:
             meter: that the frames' source counts its decoding in, if it does any before they are
                 read.
         """
-        if not (math.isfinite(seconds) and seconds > 0 and math.isfinite(every) and every >= 0):
-            raise ValueError(f"windows of {seconds} s every {every} s")
+        _check_windows(seconds, every)
         meter = meter or Meter()
         stride = max(round(every * self.num_frames / seconds), 1) if every else None
         windows = Windows(
@@ -377,6 +377,11 @@ def _fill(weights: Weights) -> Any:
             "weights that were trained to"
         )
     return variables
+
+
+def _check_windows(seconds: float, every: float) -> None:
+    if not (math.isfinite(seconds) and seconds > 0 and math.isfinite(every) and every >= 0):
+        raise ValueError(f"windows of {seconds} s every {every} s")
 
 
 def _number_classes(count: int) -> tuple[str, ...]:
