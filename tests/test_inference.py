@@ -320,7 +320,7 @@ def test_misuse(gated):
 
 def test_lockstep_keeps_its_word_when_it_is_broken_off(gated):
     network, *_ = gated
-    lockstep = Lockstep(network, batch_size=1)
+    lockstep = Lockstep(network, batch_size=2)
     closed = []
 
     def read(video):
@@ -337,7 +337,7 @@ def test_lockstep_keeps_its_word_when_it_is_broken_off(gated):
     assert len(closed) >= 6  # also those that were on their way
     small = np.zeros((SIZE // 2, SIZE // 2, 3), np.uint8)
     with pytest.raises(ValueError, match="make them one"):
-        list(lockstep.recognize([draw_videos(1)[0], [small]]))
+        list(lockstep.recognize([*draw_videos(12), [small]]))
     assert (
         len(dict(lockstep.recognize([[small], [small]]))) == 2
     )  # but another call may be of others
