@@ -348,14 +348,22 @@ def load(
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{source}: its config.json lacks or has too much: {error}") from error
+    if not _is_run(source) and (size is None or num_frames is None):
+        shown = f"{model.num_frames} frames of {model.size}×{model.size}"
+        note = f"{source} does not tell what it was trained on: shown {shown}; see num_frames, size"
+        model = replace(model, notes=(*model.notes, note))
     Recognizer(model.network).warm_up(model.size, model.size)
     return model
+
+
+def _is_run(source: str | os.PathLike) -> bool:
+    return (Path(source).expanduser() / "config.json").exists()
 
 
 def _read_config(source: str, variant: str) -> Mapping[str, Any]:
     """The configuration of a run; the defaults of weights that come without."""
     path = Path(source).expanduser() / "config.json"
-    if not path.exists():
+    if not _is_run(source):
         try:
             return get_config(variant).to_dict()
         except ValueError as error:

@@ -293,6 +293,12 @@ def test_files_that_are_no_videos(tmp_path, model):
             model.predict(tmp_path / name)
 
 
+def test_weights_that_do_not_tell_their_frames_are_noted(variables, tmp_path):
+    path = write_weights(tmp_path / "w.safetensors", variables, CLASSES)
+    assert "shown 16 frames of 32×32" in sofnet_jax.load(path, size=SIZE).notes[-1]
+    assert not sofnet_jax.load(path, size=SIZE, num_frames=FRAMES).notes
+
+
 def test_the_picture_of_a_part(model, videos):
     file = min(videos.rglob("*.mp4"))
     prediction = model.predict(file, start=1.0, end=2.0, early=False)
