@@ -30,7 +30,8 @@ from sofnet_jax.data.operand import find_videos, is_live
 from sofnet_jax.errors import UserError
 from sofnet_jax.illustration import STRIPS, draw_film, draw_picture
 from sofnet_jax.meter import Meter
-from sofnet_jax.prediction import Prediction, make_printable
+from sofnet_jax.prediction import Prediction
+from sofnet_jax.printable import make_printable
 from sofnet_jax.trained import TrainedModel, load
 from sofnet_jax.values import DTYPES
 

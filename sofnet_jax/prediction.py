@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from sofnet_jax.printable import make_printable
+
 
 class Guess(NamedTuple):
     """A class and its probability."""
@@ -121,11 +123,6 @@ class Prediction:
             f"{self.spent.paper:.3g} of {self.plain.paper:.3g} GFLOPs, "
             f"{self.decode_ms:.0f} + {self.network_ms:.0f} ms)"
         )
-
-
-def make_printable(text: str) -> str:
-    """The text with codes in place of what would move the cursor or change colours."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _format_time(seconds: float) -> str:

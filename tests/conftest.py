@@ -73,3 +73,19 @@ def _write_video(
 def write_video() -> Callable[..., Path]:
     """Writes a video of numbered frames: see `_write_video` for its options."""
     return _write_video
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The packets that go to a decoder of a file."""
+    from sofnet_jax.data import container  # imported here, after jaxtyping's hook
+
+    packets = []
+    decode = container.Video._decode_packet
+
+    def count(self, packet):
+        packets.extend([] if packet is None else [packet])
+        return decode(self, packet)
+
+    monkeypatch.setattr(container.Video, "_decode_packet", count)
+    return packets

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import read_number, read_numbers
 
-from sofnet_jax.data import container, reel
+from sofnet_jax.data import reel
 from sofnet_jax.data.decode import VideoError, read_frames
 from sofnet_jax.data.reel import Reel
 from sofnet_jax.data.sampling import segment_indices
@@ -27,20 +27,6 @@ def _choices(count):
     rng = np.random.default_rng(0)
     yield from (segment_indices(count, n, None) for n in (1, 5, 16, 100))
     yield from (np.sort(rng.integers(0, count, n)) for n in (2, 9))
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """Counts the packets that go to a decoder."""
-    packets = []
-    decode = container.Video._decode_packet
-
-    def count(self, packet):
-        packets.extend([] if packet is None else [packet])
-        return decode(self, packet)
-
-    monkeypatch.setattr(container.Video, "_decode_packet", count)
-    return packets
 
 
 @pytest.mark.parametrize("name", _FORMATS)

@@ -4,6 +4,7 @@ import math
 import re
 
 from sofnet_jax.errors import UserError
+from sofnet_jax.printable import make_printable
 
 _COUNT = re.compile(r"[0-9]{1,9}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -14,7 +15,7 @@ def show(value: object) -> str:
     """A value in quotes for a message: one short line, whatever is in it."""
     text = str(value)
     short = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short) + "'"
+    return f"'{make_printable(short)}'"
 
 
 def parse_count(place: str, what: str, cell: str) -> int:
