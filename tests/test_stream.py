@@ -167,3 +167,23 @@ def test_memory_does_not_grow(network, frames):
     after = watch(200, 300)
     tracemalloc.stop()
     assert after - before < 300 * 200  # bytes; a frame has 3072
+
+
+def test_a_frame_that_cannot_be_read_leaves_all_as_it_was(network, frames):
+    def fail():
+        raise OSError("unreadable")
+
+    fields = {"num_frames": T, "seconds": float(T), "every": 3, "start": 0.0}
+    windows, other = Windows(network, **fields), Windows(network, **fields)
+    found, expected = [], []
+    for i, frame in enumerate(frames[:10]):
+        if i in (0, 3, 5):  # also where a window begins
+            with pytest.raises(OSError, match="unreadable"):
+                windows.step(i + 0.5, fail)
+        for steps, results in ((windows, found), (other, expected)):
+            results += steps.step(i + 0.5, frame)
+    found, expected = found + windows.conclude(), expected + other.conclude()
+    assert len(found) == len(expected) > 2
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.result.logits, two.result.logits)
+        assert one.times == two.times

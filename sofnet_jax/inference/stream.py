@@ -92,13 +92,16 @@ class Windows:
         segment = math.floor((time - self._origin) / self._interval - 0.5 + ROUNDING)
         if segment <= self._segment:
             return []
-        self._open = [window for window in self._open if window.times]  # unless its frame failed
         missed = [w for w in self._open if w.first + self._num_frames <= segment]
+        begun = self._begin(segment)
+        shared: Frame | None = None
+        if begun or len(missed) < len(self._open):  # if it cannot be read, nothing has changed
+            shared = Frame(self._network, frame() if callable(frame) else frame)
         done = [self._close(window) for window in missed]
         self._segment = segment
-        self._begin()
-        if self._open:
-            shared = Frame(self._network, frame() if callable(frame) else frame)
+        self._open += begun
+        self._next = max(self._next, segment // self._every + 1)
+        if shared is not None:
             for window in list(self._open):
                 window.times.append(time)
                 ended = window.recognizer.step(shared).ended
@@ -108,19 +111,17 @@ class Windows:
 
     def conclude(self) -> list[Window]:
         """The windows that are not complete, were the stream to end now; the next begins anew."""
-        begun = [window for window in self._open if window.times]
-        done = [self._close(window, self._segment + 1) for window in begun]
-        self._open = []
+        done = [self._close(window, self._segment + 1) for window in list(self._open)]
         self._origin, self._segment, self._next = None, -1, 0
         return done
 
-    def _begin(self) -> None:
-        """Opens the windows that the segment at hand is the first seen of."""
-        reached = self._segment // self._every
-        earliest = (self._segment - self._num_frames) // self._every + 1
-        for number in range(max(self._next, earliest), reached + 1):
-            self._open.append(_Open(number * self._every, Recognizer(self._network, self._rule)))
-        self._next = max(self._next, reached + 1)
+    def _begin(self, segment: int) -> list[_Open]:
+        """The windows that a segment is the first seen of."""
+        earliest = (segment - self._num_frames) // self._every + 1
+        return [
+            _Open(number * self._every, Recognizer(self._network, self._rule))
+            for number in range(max(self._next, earliest), segment // self._every + 1)
+        ]
 
     def _close(self, window: _Open, until: int | None = None) -> Window:
         """The result of a window that has all its segments, or those before `until`."""
