@@ -21,7 +21,7 @@ from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.operand import find_videos
 from sofnet_jax.decoding_benchmark import benchmark_decoding
 from sofnet_jax.errors import UserError
-from sofnet_jax.forced_network import FIGURE_3, create_fates
+from sofnet_jax.forced_network import FIGURE_3
 from sofnet_jax.inference_benchmark import benchmark_inference
 from sofnet_jax.pipeline_benchmark import benchmark_pipeline
 from sofnet_jax.start_benchmark import benchmark_start
@@ -29,7 +29,7 @@ from sofnet_jax.stopwatch import describe_host
 from sofnet_jax.stream_benchmark import benchmark_stream
 from sofnet_jax.training_benchmark import benchmark_training
 from sofnet_jax.values import DTYPES
-from sofnet_jax.workload import FRAMES, Workload, create_workload, load_workload
+from sofnet_jax.workload import Workload, create_workload, load_workload
 
 REPEATS = flags.DEFINE_integer("repeats", None, "Measurements; the median is reported.", 1)
 VIDEOS = flags.DEFINE_integer("videos", 10_000, "That `data` sends through the pipeline.", 100)
@@ -71,17 +71,15 @@ def _measure_inference(videos: list[str]) -> Iterator[str]:
     sizes = [_read_number("sizes", size) for size in SIZES.value]
     if not sizes or not all(size in range(32, 4097) for size in sizes):
         raise UserError(f"--sizes={','.join(SIZES.value)}: give sides of 32 to 4096 pixels")
-    create_fates([_read_number("stops", share) for share in STOPS.value], FRAMES)  # or an error
+    workloads = list(_create_workloads(videos, list(map(int, sizes))))
     keep_freed_memory()  # of which all ways have the advantage, PyTorch's, too
     yield describe_host()
-    yield from benchmark_inference(
-        _create_workloads(videos, list(map(int, sizes))), REPEATS.value or 5
-    )
+    yield from benchmark_inference(workloads, REPEATS.value or 5)
     if CHECKPOINT.value:
         return
     if MINUTES.value:
-        yield from benchmark_stream(next(_create_workloads([], [int(sizes[0])])), MINUTES.value)
-    yield from benchmark_start(int(sizes[0]))
+        yield from benchmark_stream(workloads[0], MINUTES.value)
+    yield from benchmark_start(workloads[0].size)
 
 
 def _create_workloads(videos: list[str], sizes: list[int]) -> Iterator[Workload]:

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,8 @@ from sofnet_jax.stopwatch import interleave
 from sofnet_jax.workload import Workload, recognize
 
 TOGETHER = (1, 4, 16)  # frames of TSN that go through the network at a time
-QUEUE = 64  # videos in lockstep
+QUEUE = 64  # videos in lockstep, about
+ROUNDS = 2  # of these
 SINGLE = "TSN, a frame at a time"
 OURS = "SoF-Net, the loop"
 LOCKSTEP, BATCHES = "SoF-Net, many videos in lockstep", "TSN, many videos in batches"
@@ -66,7 +66,10 @@ def _measure(work: Workload, peak: float, repeats: int) -> Iterator[str]:
             f"share of the GFLOPs; that TSN takes {whole / allowed:.2f} × what the product allows"
         )
     rate = times[BATCHES] / times[LOCKSTEP] * ratio
-    yield f"  lockstep has {rate:.3f} × the rate that TSN's batches and the GFLOPs give"
+    yield (
+        f"  lockstep has {rate:.3f} × the rate that TSN's batches and the GFLOPs give "
+        f"(median of {ROUNDS})"
+    )
     rivals = [time for name, time in times.items() if name.startswith("PyTorch SoF-Net")]
     if rivals:
         yield f"  PyTorch's fastest loop takes {min(rivals) / times[OURS]:.2f} × ours"
@@ -106,37 +109,37 @@ def _classify_all(work: Workload, together: int) -> None:
 
 def _measure_many(work: Workload) -> dict[str, float]:
     """Milliseconds a video of many, in lockstep and of TSN in the same batches."""
-    videos = list(itertools.islice(itertools.cycle(work.videos), QUEUE))
+    videos = [*work.videos] * max(QUEUE // len(work.videos), 1)  # as often each as any other
     lockstep, tsn = Lockstep(work.network, work.rule), Lockstep(work.tsn)
     programs = {
         BATCHES: lambda: dict(tsn.recognize(videos)),
         LOCKSTEP: lambda: dict(lockstep.recognize(videos)),
     }
-    return {name: 1000 * s / QUEUE for name, s in interleave(programs, 2).items()}
+    return {name: 1000 * s / len(videos) for name, s in interleave(programs, ROUNDS).items()}
 
 
 def _measure_parts(work: Workload, repeats: int) -> list[str]:
     """Where the time of a kept frame goes: the spans alone, and what their gates add."""
     network = work.network
     zero = jax.device_put(create_states(network, 1), network.device)
-    programs: dict[str, Callable[[], Any]] = {}
+    alone: dict[str, Callable[[], Any]] = {}
+    gated: dict[str, Callable[[], Any]] = {}
     x: Any = jax.device_put(work.videos[0][:1], network.device)
     names = [*network.architecture.gate_names, "the rest"]
     for k, (name, span) in enumerate(zip(names, network.spans, strict=True)):
         if not span.stages:
             break
-        programs[name] = functools.partial(run, span, x)
+        alone[name] = functools.partial(run, span, x)
         if k < network.num_gates:
             state = zero[k], zero[k]
-            programs[f"{name}+"] = functools.partial(run_gated, span, network.gates[k], x, *state)
+            with_gate = functools.partial(run_gated, span, network.gates[k], x, *state)
+            gated[f"{name} and its gate"] = with_gate
         x, _ = run(span, x)
-    seconds = interleave(programs, 10 * repeats)
-    parts = [
-        f"{name} {1000 * s:.2f}"
-        + (f" + {1000 * (seconds[f'{name}+'] - s):.2f}" if f"{name}+" in seconds else "")
-        for name, s in seconds.items()
-        if not name.endswith("+")
-    ]
+    seconds = interleave(alone | gated, 10 * repeats)
+    parts = []
+    for name in alone:
+        together = seconds.get(f"{name} and its gate", seconds[name])
+        parts.append(f"{name} {1000 * seconds[name]:.2f} + {1000 * (together - seconds[name]):.2f}")
     return [f"  a kept frame, ms of the stages and of their gates: {', '.join(parts)}"]
 
 

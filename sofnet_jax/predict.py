@@ -158,15 +158,12 @@ def _check_visualize(names: Sequence[str]) -> None:
         raise UserError(f"--visualize={VISUALIZE.value}: give the name of a .png or an .mp4")
     if VISUALIZE.value and any(map(is_live, names)):
         raise UserError("--visualize is for files; a stream is gone when it has been recognised")
-    if suffix == ".mp4" and len(names) > 1:
+    if suffix == ".mp4" and (len(names) > 1 or len(find_videos(names[0])) > 1):
         raise UserError(f"--visualize={VISUALIZE.value}: an .mp4 is of one video; give a .png")
 
 
 def _visualize(predictions: Sequence[Prediction], model: TrainedModel) -> None:
     path = Path(VISUALIZE.value).expanduser()
-    videos = {prediction.video for prediction in predictions}
-    if path.suffix == ".mp4" and len(videos) > 1:
-        raise UserError(f"{path}: an .mp4 is of one video, not of {len(videos)}; give a .png")
     try:
         if path.suffix == ".mp4":
             draw_film(path, predictions)

@@ -8,15 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
-from sofnet_jax.architecture import create_architecture
 from sofnet_jax.benchmark_video import write_video
-from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.torch_io import to_state_dict
 from sofnet_jax.weight_file import write_tensors
-from sofnet_jax.workload import BACKBONE, CLASSES
+from sofnet_jax.workload import BACKBONE, draw_variables
 
 AGAIN = 3  # starts with a full cache; the median is reported
 
@@ -28,9 +23,7 @@ def benchmark_start(size: int) -> list[str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         weights, video = Path(folder) / "weights.npz", Path(folder) / "video.mp4"
-        architecture = create_architecture(BACKBONE, num_classes=CLASSES, gates=(1, 2, 3, 4, 5))
-        blank = jnp.zeros((1, 1, size, size, 3), jnp.uint8)
-        variables = jax.jit(SoFNet(architecture).init)(jax.random.key(0), blank)
+        _, variables = draw_variables()
         write_tensors(weights, to_state_dict(variables), {})
         write_video(video, frames=300, width=340, height=256)
         command = [sys.executable, "-m", "sofnet_jax.predict", str(video)]

@@ -1,8 +1,9 @@
 """What inference is measured on: a network, and videos whose frames its gates stop."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int, UInt8
 
-from sofnet_jax.architecture import create_architecture
+from sofnet_jax.architecture import Architecture, create_architecture
 from sofnet_jax.errors import UserError
 from sofnet_jax.flops import compute_costs
 from sofnet_jax.forced_network import RULE, create_fates, draw_pictures, force
@@ -84,13 +85,17 @@ def create_workload(
     Raises UserError for `shares` that cannot be (`forced_network.create_fates`).
     """
     fates = create_fates(shares, FRAMES)
-    architecture = create_architecture(BACKBONE, num_classes=CLASSES, gates=(1, 2, 3, 4, 5))
-    model = SoFNet(architecture)
-    blank = jnp.zeros((1, 1, size, size, 3), jnp.uint8)
-    variables = jax.jit(model.init)(jax.random.key(0), blank)
+    architecture, variables = draw_variables()
     pictures = draw_pictures(size)
     network = force(deploy(architecture, variables, dtype=dtype), pictures)
     return Workload(f"{BACKBONE}, forced gates", network, RULE, [pictures[fate] for fate in fates])
+
+
+def draw_variables() -> tuple[Architecture, Mapping[str, Any]]:
+    """A SoF-Net with random weights."""
+    architecture = create_architecture(BACKBONE, num_classes=CLASSES, gates=(1, 2, 3, 4, 5))
+    blank = jnp.zeros((1, 1, 32, 32, 3), jnp.uint8)  # of any size: the weights are the same
+    return architecture, jax.jit(SoFNet(architecture).init)(jax.random.key(0), blank)
 
 
 def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str | None = None) -> Workload:

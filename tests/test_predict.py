@@ -140,6 +140,13 @@ def test_a_long_video_is_told_of(predict, tmp_path):
     assert stderr == f"note: {video} lasts 11 minutes; --window=10 makes a timeline\n"
 
 
+def test_a_film_of_several_videos_is_refused_before_the_work(predict, place, tmp_path):
+    film = tmp_path / "out.mp4"
+    code, stdout, stderr = predict(place / "videos", f"--visualize={film}")
+    assert (code, stdout) == (1, "")
+    assert stderr == f"error: --visualize={film}: an .mp4 is of one video; give a .png\n"
+
+
 def test_standard_input(predict, place):
     with open(place / "stream.ts", "rb") as file:
         code, stdout, stderr = predict("-", "--window=1", "--json", stdin=file)
