@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Shaped
 
 from sofnet_jax.architecture import Architecture
 from sofnet_jax.inference.winograd import WinogradConvolution
-from sofnet_jax.models.policy import update_cell
+from sofnet_jax.models.policy import full_precision, update_cell
 from sofnet_jax.models.resnet import convolve, max_pool
 from sofnet_jax.models.sofnet import average_pool, normalise
 from sofnet_jax.released import PAPER, Released
@@ -107,12 +107,13 @@ class Gate:
         self, pooled: Float[Array, "b d"], h: Float[Array, "b m"], c: Float[Array, "b m"]
     ) -> tuple[Float[Array, "b m"], Float[Array, "b m"], Float[Array, "b 2"]]:
         """What a frame makes of the state (Eqs. 2–3): h, c, and the logits q."""
-        if len(self.kernel) == pooled.shape[1]:
-            h = jnp.tanh(pooled @ self.kernel + self.bias)
-        else:
-            z = jnp.concatenate([pooled, h], 1) @ self.kernel + self.bias
-            h, c = update_cell(z, c)
-        return h, c, h @ self.w_q + self.b_q
+        with full_precision():
+            if len(self.kernel) == pooled.shape[1]:
+                h = jnp.tanh(pooled @ self.kernel + self.bias)
+            else:
+                z = jnp.concatenate([pooled, h], 1) @ self.kernel + self.bias
+                h, c = update_cell(z, c)
+            return h, c, h @ self.w_q + self.b_q
 
 
 @flax.struct.dataclass
@@ -124,7 +125,8 @@ class Head:
 
     def __call__(self, pooled: Float[Array, "b d"]) -> Float[Array, "b n"]:
         """Logits z_t from the averaged features of res5 (Eq. 5)."""
-        return pooled @ self.kernel + self.bias
+        with full_precision():
+            return pooled @ self.kernel + self.bias
 
 
 @flax.struct.dataclass

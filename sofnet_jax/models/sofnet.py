@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from sofnet_jax.architecture import Architecture
-from sofnet_jax.models.policy import Decision, InnerClassifier, Policy, run_gates
+from sofnet_jax.models.policy import Decision, InnerClassifier, Policy, full_precision, run_gates
 from sofnet_jax.models.resnet import ResNet
 from sofnet_jax.released import PAPER, Released
 
@@ -89,7 +89,8 @@ class SoFNet(nn.Module):
         if train and a.dropout:
             x = _dropout(x, a.dropout, self.make_rng("dropout"), index)
         head = nn.Dense(a.num_classes, kernel_init=nn.initializers.normal(0.001), name="head")
-        frame_logits = head(x)
+        with full_precision():
+            frame_logits = head(x)
 
         if not a.gates or not (gated or self.is_initializing()):
             return _create_ungated_outputs(frame_logits, a.hidden)
@@ -103,11 +104,12 @@ class SoFNet(nn.Module):
         """Gates and inner classifiers on the pooled features of the gated stages."""
         a, released = self.architecture, self.released
         policies = [Policy(a, released, name=f"policy_{name}") for name in a.gate_names]
-        encoded = [
-            policy(pooled[name]) for policy, name in zip(policies, a.gate_names, strict=True)
-        ]
-        inputs, weights = [x for x, _ in encoded], [w for _, w in encoded]
-        decision = run_gates(weights, inputs, noise, temperature, released)
+        with full_precision():
+            encoded = [
+                policy(pooled[name]) for policy, name in zip(policies, a.gate_names, strict=True)
+            ]
+            inputs, weights = [x for x, _ in encoded], [w for _, w in encoded]
+            decision = run_gates(weights, inputs, noise, temperature, released)
         inner = [
             InnerClassifier(a, released, name=f"inner_{name}")(decision.hidden[:, :, k])
             for k, name in enumerate(a.gate_names)
@@ -130,7 +132,9 @@ def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
 def _consensus(logits: Float[Array, "b t n"], kept: Float[Array, "b t"]) -> Float[Array, "b n"]:
     """Mean of the kept frames' logits (Eq. 6); zero if no frame was kept (`Released.empty`)."""
     count = kept.sum(1)
-    return jnp.einsum("btn,bt->bn", logits, kept) / jnp.where(count > 0, count, 1)[:, None]
+    with full_precision():
+        total = jnp.einsum("btn,bt->bn", logits, kept)
+    return total / jnp.where(count > 0, count, 1)[:, None]
 
 
 def _create_ungated_outputs(frame_logits: Float[Array, "b t n"], hidden: int) -> Outputs:
