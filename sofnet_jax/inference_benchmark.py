@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from sofnet_jax.inference.consensus import NEVER
 from sofnet_jax.inference.lockstep import Lockstep
@@ -29,21 +30,21 @@ _program = jax.jit(recognize_on_device, static_argnames="rule")
 
 def benchmark_inference(workloads: Iterable[Workload], repeats: int) -> Iterator[str]:
     """Lines on TSN and SoF-Net, one video at a time and many; decoding apart."""
-    peak = measure_peak()
-    yield f"a product of 2048×2048 matrices runs at {peak:.0f} G multiply–adds a second"
     for work in workloads:
-        yield from _measure(work, peak, repeats)
+        yield from _measure(work, repeats)
         yield from _measure_parts(work, repeats)
 
 
-def measure_peak(side: int = 2048) -> float:
-    """10⁹ multiply–adds a second of a large matrix product in float32."""
-    x = jnp.ones((side, side))
+def measure_peak(dtype: DTypeLike) -> tuple[int, float]:
+    """The side of large matrices, and the 10⁹ multiply–adds a second of their product."""
+    side = 2048 if jax.devices()[0].platform == "cpu" else 8192
+    x = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = jax.jit(lambda x: x @ x)
-    return side**3 / 1e9 / interleave({"": lambda: product(x)}, 10)[""]
+    return side, side**3 / 1e9 / interleave({"": lambda: product(x)}, 10)[""]
 
 
-def _measure(work: Workload, peak: float, repeats: int) -> Iterator[str]:
+def _measure(work: Workload, repeats: int) -> Iterator[str]:
+    side, peak = measure_peak(work.network.dtype)
     others, remarks = _create_torch_programs(work)
     seconds = interleave(_create_programs(work) | others, repeats)
     times = {name: 1000 * s / len(work.videos) for name, s in seconds.items()}
@@ -55,6 +56,7 @@ def _measure(work: Workload, peak: float, repeats: int) -> Iterator[str]:
         f"{jnp.dtype(work.network.dtype)}, {jax.devices()[0].device_kind}; {_describe(work)}; "
         f"median of {repeats}"
     )
+    yield f"  a product of {side}×{side} matrices runs at {peak:.0f} G multiply–adds a second"
     yield f"  GFLOPs a video (full): TSN {tsn:.2f}, SoF-Net {spent:.2f}, {ratio:.3f} of it"
     for name, time in times.items():
         yield f"    {name:<44} {time:8.1f} ms a video"

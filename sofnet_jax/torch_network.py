@@ -132,6 +132,7 @@ def graphed(module: nn.Module, example: Any) -> Callable:
         graph.replay()
         return tuple(output.clone() for output in outputs)
 
+    replay.module = module  # type: ignore[attr-defined]  # the graph reads its weights
     return replay
 
 
