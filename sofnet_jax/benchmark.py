@@ -37,7 +37,9 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Of `inference`: a trained ne
 STOPS = flags.DEFINE_list("stops", list(map(str, FIGURE_3)), "Of `inference`: percent, see above.")
 SIZES = flags.DEFINE_list("sizes", ["168", "192", "224"], "Of `inference`: sides of the frames.")
 DTYPE = flags.DEFINE_enum("dtype", None, list(DTYPES), "Of `inference`, if not the device's best.")
-MINUTES = flags.DEFINE_integer("minutes", 60, "Of `inference`: of a stream; 0: none.", 0)
+MINUTES = flags.DEFINE_integer(
+    "minutes", 60, "Of `inference`: of a stream; 0: neither it nor starts.", 0
+)
 SHORTEST = 4  # minutes of a stream that has tenths
 
 
@@ -75,11 +77,9 @@ def _measure_inference(videos: list[str]) -> Iterator[str]:
     keep_freed_memory()  # of which all ways have the advantage, PyTorch's, too
     yield describe_host()
     yield from benchmark_inference(workloads, REPEATS.value or 5)
-    if CHECKPOINT.value:
-        return
-    if MINUTES.value:
+    if MINUTES.value and not CHECKPOINT.value:
         yield from benchmark_stream(workloads[0], MINUTES.value)
-    yield from benchmark_start(workloads[0].size)
+        yield from benchmark_start(workloads[0].size)
 
 
 def _create_workloads(videos: list[str], sizes: list[int]) -> Iterator[Workload]:

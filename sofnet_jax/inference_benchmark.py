@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from sofnet_jax.inference.consensus import NEVER
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.network import create_states
-from sofnet_jax.inference.online import Recognizer, run, run_gated
+from sofnet_jax.inference.online import Recognizer, classify, run, run_gated
 from sofnet_jax.inference.program import recognize as recognize_on_device
 from sofnet_jax.stopwatch import interleave
 from sofnet_jax.workload import Workload, recognize
@@ -106,7 +106,7 @@ def _classify_all(work: Workload, together: int) -> None:
     for video in work.videos:
         for t in range(0, len(video), together):
             _, pooled = run(work.tsn.spans[0], video[t : t + together])
-            np.asarray(run(work.tsn.head, pooled))
+            np.asarray(classify(work.tsn.head, pooled))
 
 
 def _measure_many(work: Workload) -> dict[str, float]:

@@ -58,8 +58,9 @@ def _run_online(network, videos, rule):
         yield recognizer.result()
 
 
-def _run_lockstep(network, videos, rule, batch_size=3):
-    results = dict(Lockstep(network, rule, batch_size=batch_size).recognize(videos))
+def _run_lockstep(network, videos, rule, batch_size=3, in_flight=None):
+    lockstep = Lockstep(network, rule, batch_size=batch_size, in_flight=in_flight)
+    results = dict(lockstep.recognize(videos))
     assert sorted(results) == list(range(len(videos)))
     return [results[i] for i in range(len(videos))]
 
@@ -178,15 +179,15 @@ def test_videos_of_one_frame(gated):
         assert result.stop.tolist() == [5]
 
 
-@pytest.mark.parametrize("batch_size", [5])
-def test_lockstep_does_not_depend_on_batch_size_or_company(gated, batch_size):
+@pytest.mark.parametrize(("batch_size", "in_flight"), [(5, 1), (3, 2), (1, 3)])
+def test_lockstep_does_not_depend_on_batch_size_or_company(gated, batch_size, in_flight):
     network, *_ = gated
     lengths = [1, 7, 2, 10, 3, 1, 9, 4] * 3
     videos = [video[:n] for video, n in zip(draw_videos(len(lengths)), lengths, strict=True)]
     rule = _find_rule(gated[1], gated[2], draw_videos(VIDEOS), 1)
     expected = list(_run_online(network, videos, rule))
     for result, other in zip(
-        _run_lockstep(network, videos, rule, batch_size), expected, strict=True
+        _run_lockstep(network, videos, rule, batch_size, in_flight), expected, strict=True
     ):
         np.testing.assert_array_equal(result.stop, other.stop)
         np.testing.assert_allclose(result.logits, other.logits, atol=TOLERANCE)
@@ -222,8 +223,8 @@ def test_what_a_gate_stops_is_not_computed(gated, monkeypatch):
     def count(run):
         return lambda *parts: calls.extend(parts) or run(*parts)
 
-    monkeypatch.setattr(online, "run", count(online.run))
-    monkeypatch.setattr(online, "run_gated", count(online.run_gated))
+    for name in ("run", "run_gated", "ask", "classify"):
+        monkeypatch.setattr(online, name, count(getattr(online, name)))
     [result] = _run_online(network, draw_videos(1), NEVER)
     for k, span in enumerate(network.spans[:-1]):
         reached = (result.stop >= k).sum()

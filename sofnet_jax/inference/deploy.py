@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from sofnet_jax.architecture import Architecture
 from sofnet_jax.inference.network import (
+    FEW_PIXELS,
     Block,
     Convolution,
     Gate,
@@ -26,6 +27,9 @@ from sofnet_jax.models.resnet import BatchNorm
 from sofnet_jax.released import PAPER, Released
 
 Tree = Mapping[str, Any]
+
+# On a GPU a convolution of one image takes less time as a product, however large the image.
+_ANY_PIXELS = 2**31 - 1
 
 
 def fold_batchnorm(variables: Tree) -> Tree:
@@ -79,7 +83,12 @@ def deploy(
     if winograd is None:
         winograd = on_cpu and dtype == jnp.float32
     params = fold_batchnorm(variables)["params"]
-    create = functools.partial(_create_convolution, dtype=dtype, winograd=winograd)
+    create = functools.partial(
+        _create_convolution,
+        dtype=dtype,
+        winograd=winograd,
+        few_pixels=FEW_PIXELS if on_cpu else _ANY_PIXELS,
+    )
     stages = [_create_stage(i, params["backbone"][f"res{i}"], create) for i in range(1, 6)]
     bounds = (0, *architecture.gates, 5)
     spans = [Span(tuple(stages[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
@@ -97,13 +106,20 @@ _Create = Callable[..., Any]
 
 
 def _create_convolution(
-    weights: Tree, conv: str, norm: str, stride: int, *, dtype: DTypeLike, winograd: bool
+    weights: Tree,
+    conv: str,
+    norm: str,
+    stride: int,
+    *,
+    dtype: DTypeLike,
+    winograd: bool,
+    few_pixels: int,
 ) -> Convolution | WinogradConvolution:
     kernel = jnp.asarray(weights[conv]["kernel"], dtype)
     bias = jnp.asarray(weights[norm]["bias"], dtype)
     if winograd and stride == 1 and kernel.shape[:2] == (3, 3):
         return WinogradConvolution(transform_kernel(kernel), bias)
-    return Convolution(kernel, bias)
+    return Convolution(kernel, bias, few_pixels)
 
 
 def _create_stage(number: int, weights: Tree, create: _Create) -> Stem | ResidualStage:

@@ -21,10 +21,12 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
 from sofnet_jax.inference.network import Gate, Head, Network, Span
-from sofnet_jax.inference.online import check_pixels, forwards
+from sofnet_jax.inference.online import check_pixels, forwards, hand_over
 
 _BATCH_SIZE = 32
 _BATCH_SIZES = {"cpu": 4}  # with more, a batch no longer fits into the cache
+_IN_FLIGHT = 2  # batches: while Python reads the answer to one, the device computes the other
+_IN_FLIGHTS = {"cpu": 1}  # where both take the same cores
 _SHRINK = 4  # a batch of the next smaller size has a quarter of the places
 
 _Pixels = UInt8[np.ndarray, "h w 3"]
@@ -36,6 +38,15 @@ class _Hop(NamedTuple):
     span: Span
     gate: Gate | None
     head: Head | None
+
+
+class _Flight(NamedTuple):
+    """A batch on the device: the hop it goes through, its rows, and the answers to come."""
+
+    hop: int
+    rows: list[int]
+    gate_logits: Float[Array, "b 2"] | None
+    logits: Float[Array, "b n"] | None
 
 
 class _State(NamedTuple):
@@ -62,19 +73,34 @@ class _Slot:
 class Lockstep:
     """Recognises the actions of many videos, with the decisions of `online.Recognizer`."""
 
-    def __init__(self, network: Network, rule: Rule = NEVER, *, batch_size: int | None = None):
-        """Of a network from `deploy`; `batch_size` frames go through a span together.
+    def __init__(
+        self,
+        network: Network,
+        rule: Rule = NEVER,
+        *,
+        batch_size: int | None = None,
+        in_flight: int | None = None,
+    ):
+        """Of a network from `deploy`.
 
-        By default as many as suit the device; on a CPU see also `allocator.keep_freed_memory`.
+        Args:
+            network: of `deploy`.
+            rule: of the early end.
+            batch_size: frames that go through a span together; by default as many as suit the
+                device. On a CPU see also `allocator.keep_freed_memory`.
+            in_flight: batches that the device has been given and not yet answered, at most; by
+                default one on a CPU, two elsewhere.
         """
         batch_size = batch_size or _BATCH_SIZES.get(network.device.platform, _BATCH_SIZE)
+        self._in_flight = in_flight or _IN_FLIGHTS.get(network.device.platform, _IN_FLIGHT)
         self._network = network
         self._rule = rule
         self._hops = _create_hops(network)
         self._batch_size = batch_size
         self._sizes = _create_sizes(batch_size)
         # So many that, while there are videos, a whole batch waits before one of the hops.
-        self._num_slots = len(self._hops) * (batch_size - 1) + 1
+        flying = (self._in_flight - 1) * batch_size
+        self._num_slots = len(self._hops) * (batch_size - 1) + 1 + flying
         self._busy = False  # whether somebody takes results
         self._start()
 
@@ -117,12 +143,17 @@ class Lockstep:
     def _recognize(
         self, incoming: Iterator[tuple[int, Iterable[_Pixels]]]
     ) -> Iterator[tuple[int, Result]]:
+        flying: deque[_Flight] = deque()
         while True:
             self._admit(incoming)
             hop = self._choose_hop()
-            if hop is None:
+            whole = hop is not None and len(self._waiting[hop]) >= self._batch_size
+            if hop is not None and (not flying or (whole and len(flying) < self._in_flight)):
+                flying.append(self._launch(hop))
+                continue
+            if not flying:
                 return
-            for row in self._run(hop):
+            for row in self._land(flying.popleft()):
                 result = self._go_on(row)
                 if result is not None:
                     yield self._slots.pop(row).number, result
@@ -162,24 +193,30 @@ class Lockstep:
         longest = max(lengths)
         return max(i for i, n in enumerate(lengths) if n == longest) if longest else None
 
-    def _run(self, i: int) -> list[int]:
-        """Takes a batch through a hop; the rows whose frame was stopped or came to the end."""
-        queue, last = self._waiting[i], i == len(self._hops) - 1
+    def _launch(self, i: int) -> _Flight:
+        """Gives the device a batch to take through a hop."""
+        queue = self._waiting[i]
         taken = [queue.popleft() for _ in range(min(len(queue), self._batch_size))]
         pixels = [self._slots[row].pixels for row in taken]
-        forward, logits = self._compute(i, self._fill(taken), pixels)
+        return _Flight(i, taken, *self._compute(i, self._fill(taken), pixels))
+
+    def _land(self, flight: _Flight) -> list[int]:
+        """Waits for a batch; the rows whose frame was stopped or came to the end."""
+        i, last = flight.hop, flight.hop == len(self._hops) - 1
+        gate_logits, logits = (None if x is None else np.asarray(x) for x in flight[2:])
+        forward = None if gate_logits is None else forwards(gate_logits)
         done, written = [], []
-        for place, row in enumerate(taken):
+        for place, row in enumerate(flight.rows):
             slot = self._slots[row]
-            passes = bool(forward[place]) or slot.forced
+            passes = forward is None or bool(forward[place]) or slot.forced
             if passes and not last:
                 self._waiting[i + 1].append(row)
                 continue
-            if last:
+            if logits is not None:
                 slot.logits = logits[place]
-            if passes and not slot.forced:
-                slot.consensus.keep(logits[place])
-            elif not passes:
+                if passes and not slot.forced:
+                    slot.consensus.keep(logits[place])
+            if not passes:
                 slot.consensus.stop(i)
                 slot.stop = i
             if not slot.forced and self._writes(i, passes):
@@ -201,8 +238,8 @@ class Lockstep:
 
     def _compute(
         self, i: int, rows: Int[np.ndarray, "b"], pixels: Sequence[np.ndarray]
-    ) -> tuple[Bool[np.ndarray, "b"], Float[np.ndarray, "b n"]]:
-        """Whether the gate forwards each frame, and after the last hop their logits."""
+    ) -> tuple[Float[Array, "b 2"] | None, Float[Array, "b n"] | None]:
+        """The logits of the gate, if there is one, and after the last hop those of the classes."""
         gated = self._hops[i].gate is not None
         source = self._stack(pixels, len(rows)) if i == 0 else self._features[i - 1]
         assert source is not None
@@ -219,8 +256,7 @@ class Lockstep:
         )
         if gated:
             self._news = (*self._news[:i], new, *self._news[i + 1 :])
-        forward = forwards(np.asarray(gate_logits)) if gated else np.ones(len(rows), bool)
-        return forward, np.asarray(logits)
+        return gate_logits, logits
 
     def _stack(self, pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:
         """Frames as a batch of so many; places left empty repeat the first one."""
@@ -282,7 +318,7 @@ def _advance(
     features: Float[Array, "s h2 w2 c2"] | None,
     rows: Int[Array, "b"],
     fresh: Bool[Array, "b"],
-) -> tuple[Array | None, _State | None, Array | None, Array]:
+) -> tuple[Array | None, _State | None, Array | None, Array | None]:
     """A batch through a hop.
 
     `source` are the pixels of the batch, or the features of all slots after the hop before. What
@@ -291,13 +327,14 @@ def _advance(
     x = source if source.dtype == jnp.uint8 else source[rows]
     x, pooled = hop.span(x)
     features = None if features is None else features.at[rows].set(x)
-    gate_logits, logits = None, jnp.zeros((len(rows), 0))
+    gate_logits, logits = None, None
     if hop.gate is not None and state is not None and new is not None:
         h, c = (jnp.where(fresh[:, None], 0, s[rows]) for s in state)
         h, c, gate_logits = hop.gate(pooled, h, c)
+        gate_logits = hand_over(gate_logits)
         new = _State(new.h.at[rows].set(h), new.c.at[rows].set(c))
     if hop.head is not None:
-        logits = hop.head(pooled)
+        logits = hand_over(hop.head(pooled))
     return features, new, gate_logits, logits
 
 

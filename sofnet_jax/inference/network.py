@@ -16,19 +16,26 @@ from sofnet_jax.models.resnet import convolve, max_pool
 from sofnet_jax.models.sofnet import average_pool, normalise
 from sofnet_jax.released import PAPER, Released
 
-_FEW_PIXELS = 64  # of an output, up to which a product over patches is faster: res5's, above all
+# Pixels of an output up to which a product over patches is faster: res5's, above all.
+FEW_PIXELS = 64
 
 
 @flax.struct.dataclass
 class Convolution:
-    """A convolution with the BatchNorm that followed it folded in."""
+    """A convolution with the BatchNorm that followed it folded in.
+
+    Of one image it is a product over patches up to `few_pixels` of its output, of several up to
+    `FEW_PIXELS`.
+    """
 
     kernel: Float[Array, "k k c c2"]
     bias: Float[Array, "c2"]
+    few_pixels: int = flax.struct.field(pytree_node=False, default=FEW_PIXELS)
 
     def __call__(self, x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 c2"]:
         """Without the ReLU."""
-        return convolve(x, self.kernel, stride, few_pixels=_FEW_PIXELS) + self.bias
+        few_pixels = self.few_pixels if len(x) == 1 else FEW_PIXELS
+        return convolve(x, self.kernel, stride, few_pixels) + self.bias
 
 
 @flax.struct.dataclass

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
-from sofnet_jax.inference.network import Gate, Network, Span, create_states
+from sofnet_jax.inference.network import Gate, Head, Network, Span, create_states
 
 
 @jax.jit
@@ -18,12 +18,35 @@ def run_gated(
     h: Float[Array, "b m"],
     c: Float[Array, "b m"],
 ) -> tuple[Array, ...]:
-    """A span and its gate: features, their average, h, c, and the logits q."""
+    """A span and its gate: features, their average, h, c, and the logits q for the host."""
     x, pooled = span(x)
-    return x, pooled, *gate(pooled, h, c)
+    return x, pooled, *ask(gate, pooled, h, c)
 
 
-run = jax.jit(lambda part, *inputs: part(*inputs))  # a span, a gate or the classifier of a network
+run = jax.jit(lambda span, x: span(x))
+
+
+@jax.jit
+def ask(
+    gate: Gate, pooled: Float[Array, "b d"], h: Float[Array, "b m"], c: Float[Array, "b m"]
+) -> tuple[Float[Array, "b m"], Float[Array, "b m"], Float[Array, "b 2"]]:
+    """A gate: h, c, and the logits q for the host."""
+    h, c, logits = gate(pooled, h, c)
+    return h, c, hand_over(logits)
+
+
+@jax.jit
+def classify(head: Head, pooled: Float[Array, "b d"]) -> Float[Array, "b n"]:
+    """The classifier, with logits for the host."""
+    return hand_over(head(pooled))
+
+
+def hand_over(answer: Array) -> Array:
+    """Has a program write its answer to the host's memory, where it is only to be read.
+
+    On a GPU reading takes several times as long if the answer is fetched afterwards.
+    """
+    return jax.device_put(answer, jax.memory.Space.Host)
 
 
 @dataclass(frozen=True)
@@ -69,7 +92,7 @@ class Frame:
         """What gate k makes of the frame and a state: h, c, and the logits q."""
         gate = self._network.gates[k]
         if len(self._pooled) != k:
-            return run(gate, self.pool(k), h, c)
+            return ask(gate, self.pool(k), h, c)
         # Whoever asks first has both done by one call: half of the calls, for most frames.
         span = self._network.spans[k]
         self._features, pooled, *answer = run_gated(span, gate, self._features, h, c)
@@ -151,7 +174,7 @@ class Recognizer:
 
     def _classify(self, frame: Frame) -> Float[np.ndarray, "n"]:
         pooled = frame.pool(self._network.num_gates)
-        return np.asarray(run(self._network.head, pooled))[0]
+        return np.asarray(classify(self._network.head, pooled))[0]
 
 
 def forwards(logits: Float[np.ndarray, "b 2"]) -> Bool[np.ndarray, "b"]:
