@@ -18,7 +18,7 @@ from sofnet_jax.inference.program import recognize as recognize_on_device
 from sofnet_jax.stopwatch import interleave
 from sofnet_jax.workload import Workload, recognize
 
-TOGETHER = (1, 4, 16)  # frames of TSN that go through the network at a time
+TOGETHER = (1, 2, 4, 16)  # frames of TSN that go through the network at a time
 QUEUE = 64  # videos in lockstep, about
 ROUNDS = 2  # of these
 SINGLE = "TSN, a frame at a time"

@@ -34,6 +34,7 @@ from sofnet_jax.prediction import Prediction
 from sofnet_jax.printable import make_printable
 from sofnet_jax.trained import TrainedModel, load
 from sofnet_jax.values import DTYPES
+from sofnet_jax.whole_file import require_place
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The trained network: RUN.")
 WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Of a run: which checkpoint.")
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> None:
         num_frames=NUM_FRAMES.value,
         variant=VARIANT.value,
     )
-    for note in model.notes:
+    for note in (*model.notes, *_note_step(model)):
         _say(f"note: {note}")
     try:
         predictions: list[Prediction] = []
@@ -151,6 +152,13 @@ def _check_seconds() -> None:
             )
 
 
+def _note_step(model: TrainedModel) -> Iterator[str]:
+    """What --every becomes, if that is something else."""
+    step = model.round_step(EVERY.value, WINDOW.value or LIVE_WINDOW)
+    if EVERY.value and abs(step - EVERY.value) > 1e-3 * EVERY.value:
+        yield f"--every={EVERY.value} is rounded to {step:.4g} s, for windows to share their frames"
+
+
 def _check_visualize(names: Sequence[str]) -> None:
     """Refuses what would fail only after everything is done."""
     suffix = Path(VISUALIZE.value).suffix
@@ -160,6 +168,13 @@ def _check_visualize(names: Sequence[str]) -> None:
         raise UserError("--visualize is for files; a stream is gone when it has been recognised")
     if suffix == ".mp4" and (len(names) > 1 or len(find_videos(names[0])) > 1):
         raise UserError(f"--visualize={VISUALIZE.value}: an .mp4 is of one video; give a .png")
+    if VISUALIZE.value:
+        try:
+            require_place(Path(VISUALIZE.value).expanduser())
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {VISUALIZE.value}: {error.strerror or error}"
+            ) from error
 
 
 def _visualize(predictions: Sequence[Prediction], model: TrainedModel) -> None:

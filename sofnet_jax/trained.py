@@ -155,7 +155,7 @@ class TrainedModel:
         """
         _check_windows(seconds, every)
         meter = meter or Meter()
-        stride = max(round(every * self.num_frames / seconds), 1) if every else None
+        stride = self._count_segments(every, seconds) if every else None
         windows = Windows(
             self.network,
             self.rule if early else NEVER,
@@ -179,6 +179,13 @@ class TrainedModel:
             done = windows.conclude()
         for window in done:
             yield self._tell(window, meter, name, top_k)
+
+    def round_step(self, every: float, seconds: float) -> float:
+        """The seconds from window to window that `every` becomes in `watch`."""
+        return self._count_segments(every, seconds) * seconds / self.num_frames
+
+    def _count_segments(self, every: float, seconds: float) -> int:
+        return max(round(every * self.num_frames / seconds), 1)
 
     def export(self, path: str | os.PathLike, *, platforms: Sequence[str] = ()) -> None:
         """Writes the network with its gates and its early end as one program, for JAX alone.
@@ -325,8 +332,8 @@ def load(
     for name, value in (("size", size), ("num_frames", num_frames)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}; it must be a number from 1 up")
-    weights = load_weights(os.fspath(source), which)
     config = _read_config(os.fspath(source), variant)
+    weights = load_weights(os.fspath(source), which)
     try:
         data, rule = config["data"], Rule(config["eval"]["threshold"], config["eval"]["min_frames"])
         released = Released(**config["released"])

@@ -13,6 +13,7 @@ from gated_network import FRAMES, SIZE, create_network, draw_videos
 from scipy.special import softmax
 
 from sofnet_jax.architecture import Architecture
+from sofnet_jax.inference import lockstep as lockstep_module
 from sofnet_jax.inference import online
 from sofnet_jax.inference.consensus import NEVER, Rule
 from sofnet_jax.inference.deploy import deploy
@@ -33,6 +34,7 @@ def _apply(model):
     return jax.jit(model.apply)
 
 
+FLOAT32 = "float32"  # also where bfloat16 is faster
 TOLERANCE = 1e-5
 
 
@@ -107,7 +109,7 @@ def _force(architecture, variables, forward):
 @pytest.fixture(scope="module")
 def gated():
     architecture, model, variables = create_network()
-    return deploy(architecture, variables, winograd=False), model, variables
+    return deploy(architecture, variables, dtype=FLOAT32, winograd=False), model, variables
 
 
 def _find_rule(model, variables, videos, min_frames=2):
@@ -131,7 +133,9 @@ def _find_rule(model, variables, videos, min_frames=2):
 )
 def test_all_ways_decide_alike(fields):
     architecture, model, variables = create_network(**fields)
-    network = deploy(architecture, variables, released=model.released, winograd=False)
+    network = deploy(
+        architecture, variables, released=model.released, dtype=FLOAT32, winograd=False
+    )
     videos = draw_videos(VIDEOS)
     stop = _check_all(network, model, variables, videos, NEVER)
     counts = np.bincount(stop.ravel(), minlength=len(architecture.gates) + 1)
@@ -148,7 +152,7 @@ def test_bottlenecks():
     model = SoFNet(architecture)
     videos = draw_videos(3)
     variables = jax.jit(model.init)(jax.random.key(3), videos)
-    network = deploy(architecture, variables, winograd=True)
+    network = deploy(architecture, variables, dtype=FLOAT32, winograd=True)
     _check_all(network, model, variables, videos, NEVER, compiled=False)
 
 
@@ -156,7 +160,7 @@ def test_bottlenecks():
 def test_nothing_and_everything_is_kept(share):
     architecture, model, variables = create_network()
     variables = _force(architecture, variables, dict.fromkeys(architecture.gate_names, share))
-    network = deploy(architecture, variables, winograd=False)
+    network = deploy(architecture, variables, dtype=FLOAT32, winograd=False)
     stop = _check_all(network, model, variables, draw_videos(VIDEOS), NEVER)
     assert (stop[:, :-1] == (5 if share else 0)).all()
     assert (stop[:, -1] == 5).all()  # the last frame, if no other
@@ -192,6 +196,15 @@ def test_lockstep_does_not_depend_on_batch_size_or_company(gated, batch_size, in
         np.testing.assert_array_equal(result.stop, other.stop)
         np.testing.assert_allclose(result.logits, other.logits, atol=TOLERANCE)
         assert result.ended == other.ended
+
+
+def test_lockstep_takes_the_batches_that_suit_a_cpu():
+    # 4 at 192×192, 2 at 224×224: `python -m sofnet_jax.benchmark inference` prefers these.
+    sizes = [
+        lockstep_module._choose_batch_size("cpu", np.zeros((side, side, 3), np.uint8))
+        for side in (32, 168, 192, 224, 271, 272, 2000)
+    ]
+    assert sizes == [4, 4, 4, 2, 2, 1, 1]
 
 
 def test_lockstep_asks_for_no_more_than_it_needs(gated):

@@ -199,6 +199,7 @@ _MISTAKES = {
     "no such checkpoint": (["a.mp4", "--checkpoint=none/x.pth"], "none/x.pth"),
     "text for a picture": (["a.mp4", "--visualize=out.txt"], "give the name of a .png or an .mp4"),
     "a picture of a stream": (["-", "--visualize=out.png"], "--visualize is for files"),
+    "a picture in a file": (["a.mp4", f"--visualize={__file__}/out.png"], "cannot write to /"),
     "no window": (["a.mp4", "--every=1"], "--every needs --window"),
     "negative window": (["a.mp4", "--window=-1"], "window"),
     "window of no length": (["a.mp4", "--window=1e-12"], "--window=1e-12: give 0.01 to 86400"),

@@ -6,6 +6,7 @@ import os
 from array import array
 from collections.abc import Generator, Iterable, Iterator, Set
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
@@ -62,6 +63,17 @@ class Index:
     shown: Bool[np.ndarray, "p"]  # False: decoded for others, but cut off by an edit list
 
 
+def find_stream(container: Any, name: str) -> Any:
+    """The first video stream that is not a cover picture. Raises VideoError."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        raise VideoError(f"{name}: no video stream")
+    if streams[0].codec_context is None:
+        raise VideoError(f"{name}: no decoder for its video stream")
+    return streams[0]
+
+
 class Video:
     """An open video file. Not for more than one thread at a time."""
 
@@ -77,14 +89,8 @@ class Video:
         """Opens the first video stream that is not a cover picture."""
         with report_errors(self.path):
             self._container = av.open(self.path, metadata_errors="ignore", options=_OPTIONS)
-        cover = av.stream.Disposition.attached_pic
-        streams = [s for s in self._container.streams.video if not s.disposition & cover]
-        if not streams:
-            raise VideoError(f"{self.path}: no video stream")
-        self._stream = streams[0]
+        self._stream = find_stream(self._container, self.path)
         self._codec = self._stream.codec_context
-        if self._codec is None:
-            raise VideoError(f"{self.path}: no decoder for its video stream")
         self._codec.options = {"max_pixels": str(MAX_PIXELS)}
         self._codec.thread_count = 1  # frames in parallel are slower than runs in parallel
         self._thinned = self._codec.name in _THINNED or _has_one_layer(self._codec)

@@ -12,7 +12,7 @@ from typing import Any
 import av
 
 from sofnet_jax.data.canvas import Canvas
-from sofnet_jax.data.container import MAX_PIXELS, VideoError
+from sofnet_jax.data.container import MAX_PIXELS, VideoError, find_stream
 from sofnet_jax.data.operand import CAMERA, STDIN
 from sofnet_jax.data.reel import Pixels, Sight
 
@@ -128,11 +128,7 @@ def _read(
     decoding: Callable[[], contextlib.AbstractContextManager],
 ) -> Iterator[Sight]:
     """The frames up to the end or the first error, by their own time."""
-    if not container.streams.video:
-        raise VideoError(f"{source}: no video stream")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise VideoError(f"{source}: no decoder for its video stream")
+    stream = find_stream(container, source)
     stream.thread_type = "NONE"
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     gap = float(1 / stream.guessed_rate) if stream.guessed_rate else _GAP

@@ -8,6 +8,7 @@ end, when smaller batches are made of what is left.
 """
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from sofnet_jax.inference.network import Gate, Head, Network, Span
 from sofnet_jax.inference.online import check_pixels, forwards, hand_over
 
 _BATCH_SIZE = 32
-_BATCH_SIZES = {"cpu": 4}  # with more, a batch no longer fits into the cache
+_BATCH_SIZE_CPU, _PIXELS_CPU = 4, 192**2 * 4  # of larger batches the features outgrow the cache
 _IN_FLIGHT = 2  # batches: while Python reads the answer to one, the device computes the other
 _IN_FLIGHTS = {"cpu": 1}  # where both take the same cores
 _SHRINK = 4  # a batch of the next smaller size has a quarter of the places
@@ -47,6 +48,14 @@ class _Flight(NamedTuple):
     rows: list[int]
     gate_logits: Float[Array, "b 2"] | None
     logits: Float[Array, "b n"] | None
+
+
+class _Arrival(NamedTuple):
+    """A video whose first frame has come: its number, that frame, and those after it."""
+
+    number: int
+    pixels: _Pixels
+    frames: Iterator[_Pixels]
 
 
 class _State(NamedTuple):
@@ -87,26 +96,28 @@ class Lockstep:
             network: of `deploy`.
             rule: of the early end.
             batch_size: frames that go through a span together; by default as many as suit the
-                device. On a CPU see also `allocator.keep_freed_memory`.
+                device and the frames' size. On a CPU see also `allocator.keep_freed_memory`.
             in_flight: batches that the device has been given and not yet answered, at most; by
                 default one on a CPU, two elsewhere.
         """
-        batch_size = batch_size or _BATCH_SIZES.get(network.device.platform, _BATCH_SIZE)
         self._in_flight = in_flight or _IN_FLIGHTS.get(network.device.platform, _IN_FLIGHT)
         self._network = network
         self._rule = rule
         self._hops = _create_hops(network)
-        self._batch_size = batch_size
-        self._sizes = _create_sizes(batch_size)
-        # So many that, while there are videos, a whole batch waits before one of the hops.
-        flying = (self._in_flight - 1) * batch_size
-        self._num_slots = len(self._hops) * (batch_size - 1) + 1 + flying
+        self._wanted = batch_size
         self._busy = False  # whether somebody takes results
-        self._start()
-
-    def _start(self) -> None:
-        self._shape: tuple[int, ...] | None = None  # of all frames
         self._slots: dict[int, _Slot] = {}
+
+    def _start(self, pixels: _Pixels) -> None:
+        """Makes room for videos whose first frame this is."""
+        check_pixels(pixels)
+        self._shape = pixels.shape  # of all frames
+        size = self._wanted or _choose_batch_size(self._network.device.platform, pixels)
+        self._batch_size, self._sizes = size, _create_sizes(size)
+        # So many that, while there are videos, a whole batch waits before one of the hops.
+        flying = (self._in_flight - 1) * size
+        self._num_slots = len(self._hops) * (size - 1) + 1 + flying
+        self._slots = {}
         self._waiting: list[deque[int]] = [deque() for _ in self._hops]  # rows, by their next hop
         self._states: tuple[_State, ...] = self._create_states()  # after the last kept frame
         self._news: tuple[_State, ...] = self._create_states()  # after the frame on its way
@@ -114,8 +125,8 @@ class Lockstep:
 
     def warm_up(self, height: int, width: int) -> None:
         """Compiles everything for frames of a size; `recognize` then compiles nothing."""
-        self._start()
         blank = np.zeros((height, width, 3), np.uint8)
+        self._start(blank)
         for size in self._sizes:
             rows = self._fill([self._num_slots] * size)
             for i in range(len(self._hops)):
@@ -133,16 +144,17 @@ class Lockstep:
         """
         if self._busy:
             raise RuntimeError("recognize() goes on already; take another Lockstep")
-        self._start()
         self._busy = True
         try:
-            yield from self._recognize(enumerate(videos))
+            incoming = map(_begin, enumerate(videos))
+            first = next(incoming, None)
+            if first is not None:
+                self._start(first.pixels)
+                yield from self._recognize(itertools.chain([first], incoming))
         finally:
             self._slots, self._busy = {}, False
 
-    def _recognize(
-        self, incoming: Iterator[tuple[int, Iterable[_Pixels]]]
-    ) -> Iterator[tuple[int, Result]]:
+    def _recognize(self, incoming: Iterator[_Arrival]) -> Iterator[tuple[int, Result]]:
         flying: deque[_Flight] = deque()
         while True:
             self._admit(incoming)
@@ -170,21 +182,17 @@ class Lockstep:
         """Committed to the device as all that comes of it is, or all would be compiled twice."""
         return jax.device_put(jnp.zeros(shape, dtype), self._network.device)
 
-    def _admit(self, incoming: Iterator[tuple[int, Iterable[_Pixels]]]) -> None:
+    def _admit(self, incoming: Iterator[_Arrival]) -> None:
         """Gives the free rows to the next videos."""
         for row in range(self._num_slots):
             if row in self._slots:
                 continue
-            number, video = next(incoming, (-1, ()))
-            if number < 0:
+            arrival = next(incoming, None)
+            if arrival is None:
                 return
-            frames = iter(video)
-            pixels = next(frames, None)
-            if pixels is None:
-                raise ValueError(f"video {number} has no frames")
             classes = self._network.architecture.num_classes
             consensus = Consensus(self._network.num_gates, classes, self._rule)
-            self._slots[row] = _Slot(number, frames, consensus, pixels)
+            self._slots[row] = _Slot(arrival.number, arrival.frames, consensus, arrival.pixels)
             self._waiting[0].append(row)
 
     def _choose_hop(self) -> int | None:
@@ -262,7 +270,6 @@ class Lockstep:
         """Frames as a batch of so many; places left empty repeat the first one."""
         for image in pixels:
             check_pixels(image)
-            self._shape = self._shape or image.shape
             if image.shape != self._shape:
                 raise ValueError(f"frames of {image.shape} and of {self._shape}; make them one")
         return np.stack([*pixels, *[pixels[0]] * (size - len(pixels))])
@@ -299,6 +306,23 @@ def _create_hops(network: Network) -> list[_Hop]:
     gates = [*network.gates, None][: len(spans)]
     heads = [*[None] * (len(spans) - 1), network.head]
     return [_Hop(*parts) for parts in zip(spans, gates, heads, strict=True)]
+
+
+def _begin(video: tuple[int, Iterable[_Pixels]]) -> _Arrival:
+    """Asks a video for its first frame."""
+    number, frames = video[0], iter(video[1])
+    pixels = next(frames, None)
+    if pixels is None:
+        raise ValueError(f"video {number} has no frames")
+    return _Arrival(number, pixels, frames)
+
+
+def _choose_batch_size(platform: str, pixels: _Pixels) -> int:
+    """Frames like this one that go through a span in the least time each."""
+    if platform != "cpu":
+        return _BATCH_SIZE
+    room = _PIXELS_CPU // (pixels.shape[0] * pixels.shape[1])
+    return max(2**n for n in range(_BATCH_SIZE_CPU.bit_length()) if 2**n <= max(room, 1))
 
 
 def _create_sizes(batch_size: int) -> list[int]:
