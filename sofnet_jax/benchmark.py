@@ -10,6 +10,8 @@ of the frames stopped after res1 … res5, used, and never looked at. With --che
 network decides on videos.
 """
 
+import functools
+import sys
 from collections.abc import Iterable, Iterator
 
 from absl import flags
@@ -17,7 +19,6 @@ from absl import flags
 from sofnet_jax import command_line
 from sofnet_jax.allocator import keep_freed_memory
 from sofnet_jax.command_line import CONFIG
-from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.operand import find_videos
 from sofnet_jax.decoding_benchmark import benchmark_decoding
 from sofnet_jax.errors import UserError
@@ -85,10 +86,8 @@ def _measure_inference(videos: list[str]) -> Iterator[str]:
 def _create_workloads(videos: list[str], sizes: list[int]) -> Iterator[Workload]:
     if CHECKPOINT.value:
         files = [file for name in videos for file in find_videos(name)]
-        try:
-            yield load_workload(CHECKPOINT.value, files, dtype=DTYPE.value)
-        except VideoError as error:
-            raise UserError(str(error)) from error
+        tell = functools.partial(print, file=sys.stderr)
+        yield load_workload(CHECKPOINT.value, files, dtype=DTYPE.value, say=tell)
         return
     stops = [_read_number("stops", share) for share in STOPS.value]
     for size in sizes:

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,20 +75,28 @@ def main(argv: list[str]) -> None:
     )
     for note in (*model.notes, *_note_step(model)):
         _say(f"note: {note}")
+    outcome = _Outcome()
     try:
-        predictions: list[Prediction] = []
-        whole = all([_recognize(name, model, predictions) for name in argv[1:]])
+        for name in argv[1:]:
+            _recognize(name, model, outcome)
         sys.stdout.flush()
+        if outcome.predictions:
+            _visualize(outcome.predictions, model)
     except BrokenPipeError:  # whoever read it has seen enough
         _discard_output()
-        return
     except OSError as error:
         _discard_output()
         raise UserError(f"cannot write to standard output: {error.strerror or error}") from error
-    if predictions:
-        _visualize(predictions, model)
-    if not whole:
+    if outcome.failed:
         sys.exit(1)
+
+
+@dataclass
+class _Outcome:
+    """What there is to draw, and whether a video could not be recognised."""
+
+    predictions: list[Prediction] = field(default_factory=list)
+    failed: bool = False
 
 
 def _discard_output() -> None:
@@ -95,16 +104,19 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _recognize(name: str, model: TrainedModel, predictions: list[Prediction]) -> bool:
-    """Whether all videos that a name stands for could be recognised."""
+def _recognize(name: str, model: TrainedModel, outcome: _Outcome) -> None:
+    """Recognises all videos that a name stands for."""
     try:
         videos = find_videos(name)
     except UserError as error:
-        return _fail(name, error)
-    return all([_recognize_one(video, model, predictions) for video in videos])
+        outcome.failed = True
+        _report(name, error)
+        return
+    for video in videos:
+        _recognize_one(video, model, outcome)
 
 
-def _recognize_one(video: str, model: TrainedModel, predictions: list[Prediction]) -> bool:
+def _recognize_one(video: str, model: TrainedModel, outcome: _Outcome) -> None:
     shown = False
     try:
         for prediction in _predict(video, model):
@@ -118,12 +130,12 @@ def _recognize_one(video: str, model: TrainedModel, predictions: list[Prediction
             print("\n".join(lines), flush=True)
             shown = True
             if VISUALIZE.value:
-                predictions.append(prediction)
+                outcome.predictions.append(prediction)
         if not shown:
             raise VideoError(f"{video}: it ended before there was a frame to look at")
     except (VideoError, UserError) as error:
-        return _fail(video, error)
-    return True
+        outcome.failed = True
+        _report(video, error)
 
 
 def _predict(video: str, model: TrainedModel) -> Iterator[Prediction]:
@@ -192,11 +204,10 @@ def _visualize(predictions: Sequence[Prediction], model: TrainedModel) -> None:
         _say(f"note: {path} shows the first {STRIPS} of {len(predictions)} predictions")
 
 
-def _fail(video: str, error: Exception) -> bool:
+def _report(video: str, error: Exception) -> None:
     if JSON.value:
         print(json.dumps({"video": video, "error": str(error)}), flush=True)
     _say(make_printable(f"error: {error}"))
-    return False
 
 
 def _say(text: str) -> None:

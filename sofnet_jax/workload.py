@@ -1,7 +1,7 @@
 """What inference is measured on: a network, and videos whose frames its gates stop."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int, UInt8
 
 from sofnet_jax.architecture import Architecture, create_architecture
+from sofnet_jax.data.decode import VideoError
 from sofnet_jax.errors import UserError
 from sofnet_jax.flops import compute_costs
 from sofnet_jax.forced_network import RULE, create_fates, draw_pictures, force
@@ -98,17 +99,29 @@ def draw_variables() -> tuple[Architecture, Mapping[str, Any]]:
     return architecture, jax.jit(SoFNet(architecture).init)(jax.random.key(0), blank)
 
 
-def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str | None = None) -> Workload:
-    """A trained network on videos from files.
+def load_workload(
+    checkpoint: str,
+    videos: Sequence[str],
+    *,
+    dtype: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Workload:
+    """A trained network on videos from files; `say` is told of those that cannot be read.
 
-    Raises:
-        UserError: `checkpoint` holds no network that can be used, or one without gates.
-        VideoError: a video cannot be read.
+    Raises UserError if `checkpoint` holds no network that can be used, or one without gates, and if
+    no video can be read.
     """
     model = load(checkpoint, dtype=dtype)
     if not model.network.num_gates:
         raise UserError(f"{checkpoint}: a network without gates stops nothing")
-    frames = [model.picture(model.predict(video)) for video in videos]
+    frames = []
+    for video in videos:
+        try:
+            frames.append(model.picture(model.predict(video)))
+        except VideoError as error:
+            say(f"left out: {error}")
+    if not frames:
+        raise UserError("none of the videos can be read")
     return Workload(checkpoint, model.network, model.rule, frames)
 
 
