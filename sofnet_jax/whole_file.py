@@ -27,6 +27,6 @@ def require_place(path: Path) -> None:
     """Raises OSError if `path` could not be written, for whoever will only after long work."""
     if path.is_dir():
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    with tempfile.TemporaryFile(dir=folder):  # the folders below are made when it is written
         pass
