@@ -19,5 +19,6 @@ from configs import default
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field, whose values are this experiment's, and variants."""
     c = default.create_default()
+    c.data.name = "activitynet"
     c.data.source = "prepared"
     return default.apply_variant(c, variant)

@@ -2,7 +2,9 @@
 
 from ml_collections import ConfigDict
 
-VARIANTS = "tsn, fc, release, sync_bn, bfloat16 or a resolution such as 192"
+VARIANTS = (
+    "tsn, fc, tsm_online, tsm_offline, release, sync_bn, bfloat16 or a resolution such as 192"
+)
 
 
 def create_default() -> ConfigDict:
@@ -12,12 +14,15 @@ def create_default() -> ConfigDict:
     c.init_from = ""  # weights to start from: a file, the folder of a run, or hub:owner/name
 
     c.data = ConfigDict()
+    c.data.name = "videos"  # of the data set, under which results are reported
     # "videos": files; "prepared": what sofnet_jax.prepare wrote; "synthetic": the embedded default
     c.data.source = "videos"
     # Only for "videos": a folder with one sub-folder per class, or a CSV of path,label[,label…].
     c.data.train = ""
     c.data.val = ""
     c.data.short_side = 256  # pixels; larger videos are scaled down to this first, 0: never
+    # Decoded videos stay in memory, in each process that reads them: for small data sets.
+    c.data.keep = False
     c.data.prepared = ""  # only for "prepared": the folder of the data set
     c.data.num_frames = 16  # T
     c.data.size = 168  # pixels a side
@@ -38,6 +43,7 @@ def create_default() -> ConfigDict:
     c.model.gates = (1, 2, 3, 4, 5)  # stages followed by a policy module; () is plain TSN
     c.model.hidden = 512  # units of each LSTM
     c.model.temporal = True  # False: a fully connected layer in place of the LSTM (Table 4)
+    c.model.shift = ""  # the temporal shift of TSM: "online", "offline", or none
     c.model.forward_bias = 0.0  # initial bias of W_q for "forward"
     c.model.dropout = 0.5
 
@@ -54,6 +60,7 @@ def create_default() -> ConfigDict:
     c.loss = ConfigDict()
     c.loss.alpha = 0.9  # weight of accuracy; the cost gets 1 - alpha (Eq. 8)
     c.loss.beta = 0.9  # weight of the inner classifiers; self-supervision gets 1 - beta (Eq. 12)
+    c.loss.guidance = True  # False leaves L_pg out, both terms (Table 4 and "-" in Table D)
     # Of a frame, in L_eff. 0: the real ones. Tiny backbones need those of a ResNet-50 at 168×168,
     # 2.52, or the term vanishes.
     c.loss.reference_gflops = 0.0
@@ -112,6 +119,8 @@ def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
             config.model.gates = ()
         elif word == "fc":
             config.model.temporal = False
+        elif word in ("tsm_online", "tsm_offline"):
+            config.model.shift = word.removeprefix("tsm_")
         elif word == "release":
             _follow_released_code(config)
         elif word == "sync_bn":

@@ -17,6 +17,7 @@ from configs import default
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
     c = default.create_default()
+    c.data.name = "mini_kinetics"
     c.data.source = "prepared"
     c.eval.metric = "top1"
     return default.apply_variant(c, variant)

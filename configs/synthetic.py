@@ -11,10 +11,12 @@ from configs import default
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
     c = default.create_default()
+    c.data.name = "synthetic"
     c.data.source = "synthetic"
     c.data.num_frames = 8
     c.data.size = 48
     c.data.num_workers = 0  # threads: two cores have none to spare for processes
+    c.data.keep = True  # 0.8 GB
     c.model.backbone = "tiny"
     c.model.hidden = 64
     c.model.forward_bias = 2.0

@@ -17,6 +17,7 @@ from configs import default
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
     c = default.create_default()
+    c.data.name = "thumos14"
     c.data.source = "prepared"
     c.data.size = 224
     c.eval.metric = "map"

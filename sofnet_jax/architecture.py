@@ -1,12 +1,15 @@
 """What network is built: the one description that the model and its FLOP table both read."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from sofnet_jax.errors import UserError
 
 Block = Literal["basic", "bottleneck"]
+Shift = Literal["", "offline", "online"]
+SHIFTS: tuple[Shift, ...] = get_args(Shift)
 BOTTLENECK_EXPANSION = 4
+DEEP = 23  # blocks in res4 from which on TSM shifts in every second one
 
 # name: (block, blocks in res2…res5, channels of the stem, kernel of the stem)
 BACKBONES: dict[str, tuple[Block, tuple[int, int, int, int], int, int]] = {
@@ -32,6 +35,7 @@ class Architecture:
         gates: stages (1…5, ascending) followed by a policy module; none is plain TSN.
         hidden: units of each policy's LSTM.
         temporal: False replaces the LSTM by a fully connected layer (Table 4).
+        shift: the temporal shift of TSM, see `models.shift`; "" is none.
         forward_bias: initial bias of W_q for "forward".
         dropout: rate before the final classifier.
     """
@@ -44,6 +48,7 @@ class Architecture:
     gates: tuple[int, ...] = (1, 2, 3, 4, 5)
     hidden: int = 512
     temporal: bool = True
+    shift: Shift = ""
     forward_bias: float = 0.0
     dropout: float = 0.5
 
@@ -53,6 +58,13 @@ class Architecture:
         expansion = BOTTLENECK_EXPANSION if self.block == "bottleneck" else 1
         res2, res3, res4, res5 = (self.width * 2**i * expansion for i in range(4))
         return self.width, res2, res3, res4, res5
+
+    @property
+    def shift_every(self) -> int:
+        """The first block of a stage shifts, and every so many after it; 0: none."""
+        if not self.shift:
+            return 0
+        return 2 if self.depths[2] >= DEEP else 1
 
     @property
     def gate_names(self) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ class Experiment:
             lookup=self.lookup,
             alpha=self.config.loss.alpha,
             beta=self.config.loss.beta,
+            guidance=self.config.loss.guidance,
             accumulate=self.config.train.accumulate,
         )
 
@@ -202,6 +203,11 @@ def create_experiment(config: ConfigDict) -> Experiment:
     check_values(config)
     train_source, val_source = _create_sources(config)
     m, released = config.model, Released(**config.released)
+    if m.shift == "online" and released.state:
+        raise UserError(
+            "model.shift is 'online', which takes from kept frames alone, but released.state lets "
+            "others be remembered; turn off one of them"
+        )
     architecture = create_architecture(
         m.backbone,
         num_classes=len(train_source.classes),
@@ -209,6 +215,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
         gates=tuple(m.gates),
         hidden=m.hidden,
         temporal=m.temporal,
+        shift=m.shift,
         forward_bias=float(m.forward_bias),
         dropout=m.dropout,
     )
@@ -282,8 +289,9 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
                 "per class, or a CSV of path,label"
             )
     short_side = data.short_side if data.source == "videos" else 0
-    source = create_source(train, short_side=short_side)
-    return source, create_source(val, classes=source.classes, short_side=short_side)
+    reading = {"short_side": short_side, "keep": data.keep}
+    source = create_source(train, **reading)
+    return source, create_source(val, classes=source.classes, **reading)
 
 
 def _create_prepared_sources(folder: str) -> tuple[Source, Source]:

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from sofnet_jax.data.film import rewrite
-from sofnet_jax.picture import EXIT, INK, PAPER, SPAN, STOPPED, draw_decisions
+from sofnet_jax.picture import EXIT, INK, PAPER, SPAN, STOPPED, draw_decisions, write_picture
 from sofnet_jax.prediction import Prediction
 from sofnet_jax.trained import TrainedModel
 
@@ -30,8 +30,7 @@ def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedMo
     for v, prediction in enumerate(predictions):
         frames[v, : prediction.num_frames] = model.picture(prediction)
         stop[v, : len(prediction.stop)] = prediction.stop
-    draw_decisions(
-        path,
+    image = draw_decisions(
         frames=frames,
         stop=stop,
         observed=np.array([len(prediction.stop) for prediction in predictions]),
@@ -40,6 +39,7 @@ def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedMo
         captions=[_describe(prediction) for prediction in predictions],
         lengths=np.array([prediction.num_frames for prediction in predictions]),
     )
+    write_picture(path, image)
 
 
 def draw_film(path: Path, predictions: Sequence[Prediction]) -> None:

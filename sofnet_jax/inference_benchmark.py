@@ -105,7 +105,7 @@ def _classify_all(work: Workload, together: int) -> None:
     """TSN on all videos, so many frames at a time."""
     for video in work.videos:
         for t in range(0, len(video), together):
-            _, pooled = run(work.tsn.spans[0], video[t : t + together])
+            _, pooled, _ = run(work.tsn.spans[0], video[t : t + together])
             np.asarray(classify(work.tsn.head, pooled))
 
 
@@ -134,9 +134,9 @@ def _measure_parts(work: Workload, repeats: int) -> list[str]:
         alone[name] = functools.partial(run, span, x)
         if k < network.num_gates:
             state = zero[k], zero[k]
-            with_gate = functools.partial(run_gated, span, network.gates[k], x, *state)
+            with_gate = functools.partial(run_gated, span, network.gates[k], x, None, *state)
             gated[f"{name} and its gate"] = with_gate
-        x, _ = run(span, x)
+        x, _, _ = run(span, x)
     seconds = interleave(alone | gated, 10 * repeats)
     parts = []
     for name in alone:

@@ -32,9 +32,10 @@ def compute_losses(
     lookup: tuple[float, ...],
     alpha: float,
     beta: float,
+    guidance: bool = True,
     released: Released = PAPER,
 ) -> Losses:
-    """α L_cls + (1−α) L_eff + β L_inner + (1−β) L_self (Eqs. 8, 12).
+    """α L_cls + (1−α) L_eff + L_pg, where L_pg = β L_inner + (1−β) L_self (Eqs. 8, 12).
 
     Args:
         outputs: of the model in training mode.
@@ -42,6 +43,7 @@ def compute_losses(
         lookup: f_lookup(n) of every gate in GFLOPs (Eq. 10).
         alpha: weight of accuracy against cost.
         beta: weight of the inner classifiers against the policies' self-supervision.
+        guidance: False leaves L_pg out of the total; its terms are reported as they are.
         released: whose `efficiency`, `inner` and `self_supervision` follow the authors' code.
     """
     targets = labels / labels.sum(-1, keepdims=True)
@@ -61,7 +63,9 @@ def compute_losses(
         self_ = compute_released_self_loss(decision.samples, layers, targets).mean()
     else:
         self_ = compute_self_loss(decision.logits, inner_logits, targets).mean()
-    total = alpha * classification + (1 - alpha) * efficiency + beta * inner + (1 - beta) * self_
+    total = alpha * classification + (1 - alpha) * efficiency
+    if guidance:
+        total = total + beta * inner + (1 - beta) * self_
     return Losses(total, classification, efficiency, inner, self_)
 
 

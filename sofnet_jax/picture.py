@@ -12,7 +12,6 @@ INK, PAPER, STOPPED, EXIT, SPAN = "#1a1a1a", "#ffffff", "#dcdfe4", "#1a1a1a", "#
 
 
 def draw_decisions(
-    path: Path,
     *,
     frames: UInt8[np.ndarray, "v t h w 3"],
     stop: Int[np.ndarray, "v t"],
@@ -21,14 +20,13 @@ def draw_decisions(
     gate_names: Sequence[str],
     captions: Sequence[str],
     lengths: Int[np.ndarray, "v"] | None = None,
-) -> None:
-    """Writes a PNG with a strip per video.
+) -> Image.Image:
+    """A strip per video.
 
     Above are the frames; below, the kept ones, `res#` where a gate stopped a frame, and `exit` for
     those never looked at after early termination. A blue bar marks the annotated action.
 
     Args:
-        path: of the PNG.
         frames: as the network saw them.
         stop: index of the gate that stopped each frame, the number of gates if kept.
         observed: number of frames looked at in each video.
@@ -61,6 +59,11 @@ def draw_decisions(
             if relevant[v, t] == 1:
                 bar = low + CELL + GAP
                 draw.rectangle((left, bar, left + CELL + GAP - 1, bar + BAR), SPAN)
+    return image
+
+
+def write_picture(path: Path, image: Image.Image) -> None:
+    """Writes a PNG. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 

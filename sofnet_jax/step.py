@@ -71,6 +71,7 @@ def create_train_step(
     lookup: tuple[float, ...],
     alpha: float,
     beta: float,
+    guidance: bool = True,
     accumulate: int = 1,
 ) -> Callable:
     """`step(state, batch) -> (state, metrics)` over all devices.
@@ -86,6 +87,7 @@ def create_train_step(
         lookup: f_lookup of every gate.
         alpha: weight of accuracy in Eq. 8.
         beta: weight of the inner classifiers in Eq. 12.
+        guidance: False leaves L_pg out of Eq. 8.
         accumulate: micro-batches a step. Each normalises by its own batch statistics, as if it were
             on a device of its own; gradients and running statistics are averaged.
     """
@@ -112,9 +114,10 @@ def create_train_step(
                 lookup=lookup,
                 alpha=alpha,
                 beta=beta,
+                guidance=guidance,
                 released=model.released,
             )
-            metrics = _describe(outputs, batch["labels"]) | {
+            metrics = _describe(outputs, batch["labels"], model.architecture.gate_names) | {
                 f"loss/{name}": value for name, value in vars(losses).items()
             }
             return losses.total, (updates["batch_stats"], metrics)
@@ -176,10 +179,12 @@ def _average_over_micro_batches(
     return jax.tree.map(lambda x: x / accumulate, total)
 
 
-def _describe(outputs: Outputs, labels: Array) -> dict[str, Array]:
-    """Accuracy and gate statistics of a training batch."""
+def _describe(outputs: Outputs, labels: Array, gate_names: tuple[str, ...]) -> dict[str, Array]:
+    """Accuracy of a training batch and, where gates ran, what became of its frames."""
     best = outputs.video_logits.argmax(-1)
     metrics = {"top1": jnp.take_along_axis(labels, best[:, None], -1).mean()}
     if outputs.decision.gates.shape[-1]:
         metrics["usage"] = jax.lax.stop_gradient(outputs.kept.mean())
+        stop = outputs.decision.stop
+        metrics |= {f"stop/{name}": (stop == k).mean() for k, name in enumerate(gate_names)}
     return metrics

@@ -3,15 +3,14 @@
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from sofnet_jax.data.worker import count_cores
+from sofnet_jax.provenance import read_commit
 
 
 def interleave(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -24,14 +23,6 @@ def interleave(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[st
             if i:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def read_commit() -> str:
-    """The commit of the code, if it is in a repository."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    where = Path(__file__).parent
-    done = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def describe_host() -> str:

@@ -157,6 +157,8 @@ class TorchRecognizer:
         example: UInt8[np.ndarray, "b h w 3"],
         device: str = "cpu",
     ):
+        if network.architecture.shift:
+            raise RuntimeError("it has no temporal shift here")
         self._device = torch.device(device)
         self._num_classes = network.architecture.num_classes
         self._hidden = network.architecture.hidden

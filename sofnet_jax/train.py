@@ -2,13 +2,17 @@
 
 import contextlib
 import dataclasses
+import functools
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 from tqdm import tqdm
 
 from sofnet_jax import parallel
@@ -21,7 +25,9 @@ from sofnet_jax.initialisation import Report, initialise, load_weights
 from sofnet_jax.interruption import Interrupted, Interruption
 from sofnet_jax.lock import claim
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_observed
-from sofnet_jax.picture import draw_decisions
+from sofnet_jax.picture import draw_decisions, write_picture
+from sofnet_jax.prediction_file import write_predictions
+from sofnet_jax.provenance import read_commit
 from sofnet_jax.released import PAPER
 from sofnet_jax.result import create_result, format_result, write_config, write_json
 from sofnet_jax.step import create_state, select_arrays
@@ -88,6 +94,8 @@ class Run:
         `read_only` leaves checkpoints and logs to a training that may be writing them.
         """
         config = experiment.config
+        self.started = time.monotonic()
+        self.commit = read_commit()  # now, for a training may last longer than it
         self.experiment, self.workdir = experiment, workdir
         self.left_out: dict[str, str] = {}
         self.step = 0
@@ -110,6 +118,7 @@ class Run:
                 write_json(workdir / "init.json", dataclasses.asdict(self.initialisation))
         self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main and not read_only)
         self.predict_step = create_predict_step(experiment.model)
+        self.read_pictured = functools.lru_cache(1)(experiment.read_val_frames)
 
     def _initialise(self, source: str, *, whole: bool) -> None:
         """Starts from weights, which with `whole` must be all of the network's."""
@@ -136,9 +145,9 @@ class Run:
         record = self.checkpoints.read_record(step)
         # What checkpoints of before there were these fields do not tell.
         unset = {f"released.{name}": value for name, value in dataclasses.asdict(PAPER).items()}
-        identity = unset | record["identity"]
+        identity = {"model.shift": ""} | unset | record["identity"]
         require_same(identity, self.experiment.identity, self.workdir / "checkpoints")
-        unset = {"init_from": self.schedule["init_from"]}
+        unset = {"init_from": self.schedule["init_from"], "loss.guidance": True}
         if "data.short_side" in self.schedule:
             unset |= {"data.short_side": 0}
         self.schedule = unset | record["schedule"]
@@ -275,12 +284,16 @@ class Run:
     def _evaluate_epoch(self, bar: tqdm) -> dict[str, float]:
         """Evaluates, logs and prints a line."""
         e = self.experiment
-        result = self._measure(self._predict())
+        predictions = self._predict()
+        result = self._measure(predictions)
         scalars = {
             f"{part}/{name}": float(value)
             for part in ("eval", "eval_early")
             for name, value in result.get(part, {}).items()
         }
+        if self.is_main and e.architecture.gates:
+            image = self._draw(predictions)
+            self.writer.write_image(self.step, "eval/decisions", np.asarray(image))
         self.writer.write(self.step, scalars)
         m = result["eval"]
         if self.is_main:
@@ -312,17 +325,23 @@ class Run:
         result = self._measure(predictions) | {
             "step": self.step,
             "left_out": parallel.gather_dict(self.left_out),
+            "commit": self.commit,
+            "seed": e.config.seed,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.started, 1),
         }
         if self.is_main:
+            names = e.architecture.gate_names
+            write_predictions(self.workdir / "predictions.npz", predictions, names)
             write_json(self.workdir / "result.json", result)
-            if e.architecture.gates:
-                self._draw(predictions)
-            name = "SoF-Net" if e.architecture.gates else "TSN"
-            print(format_result(name, result, e.architecture.gate_names), flush=True)
+            if names:
+                write_picture(self.workdir / "decisions.png", self._draw(predictions))
+            name = "SoF-Net" if names else "TSN"
+            print(format_result(name, result, names), flush=True)
         return result
 
-    def _draw(self, predictions: Predictions) -> None:
-        """A picture of the decisions on a few validation videos, in `decisions.png`."""
+    def _draw(self, predictions: Predictions) -> Image.Image:
+        """A picture of the decisions on a few validation videos, whose frames are kept."""
         e, p = self.experiment, predictions
         chosen = np.linspace(0, len(p.ids) - 1, min(PICTURED_VIDEOS, len(p.ids))).astype(int)
         kept = p.stop == len(e.architecture.gates)
@@ -337,9 +356,8 @@ class Run:
             f"recognised as {classes[best[i]]}"
             for i in chosen
         ]
-        draw_decisions(
-            self.workdir / "decisions.png",
-            frames=e.read_val_frames([p.ids[i] for i in chosen]),
+        return draw_decisions(
+            frames=self.read_pictured(tuple(p.ids[i] for i in chosen)),
             stop=p.stop[chosen],
             observed=observed[chosen],
             relevant=p.relevant[chosen],

@@ -338,7 +338,7 @@ def load(
         data, rule = config["data"], Rule(config["eval"]["threshold"], config["eval"]["min_frames"])
         released = Released(**config["released"])
         network = deploy(
-            weights.architecture,
+            replace(weights.architecture, shift=config["model"]["shift"]),
             _fill(weights),
             dtype=None if dtype is None else DTYPES[dtype],
             released=released,
@@ -378,9 +378,12 @@ def _read_config(source: str, variant: str) -> Mapping[str, Any]:
     if variant:
         raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
+    if isinstance(config, dict) and isinstance(config.get("model"), dict):
+        config["model"] = {"shift": ""} | config["model"]  # a run of before there was this field
+    return config
 
 
 def _fill(weights: Weights) -> Any:

@@ -13,8 +13,9 @@ from sofnet_jax import parallel
 from sofnet_jax.errors import UserError
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.models.policy import Recurrence, run_gates
+from sofnet_jax.provenance import read_commit
 from sofnet_jax.step import TrainState, create_state, select_arrays
-from sofnet_jax.stopwatch import interleave, read_commit
+from sofnet_jax.stopwatch import interleave
 
 ROUNDS = 3  # of training with and without the input pipeline
 

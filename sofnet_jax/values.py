@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from sofnet_jax.architecture import SHIFTS
 from sofnet_jax.errors import UserError
 from sofnet_jax.metrics import CRITERIA
 
@@ -18,6 +19,7 @@ CHOICES: dict[str, Collection[str]] = {
     "data.source": ("videos", "prepared", "synthetic"),
     "eval.checkpoint": ("last", "best"),
     "eval.metric": CRITERIA,
+    "model.shift": SHIFTS,
     "train.dtype": DTYPES,
 }
 
@@ -110,8 +112,9 @@ def _check_batch_size(batch: int, parts: int) -> None:
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
+        names = ", ".join(choice or "''" for choice in choices)
         close = difflib.get_close_matches(str(value), choices, 1, 0)
         raise UserError(
-            f"{name} is '{value}'; choose one of {', '.join(choices)}"
+            f"{name} is '{value}'; choose one of {names}"
             + (f" (did you mean {close[0]}?)" if close else "")
         )

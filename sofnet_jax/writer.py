@@ -1,15 +1,20 @@
-"""Scalars, written to TensorBoard and to `metrics.jsonl`. The only file that knows TensorBoard."""
+"""Logs: scalars in TensorBoard and `metrics.jsonl`, images in TensorBoard.
+
+The only file that knows TensorBoard.
+"""
 
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
 
 class Writer:
-    """Appends scalars by step. Only the first process writes; elsewhere it does nothing.
+    """Appends scalars and images by step. Only the first process writes; elsewhere it does nothing.
 
     On resuming, what had been written after the checkpoint is removed first, so that no step
     stands twice; a line cut short by a killed process goes with it.
@@ -33,6 +38,11 @@ class Writer:
         self._file.flush()
         for name, value in scalars.items():
             self._tensorboard.add_scalar(name, value, step)
+
+    def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Writes an image for an optimizer step, in place of one written before a resumption."""
+        if self._tensorboard is not None:
+            self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flushes and closes both files."""

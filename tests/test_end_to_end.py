@@ -1,8 +1,10 @@
 """The program as its user meets it: real processes, real videos, real signals."""
 
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +17,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from event_file import read_events
+from PIL import Image
+
+from sofnet_jax.metrics import compute_top_k
+from sofnet_jax.picture import CELL
+from sofnet_jax.prediction_file import read_predictions
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -150,6 +158,39 @@ def test_result_is_written_and_evaluate_repeats_it(undisturbed, run):
 def test_every_step_is_logged_once_in_order(undisturbed):
     steps = [row["step"] for row in read_metrics(undisturbed) if "train/loss/total" in row]
     assert steps == list(range(1, 10))
+
+
+def test_tensorboard_shows_the_gates_the_losses_and_decisions(undisturbed):
+    events = read_events(undisturbed)
+    steps: dict[str, list[int]] = {}
+    for step, name, _ in events:
+        steps.setdefault(name, []).append(step)
+    joint = list(range(4, 10))  # after the warm-up
+    gates = [f"train/stop/res{n}" for n in range(1, 6)]
+    assert all(steps[name] == joint for name in [*gates, "train/usage", "train/temperature"])
+    for name in ("total", "classification", "efficiency", "inner", "self"):
+        assert steps[f"train/loss/{name}"] == list(range(1, 10))
+    assert steps["eval/decisions"] == steps["eval/top1"] == [3, 6, 9]
+    for step in joint:
+        row = {name: value for at, name, value in events if at == step}
+        assert sum(row[name] for name in [*gates, "train/usage"]) == pytest.approx(1)
+    *_, last = (png for _, name, png in events if name == "eval/decisions")
+    image = Image.open(io.BytesIO(last))
+    assert min(image.size) > 3 * CELL  # strips of three frames
+    np.testing.assert_array_equal(image, Image.open(undisturbed / "decisions.png"))
+
+
+def test_predictions_are_stored_and_the_result_tells_where_it_is_from(undisturbed):
+    result = json.loads((undisturbed / "result.json").read_text())
+    p, gate_names = read_predictions(undisturbed / "predictions.npz")
+    assert gate_names == ("res1", "res2", "res3", "res4", "res5")
+    assert len(p.ids) == p.total == 5 and p.frame_logits.shape == (5, 3, 2)
+    kept = (p.stop == 5)[..., None]
+    consensus = (p.frame_logits * kept).sum(1) / kept.sum(1)
+    assert compute_top_k(consensus, p.labels, 1) == pytest.approx(result["eval"]["top1"])
+    assert result["seed"] == 0 and result["seconds"] > 0
+    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|unknown", result["commit"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", result["finished"])
 
 
 def test_killed_in_the_middle_of_an_epoch_equals_never_killed(undisturbed, start, run, tmp_path):
@@ -348,6 +389,8 @@ def test_weights_that_are_not_whole_are_not_evaluated(undisturbed, run, tmp_path
     fields = {"init_from": undisturbed, "model.gates": ()}
     code, _, err = run(tmp_path / "tsn", fields | {"train.joint_epochs": 0})
     assert code == 0, err
+    assert not (tmp_path / "tsn" / "decisions.png").exists()
+    assert not [name for _, name, _ in read_events(tmp_path / "tsn") if name == "eval/decisions"]
     code, _, err = run(tmp_path / "run", {"init_from": tmp_path / "tsn"}, "--mode=evaluate")
     assert code == 1
     assert "cannot be evaluated: 50 tensors would be random (no gates there)" in err
@@ -364,3 +407,13 @@ def test_checkpoint_of_another_model_is_refused(undisturbed, run):
     code, _, err = run(undisturbed, {"loss.alpha": 0.5})
     assert code == 1
     assert "loss.alpha is 0.9 there and 0.5 in the configuration" in err
+
+
+def test_checkpoint_of_before_there_was_a_field_is_continued(undisturbed, run, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "9" / "record" / "metadata"
+    record = json.loads(path.read_text())
+    del record["schedule"]["loss.guidance"]
+    path.write_text(json.dumps(record))
+    code, _, err = run(tmp_path / "run")
+    assert code == 0, err

@@ -128,8 +128,9 @@ def _find_rule(model, variables, videos, min_frames=2):
     [
         {"gates": (1, 2, 3, 4, 5)},
         {"gates": (2,), "temporal": False, "released": Released(empty=True, state=True)},
+        {"gates": (1, 2, 3, 4, 5), "shift": "online", "seed": 4},
     ],
-    ids=lambda fields: str(fields["gates"]),
+    ids=lambda fields: f"{fields['gates']} {fields.get('shift', '')}",
 )
 def test_all_ways_decide_alike(fields):
     architecture, model, variables = create_network(**fields)

@@ -163,6 +163,27 @@ def test_total_by_hand():
     assert float(losses.total) == pytest.approx(expected)
 
 
+def test_without_guidance_by_hand():
+    # The video of the test above. L_pg is told but not added: what it alone moves stays.
+    def total(inner_logits, gate_logits, video_logits):
+        outputs = _outputs(video_logits, [[[1.0, 1.0]]], gate_logits, inner_logits)
+        options = {"lookup": (3.0, 1.0), "alpha": 0.8, "beta": 0.7, "guidance": False}
+        losses = compute_losses(outputs, _SECOND, **options)
+        return losses.total, losses
+
+    logits = [[[_EVEN, _QUARTER]]], [[[_EVEN, _QUARTER]]], [(math.log(3), 0.0)]
+    (value, losses), gradients = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(
+        *map(jnp.array, logits)
+    )
+    assert float(value) == pytest.approx(0.8 * math.log(4) + 0.2 * 2)
+    assert float(losses.inner) == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
+    assert float(losses.self) == pytest.approx(math.log(2))
+    np.testing.assert_array_equal(gradients[0], 0)
+    np.testing.assert_array_equal(gradients[1], 0)
+    # α (softmax − y) of the video's logits.
+    np.testing.assert_allclose(gradients[2], [[0.8 * 3 / 4, -0.8 * 3 / 4]], rtol=1e-6)
+
+
 def test_a_batch_is_the_mean_of_its_videos():
     # Unequal numbers of forwards: a ratio of sums over the batch would come out otherwise.
     videos = [

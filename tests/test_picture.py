@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from sofnet_jax.picture import BAR, CELL, GAP, TEXT, draw_decisions
+from sofnet_jax.picture import BAR, CELL, GAP, TEXT, draw_decisions, write_picture
 
 
 def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):
@@ -9,8 +9,7 @@ def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):
     # first of two gates, the third never looked at; the action is in the first alone.
     frames = np.zeros((1, 3, 8, 8, 3), np.uint8)
     frames[0, range(3), :, :, range(3)] = 255
-    draw_decisions(
-        tmp_path / "decisions.png",
+    image = draw_decisions(
         frames=frames,
         stop=np.array([[2, 0, 2]]),
         observed=np.array([2]),
@@ -18,6 +17,7 @@ def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):
         gate_names=("res1", "res2"),
         captions=["a video"],
     )
+    write_picture(tmp_path / "decisions.png", image)
     image = np.asarray(Image.open(tmp_path / "decisions.png"))
     # A row of frames, a row of decisions, the bar; looked at near the corner of each cell, away
     # from the label.
@@ -29,9 +29,8 @@ def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):
     assert bar == [(47, 111, 222), (255, 255, 255), (255, 255, 255)]
 
 
-def test_videos_of_fewer_frames_leave_their_places_empty(tmp_path):
-    draw_decisions(
-        tmp_path / "decisions.png",
+def test_videos_of_fewer_frames_leave_their_places_empty():
+    image = draw_decisions(
         frames=np.zeros((1, 3, 8, 8, 3), np.uint8),
         stop=np.array([[2, 0, 0]]),
         observed=np.array([1]),
@@ -40,7 +39,7 @@ def test_videos_of_fewer_frames_leave_their_places_empty(tmp_path):
         captions=["a video"],
         lengths=np.array([2]),
     )
-    image = np.asarray(Image.open(tmp_path / "decisions.png"))
+    image = np.asarray(image)
     y = GAP + TEXT + CELL + GAP + 5
     cells = [tuple(image[y, GAP + t * (CELL + GAP) + 5]) for t in range(3)]
     assert cells == [(0, 0, 0), (26, 26, 26), (255, 255, 255)]

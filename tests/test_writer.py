@@ -1,4 +1,9 @@
+import io
 import json
+
+import numpy as np
+from event_file import read_events
+from PIL import Image
 
 from sofnet_jax.writer import Writer
 
@@ -32,8 +37,26 @@ def test_resuming_removes_what_came_after_the_checkpoint_and_a_line_cut_short(tm
     ]
 
 
+def test_tensorboard_shows_every_scalar_and_image_once_also_after_resuming(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)
+    for first, last in ((0, 3), (2, 4)):  # killed after step 3, resumed from the checkpoint of 2
+        writer = Writer(tmp_path, first_step=first)
+        for step in range(first + 1, last + 1):
+            writer.write(step, {"train/loss": float(step)})
+            writer.write_image(step, "eval/decisions", images[step - 1])
+        writer.close()
+        # Named by the second, of which this test takes less than one.
+        (path,) = (tmp_path / "tensorboard").glob("*.[0-9]*.*")
+        path.rename(path.with_name(f"events.out.tfevents.{first}"))
+    events = sorted(read_events(tmp_path), key=lambda event: event[:2])
+    pixels = [np.asarray(Image.open(io.BytesIO(png))) for _, _, png in events[::2]]
+    np.testing.assert_array_equal(pixels, images)
+    assert events[1::2] == [(step, "train/loss", step) for step in (1, 2, 3, 4)]
+
+
 def test_other_processes_write_nothing(tmp_path):
     writer = Writer(tmp_path, first_step=0, enabled=False)
     writer.write(1, {"train/loss": 0.5})
+    writer.write_image(1, "eval/decisions", np.zeros((2, 3, 3), np.uint8))
     writer.close()
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from sofnet_jax.data.container import Index, Run, Video, VideoError, report_erro
 
 # The number of available frames -> the indices of the frames wanted, in presentation order.
 Choose = Callable[[int], Int[np.ndarray, "t"]]
-_Frames = tuple[UInt8[np.ndarray, "t h w 3"], Float[np.ndarray, "t"]]
+Frames = tuple[UInt8[np.ndarray, "t h w 3"], Float[np.ndarray, "t"]]
 
 _END_TOLERANCE = 1.0  # seconds; annotations are often rounded up to the next whole second
 
@@ -45,7 +45,7 @@ def read_frames(
     end: float | None = None,
     short_side: int = 0,
     num_threads: int = 1,
-) -> _Frames:
+) -> Frames:
     """Reads the frames that `choose` picks, and their times in seconds from the file's beginning.
 
     `choose` gets the number of frames with start <= time < end (at least one) and may pick a frame

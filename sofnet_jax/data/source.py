@@ -5,6 +5,7 @@ a sequence whose items have the four members of `Example`; the pipeline asks for
 """
 
 import difflib
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from sofnet_jax.data.annotations.own_row import (
     read_csv,
     sort_labels,
 )
-from sofnet_jax.data.decode import Choose, read_frames
+from sofnet_jax.data.decode import Choose, Frames, read_frames
 from sofnet_jax.data.transforms import Look, show
 from sofnet_jax.errors import UserError
 
@@ -63,13 +64,26 @@ class Video:
     end: float | None = None
     relevant: tuple[Interval, ...] | None = None
     short_side: int = 0  # pixels to which larger frames are scaled down before all else; 0: never
+    keep: bool = False  # all of its frames in memory, once they are decoded
 
     def read(self, choose: Choose, look: Look) -> Shown:
         """See `Example.read`; the times count from the beginning of the file, not from `start`."""
-        frames, times = read_frames(
+        if self.keep:
+            frames, times = self._kept
+            chosen = choose(len(frames))
+            frames, times = frames[chosen], times[chosen]
+        else:
+            frames, times = self._decode(choose)
+        return show(frames, look(*frames.shape[1:3])), times
+
+    @functools.cached_property
+    def _kept(self) -> Frames:
+        return self._decode(np.arange)
+
+    def _decode(self, choose: Choose) -> Frames:
+        return read_frames(
             self.path, choose, start=self.start, end=self.end, short_side=self.short_side
         )
-        return show(frames, look(*frames.shape[1:3])), times
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,11 @@ class Source:
 
 
 def create_source(
-    path: str | os.PathLike, *, classes: Sequence[str] | None = None, short_side: int = 0
+    path: str | os.PathLike,
+    *,
+    classes: Sequence[str] | None = None,
+    short_side: int = 0,
+    keep: bool = False,
 ) -> Source:
     """Lists the videos in a folder with one sub-folder per class, or in a CSV file.
 
@@ -99,13 +117,13 @@ def create_source(
     `classes` are those of the training data when this is validation data. Without them, the names
     found here are the classes: sorted, by value if all are integers. With them, integer labels
     are indices of classes. Files are not opened: what cannot be read is found when it is wanted.
-    `short_side` is as of `Video`. Raises UserError.
+    `short_side` and `keep` are as of `Video`. Raises UserError.
     """
     path = Path(path)
     if path.is_dir():
-        source = _create_folder_source(path, classes, short_side)
+        source = _create_folder_source(path, classes, short_side, keep)
     elif path.is_file():
-        source = _create_csv_source(path, classes, short_side)
+        source = _create_csv_source(path, classes, short_side, keep)
     else:
         raise UserError(f"{path}: no such folder or CSV file")
     found = {label for video in source.videos for label in video.labels}
@@ -113,7 +131,9 @@ def create_source(
     return replace(source, notes=source.notes + tuple(f"{path}: no video of '{c}'" for c in empty))
 
 
-def _create_folder_source(path: Path, classes: Sequence[str] | None, short_side: int) -> Source:
+def _create_folder_source(
+    path: Path, classes: Sequence[str] | None, short_side: int, keep: bool
+) -> Source:
     found = read_class_folder(path)
     names = tuple(found.videos if classes is None else classes)
     index = {name: i for i, name in enumerate(names)}
@@ -123,18 +143,21 @@ def _create_folder_source(path: Path, classes: Sequence[str] | None, short_side:
             raise UserError(f"{path / folder}: {_unknown(folder, names)}")
         for file in files:
             name = file.relative_to(path).as_posix()
-            videos.append(Video(name, str(file), (index[folder],), short_side=short_side))
+            video = Video(name, str(file), (index[folder],), short_side=short_side, keep=keep)
+            videos.append(video)
     return Source(tuple(videos), names, found.notes)
 
 
-def _create_csv_source(path: Path, classes: Sequence[str] | None, short_side: int) -> Source:
+def _create_csv_source(
+    path: Path, classes: Sequence[str] | None, short_side: int, keep: bool
+) -> Source:
     rows = list(read_csv(Material(path)))
     if not rows:
         raise UserError(f"{path}: no videos in it; write a line 'path,label' for each")
     names, index = _index_labels(rows, classes)
     groups, notes = group_rows(rows)
     videos = [_merge(group, path.parent, names, index) for group in groups]
-    scaled = tuple(replace(video, short_side=short_side) for video in videos)
+    scaled = tuple(replace(video, short_side=short_side, keep=keep) for video in videos)
     return Source(scaled, names, tuple(notes))
 
 

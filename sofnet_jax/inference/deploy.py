@@ -11,6 +11,7 @@ from flax import traverse_util
 from jax.typing import DTypeLike
 
 from sofnet_jax.architecture import Architecture
+from sofnet_jax.errors import UserError
 from sofnet_jax.inference.network import (
     FEW_PIXELS,
     Block,
@@ -76,7 +77,16 @@ def deploy(
         released: points in which the authors' code is followed.
         winograd: whether 3×3 convolutions of stride 1 are `WinogradConvolution`s; by default on a
             CPU in float32.
+
+    Raises:
+        UserError: the network shifts from frames that are still to come.
     """
+    if architecture.shift == "offline":
+        raise UserError(
+            "a network with the offline shift needs the frame after each, so that none can be "
+            "skipped: evaluate it with sofnet_jax.main --mode=evaluate, or train one with "
+            "--config.model.shift=online"
+        )
     device = jax.local_devices()[0]
     on_cpu = device.platform == "cpu"
     dtype = dtype or (jnp.float32 if on_cpu else jnp.bfloat16)
@@ -89,7 +99,8 @@ def deploy(
         winograd=winograd,
         few_pixels=FEW_PIXELS if on_cpu else _ANY_PIXELS,
     )
-    stages = [_create_stage(i, params["backbone"][f"res{i}"], create) for i in range(1, 6)]
+    every = architecture.shift_every
+    stages = [_create_stage(i, params["backbone"][f"res{i}"], create, every) for i in range(1, 6)]
     bounds = (0, *architecture.gates, 5)
     spans = [Span(tuple(stages[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
     network = Network(
@@ -122,15 +133,20 @@ def _create_convolution(
     return Convolution(kernel, bias, few_pixels)
 
 
-def _create_stage(number: int, weights: Tree, create: _Create) -> Stem | ResidualStage:
+def _create_stage(
+    number: int, weights: Tree, create: _Create, shift_every: int
+) -> Stem | ResidualStage:
     if number == 1:
         return Stem(create(weights, "conv1", "bn1", 2))
     strides = [2 if i == 0 and number > 2 else 1 for i in range(len(weights))]
-    blocks = [_create_block(weights[f"block{i}"], s, create) for i, s in enumerate(strides)]
+    blocks = [
+        _create_block(weights[f"block{i}"], s, create, bool(shift_every) and i % shift_every == 0)
+        for i, s in enumerate(strides)
+    ]
     return ResidualStage(tuple(blocks))
 
 
-def _create_block(weights: Tree, stride: int, create: _Create) -> Block:
+def _create_block(weights: Tree, stride: int, create: _Create, shifts: bool) -> Block:
     count = sum(name.startswith("conv") for name in weights)
     strided = 2 if count == 3 else 1  # the number of the convolution that strides
     convolutions = tuple(
@@ -140,7 +156,7 @@ def _create_block(weights: Tree, stride: int, create: _Create) -> Block:
     shortcut = None
     if "downsample_conv" in weights:
         shortcut = create(weights, "downsample_conv", "downsample_bn", stride)
-    return Block(convolutions, shortcut, stride)
+    return Block(convolutions, shortcut, stride, shifts)
 
 
 def _create_gate(weights: Tree) -> Gate:

@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
-from sofnet_jax.inference.network import Gate, Head, Network, Span
+from sofnet_jax.inference.network import Gate, Head, Network, Span, create_past
 from sofnet_jax.inference.online import check_pixels, forwards, hand_over
 
 _BATCH_SIZE = 32
@@ -59,10 +59,16 @@ class _Arrival(NamedTuple):
 
 
 class _State(NamedTuple):
-    """h and c of a gate, a row for each slot."""
+    """What is remembered at a hop, a row for each slot.
 
-    h: Float[Array, "s m"]
-    c: Float[Array, "s m"]
+    Attributes:
+        h, c: of its gate, if it has one.
+        past: of its blocks that shift.
+    """
+
+    h: Float[Array, "s m"] | None
+    c: Float[Array, "s m"] | None
+    past: tuple[Float[Array, "s h w p"], ...]
 
 
 @dataclass
@@ -119,8 +125,8 @@ class Lockstep:
         self._num_slots = len(self._hops) * (size - 1) + 1 + flying
         self._slots = {}
         self._waiting: list[deque[int]] = [deque() for _ in self._hops]  # rows, by their next hop
-        self._states: tuple[_State, ...] = self._create_states()  # after the last kept frame
-        self._news: tuple[_State, ...] = self._create_states()  # after the frame on its way
+        self._states = self._create_states()  # after the last kept frame
+        self._news = self._create_states()  # after the frame on its way
         self._features: list[Array | None] = [None for _ in self._hops]  # after each hop
 
     def warm_up(self, height: int, width: int) -> None:
@@ -131,7 +137,7 @@ class Lockstep:
             rows = self._fill([self._num_slots] * size)
             for i in range(len(self._hops)):
                 self._compute(i, rows, [blank])
-            if self._news:
+            if self._remembers:
                 self._states = _write(self._states, self._news, rows)
 
     def recognize(self, videos: Iterable[Iterable[np.ndarray]]) -> Iterator[tuple[int, Result]]:
@@ -170,12 +176,21 @@ class Lockstep:
                 if result is not None:
                     yield self._slots.pop(row).number, result
 
+    @property
+    def _remembers(self) -> bool:
+        return bool(jax.tree.leaves(self._news))
+
     def _create_states(self) -> tuple[_State, ...]:
-        """Of each gate; a row more than slots, for places that are left empty."""
-        shape = self._num_slots + 1, self._network.architecture.hidden
+        """Of each hop; a row more than slots, for places that are left empty."""
+        rows = self._num_slots + 1
+        shape = rows, self._network.architecture.hidden
+        past = create_past(self._network, (rows, *self._shape))
+        past = jax.device_put(past, self._network.device)
         return tuple(
-            _State(self._create_zeros(shape), self._create_zeros(shape))
-            for _ in self._network.gates
+            _State(None, None, left)
+            if hop.gate is None
+            else _State(self._create_zeros(shape), self._create_zeros(shape), left)
+            for hop, left in zip(self._hops, past, strict=False)  # a last span may be of no stage
         )
 
     def _create_zeros(self, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
@@ -231,7 +246,7 @@ class Lockstep:
                 written.append(row)
                 slot.fresh = False
             done.append(row)
-        if written and self._news:
+        if written and self._remembers:
             self._states = _write(self._states, self._news, self._fill(written))
         return done
 
@@ -248,7 +263,6 @@ class Lockstep:
         self, i: int, rows: Int[np.ndarray, "b"], pixels: Sequence[np.ndarray]
     ) -> tuple[Float[Array, "b 2"] | None, Float[Array, "b n"] | None]:
         """The logits of the gate, if there is one, and after the last hop those of the classes."""
-        gated = self._hops[i].gate is not None
         source = self._stack(pixels, len(rows)) if i == 0 else self._features[i - 1]
         assert source is not None
         if self._features[i] is None and i < len(self._hops) - 1:
@@ -256,14 +270,13 @@ class Lockstep:
         self._features[i], new, gate_logits, logits = _advance(
             self._hops[i],
             source,
-            self._states[i] if gated else None,
-            self._news[i] if gated else None,
+            self._states[i],
+            self._news[i],
             self._features[i],
             rows,
             np.array([row not in self._slots or self._slots[row].fresh for row in rows.tolist()]),
         )
-        if gated:
-            self._news = (*self._news[:i], new, *self._news[i + 1 :])
+        self._news = (*self._news[:i], new, *self._news[i + 1 :])
         return gate_logits, logits
 
     def _stack(self, pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:
@@ -337,26 +350,29 @@ def _create_sizes(batch_size: int) -> list[int]:
 def _advance(
     hop: _Hop,
     source: Shaped[Array, "_ h w c"],
-    state: _State | None,
-    new: _State | None,
+    state: _State,
+    new: _State,
     features: Float[Array, "s h2 w2 c2"] | None,
     rows: Int[Array, "b"],
     fresh: Bool[Array, "b"],
-) -> tuple[Array | None, _State | None, Array | None, Array | None]:
+) -> tuple[Array | None, _State, Array | None, Array | None]:
     """A batch through a hop.
 
     `source` are the pixels of the batch, or the features of all slots after the hop before. What
     comes out is put into the rows of `features` and of `new`.
     """
     x = source if source.dtype == jnp.uint8 else source[rows]
-    x, pooled = hop.span(x)
+
+    def recall(memory: Array) -> Array:
+        return jnp.where(fresh.reshape(-1, *[1] * (memory.ndim - 1)), 0, memory[rows])
+
+    x, pooled, left = hop.span(x, tuple(map(recall, state.past)))
     features = None if features is None else features.at[rows].set(x)
-    gate_logits, logits = None, None
-    if hop.gate is not None and state is not None and new is not None:
-        h, c = (jnp.where(fresh[:, None], 0, s[rows]) for s in state)
-        h, c, gate_logits = hop.gate(pooled, h, c)
+    gate_logits, logits, h, c = None, None, None, None
+    if hop.gate is not None and state.h is not None and state.c is not None:
+        h, c, gate_logits = hop.gate(pooled, recall(state.h), recall(state.c))
         gate_logits = hand_over(gate_logits)
-        new = _State(new.h.at[rows].set(h), new.c.at[rows].set(c))
+    new = jax.tree.map(lambda memory, value: memory.at[rows].set(value), new, _State(h, c, left))
     if hop.head is not None:
         logits = hand_over(hop.head(pooled))
     return features, new, gate_logits, logits

@@ -13,11 +13,15 @@ from sofnet_jax.architecture import Architecture
 from sofnet_jax.inference.winograd import WinogradConvolution
 from sofnet_jax.models.policy import full_precision, update_cell
 from sofnet_jax.models.resnet import convolve, max_pool
+from sofnet_jax.models.shift import Memory, Shift
 from sofnet_jax.models.sofnet import average_pool, normalise
 from sofnet_jax.released import PAPER, Released
 
 # Pixels of an output up to which a product over patches is faster: res5's, above all.
 FEW_PIXELS = 64
+
+# Of each span, for each of its blocks that shift: what the last kept frame left (`models.shift`).
+Past = tuple[tuple[Float[Array, "_ _ _ _"], ...], ...]
 
 
 @flax.struct.dataclass
@@ -57,12 +61,13 @@ class Block:
     convolutions: tuple[Convolution | WinogradConvolution, ...]
     shortcut: Convolution | None
     stride: int = flax.struct.field(pytree_node=False)
+    shifts: bool = flax.struct.field(pytree_node=False, default=False)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "b h w c"], shift: Shift) -> Float[Array, "b h2 w2 c2"]:
         """The bottleneck strides in its 3×3, the basic block in its first."""
         bottleneck = len(self.convolutions) == 3
         strides = (1, self.stride, 1) if bottleneck else (self.stride, 1)
-        y = x
+        y = shift(x) if self.shifts else x
         for convolution, stride in zip(self.convolutions[:-1], strides, strict=False):
             y = nn.relu(convolution(y, stride))
         y = self.convolutions[-1](y, 1)
@@ -75,10 +80,10 @@ class ResidualStage:
 
     blocks: tuple[Block, ...]
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "b h w c"], shift: Shift) -> Float[Array, "b h2 w2 c2"]:
         """Features from those of the stage before."""
         for block in self.blocks:
-            x = block(x)
+            x = block(x, shift)
         return x
 
 
@@ -89,12 +94,18 @@ class Span:
     stages: tuple[Stem | ResidualStage, ...]
 
     def __call__(
-        self, x: Shaped[Array, "b h w c"]
-    ) -> tuple[Float[Array, "b h2 w2 c2"], Float[Array, "b c2"]]:
-        """Features after the stages, and their average (Eq. 1)."""
+        self,
+        x: Shaped[Array, "b h w c"],
+        past: tuple[Float[Array, "b _ _ _"], ...] | None = None,
+    ) -> tuple[Float[Array, "b h2 w2 c2"], Float[Array, "b c2"], tuple[Array, ...]]:
+        """Features after the stages, their average (Eq. 1), and what is left for later frames.
+
+        `past` is what the last kept frame left; None if there was none.
+        """
+        memory = Memory(past)
         for stage in self.stages:
-            x = stage(x)
-        return x, average_pool(x)
+            x = stage(x) if isinstance(stage, Stem) else stage(x, memory)
+        return x, average_pool(x), tuple(memory.new)
 
 
 @flax.struct.dataclass
@@ -171,6 +182,18 @@ class Network:
     def dtype(self) -> DTypeLike:
         """Type of the stages."""
         return jax.tree.leaves(self.spans)[0].dtype
+
+
+def create_past(network: Network, shape: tuple[int, ...]) -> Past:
+    """What blocks that shift are given of frames (b, h, w, 3) before the first kept one: zeros."""
+    if not network.architecture.shift:
+        return ((),) * len(network.spans)
+    past = []
+    x = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    for span in network.spans:
+        x, _, left = jax.eval_shape(span, x)
+        past.append(tuple(jnp.zeros(each.shape, each.dtype) for each in left))
+    return tuple(past)
 
 
 def create_states(network: Network, batch: int) -> tuple[Float[Array, "b m"], ...]:

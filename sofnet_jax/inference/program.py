@@ -10,7 +10,7 @@ from jax import export as jax_export
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from sofnet_jax.inference.consensus import NEVER, Rule
-from sofnet_jax.inference.network import Network, create_states
+from sofnet_jax.inference.network import Network, Past, create_past, create_states
 from sofnet_jax.whole_file import write_whole
 
 _States = tuple[Float[Array, "1 m"], ...]  # of every gate
@@ -37,6 +37,7 @@ class _Progress(NamedTuple):
     t: Int[Array, ""]
     h: _States
     c: _States
+    past: Past
     sum: Float[Array, "n"]
     kept: Int[Array, ""]
     stop: Int[Array, "t"]
@@ -44,12 +45,16 @@ class _Progress(NamedTuple):
 
 
 class _Passage(NamedTuple):
-    """What became of a frame: the gate that stopped it, its logits if it was kept, the states."""
+    """What became of a frame: the gate that stopped it, its logits if it was kept, the states.
+
+    `past` is what it leaves in the spans that it came through, in the others what was there before.
+    """
 
     stop: Int[Array, ""]
     logits: Float[Array, "n"]
     h: _States
     c: _States
+    past: Past
 
 
 def recognize(network: Network, frames: UInt8[Array, "t h w 3"], rule: Rule = NEVER) -> Recognition:
@@ -66,22 +71,24 @@ def recognize(network: Network, frames: UInt8[Array, "t h w 3"], rule: Rule = NE
     def look(p: _Progress) -> _Progress:
         frame = jax.lax.dynamic_slice_in_dim(frames, p.t, 1)
         force = (p.t == num_frames - 1) & (p.kept == 0) & (not network.released.empty)
-        stop, logits, h, c = _pass(network, 0, frame, p.h, p.c, force)
+        stop, logits, h, c, past = _pass(network, 0, frame, p.h, p.c, p.past, force)
         kept = stop == network.num_gates
         written = kept | (network.released.state and stop == network.num_gates - 1)
         h, c = jax.tree.map(lambda new, old: jnp.where(written, new, old), (h, c), (p.h, p.c))
+        past = jax.tree.map(lambda new, old: jnp.where(kept, new, old), past, p.past)
         total, count = p.sum + logits, p.kept + kept
         ended = jnp.zeros((), bool)
         if rule.threshold is not None:
             sure = jax.nn.softmax(total / jnp.maximum(count, 1)).max() > rule.threshold
             ended = kept & sure & (p.t + 1 > rule.min_frames)
-        return _Progress(p.t + 1, h, c, total, count, p.stop.at[p.t].set(stop), ended)
+        return _Progress(p.t + 1, h, c, past, total, count, p.stop.at[p.t].set(stop), ended)
 
     zeros = create_states(network, 1)
     start = _Progress(
         t=jnp.zeros((), jnp.int32),
         h=zeros,
         c=zeros,
+        past=create_past(network, (1, *frames.shape[1:])),
         sum=jnp.zeros(network.architecture.num_classes),
         kept=jnp.zeros((), jnp.int32),
         stop=jnp.full(num_frames, -1, jnp.int32),
@@ -98,25 +105,27 @@ def _pass(
     x: Shaped[Array, "1 h w c"],
     h: _States,
     c: _States,
+    past: Past,
     force: Bool[Array, ""],
     pooled: Float[Array, "1 d"] | None = None,
 ) -> _Passage:
     """A frame from span k on; `h` and `c` are new for the gates before, old for the others."""
     span = network.spans[k]
     if span.stages:
-        x, pooled = span(x)
+        x, pooled, left = span(x, past[k])
+        past = (*past[:k], left, *past[k + 1 :])
     assert pooled is not None
     if k == network.num_gates:
-        return _Passage(jnp.int32(k), network.head(pooled)[0], h, c)
+        return _Passage(jnp.int32(k), network.head(pooled)[0], h, c, past)
     new_h, new_c, logits = network.gates[k](pooled, h[k], c[k])
     after_h, after_c = ((*s[:k], n, *s[k + 1 :]) for s, n in ((h, new_h), (c, new_c)))
 
     def go_on() -> _Passage:
-        return _pass(network, k + 1, x, after_h, after_c, force, pooled)
+        return _pass(network, k + 1, x, after_h, after_c, past, force, pooled)
 
     def end() -> _Passage:
         zero = jnp.zeros(network.architecture.num_classes)
-        return _Passage(jnp.int32(k), zero, after_h, after_c)
+        return _Passage(jnp.int32(k), zero, after_h, after_c, past)
 
     forward = force | (logits[0, 1] > logits[0, 0])
     return jax.lax.cond(forward, go_on, end)

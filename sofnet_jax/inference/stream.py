@@ -44,7 +44,7 @@ class Windows:
 
     A window is cut into equal segments, and one frame looked at of each: the first that is not
     before the segment's centre. A new window begins every so many segments; those that overlap
-    share their frames, whose stages are computed once.
+    share their frames, whose stages are computed once unless the network shifts.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class Windows:
             return []
         missed = [w for w in self._open if w.first + self._num_frames <= segment]
         begun = self._begin(segment)
-        shared: Frame | None = None
+        shared: Frame | np.ndarray | None = None
         if begun or len(missed) < len(self._open):  # if it cannot be read, nothing has changed
-            shared = Frame(self._network, frame() if callable(frame) else frame)
+            shared = self._show(frame() if callable(frame) else frame)
         done = [self._close(window) for window in missed]
         self._segment = segment
         self._open += begun
@@ -114,6 +114,10 @@ class Windows:
         done = [self._close(window, self._segment + 1) for window in list(self._open)]
         self._origin, self._segment, self._next = None, -1, 0
         return done
+
+    def _show(self, pixels: np.ndarray) -> Frame | np.ndarray:
+        """What all windows are to look at; where a network shifts, its features are each one's."""
+        return pixels if self._network.architecture.shift else Frame(self._network, pixels)
 
     def _begin(self, segment: int) -> list[_Open]:
         """The windows that a segment is the first seen of."""

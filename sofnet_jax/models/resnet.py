@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
+from sofnet_jax.models.shift import Shift
 
 Stages = dict[str, Float[Array, "b _ _ _"]]  # each with its own resolution and channels
 
@@ -105,7 +106,10 @@ class BatchNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Basic or bottleneck residual block; the bottleneck strides in its 3×3 (torchvision v1.5)."""
+    """Basic or bottleneck residual block; the bottleneck strides in its 3×3 (torchvision v1.5).
+
+    `shifted` is what its convolutions are given where that is not its input (`shift`).
+    """
 
     channels: int
     stride: int
@@ -114,13 +118,18 @@ class Block(nn.Module):
     norm: Callable
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        train: bool,
+        shifted: Float[Array, "b h w c"] | None = None,
+    ) -> Float[Array, "b h2 w2 c2"]:
         kernels = (1, 3, 1) if self.bottleneck else (3, 3)
         strides = (1, self.stride, 1) if self.bottleneck else (self.stride, 1)
         channels = [self.channels] * len(kernels)
         if self.bottleneck:
             channels[-1] *= BOTTLENECK_EXPANSION
-        y = x
+        y = x if shifted is None else shifted
         for i, (c, kernel, stride) in enumerate(zip(channels, kernels, strides, strict=True), 1):
             last = i == len(kernels)
             y = self.conv(c, kernel, stride, name=f"conv{i}")(y)
@@ -174,12 +183,16 @@ class ResidualStage(nn.Module):
     conv: Callable
     norm: Callable
     remat: bool = False
+    shift_every: int = 0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool, shift: Shift | None = None
+    ) -> Float[Array, "b h2 w2 c2"]:
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i in range(self.depth):
             stride = self.stride if i == 0 else 1
+            shifts = shift is not None and self.shift_every and i % self.shift_every == 0
             x = block(
                 self.channels,
                 stride,
@@ -187,7 +200,7 @@ class ResidualStage(nn.Module):
                 self.conv,
                 self.norm,
                 name=f"block{i}",
-            )(x, train)
+            )(x, train, shift(x) if shifts and shift else None)
         return x
 
 
@@ -198,18 +211,21 @@ class ResNet(nn.Module):
         dtype: type of the computation; parameters and statistics are float32.
         bn_axis: pmap axis of synchronised BatchNorm, or None.
         remat: recompute each block in the backward pass instead of storing its activations.
+        updates: of the running statistics in a step, which then move by so much less each time.
     """
 
     architecture: Architecture
     dtype: DTypeLike = jnp.float32
     bn_axis: str | None = None
     remat: bool = False
+    updates: int = 1
 
     def setup(self):
         """Creates the stages, named res1…res5."""
         a = self.architecture
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(BatchNorm, axis_name=self.bn_axis)
+        momentum = BatchNorm.momentum / self.updates
+        norm = partial(BatchNorm, axis_name=self.bn_axis, momentum=momentum)
         self.res1 = Stem(a.width, a.stem_kernel, conv, norm)
         for i, depth in enumerate(a.depths):
             stage = ResidualStage(
@@ -220,12 +236,16 @@ class ResNet(nn.Module):
                 conv=conv,
                 norm=norm,
                 remat=self.remat,
+                shift_every=a.shift_every,
             )
             setattr(self, f"res{i + 2}", stage)
 
-    def __call__(self, images: Float[Array, "b h w 3"], train: bool) -> Stages:
-        """Features of every stage, by name."""
-        features, x = {}, images.astype(self.dtype)
-        for name in ("res1", "res2", "res3", "res4", "res5"):
-            x = features[name] = getattr(self, name)(x, train)
+    def __call__(
+        self, images: Float[Array, "b h w 3"], train: bool, shift: Shift | None = None
+    ) -> Stages:
+        """Features of every stage, by name; `shift` is asked where a block is to shift."""
+        x = self.res1(images.astype(self.dtype), train)
+        features = {"res1": x}
+        for name in ("res2", "res3", "res4", "res5"):
+            x = features[name] = getattr(self, name)(x, train, shift)
         return features

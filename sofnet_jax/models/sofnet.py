@@ -1,5 +1,7 @@
 """SoF-Net: frames → features of every stage → scan over the gates → consensus (Eqs. 1–6)."""
 
+from functools import partial
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -8,8 +10,19 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from sofnet_jax.architecture import Architecture
-from sofnet_jax.models.policy import Decision, InnerClassifier, Policy, full_precision, run_gates
+from sofnet_jax.models.policy import (
+    Decision,
+    InnerClassifier,
+    Policy,
+    Recurrence,
+    State,
+    create_state,
+    full_precision,
+    gate_step,
+    run_gates,
+)
 from sofnet_jax.models.resnet import ResNet
+from sofnet_jax.models.shift import Memory, Shift, shift_frames
 from sofnet_jax.released import PAPER, Released
 
 # Statistics of ImageNet, in units of a 0…1 pixel: what published backbones were trained with.
@@ -40,7 +53,8 @@ class SoFNet(nn.Module):
     """SoF-Net, or TSN if the architecture has no gates.
 
     The backbone does not depend on the gates, so it runs for all b·t frames in one batch, and only
-    the gates are scanned over time; a stopped frame is masked out of everything that follows.
+    the gates are scanned over time; a stopped frame is masked out of everything that follows. With
+    the online shift it does depend on them, and is scanned with them.
 
     Attributes:
         dtype: type of the backbone's computation; parameters, statistics and gates are float32.
@@ -80,41 +94,123 @@ class SoFNet(nn.Module):
         a = self.architecture
         b, t = frames.shape[:2]
         index = jnp.arange(b) if index is None else index
-        images = normalise(frames, self.dtype).reshape(b * t, *frames.shape[2:])
-        backbone = ResNet(a, self.dtype, self.bn_axis, self.remat, name="backbone")
-        features = backbone(images, train)
-        pooled = {k: average_pool(v).reshape(b, t, -1) for k, v in features.items()}
+        gated = bool(a.gates) and (gated or self.is_initializing())
+        if train and gated and noise is None:
+            noise = _gumbel((t, len(a.gates), 2), self.make_rng("gate"), index)
+        decision = None
+        if gated and a.shift == "online" and not self.is_initializing():
+            x, decision = self._run_in_order(frames, train, noise, temperature)
+        else:
+            pooled = self._run_backbone(frames, train)
+            x = pooled["res5"]
+            if gated:
+                with full_precision():
+                    inputs, weights = self._encode(pooled)
+                    decision = run_gates(weights, inputs, noise, temperature, self.released)
 
-        x = pooled["res5"]
         if train and a.dropout:
             x = _dropout(x, a.dropout, self.make_rng("dropout"), index)
         head = nn.Dense(a.num_classes, kernel_init=nn.initializers.normal(0.001), name="head")
         with full_precision():
             frame_logits = head(x)
-
-        if not a.gates or not (gated or self.is_initializing()):
+        if decision is None:
             return _create_ungated_outputs(frame_logits, a.hidden)
-        if train and noise is None:
-            noise = _gumbel((t, len(a.gates), 2), self.make_rng("gate"), index)
-        decision, inner = self._run_policies(pooled, noise, temperature)
+        inner = self._run_inner_classifiers(decision)
         kept = decision.gates[..., -1]
         return Outputs(_consensus(frame_logits, kept), frame_logits, kept, decision, inner)
 
-    def _run_policies(self, pooled, noise, temperature) -> tuple[Decision, Array]:
-        """Gates and inner classifiers on the pooled features of the gated stages."""
-        a, released = self.architecture, self.released
-        policies = [Policy(a, released, name=f"policy_{name}") for name in a.gate_names]
-        with full_precision():
-            encoded = [
-                policy(pooled[name]) for policy, name in zip(policies, a.gate_names, strict=True)
-            ]
-            inputs, weights = [x for x, _ in encoded], [w for _, w in encoded]
-            decision = run_gates(weights, inputs, noise, temperature, released)
+    def _create_backbone(self, updates: int = 1) -> ResNet:
+        a = self.architecture
+        return ResNet(a, self.dtype, self.bn_axis, self.remat, updates, name="backbone")
+
+    def _run_backbone(
+        self, frames: UInt8[Array, "b t h w 3"], train: bool
+    ) -> dict[str, Float[Array, "b t _"]]:
+        """The pooled features of all stages (Eq. 1), of all frames at once."""
+        b, t = frames.shape[:2]
+        shift: Shift | None = None
+        if self.architecture.shift:
+            online = self.architecture.shift == "online"
+            shift = partial(shift_frames, num_frames=t, online=online)
+        images = normalise(frames, self.dtype).reshape(b * t, *frames.shape[2:])
+        features = self._create_backbone()(images, train, shift)
+        return {k: average_pool(v).reshape(b, t, -1) for k, v in features.items()}
+
+    def _run_in_order(
+        self,
+        frames: UInt8[Array, "b t h w 3"],
+        train: bool,
+        noise: Float[Array, "b t k 2"] | None,
+        temperature: Array | float,
+    ) -> tuple[Float[Array, "b t d"], Decision]:
+        """Backbone and gates frame by frame, where what is shifted is of the last kept one.
+
+        A frame is computed through all stages, and what it leaves is masked if it was stopped.
+        BatchNorm normalises over the videos, frame by frame.
+        """
+        a = self.architecture
+        b, t = frames.shape[:2]
+
+        def look(self, carry: tuple[State, list[Array]], xs):
+            state, past = carry
+            pixels, noise, last = xs
+            memory = Memory(past)
+            images = normalise(pixels, self.dtype)
+            features = self._create_backbone(updates=t)(images, train, memory)
+            pooled = {k: average_pool(v)[:, None] for k, v in features.items()}
+            with full_precision():
+                inputs, weights = self._encode(pooled)
+                stacked = jax.tree.map(lambda *w: jnp.stack(w), *weights)
+                x = jnp.stack(inputs)[:, :, 0]
+                state, decision = gate_step(
+                    stacked, state, x, noise, temperature, last, self.released
+                )
+            kept = (decision.gates[:, -1] > 0.5)[:, None, None, None]
+            past = [jnp.where(kept, n, p) for n, p in zip(memory.new, past, strict=True)]
+            return (state, past), (pooled["res5"][:, 0], decision)
+
+        scan = nn.scan(
+            look,
+            variable_broadcast="params" if train else ["params", "batch_stats"],
+            variable_carry="batch_stats" if train else False,
+            split_rngs={"params": False},
+        )
+        first = create_state(len(a.gates), b, a.hidden), self._create_past(frames)
+        last = jnp.arange(t) == t - 1
+        noise = None if noise is None else jnp.moveaxis(noise, 1, 0)
+        _, outputs = scan(self, first, (jnp.moveaxis(frames, 1, 0), noise, last))
+        return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), outputs)
+
+    def _create_past(self, frames: UInt8[Array, "b t h w 3"]) -> list[Float[Array, "b h2 w2 c"]]:
+        """What the blocks that shift are given before the first kept frame: zeros."""
+
+        def look(images: Float[Array, "b h w 3"]) -> list[Array]:
+            memory = Memory(None)
+            backbone = ResNet(self.architecture, self.dtype, parent=None)
+            backbone.init(jax.random.key(0), images, False, memory)
+            return memory.new
+
+        shapes = jax.eval_shape(look, normalise(frames[:, 0], self.dtype))
+        return [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+
+    def _encode(
+        self, pooled: dict[str, Float[Array, "b t _"]]
+    ) -> tuple[list[Float[Array, "b t g"]], list[Recurrence]]:
+        """What each policy makes of its stage's pooled features, and its other weights."""
+        a = self.architecture
+        policies = [Policy(a, self.released, name=f"policy_{name}") for name in a.gate_names]
+        encoded = [
+            policy(pooled[name]) for policy, name in zip(policies, a.gate_names, strict=True)
+        ]
+        return [x for x, _ in encoded], [weights for _, weights in encoded]
+
+    def _run_inner_classifiers(self, decision: Decision) -> Float[Array, "b t k n"]:
+        a = self.architecture
         inner = [
-            InnerClassifier(a, released, name=f"inner_{name}")(decision.hidden[:, :, k])
+            InnerClassifier(a, self.released, name=f"inner_{name}")(decision.hidden[:, :, k])
             for k, name in enumerate(a.gate_names)
         ]
-        return decision, jnp.stack(inner, axis=2)
+        return jnp.stack(inner, axis=2)
 
 
 def normalise(frames: UInt8[Array, "*b 3"], dtype: DTypeLike) -> Float[Array, "*b 3"]:

@@ -1,0 +1,60 @@
+"""The temporal shift (TSM; Lin, Gan and Han, ICCV 2019): some channels are those of another frame.
+
+A residual block that shifts convolves, in place of an eighth of its input's channels, those of the
+frame before; *offline* another eighth is of the frame after. Its shortcut is not shifted. It costs
+no multiplication.
+
+How that goes with frames that are stopped, the paper does not say. *Online*, the frame before is
+here the last *kept* one, as in the gates' memory (Eq. 2): a stopped frame leaves no trace, and
+nothing is needed that was not computed. It is so in training, evaluation and inference. Before the
+first kept frame the channels are zero, as TSM has it where a video begins. The frame after, on the
+other hand, is not computed yet when it is asked for: *offline* shifts between neighbours as if none
+were stopped, which can be trained and evaluated, but not skipped.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+SHARE = 8  # one channel in so many comes from a neighbour
+
+# A block's input to what its first convolution is given.
+Shift = Callable[[Float[Array, "b h w c"]], Float[Array, "b h w c"]]
+
+
+def shift_frames(
+    x: Float[Array, "bt h w c"], num_frames: int, *, online: bool
+) -> Float[Array, "bt h w c"]:
+    """Shifts between the neighbouring frames of videos that are known as a whole."""
+    part = x.shape[-1] // SHARE
+    frames = x.reshape(-1, num_frames, *x.shape[1:])
+    before = jnp.roll(frames[..., :part], 1, axis=1).at[:, 0].set(0)
+    if online:
+        shifted = [before, frames[..., part:]]
+    else:  # in TSM's order: the first channels are of the frame after
+        after = jnp.roll(frames[..., :part], -1, axis=1).at[:, -1].set(0)
+        before = jnp.roll(frames[..., part : 2 * part], 1, axis=1).at[:, 0].set(0)
+        shifted = [after, before, frames[..., 2 * part :]]
+    return jnp.concatenate(shifted, axis=-1).reshape(x.shape)
+
+
+class Memory:
+    """Shifts from a frame that is past, block by block, and keeps what a later one is to be given.
+
+    Attributes:
+        new: of each block so far, the channels of the frame at hand.
+    """
+
+    def __init__(self, past: Sequence[Float[Array, "b h w p"]] | None):
+        """Of what the last kept frame left, block by block; None: there was none."""
+        self._past = past
+        self.new: list[Float[Array, "b h w p"]] = []
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """What the next block's first convolution is given of its input."""
+        part = x.shape[-1] // SHARE
+        own = x[..., :part]
+        past = jnp.zeros_like(own) if self._past is None else self._past[len(self.new)]
+        self.new.append(own)
+        return jnp.concatenate([past, x[..., part:]], axis=-1)

@@ -1,0 +1,79 @@
+"""Predictions as a file: what metrics are computed from, to be computed anew."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sofnet_jax.errors import UserError
+from sofnet_jax.metrics import Predictions
+from sofnet_jax.whole_file import write_whole
+
+# Of each array: its kind and its dimensions, of which those of one name are of one size.
+_ARRAYS = {
+    "ids": ("U", "v"),
+    "labels": ("f", "vn"),
+    "frame_logits": ("f", "vtn"),
+    "stop": ("i", "vt"),
+    "relevant": ("f", "vt"),
+    "total": ("i", ""),
+    "errors": ("U", ""),
+    "gate_names": ("U", "k"),
+}
+
+
+def write_predictions(path: Path, predictions: Predictions, gate_names: tuple[str, ...]) -> None:
+    """Writes an .npz, whole or not at all: the fields of `Predictions`, `errors` as JSON text."""
+    fields = vars(predictions) | {"errors": json.dumps(predictions.errors)}
+    arrays = {name: np.asarray(value) for name, value in fields.items()}
+    arrays["gate_names"] = np.array(gate_names, "U")
+    for name, (kind, _) in _ARRAYS.items():
+        if kind == "f":
+            arrays[name] = arrays[name].astype(np.float32)
+    with write_whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
+    """The predictions and the names of the gates.
+
+    Raises:
+        UserError: no such file, or one that holds anything else.
+    """
+    try:
+        # Not `np.load`, which takes a file for a pickle if it is no archive.
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in _ARRAYS}
+        _check(arrays)
+        errors = dict(json.loads(str(arrays["errors"])))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged or hostile file makes the reader raise anything
+        raise UserError(
+            f"{path} is damaged or holds no predictions; write it anew with --mode=evaluate"
+        ) from error
+    predictions = Predictions(
+        ids=tuple(arrays["ids"].tolist()),
+        labels=arrays["labels"],
+        frame_logits=arrays["frame_logits"],
+        stop=arrays["stop"],
+        relevant=arrays["relevant"],
+        total=int(arrays["total"]),
+        errors=errors,
+    )
+    return predictions, tuple(arrays["gate_names"].tolist())
+
+
+def _check(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError if the arrays are not of the kinds and shapes of `Predictions`."""
+    sizes: dict[str, int] = {}
+    for name, (kind, dimensions) in _ARRAYS.items():
+        array = arrays[name]
+        if not isinstance(array, np.ndarray) or array.dtype.kind != kind:
+            raise ValueError(f"'{name}' is of another type")
+        expected = tuple(
+            sizes.setdefault(d, size) for d, size in zip(dimensions, array.shape, strict=False)
+        )
+        if array.ndim != len(dimensions) or array.shape != expected:
+            raise ValueError(f"'{name}' is of another shape")

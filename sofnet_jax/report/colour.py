@@ -1,0 +1,58 @@
+"""Colours of the report: variables of CSS, with their values on light and on dark paper."""
+
+import re
+from collections.abc import Mapping
+
+# Curves differ for the colour-blind, too, and stand out from the paper by 3:1, text by 4.5:1.
+CURVES = ("curve-1", "curve-2", "curve-3", "curve-4", "curve-5")
+STOPS = ("piece-1", "piece-2", "piece-3", "piece-4", "piece-5")  # the first is the palest
+
+_PIECES = {  # the same on both papers, under the same dark text
+    "piece-1": "#fbeec8",
+    "piece-2": "#f6cd84",
+    "piece-3": "#ea9f5e",
+    "piece-4": "#d67a5c",
+    "piece-5": "#b0718f",
+    "piece-exit": "#c3c8d0",
+    "piece-used": "#6aa5e0",
+    "on-piece": "#16181d",
+}
+LIGHT = {
+    "paper": "#ffffff",
+    "ink": "#1b1d22",
+    "muted": "#62676f",
+    "rule": "#dfe2e6",
+    "accent": "#0b5cad",
+    "curve-1": "#174f86",
+    "curve-2": "#de5f10",
+    "curve-3": "#12a078",
+    "curve-4": "#bd48bd",
+    "curve-5": "#574308",
+} | _PIECES
+DARK = {
+    "paper": "#15171b",
+    "ink": "#e6e8eb",
+    "muted": "#9aa1ab",
+    "rule": "#33373e",
+    "accent": "#7db8f2",
+    "curve-1": "#4b8cf5",
+    "curve-2": "#cf7f42",
+    "curve-3": "#7bedb8",
+    "curve-4": "#e64aa0",
+    "curve-5": "#f5de6a",
+} | _PIECES
+
+
+def resolve(text: str, theme: Mapping[str, str]) -> str:
+    """The text with the values of a theme in place of its variables."""
+    return re.sub(r"var\(--([\w-]+)\)", lambda match: theme[match[1]], text)
+
+
+# What stands for a variable where only a colour is understood.
+PLACEHOLDERS = {name: f"#f0e1{i:02x}" for i, name in enumerate(LIGHT)}
+_NAMES = {colour: name for name, colour in PLACEHOLDERS.items()}
+
+
+def name_colours(text: str) -> str:
+    """The text with variables in place of its placeholders. Raises KeyError at other colours."""
+    return re.sub(r"#[0-9a-f]{6}\b", lambda match: f"var(--{_NAMES[match[0]]})", text)

@@ -1,0 +1,288 @@
+"""Trains several methods with several seeds, each run in a process of its own.
+
+python -m sofnet_jax.sweep --config configs/synthetic.py --workdir D --methods table4 --seeds 0,1,2
+"""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from sofnet_jax import command_line
+from sofnet_jax.command_line import CONFIG, WORKDIR
+from sofnet_jax.compare import SEEDS
+from sofnet_jax.errors import UserError
+from sofnet_jax.grid import Cell, create_grid
+from sofnet_jax.interruption import Interruption
+from sofnet_jax.method import METHODS, Method
+from sofnet_jax.printable import make_printable
+
+CHOSEN = flags.DEFINE_list(
+    "methods", [], "Methods, or tables and figures whose methods to train; default: all."
+)
+JOBS = flags.DEFINE_integer(
+    "jobs", 1, "Runs at a time; they share this machine's CPU cores.", lower_bound=1
+)
+TASK = flags.DEFINE_integer(
+    "task", None, "Only this run of the grid, counted from 0: for array jobs.", lower_bound=0
+)
+LIST = flags.DEFINE_bool("list", False, "Print the grid and train nothing.")
+
+TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
+POLL_SECONDS = 0.1
+
+CreateCommand = Callable[[Cell], Sequence[str]]
+
+
+def main(argv: list[str]) -> None:
+    """Prints the grid, or trains what of it is not done."""
+    command_line.refuse_arguments(argv)
+    jax.config.update("jax_platforms", "cpu")  # the accelerator is the runs', not the sweep's
+    if not CONFIG.value.model.gates:
+        raise UserError("this configuration has no gates; the sweep trains TSN by itself")
+    workdir = Path(WORKDIR.value or "").expanduser()
+    grid = create_grid(CONFIG.value, workdir, choose_methods(CHOSEN.value), _read_seeds())
+    cells = _choose_cells(grid, TASK.value)
+    progress = [cell.find_progress() for cell in cells]  # a folder of another run ends it here
+    if LIST.value:
+        width = max(len(cell.method.name) for cell in cells)
+        for cell, state in zip(cells, progress, strict=True):
+            print(f"{cell.index:>3}  {cell.method.name:<{width}}  {cell.seed:>3}  {state}")
+        return
+    flag = flags.FLAGS["config"]
+    command = functools.partial(
+        create_command,
+        source=config_flags.get_config_filename(flag),
+        overrides=config_flags.get_override_values(flag),
+    )
+    sweep = Sweep(cells, len(grid), create_command=command, jobs=JOBS.value)
+    with Interruption() as interruption:
+        sweep.train(interruption)
+    conclude(sweep, interruption.signum)
+
+
+def choose_methods(names: Sequence[str]) -> list[Method]:
+    """The methods of these names and of these tables, in their usual order; of none: all.
+
+    Raises:
+        UserError: a name is neither.
+    """
+    tables = {table for method in METHODS.values() for table in method.tables}
+    for name in names:
+        if name not in METHODS and name not in tables:
+            raise UserError(
+                f"--methods: '{name}' is neither a method ({', '.join(METHODS)}) nor a table or "
+                f"figure ({', '.join(sorted(tables))})"
+            )
+    return [
+        method
+        for method in METHODS.values()
+        if not names or not {method.name, *method.tables}.isdisjoint(names)
+    ]
+
+
+def conclude(sweep: "Sweep", signum: int) -> None:
+    """Says what came of a sweep that ended; `signum` is the signal that ended it, or 0.
+
+    Raises:
+        UserError: runs failed.
+        SystemExit: with 128 + `signum`.
+    """
+    if signum:
+        print(f"stopped; {sweep.summary}; the same command goes on", file=sys.stderr, flush=True)
+        sys.exit(128 + signum)
+    if sweep.failed:
+        raise UserError(f"{sweep.summary}; the same command tries again what failed")
+    print(sweep.summary, flush=True)
+
+
+def _read_seeds() -> list[int]:
+    if not all(text.isdecimal() for text in SEEDS.value):
+        raise UserError(f"--seeds is {','.join(SEEDS.value)}; give numbers such as 0,1,2")
+    return list(dict.fromkeys(map(int, SEEDS.value))) or [CONFIG.value.seed]
+
+
+def _choose_cells(grid: list[Cell], task: int | None) -> list[Cell]:
+    if task is None:
+        return grid
+    if task >= len(grid):
+        raise UserError(f"--task is {task}, but the grid's runs are 0 to {len(grid) - 1}")
+    return [grid[task]]
+
+
+def create_command(cell: Cell, source: str, overrides: Mapping[str, object]) -> list[str]:
+    """The command line of a run.
+
+    Args:
+        cell: the run.
+        source: the value of --config, a file and perhaps a variant.
+        overrides: values of fields given on the sweep's command line, by their dotted names.
+    """
+    changes = {**cell.method.changes, "data.size": cell.config.data.size, "seed": cell.seed}
+    return [
+        *(sys.executable, "-m", "sofnet_jax.main"),
+        f"--config={source}",
+        f"--workdir={cell.folder}",
+        *(f"--config.{name}={value}" for name, value in {**overrides, **changes}.items()),
+    ]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run in its process. `log_start` is where in the log its output begins."""
+
+    cell: Cell
+    process: subprocess.Popen
+    slot: int
+    log: Path
+    log_start: int
+    started: float
+
+    def read_last_line(self) -> str:
+        """The last line that it wrote; "" if it wrote nothing."""
+        with self.log.open("rb") as file:
+            file.seek(self.log_start)
+            lines = file.read().decode(errors="backslashreplace").split("\n")
+        return make_printable(next((line.strip() for line in lines[::-1] if line.strip()), ""))
+
+
+class Sweep:
+    """Trains runs, `jobs` at a time, and prints a line when one ends."""
+
+    def __init__(
+        self, cells: Sequence[Cell], total: int, *, create_command: CreateCommand, jobs: int
+    ):
+        """Starts nothing yet.
+
+        Args:
+            cells: the runs to train.
+            total: runs in the whole grid.
+            create_command: the command line of a run.
+            jobs: runs at a time.
+
+        Raises:
+            UserError: more jobs than CPU cores.
+        """
+        self.finished = self.failed = self.skipped = 0
+        self._waiting, self._total = deque(cells), total
+        self._count = len(cells)
+        self._create_command = create_command
+        self._cores = split_cores(sorted(os.sched_getaffinity(0)), jobs)
+        self._jobs: list[Job] = []
+
+    @property
+    def summary(self) -> str:
+        """How many runs ended how."""
+        counts = {"failed": self.failed, "skipped": self.skipped}
+        parts = [f"{count} {what}" for what, count in counts.items() if count]
+        return ", ".join([f"{self.finished} of {self._count} runs finished", *parts])
+
+    def train(self, interruption: Interruption) -> None:
+        """Returns when every run has ended; a signal is passed on to those under way."""
+        passed_on = False
+        try:
+            while self._jobs or (self._waiting and not interruption.signum):
+                if interruption.signum and not passed_on:
+                    passed_on = True
+                    for job in self._jobs:
+                        job.process.send_signal(interruption.signum)
+                elif not interruption.signum and self._waiting and self._find_slot() is not None:
+                    self._begin(self._waiting.popleft())
+                    continue
+                for job in [job for job in self._jobs if job.process.poll() is not None]:
+                    self._jobs.remove(job)
+                    self._end(job, interruption.signum)
+                if self._jobs:
+                    time.sleep(POLL_SECONDS)
+        finally:  # after an error, or a second signal: none is left behind
+            for job in self._jobs:
+                job.process.terminate()
+            for job in self._jobs:
+                job.process.wait()
+
+    def _find_slot(self) -> int | None:
+        """A share of the cores that no run has."""
+        taken = {job.slot for job in self._jobs}
+        return next((slot for slot in range(len(self._cores)) if slot not in taken), None)
+
+    def _begin(self, cell: Cell) -> None:
+        """Starts a run, unless it is done, by now perhaps by another sweep, or being trained."""
+        if cell.find_progress() == "done":
+            self._print_finished(cell, "done before")
+        elif cell.is_claimed():
+            self._print_skipped(cell)
+        else:
+            self._start(cell)
+
+    def _start(self, cell: Cell) -> None:
+        slot, log = self._find_slot(), cell.folder / "log.txt"
+        assert slot is not None
+        with log.open("ab") as file:
+            start = file.tell()
+            process = subprocess.Popen(
+                self._create_command(cell),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a terminal's Ctrl-C would reach it twice: no time to save
+            )
+        if len(self._cores) > 1:
+            os.sched_setaffinity(process.pid, self._cores[slot])
+        self._jobs.append(Job(cell, process, slot, log, start, time.monotonic()))
+
+    def _end(self, job: Job, signum: int) -> None:
+        """Counts and reports a run that ended."""
+        cell, code = job.cell, job.process.returncode
+        if code == 0:
+            self._print_finished(cell, f"{time.monotonic() - job.started:.0f} s")
+        elif signum:
+            saved = code == 128 + signum and job.read_last_line()
+            self._print(cell, saved or "stopped")
+        elif cell.is_claimed():  # by another sweep, while this process was starting
+            self._print_skipped(cell)
+        else:
+            self.failed += 1
+            end = f"code {code}" if code > 0 else signal.Signals(-code).name
+            reason = job.read_last_line() or "it wrote nothing"
+            self._print(cell, f"failed ({end}; {job.log}): {reason}")
+
+    def _print_finished(self, cell: Cell, note: str) -> None:
+        self.finished += 1
+        metric, m = cell.config.eval.metric, cell.read_result()["eval"]
+        accuracy = f"{TITLES[metric]} {100 * m[metric]:.1f} %"
+        self._print(cell, f"{accuracy}  {m['gflops_per_video']:.4g} GFLOPs/V  {note}")
+
+    def _print_skipped(self, cell: Cell) -> None:
+        self.skipped += 1
+        self._print(cell, f"skipped: another process trains in {cell.folder}")
+
+    def _print(self, cell: Cell, text: str) -> None:
+        number = f"{cell.index + 1}/{self._total}"
+        print(f"{number}  {cell.method.name}  seed {cell.seed}  {text}", flush=True)
+
+
+def split_cores(cores: Sequence[int], parts: int) -> list[list[int]]:
+    """The cores in parts of neighbours that differ by one at most.
+
+    Raises:
+        UserError: there are too few.
+    """
+    if parts > len(cores):
+        raise UserError(f"--jobs is {parts}, but this machine has {len(cores)} CPU core(s) for it")
+    bounds = [len(cores) * i // parts for i in range(parts + 1)]
+    return [list(cores[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    command_line.run(main)

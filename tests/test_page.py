@@ -1,0 +1,249 @@
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sofnet_jax.report.colour import DARK, LIGHT
+from sofnet_jax.report.file import write_part
+from sofnet_jax.report.page import create_page
+from sofnet_jax.report.part import Bars, Curve, Part, Picture, Plot, Row, Table
+from sofnet_jax.report.placement import place_names
+from sofnet_jax.report.plot import draw_bars, draw_plot
+from sofnet_jax.report.text import format_part
+
+VOID = {"meta", "link", "img", "br", "col", "hr"}
+HOSTILE = '<script>alert("1")</script> & $x_'
+
+
+class Reader(HTMLParser):
+    """The elements of a page; fails at a tag that is not closed in its turn."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def create_png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+TABLE = Table(
+    "Two, with a comma",
+    ("method", "backbone", "mAP %", "GFLOPs", "top-1 %"),
+    (
+        Row("TSN", ("R50", "73.7†", "40.3", ""), measured=False),
+        Row('SoF-Net "ours"', ("R50", "75.6 ± 0.2", "31.7", "–")),
+    ),
+    (("", 1), ("ActivityNet", 2), ("Mini-Kinetics", 1)),
+)
+PLOT = Plot(
+    "cost",
+    "GFLOPs",
+    "mAP",
+    (
+        Curve("ours", (1.0, 2.0, 3.0), (1.0, 2.0, 2.5), spread=(0.1, 0.1, 0.2)),
+        Curve("single", (1.5,), (1.0,), "points", ("a",)),
+        Curve("others", (1.0, 2.0), (2.0, 1.0), "reported", ("b", "c")),
+    ),
+)
+BARS = Bars("frames", ("res1", "exit", "used"), {"measured": (20.0, 5.0, 75.0)})
+PART = Part(
+    "table1",
+    "Table 1",
+    ("A sentence.",),
+    (TABLE, TABLE),
+    (PLOT,),
+    (BARS,),
+    (Picture("strip", create_png(40, 20)),),
+    ("A note.",),
+    {"map": [0.737, None], "name": "ρ"},
+)
+
+
+def create() -> str:
+    # With the same plot twice: what it refers to is named differently the second time.
+    second = Part(name="figure3", title=HOSTILE, lead=(HOSTILE,), plots=(PLOT,), bars=(BARS,))
+    return create_page("A report", ("Lead.",), [PART, second])
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return create()
+
+
+def test_tags_are_balanced_and_every_part_is_in_the_contents(page):
+    elements = Reader(page).elements
+    ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for tag, attributes in elements if tag == "a"]
+    assert links == ["#table1", "#figure3"]
+    assert [a["id"] for tag, a in elements if tag == "section"] == ["table1", "figure3"]
+    used = [a["xlink:href"] for tag, a in elements if tag == "use"]
+    used += re.findall(r"url\((.*?)\)", page)
+    assert used and {reference[1:] for reference in used} <= set(ids)
+
+
+def test_page_needs_nothing_from_elsewhere(page):
+    namespaces = re.sub(r'xmlns(:\w+)?="http://www\.w3\.org/[\w/]+"', "", page)
+    assert not re.search(r"https?:|//\w|<!DOCTYPE svg|<\?xml|@import|@font-face", namespaces)
+    for tag, attributes in Reader(page).elements:
+        assert tag != "script"
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+
+
+def test_text_of_users_is_text():
+    part = Part(
+        name="p",
+        title=HOSTILE,
+        lead=(HOSTILE,),
+        tables=(Table(HOSTILE, (HOSTILE,) * 2, (Row(HOSTILE, (HOSTILE,)),), ((HOSTILE, 1),)),),
+        plots=(
+            Plot(HOSTILE, HOSTILE, HOSTILE, (Curve(HOSTILE, (1.0,), (1.0,), names=(HOSTILE,)),)),
+        ),
+        bars=(Bars(HOSTILE, (HOSTILE,), {HOSTILE: (100.0,)}),),
+        pictures=(Picture(HOSTILE, create_png(1, 1)),),
+        notes=(HOSTILE, "\x1b[2J"),
+    )
+    reader = Reader(create_page(HOSTILE, (HOSTILE,), [part]))
+    assert "script" not in {tag for tag, _ in reader.elements}
+    # Page: title, h1, lead. Part: contents, h2, lead, note. Table: caption, a group, two headings,
+    # two cells. Plot: caption, two axes, legend, name. Bars: caption, legend, label. A picture's
+    # caption.
+    assert reader.texts.count(HOSTILE) == 3 + 4 + 6 + 5 + 3 + 1
+    assert "\x1b" not in format_part(part)
+
+
+@pytest.mark.parametrize("draw, shown", [(draw_plot, PLOT), (draw_bars, BARS)])
+def test_drawings_have_the_colours_of_the_page(draw, shown):
+    styles = " ".join(e.get("style", "") for e in ElementTree.fromstring(draw(shown)).iter())
+    assert not re.search(r"#[0-9a-f]|rgb|DejaVu", styles)
+    values = set(re.findall(r"(?:fill|stroke): (\S+?)(?:;| |$)", styles))
+    assert values <= {"none"} | {f"var(--{name})" for name in LIGHT}
+    assert LIGHT.keys() == DARK.keys()
+
+
+def test_points_are_where_their_values_are():
+    curve = Curve("", (1.0, 2.0, 4.0), (0.0, 1.0, 1.5), "points")
+    root = ElementTree.fromstring(draw_plot(Plot("", "", "", (curve,))))
+    uses = [e for e in root.iter() if e.tag.endswith("}use") and "curve-1" in e.get("style", "")]
+    (x1, y1), (x2, y2), (x3, y3) = [(float(e.get("x")), float(e.get("y"))) for e in uses[:3]]
+    assert x3 - x2 == pytest.approx(2 * (x2 - x1))
+    assert y1 - y2 == pytest.approx(2 * (y2 - y3))  # y goes down
+
+
+def test_pieces_are_as_long_as_their_shares():
+    svg = draw_bars(BARS)
+    widths = {}
+    for element in ElementTree.fromstring(svg).iter():
+        kind = re.search(r"fill: var\(--(piece-\S+)\);", element.get("style", ""))
+        if kind and element.get("clip-path"):
+            x = [float(x) for x in re.findall(r"[ML] (\S+)", element.get("d"))]
+            widths[kind[1]] = max(x) - min(x)
+    assert widths["piece-1"] == pytest.approx(4 * widths["piece-exit"], rel=1e-4)
+    assert widths["piece-used"] == pytest.approx(15 * widths["piece-exit"], rel=1e-4)
+    assert ">20.0<" in svg and ">75.0<" in svg and ">5.0<" not in svg  # too narrow for its number
+
+
+def test_names_of_neighbouring_points_do_not_cover_each_other():
+    figure = Figure(figsize=(7, 5), dpi=72, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    points = [(1.0, 1.0), (1.1, 1.0), (1.1, 1.05), (1.2, 1.02), (5.0, 5.0), (9.0, np.nan)]
+    axes.plot(*zip(*points, strict=True), "o")
+    place_names(figure, axes, [("a name of some length", x, y, "black") for x, y in points])
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 5  # none of the point that is nowhere
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize(
+    "draw, little",
+    [
+        (draw_plot, Plot("", "", "", ())),
+        (
+            draw_plot,
+            Plot("", "", "", (Curve("", (), ()), Curve("", (1.0,), (np.nan,), "line", ("a",)))),
+        ),
+        (draw_bars, Bars("", (), {})),
+        (draw_bars, Bars("", ("used",), {"": (0.0,)})),
+    ],
+)
+def test_little_can_be_drawn(draw, little):
+    assert draw(little).startswith("<svg")
+
+
+def test_files_hold_what_the_part_holds(tmp_path):
+    paths = write_part(tmp_path, PART)
+    names = ["table1.json", "table1.csv", "table1.svg", "table1_2.svg", "table1.png"]
+    assert [path.name for path in paths] == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert json.loads(paths[0].read_text()) == PART.data
+    with paths[1].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    table = [
+        ["Two, with a comma"],
+        ["", "", "ActivityNet", "", "Mini-Kinetics"],
+        ["method", "backbone", "mAP %", "GFLOPs", "top-1 %"],
+        ["TSN", "R50", "73.7†", "40.3", ""],
+        ['SoF-Net "ours"', "R50", "75.6 ± 0.2", "31.7", "–"],
+    ]
+    assert rows == [*table, [], *table]
+    for path in paths[2:4]:
+        text = path.read_text(encoding="utf-8")
+        ElementTree.fromstring(text)
+        assert "var(" not in text
+        assert set(re.findall(r"(?<=: )#\w+", text)) <= set(LIGHT.values())
+    assert paths[4].read_bytes() == PART.pictures[0].png
+
+
+def test_same_parts_give_the_same_bytes(page, tmp_path):
+    files = [
+        {path.name: path.read_bytes() for path in write_part(tmp_path / name, PART)}
+        for name in ("a", "b")
+    ]
+    assert files[0] == files[1]
+    assert create() == page
+
+
+def test_text_for_the_terminal_is_in_columns():
+    lines = format_part(PART).split("\n")
+    assert lines[:2] == ["Table 1", "======="]
+    first = lines.index("Two, with a comma") + 2
+    assert lines[first : first + 5] == [
+        "                             ActivityNet      Mini-Kinetics",
+        "method          backbone       mAP %  GFLOPs        top-1 %",
+        "-----------------------------------------------------------",
+        "TSN             R50            73.7†    40.3",
+        'SoF-Net "ours"  R50       75.6 ± 0.2    31.7              –',
+    ]
+    assert {"Plot: cost", "Bars: frames", "Picture: strip", "A note."} <= set(lines)
