@@ -4,27 +4,31 @@ python -m sofnet_jax.benchmark train --config configs/X.py
 python -m sofnet_jax.benchmark data
 python -m sofnet_jax.benchmark inference [--stops=…] [--sizes=168,224]
 python -m sofnet_jax.benchmark inference VIDEO… --checkpoint=RUN
+python -m sofnet_jax.benchmark runtime --workdir SWEEP
 
 `inference` forces the gates to the stops of the paper's Figure 3, or to those of --stops: percent
 of the frames stopped after res1 … res5, used, and never looked at. With --checkpoint a trained
-network decides on videos.
+network decides on videos. `runtime` is of the networks of a sweep, for Table 3 of its report.
 """
 
 import functools
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from absl import flags
 
 from sofnet_jax import command_line
 from sofnet_jax.allocator import keep_freed_memory
-from sofnet_jax.command_line import CONFIG
+from sofnet_jax.command_line import CONFIG, WORKDIR
 from sofnet_jax.data.operand import find_videos
 from sofnet_jax.decoding_benchmark import benchmark_decoding
 from sofnet_jax.errors import UserError
 from sofnet_jax.forced_network import FIGURE_3
 from sofnet_jax.inference_benchmark import benchmark_inference
 from sofnet_jax.pipeline_benchmark import benchmark_pipeline
+from sofnet_jax.report.collection import DATASET, choose_collection, load_collections
+from sofnet_jax.runtime_benchmark import benchmark_runtime
 from sofnet_jax.start_benchmark import benchmark_start
 from sofnet_jax.stopwatch import describe_host
 from sofnet_jax.stream_benchmark import benchmark_stream
@@ -42,6 +46,7 @@ MINUTES = flags.DEFINE_integer(
     "minutes", 60, "Of `inference`: of a stream; 0: neither it nor starts.", 0
 )
 SHORTEST = 4  # minutes of a stream that has tenths
+RUNTIME_VIDEOS = 100  # of validation, that `runtime` takes
 
 
 def main(argv: list[str]) -> None:
@@ -57,13 +62,26 @@ def main(argv: list[str]) -> None:
             lines = benchmark_pipeline(REPEATS.value or 10, VIDEOS.value)
         case ["inference", *videos]:
             lines = _measure_inference(videos)
+        case ["runtime"]:
+            lines = _measure_runtime()
         case _:
             raise UserError(
                 "say what to measure: python -m sofnet_jax.benchmark train --config …, data, "
-                "or inference"
+                "inference, or runtime"
             )
     for line in lines:
         print(line, flush=True)
+
+
+def _measure_runtime() -> Iterator[str]:
+    if WORKDIR.value is None:
+        raise UserError("--workdir is missing; give the folder of a sweep")
+    workdir = Path(WORKDIR.value).expanduser()
+    collection = choose_collection(load_collections(workdir), DATASET.value)
+    keep_freed_memory()
+    return benchmark_runtime(
+        workdir, collection, num_videos=RUNTIME_VIDEOS, repeats=REPEATS.value or 5
+    )
 
 
 def _measure_inference(videos: list[str]) -> Iterator[str]:

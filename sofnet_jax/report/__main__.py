@@ -1,0 +1,158 @@
+"""The paper's tables and figures from finished runs: the paper's numbers, ours, the difference.
+
+python -m sofnet_jax.report NAME --workdir D [--dataset …] [--out …]
+
+NAME: table1 … table5, tableA … tableD, figure3, figure4; beyond the paper claims, gates (what the
+kept frames are), curves (accuracy against computation); or all, as one page. D is the folder of
+`python -m sofnet_jax.sweep` or `.compare`. What is shown is written to D/report, or to --out.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from sofnet_jax import command_line
+from sofnet_jax.command_line import WORKDIR
+from sofnet_jax.errors import UserError
+from sofnet_jax.provenance import read_commit
+from sofnet_jax.report import paper, table
+from sofnet_jax.report.claim import create_claims
+from sofnet_jax.report.collection import (
+    DATASET,
+    Collection,
+    choose_collection,
+    load_collections,
+)
+from sofnet_jax.report.curve import create_curves
+from sofnet_jax.report.figure import create_figure3, create_figure4, create_gates
+from sofnet_jax.report.file import write_part
+from sofnet_jax.report.page import create_page
+from sofnet_jax.report.part import Part
+from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.text import format_part
+from sofnet_jax.report.threshold import create_table_c
+from sofnet_jax.whole_file import write_whole
+
+OUT = flags.DEFINE_string("out", "", "Folder to write to; default: WORKDIR/report.")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a report is made of.
+
+    Attributes:
+        collections: the runs by data set.
+        dataset: the one that is asked for, or "".
+        workdir: where the runs are.
+    """
+
+    collections: Mapping[str, Collection]
+    dataset: str
+    workdir: Path
+
+    def choose(self, otherwise: str = "") -> Collection:
+        """The runs of a part. Raises UserError if there are several data sets to choose from."""
+        return choose_collection(self.collections, self.dataset, otherwise)
+
+    def choose_several(self) -> list[Collection]:
+        """Those on the two data sets of Table 1 if there are any, else as `choose`."""
+        names = (paper.ACTIVITYNET, paper.KINETICS)
+        both = [self.collections[name] for name in names if name in self.collections]
+        return both if both and not self.dataset else [self.choose()]
+
+
+PARTS: dict[str, Callable[[Request], Part]] = {
+    "claims": lambda r: create_claims(r.choose()),
+    "table1": lambda r: table.create_table1(r.choose_several()),
+    "table2": lambda r: table.create_table2(r.choose(paper.THUMOS)),
+    "table3": lambda r: create_table3(r.choose(), r.workdir),
+    "table4": lambda r: table.create_table4(r.choose()),
+    "table5": lambda r: table.create_table5(r.choose()),
+    "figure3": lambda r: create_figure3(r.choose()),
+    "figure4": lambda r: create_figure4(r.choose()),
+    "tableA": lambda r: table.create_table_a(r.choose()),
+    "tableB": lambda r: table.create_table_b(r.choose(paper.SPORTS)),
+    "tableC": lambda r: create_table_c(r.choose()),
+    "tableD": lambda r: table.create_table_d(r.choose()),
+    "gates": lambda r: create_gates(r.choose()),
+    "curves": lambda r: create_curves(r.choose()),
+}
+
+
+def main(argv: list[str]) -> None:
+    """Makes the parts that are asked for; exits with 1 if one could not be made."""
+    match argv[1:]:
+        case [name] if name in PARTS or name == ALL:
+            names = list(PARTS) if name == ALL else [name]
+        case _:
+            given = " ".join(argv[1:]) or "nothing"
+            raise UserError(f"'{given}' is no part of a report; choose {', '.join(PARTS)} or {ALL}")
+    workdir = Path(WORKDIR.value or "").expanduser()
+    jax.config.update("jax_platforms", "cpu")  # nothing of it is for an accelerator
+    collections = load_collections(workdir)
+    request = Request(collections, DATASET.value, workdir)
+    out = Path(OUT.value).expanduser() if OUT.value else workdir / "report"
+    parts, failures = create_parts(request, names)
+    try:
+        for part in parts:
+            write_part(out, part)
+            print(format_part(part) + "\n", flush=True)
+        if name == ALL:
+            _write_page(out / "index.html", request, parts, failures)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
+    for note in dict.fromkeys(n for c in collections.values() for n in c.notes):
+        print(f"note: {note}", file=sys.stderr)
+    if failures:
+        raise UserError("; ".join(f"{name}: {why}" for name, why in failures.items()))
+
+
+def create_parts(request: Request, names: list[str]) -> tuple[list[Part], dict[str, str]]:
+    """The parts, and of those that cannot be made why not."""
+    parts, failures = [], {}
+    for name in names:
+        try:
+            parts.append(PARTS[name](request))
+        except UserError as error:
+            failures[name] = str(error)
+    return parts, failures
+
+
+def _write_page(
+    path: Path, request: Request, parts: list[Part], failures: Mapping[str, str]
+) -> None:
+    titles = ", ".join(collection.title for collection in request.collections.values())
+    commits = {
+        run.commit
+        for collection in request.collections.values()
+        for runs in collection.runs.values()
+        for run in runs
+    }
+    count = sum(
+        len(runs)
+        for collection in request.collections.values()
+        for runs in collection.runs.values()
+    )
+    lead = [
+        f"Runs on {titles}: {count}, trained by commit {', '.join(sorted(commits))}; this page by "
+        f"{read_commit()}.",
+        "Every number under 'ours' was measured in these runs; what was not run says so. Numbers "
+        "under 'paper' are those of Seon et al., WACV 2023.",
+        *(f"{name} could not be made: {why}." for name, why in failures.items()),
+        *dict.fromkeys(
+            note for collection in request.collections.values() for note in collection.notes
+        ),
+    ]
+    with write_whole(path) as partial:
+        partial.write_text(create_page("SoF-Net: report", lead, parts), encoding="utf-8")
+    print(f"wrote {path}", flush=True)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir"])
+    command_line.run(main)

@@ -1,0 +1,268 @@
+"""The finished trainings below a folder, by method and seed, as `sofnet_jax.sweep` leaves them."""
+
+import functools
+import json
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from configs.default import create_default
+from sofnet_jax.architecture import create_architecture
+from sofnet_jax.errors import UserError
+from sofnet_jax.flops import Cost, compute_costs
+from sofnet_jax.grid import INDIFFERENT, flatten_fields
+from sofnet_jax.method import METHODS
+from sofnet_jax.metrics import Predictions
+from sofnet_jax.prediction_file import read_predictions
+from sofnet_jax.report.bootstrap import Metric, Scored, create_scored
+from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
+
+DATASET = flags.DEFINE_string("dataset", "", "Data set of the runs, if there are several.")
+# Of sofnet_jax.sweep, METHOD/seed_N; of sofnet_jax.compare, METHOD_seedN.
+_FOLDER = re.compile(r"(?:^|/)(\w+?)(?:/seed_|_seed)(\d+)$")
+# Fields in which the runs of one collection may differ.
+_OWN = INDIFFERENT | {"seed", "data.size"} | {f for m in METHODS.values() for f in m.changes}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        method: a key of `METHODS`.
+        config: its fields by their dotted names.
+        result: content of its result.json.
+    """
+
+    method: str
+    seed: int
+    folder: Path
+    config: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+    @property
+    def dataset(self) -> str:
+        """Name of its data set."""
+        source = self.config["data.source"]
+        return "synthetic" if source == "synthetic" else str(self.config["data.name"])
+
+    @property
+    def commit(self) -> str:
+        """Of the code that trained it."""
+        return str(self.result.get("commit", "unknown"))
+
+    def metrics(self, early: bool) -> Mapping[str, float]:
+        """Of the evaluation with or without early termination."""
+        return self.result["eval_early" if early else "eval"]
+
+    @functools.cached_property
+    def predictions(self) -> tuple[Predictions, tuple[str, ...]]:
+        """What it said of each video, and the names of its gates. Raises UserError."""
+        return read_predictions(self.folder / "predictions.npz")
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Of the early termination: `threshold` and `min_frames`."""
+        return {name: self.config[f"eval.{name}"] for name in ("threshold", "min_frames")}
+
+    def restore_config(self) -> ConfigDict:
+        """Its configuration, without fields that there are no longer."""
+        config = create_default()
+        known = flatten_fields(config.to_dict())
+        config.update_from_flattened_dict({k: v for k, v in self.config.items() if k in known})
+        return config
+
+    @functools.cached_property
+    def tsn_gflops(self) -> float:
+        """GFLOPs of a video, of the network without gates."""
+        classes = self.predictions[0].labels.shape[1]
+        cost, _ = replace(self, config={**self.config, "model.gates": ()}).compute_costs(classes)
+        return cost.whole * self.config["data.num_frames"]
+
+    def compute_costs(self, num_classes: int) -> tuple[Cost, Cost]:
+        """The `paper` and the `full` cost of a frame."""
+        prefix = "model."
+        fields = {k.removeprefix(prefix): v for k, v in self.config.items() if k.startswith(prefix)}
+        fields |= {"num_classes": num_classes, "gates": tuple(fields["gates"])}
+        return compute_costs(create_architecture(**fields), self.config["data.size"])
+
+    @functools.cache  # noqa: B019 (a report ends before memory matters)
+    def score(self, early: bool) -> Scored:
+        """Its predictions of whole videos. Raises UserError."""
+        return create_scored(*self.predictions, **self.rule if early else {})
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of several runs that differ in their seeds alone."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+    def format(self, spec: str) -> str:
+        """Such as `91.4 ± 0.3`, or without a deviation if there is but one run."""
+        text = format(self.mean, spec)
+        return text if self.deviation is None else f"{text} ± {format(self.deviation, spec)}"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The runs on one data set.
+
+    Attributes:
+        dataset: its name.
+        runs: by method, in the order of their seeds.
+        notes: what is odd about them, a sentence each.
+    """
+
+    dataset: str
+    runs: Mapping[str, tuple[Run, ...]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The data set's name for people."""
+        return DATASETS.get(self.dataset, self.dataset)
+
+    def find(self, method: str) -> tuple[Run, ...]:
+        """The runs of a method; none if it was not trained."""
+        return self.runs.get(method, ())
+
+    def choose_metric(self, otherwise: Metric = "map") -> Metric:
+        """The accuracy that the paper reports of the data set; of others that of a table."""
+        if self.dataset in TOP1_DATASETS:
+            return "top1"
+        return "map" if self.dataset in ("activitynet", "thumos14") else otherwise
+
+    def describe(self, methods: Sequence[str]) -> str:
+        """What the runs of some methods are: seeds and commits."""
+        runs = [run for method in methods for run in self.find(method)]
+        seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
+        commits = ", ".join(sorted({run.commit for run in runs}))
+        return f"{self.title}: seeds {seeds}; commit {commits}"
+
+
+def measure(runs: Sequence[Run], read: Callable[[Run], float | None]) -> Value | None:
+    """Mean and standard deviation over the runs that have such a number; None if none has."""
+    known = [number for run in runs if (number := read(run)) is not None]
+    if not known:
+        return None
+    deviation = statistics.stdev(known) if len(known) > 1 else None
+    return Value(statistics.mean(known), deviation, len(known))
+
+
+def load_collections(workdir: Path) -> dict[str, Collection]:
+    """All finished runs below a folder, by data set.
+
+    Raises:
+        UserError: there is none.
+    """
+    notes: list[str] = []
+    found: dict[str, dict[str, dict[int, Run]]] = defaultdict(lambda: defaultdict(dict))
+    for path in sorted(workdir.rglob("config.json")):
+        match = _FOLDER.search(path.parent.relative_to(workdir).as_posix())
+        if match is None or match[1] not in METHODS:
+            continue
+        try:
+            run = _load_run(path.parent, match[1], int(match[2]))
+        except UserError as error:
+            notes.append(str(error))
+            continue
+        others = found[run.dataset][run.method]
+        if other := others.get(run.seed):
+            notes.append(
+                f"{run.folder}: left out, for {other.folder} is of the same method and seed"
+            )
+        else:
+            others[run.seed] = run
+    if not found:
+        raise UserError(
+            f"{workdir} holds no finished runs ({'; '.join(notes) or 'none begun'}); train some: "
+            f"python -m sofnet_jax.sweep --config configs/synthetic.py --workdir {workdir}"
+        )
+    return {name: _create(name, methods, notes) for name, methods in found.items()}
+
+
+def choose_collection(
+    collections: Mapping[str, Collection], dataset: str = "", otherwise: str = ""
+) -> Collection:
+    """The runs on the data set that is asked for, or on the only one there is.
+
+    Args:
+        collections: of `load_collections`.
+        dataset: its name; "" leaves it open.
+        otherwise: of several, the one to take if nothing is asked for.
+
+    Raises:
+        UserError: there are none of that one, or of several.
+    """
+    names = ", ".join(collections)
+    if dataset:
+        if dataset not in collections:
+            raise UserError(f"no runs on '{dataset}' there, but on {names}; see --dataset")
+        return collections[dataset]
+    if len(collections) == 1:
+        return next(iter(collections.values()))
+    if otherwise in collections:
+        return collections[otherwise]
+    raise UserError(f"there are runs on {names}, which one table cannot mix; choose with --dataset")
+
+
+def _load_run(folder: Path, method: str, seed: int) -> Run:
+    if not (folder / "result.json").exists():
+        raise UserError(f"{folder}: begun and not finished")
+    read = {}
+    for name in ("config", "result"):
+        try:
+            read[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            if not isinstance(read[name], dict):
+                raise ValueError
+        except (OSError, ValueError):
+            raise UserError(f"{folder}: its {name}.json cannot be read; left out") from None
+    defaults = flatten_fields(create_default().to_dict())
+    config = defaults | flatten_fields(read["config"])
+    for field, value in METHODS[method].changes.items():
+        if json.loads(json.dumps(value)) != config[field]:
+            raise UserError(
+                f"{folder}: left out, for its {field} is {config[field]}, and of {method} it would "
+                f"be {value}"
+            )
+    if config["seed"] != seed or "eval" not in read["result"]:
+        raise UserError(f"{folder}: left out, for it is not what its name says")
+    return Run(method, seed, folder, config, read["result"])
+
+
+def _create(
+    dataset: str, methods: Mapping[str, Mapping[int, Run]], notes: Sequence[str]
+) -> Collection:
+    runs = {
+        method: tuple(found[seed] for seed in sorted(found)) for method, found in methods.items()
+    }
+    everything = [run for found in runs.values() for run in found]
+    first = next(iter(runs.get("sofnet", everything)))
+    odd = [
+        f"{run.folder}: trained with {', '.join(differences)}, unlike {first.folder}"
+        for run in everything
+        if (differences := _compare(run.config, first.config))
+    ]
+    return Collection(dataset, runs, (*notes, *odd))
+
+
+def _compare(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The fields in which two runs differ and should not."""
+    return [
+        f"{name} {config[name]} (not {other.get(name)})"
+        for name in sorted(config.keys() - _OWN)
+        if config[name] != other.get(name)
+    ]
