@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sofnet_jax import parallel
+from sofnet_jax.allocator import keep_freed_memory
 from sofnet_jax.checkpoint import Checkpoints, Which, has_checkpoint, require_same
 from sofnet_jax.clock import Clock
 from sofnet_jax.errors import UserError
@@ -49,6 +50,8 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         Interrupted: after SIGTERM or Ctrl-C, with everything saved.
     """
     experiment = create_experiment(config)
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     with claim(workdir, "training") if jax.process_index() == 0 else contextlib.nullcontext():
         run = Run(experiment, workdir)
         try:
