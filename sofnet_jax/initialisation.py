@@ -178,6 +178,8 @@ def _load_run(folder: Path, which: Which) -> Weights:
         ) from error
     layout = f"{RUN_LAYOUT}, {which} checkpoint, of step {step}"
     followed = [name for name, value in identity.items() if name.startswith("released.") and value]
+    if shift := identity.get("model.shift"):  # absent from checkpoints of before there was one
+        followed.append(f"model.shift={shift}")
     notes = (f"trained with {', '.join(followed)}; use the same",) if followed else ()
     return Weights(str(folder), layout, to_state_dict(variables), [], classes, notes)
 

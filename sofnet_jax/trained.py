@@ -351,7 +351,7 @@ def load(
             short_side=0 if data["source"] == "synthetic" else data["short_side"],
             via=RELEASED_SIDE if released.crops else 0,
             rule=rule,
-            notes=weights.notes,
+            notes=() if _is_run(source) else weights.notes,  # a run is followed as it is
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{source}: its config.json lacks or has too much: {error}") from error

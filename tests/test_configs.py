@@ -30,6 +30,8 @@ VARIANTS = {
     "": {},
     "tsn": {"model.gates": ()},
     "fc": {"model.temporal": False},
+    "tsm_online": {"model.shift": "online"},
+    "tsn,tsm_offline": {"model.gates": (), "model.shift": "offline"},
     "release": {f"released.{f.name}": True for f in dataclasses.fields(Released)}
     | {"released.clip_norm": 20.0, "optimizer.weight_decay": 1e-4, "eval.min_frames": 4},
     "sync_bn": {"train.sync_batchnorm": True},
@@ -73,7 +75,7 @@ def test_variant_changes_what_it_says_and_nothing_else(name, variant):
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_variant_names_the_known(name):
     with pytest.raises(
-        ValueError, match=r"'tns'.* known: tsn, fc, release, sync_bn, bfloat16 or .* 192"
+        ValueError, match=r"'tns'.* known: tsn, fc, tsm_online, tsm_offline, release, .* 192"
     ):
         _load(name, "192,tns")
 

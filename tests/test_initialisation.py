@@ -454,9 +454,10 @@ def test_classes_of_unknown_names_are_told(file):
 
 
 def test_what_a_run_followed_is_told(tmp_path):
-    folder = write_run(tmp_path, {"released.state": True, "released.clip_norm": 0.0})
+    fields = {"released.state": True, "released.clip_norm": 0.0, "model.shift": "offline"}
+    folder = write_run(tmp_path, fields)
     weights = load_weights(str(folder))
-    assert weights.notes == ("trained with released.state; use the same",)
+    assert weights.notes == ("trained with released.state, model.shift=offline; use the same",)
 
 
 @pytest.mark.parametrize("source", ["https://example.org/a.pth", "file:///a.safetensors"])

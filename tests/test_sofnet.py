@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from sofnet_jax.architecture import Architecture, create_architecture
 from sofnet_jax.models.resnet import BatchNorm, Conv, ResidualStage, ResNet, max_pool
@@ -324,6 +325,29 @@ def test_convolution_is_pytorchs(kernel, stride, size, channels):
             expected[:, i, j] = np.einsum("byxc,yxcd->bd", patch, weights)
     assert out.shape == expected.shape
     np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(11, 8), (8, 11), (9, 9)])
+def test_gradient_of_a_convolution_is_pytorchs(kernel, stride, size):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *size, 4)).astype(np.float32)
+    weights = rng.normal(size=(kernel, kernel, 4, 3)).astype(np.float32)
+    apply = Conv(3, kernel, stride).apply
+    out, pull = jax.vjp(
+        lambda w, x: apply({"params": {"kernel": w}}, x), *map(jnp.array, (weights, x))
+    )
+    gradient = rng.normal(size=out.shape).astype(np.float32)
+    tensors = [
+        torch.tensor(array.transpose(order).copy(), requires_grad=True)
+        for array, order in ((weights, (3, 2, 0, 1)), (x, (0, 3, 1, 2)))
+    ]
+    theirs = torch.nn.functional.conv2d(tensors[1], tensors[0], stride=stride, padding=kernel // 2)
+    theirs.backward(torch.tensor(gradient.transpose(0, 3, 1, 2).copy()))
+    ours = pull(jnp.array(gradient))
+    for mine, tensor, order in zip(ours, tensors, ((2, 3, 1, 0), (0, 2, 3, 1)), strict=True):
+        np.testing.assert_allclose(mine, tensor.grad.numpy().transpose(order), atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(7, 8), (1, 2)])

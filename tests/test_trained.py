@@ -390,3 +390,16 @@ def test_the_examples_of_the_readme(run_example):
     assert first.startswith("0.0 0.5 ") and last.startswith("2.0 ")
     shape, *stops = run_example("docs/inference.md", 1)  # of the program that the first has left
     assert shape.startswith("(2, 5) ") and len(stops) >= 1
+
+
+def test_a_run_with_the_temporal_shift(tmp_path, frames, variables):
+    """Shifts as in evaluation; a file of its weights does not tell that it is to."""
+    _, plain, _ = create_network(shift="online")
+    stop = np.asarray(jax.jit(plain.apply)(variables, frames[:2]).decision.stop)
+    fields = FIELDS | {"model.shift": "online"}
+    run = write_run(tmp_path / "run", variables, CLASSES, fields)
+    file = write_weights(tmp_path / "weights.safetensors", variables, CLASSES)
+    sizes = {"size": SIZE, "num_frames": FRAMES}
+    for model in (sofnet_jax.load(run), sofnet_jax.load(file, variant="tsm_online", **sizes)):
+        for v in range(2):
+            np.testing.assert_array_equal(model.predict(frames[v], early=False).stop, stop[v])

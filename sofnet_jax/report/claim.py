@@ -1,7 +1,7 @@
 """What the paper claims, and whether it is seen in our runs."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,7 @@ def create_claims(collection: Collection) -> Part:
     row, stops = judge_gates(collection)
     rows.append(row)
     data.append(stops)
-    columns = ("claim", "paper", "ours", "95 % interval", "GFLOPs, ratio", "verdict")
+    columns = ("", "verdict", "paper", "ours", "95 % interval", "GFLOPs, ratio")
     title = {"map": "mAP", "top1": "top-1"}[metric]
     return Part(
         "claims",
@@ -128,7 +128,10 @@ def create_claims(collection: Collection) -> Part:
             f"interval excludes a loss of {100 * LITTLE:g} point. Not decided: it does not.",
         ),
         tables=(Table("Claims", columns, tuple(rows)),),
-        notes=(f"Ours: {collection.describe(list(collection.runs))}.",),
+        notes=(
+            *([describe_stops(stops["stops"])] if "stops" in stops else []),
+            f"Ours: {collection.describe(list(collection.runs))}.",
+        ),
         data={"metric": metric, "claims": data},
     )
 
@@ -138,10 +141,8 @@ def judge_gates(collection: Collection) -> tuple[Row, dict[str, Any]]:
     text = "The first and the last gate stop most"
     runs = collection.find("sofnet")
     if not runs:
-        return Row(text, ("", "", "", "", NOT_RUN), measured=False), {
-            "claim": text,
-            "verdict": NOT_RUN,
-        }
+        row = Row(text, (NOT_RUN, *[""] * 4), measured=False)
+        return row, {"claim": text, "verdict": NOT_RUN}
     shares = {}
     for name in list_gates(runs[0]):
         value = measure(runs, functools.partial(read_share, kind=name))
@@ -149,22 +150,27 @@ def judge_gates(collection: Collection) -> tuple[Row, dict[str, Any]]:
     first, *between, last = shares.values()
     verdict = SEEN if min(first, last) > max(between, default=0.0) else "not seen"
     if verdict != SEEN and first > max(between, default=0.0):
-        verdict = "of the first alone"
-    stops = ", ".join(f"{name} {share:.1f}" for name, share in shares.items())
-    row = Row(text, ("drawn in Figure 3", f"{stops} %", "", "", verdict))
+        verdict = "seen of the first alone"
+    row = Row(text, (verdict, *[""] * 4))
     return row, {"claim": text, "verdict": verdict, "stops": shares}
+
+
+def describe_stops(shares: Mapping[str, float]) -> str:
+    """Where frames stop, as a sentence."""
+    stops = ", ".join(f"{share:.1f} at {name}" for name, share in shares.items())
+    return f"Of 100 frames are stopped: {stops}; the paper draws res1 and res5 highest (Figure 3)."
 
 
 def _create_row(claim: Claim, outcome: Outcome, verdict: str) -> Row:
     paper, difference = outcome.comparison.paper, outcome.difference
-    cells: Sequence[str] = (
+    cells = (
+        verdict if not outcome.missing else f"{verdict}: {outcome.missing}",
         "" if paper is None else f"{paper:+.1f}",
         "" if difference is None else f"{100 * difference.mean:+.1f}",
         "" if difference is None else format_interval(difference),
         "" if outcome.cost is None else f"{outcome.cost:.2f}",
-        verdict if not outcome.missing else f"{verdict}: {outcome.missing}",
     )
-    return Row(claim.text, tuple(cells), measured=difference is not None)
+    return Row(claim.text, cells, measured=difference is not None)
 
 
 def _describe(outcome: Outcome) -> dict[str, Any]:

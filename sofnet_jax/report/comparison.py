@@ -54,7 +54,7 @@ def compare(comparison: Comparison, metric: Metric, collection: Collection) -> O
     sides = comparison.a, comparison.b
     absent = [side.method for side in sides if not collection.find(side.method)]
     if absent:
-        return Outcome(comparison, None, None, f"{', '.join(dict.fromkeys(absent))} not run")
+        return Outcome(comparison, None, None, f"no {', '.join(dict.fromkeys(absent))}")
     costs = [_measure_cost(side, collection) for side in sides]
     cost = costs[0].mean / costs[1].mean if costs[0] and costs[1] else None
     try:

@@ -282,11 +282,7 @@ def _create_part(
         notes=(
             f"Ours: {collection.describe(methods)}. Mean ± standard deviation over seeds; the "
             "intervals are of the choice of videos (paired bootstrap, 1,000 resamples).",
-            *(
-                f"{METHODS[method].title}: not run; python -m sofnet_jax.sweep --methods={method} …"
-                for method in methods
-                if not collection.find(method)
-            ),
+            *_list_missing(methods, collection),
         ),
         data={
             "dataset": collection.dataset,
@@ -296,6 +292,15 @@ def _create_part(
             "comparisons": create_comparison_data(outcomes),
         },
     )
+
+
+def _list_missing(methods: Sequence[str], collection: Collection) -> list[str]:
+    missing = [method for method in methods if not collection.find(method)]
+    if not missing:
+        return []
+    titles = "; ".join(METHODS[method].title for method in missing)
+    how = f"python -m sofnet_jax.sweep --methods={','.join(missing)} …"
+    return [f"Not run: {titles}. To train them: {how}"]
 
 
 def warn(collection: Collection, of: str) -> str:

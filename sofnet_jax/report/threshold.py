@@ -113,8 +113,8 @@ def _measure_rule(runs: Sequence[Run], rule: Rule, name: str, scale: float) -> V
 
 
 def _format_cell(runs: Sequence[Run], rule: Rule, metric: Metric) -> str:
-    accuracy = _measure_rule(runs, rule, metric, 100)
-    cost = _measure_rule(runs, rule, "gflops_per_frame", 1)
+    accuracy = _measure_rule(runs, rule, metric, 100.0)
+    cost = _measure_rule(runs, rule, "gflops_per_frame", 1.0)
     return f"{accuracy.mean:.1f} / {cost.mean:.3g}" if accuracy and cost else ""
 
 
@@ -122,8 +122,8 @@ def _create_data(runs: Sequence[Run], metric: Metric) -> dict[str, Any]:
     grid = []
     for (rho, min_frames), published in paper.TABLE_C.items():
         rule = rho, min_frames
-        accuracy = _measure_rule(runs, rule, metric, 100)
-        cost = _measure_rule(runs, rule, "gflops_per_frame", 1)
+        accuracy = _measure_rule(runs, rule, metric, 100.0)
+        cost = _measure_rule(runs, rule, "gflops_per_frame", 1.0)
         grid.append(
             {
                 "rho": rho,

@@ -1,0 +1,368 @@
+"""Reports: the paper's numbers, ours, their difference, and nothing that was not measured."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sweep_folder import (
+    CLASSES,
+    FRAMES,
+    VIDEOS,
+    create_base,
+    draw_predictions,
+    write_method,
+)
+
+from sofnet_jax.errors import UserError
+from sofnet_jax.metrics import compute_metrics
+from sofnet_jax.report import paper, table
+from sofnet_jax.report.__main__ import PARTS, Request, create_parts
+from sofnet_jax.report.bootstrap import Difference
+from sofnet_jax.report.claim import (
+    CLAIMS,
+    OPEN,
+    OPPOSITE,
+    SEEN,
+    create_claims,
+    decide_by_saving,
+    decide_by_sign,
+    judge_gates,
+)
+from sofnet_jax.report.collection import choose_collection, load_collections
+from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare
+from sofnet_jax.report.curve import create_curves
+from sofnet_jax.report.figure import choose_videos, create_figure3, create_gates
+from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.threshold import create_table_c
+
+GATES = 5
+
+
+def _load(workdir):
+    return choose_collection(load_collections(workdir))
+
+
+def _find_row(part, label, index=0):
+    [row] = [row for row in part.tables[index].rows if row.label == label]
+    return row
+
+
+def _create_all(workdir, dataset=""):
+    return create_parts(Request(load_collections(workdir), dataset, workdir), list(PARTS))
+
+
+def test_the_papers_numbers_agree_with_each_other():
+    """T times the GFLOPs of a frame are those of a video; ms times 4,921 videos the total."""
+    systems = [*paper.SYSTEMS, paper.SOFNET_TABLE_1]
+    for system in systems:
+        for reported in system.reported.values():
+            whole = system.num_frames * reported.per_frame
+            assert reported.per_video == pytest.approx(whole, abs=0.06 * system.num_frames / 10)
+    for pair in paper.TABLE_5.values():
+        for reported in pair:
+            assert reported.per_video == pytest.approx(16 * reported.per_frame, abs=0.1)
+    for reported in paper.TABLE_3.values():
+        assert reported.total == pytest.approx(4.921 * reported.runtime, rel=0.001)
+    assert sum(paper.FIGURE_3.values()) == pytest.approx(100)
+    assert paper.TABLE_3["SoF-Net (168)"].usage == paper.FIGURE_3["used"]
+    assert paper.TABLE_C[0.999, 3].accuracy == paper.TABLE_5[168][1].accuracy
+    assert paper.TABLE_4[True, True, True, True] == dataclasses.replace(
+        paper.TABLE_5[168][1], per_frame=None
+    )
+
+
+def test_a_row_has_the_papers_number_ours_and_the_difference(tmp_path):
+    shares = []
+    for seed in (0, 1):
+        predictions = draw_predictions(0, seed=seed)
+        predictions.stop[:] = 0
+        write_method(tmp_path, "tsn", seed, predictions=predictions)
+        best = predictions.frame_logits.mean(1).argmax(-1)
+        shares.append(100 * np.mean(best == np.arange(VIDEOS) % CLASSES))
+    base = create_base("mini_kinetics")
+    for seed in (0, 1):
+        write_method(
+            tmp_path / "k", "tsn", seed, predictions=draw_predictions(0, seed=seed), base=base
+        )
+    part = table.create_table_b(load_collections(tmp_path)["mini_kinetics"])
+    row = _find_row(part, "TSN")
+    mean, deviation = np.mean(shares), np.std(shares, ddof=1)
+    assert row.cells[:3] == ("39.2", f"{mean:.1f} ± {deviation:.1f}", f"{mean - 39.2:+.1f}")
+    assert row.cells[-1] == "tsn, seeds 0 1, abc1234"
+    data = part.data["lines"][0]["measures"]["accuracy"]
+    assert data["paper"] == 39.2 and data["ours"]["mean"] == pytest.approx(mean)
+
+
+def test_what_was_not_run_says_so_and_is_not_filled_in(tmp_path):
+    write_method(tmp_path, "sofnet")
+    part = table.create_table4(_load(tmp_path))
+    row = _find_row(part, "policy + guidance")
+    assert row.cells == ("74.7", "", "", "32.6", "", "", "not run") and not row.measured
+    assert any("--methods=tsn,fc_unguided,unguided,fc" in note for note in part.notes)
+    ours = [line for line in part.data["lines"] if line["method"] != "sofnet"]
+    assert all(m["ours"] is None for line in ours for m in line["measures"].values())
+    part = table.create_table1([_load(tmp_path)])
+    assert _find_row(part, "OCSampler (offline, MV2+R50, 224, T = 10)").cells[-1] == "reported"
+
+
+def test_thresholds_are_those_of_an_evaluation_each(tmp_path):
+    predictions = draw_predictions(GATES, skill=4.0)
+    write_method(tmp_path, "sofnet", predictions=predictions)
+    collection = _load(tmp_path)
+    part = create_table_c(collection)
+    [run] = collection.find("sofnet")
+    costs = run.compute_costs(CLASSES)
+    names = tuple(f"res{i}" for i in range(1, 6))
+    for entry in part.data["grid"]:
+        expected = compute_metrics(
+            predictions,
+            gate_names=names,
+            paper_cost=costs[0],
+            full_cost=costs[1],
+            threshold=entry["rho"],
+            min_frames=entry["min_frames"],
+        )
+        assert entry["accuracy"]["mean"] == pytest.approx(100 * expected["map"])
+        assert entry["per_frame"]["mean"] == pytest.approx(expected["gflops_per_frame"])
+    costs_along = {e["min_frames"]: [] for e in part.data["grid"]}
+    for entry in part.data["grid"]:
+        costs_along[entry["min_frames"]].append(entry["per_frame"]["mean"])
+    for row in costs_along.values():
+        assert row == sorted(row)  # a higher ρ never ends a video sooner
+    assert len(part.plots) == 1
+
+
+def test_a_comparison_is_on_the_same_videos(tmp_path):
+    """With weights of 1: the difference of the accuracies; b against itself is none at all."""
+    write_method(tmp_path, "sofnet", predictions=draw_predictions(GATES, skill=3.0))
+    write_method(tmp_path, "fc", predictions=draw_predictions(GATES, skill=0.5))
+    collection = _load(tmp_path)
+    outcome = compare(Comparison("", Side("sofnet"), Side("fc")), "top1", collection)
+    runs = [collection.find(method)[0].metrics(False)["top1"] for method in ("sofnet", "fc")]
+    assert outcome.difference.mean == pytest.approx(runs[0] - runs[1])
+    assert outcome.difference.low < outcome.difference.mean < outcome.difference.high
+    same = compare(Comparison("", Side("fc"), Side("fc")), "top1", collection)
+    assert (same.difference.low, same.difference.high, same.cost) == (0, 0, 1)
+    missing = compare(Comparison("", Side("fc"), Side("tsm")), "top1", collection)
+    assert missing.difference is None and missing.missing == "no tsm"
+
+
+@pytest.mark.parametrize(
+    ("interval", "cost", "by_sign", "by_saving"),
+    [
+        ((0.001, 0.02), 0.8, SEEN, SEEN),
+        ((-0.005, 0.02), 0.8, OPEN, SEEN),
+        ((-0.03, 0.02), 0.8, OPEN, OPEN),
+        ((-0.03, -0.011), 0.8, OPPOSITE, OPPOSITE),
+        ((-0.005, -0.001), 0.8, OPPOSITE, SEEN),
+        ((0.001, 0.02), 1.1, SEEN, OPPOSITE),
+    ],
+)
+def test_verdicts(interval, cost, by_sign, by_saving):
+    difference = Difference(sum(interval) / 2, *interval)
+    outcome = Outcome(CLAIMS[0].comparison, difference, cost)
+    assert decide_by_sign(outcome) == by_sign
+    assert decide_by_saving(outcome) == by_saving
+
+
+@pytest.mark.parametrize(
+    ("gates", "verdict"),
+    [
+        ([0, 0, 0, 1, 4, 4], "seen"),
+        ([0, 0, 0, 1, 2, 3], "seen of the first alone"),
+        ([0, 1, 1, 2, 3, 3], "not seen"),
+    ],
+)
+def test_which_gates_stop_most(tmp_path, gates, verdict):
+    predictions = draw_predictions(GATES)
+    predictions.frame_logits[:] = 0  # so that no video ends early
+    predictions.stop[:] = 5
+    predictions.stop.reshape(-1)[: len(gates)] = gates
+    write_method(tmp_path, "sofnet", predictions=predictions)
+    row, data = judge_gates(_load(tmp_path))
+    assert row.cells[0] == data["verdict"] == verdict
+    assert data["stops"]["res1"] == pytest.approx(100 * gates.count(0) / (VIDEOS * FRAMES))
+
+
+def test_shares_of_figure_3_and_of_the_gates_add_up(tmp_path):
+    write_method(tmp_path, "sofnet", predictions=draw_predictions(GATES, skill=5.0))
+    collection = _load(tmp_path)
+    [shares] = [dict(own) for own in create_figure3(collection).data["ours"]]
+    del shares["seed"]
+    assert sum(shares.values()) == pytest.approx(100) and shares["exit"] == 0  # T_min = 3 of 4
+    [whole, _] = create_gates(collection).data["runs"]
+    assert whole["share"] == 0.5  # the first two frames of four
+    assert sum(whole["inside"].values()) == pytest.approx(1)
+    assert whole["recall"] == whole["inside"]["used"]
+
+
+def test_pictured_videos_are_of_each_kind():
+    right = np.array([True, True, True, False, True, False, True, True])
+    ended = np.array([True, False, True, False, False, False, True, False])
+    chosen = choose_videos(right, ended, 6)
+    assert sorted(chosen[:2]) == [0, 6] and sorted(chosen[2:4]) == [1, 7]
+    assert sorted(chosen[4:]) == [3, 5]
+    assert len(set(choose_videos(np.ones(3, bool), np.ones(3, bool), 6))) == 3
+
+
+def test_curves_over_training_and_reported_systems(tmp_path):
+    folder = write_method(tmp_path, "sofnet")
+    rows = [
+        {"step": 10, "train/epoch": 2.0},
+        {"step": 10, "eval/top1": 0.1, "eval/map": 0.2, "eval/gflops_per_video": 0.01},
+        {"step": 20, "eval/top1": 0.3, "eval/map": 0.4, "eval/gflops_per_video": 0.005},
+    ]
+    lines = [*map(json.dumps, rows), '{"step": 30, "eval/to']  # cut short by a killed process
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    collection = _load(tmp_path)
+    part = create_curves(collection)
+    [training] = part.data["training"]
+    whole = collection.find("sofnet")[0].tsn_gflops
+    assert training["names"] == ("2", "4") and training["y"] == pytest.approx((20, 40))
+    assert training["x"] == pytest.approx((1 / whole, 0.5 / whole))
+    reported = dict(zip(part.data["reported"]["names"], part.data["reported"]["x"], strict=True))
+    assert reported["AdaFrame"] == pytest.approx(100 * 79.0 / 40.3)
+    assert "reported" in part.notes[0] and len(part.plots) == 3
+
+
+def test_runs_of_several_data_sets_are_not_mixed(tmp_path):
+    write_method(tmp_path / "a", "sofnet")
+    write_method(tmp_path / "b", "sofnet", base=create_base("thumos14"))
+    write_method(tmp_path / "c", "sofnet", base=create_base("mini_kinetics"))
+    parts, failures = _create_all(tmp_path)
+    made = {part.name: part for part in parts}
+    assert set(made) == {"table1", "table2"}
+    assert "choose with --dataset" in failures["table4"]
+    assert [t.caption for t in made["table1"].tables] == [
+        "Paper: ActivityNet-v1.3. Ours: ActivityNet-v1.3.",
+        "Paper: Mini-Kinetics. Ours: Mini-Kinetics.",
+    ]
+    assert made["table2"].data["dataset"] == "thumos14"
+    parts, failures = _create_all(tmp_path, "thumos14")
+    assert set(failures) == {"figure4"}  # whose videos are not there
+    with pytest.raises(UserError, match="no runs on 'ucf' there, but on activitynet, "):
+        choose_collection(load_collections(tmp_path), "ucf")
+
+
+def test_a_folder_without_runs(tmp_path):
+    with pytest.raises(UserError, match=r"holds no finished runs \(none begun\); train some: "):
+        load_collections(tmp_path)
+    folder = write_method(tmp_path, "sofnet")
+    (folder / "result.json").unlink()
+    with pytest.raises(UserError, match="begun and not finished"):
+        load_collections(tmp_path)
+
+
+def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
+    write_method(tmp_path, "sofnet")
+    damaged = write_method(tmp_path, "tsn")
+    (damaged / "result.json").write_text('{"eval": ')
+    other = write_method(tmp_path, "fc")
+    config = json.loads((other / "config.json").read_text())
+    config["model"]["temporal"] = True
+    (other / "config.json").write_text(json.dumps(config))
+    moved = write_method(tmp_path, "sofnet", 1)
+    moved.rename(tmp_path / "sofnet" / "seed_2")
+    shorter = create_base(**{"train.joint_epochs": 5})
+    write_method(tmp_path, "beta05", base=shorter)
+    again = write_method(tmp_path / "z", "sofnet")
+    collection = _load(tmp_path)
+    assert {m: len(runs) for m, runs in collection.runs.items()} == {"sofnet": 1, "beta05": 1}
+    notes = "\n".join(collection.notes)
+    for expected in (
+        f"{damaged}: its result.json cannot be read",
+        f"{other}: left out, for its model.temporal is True, and of fc it would be False",
+        "seed_2: left out, for it is not what its name says",
+        "beta05/seed_0: trained with train.joint_epochs 5 (not 60), unlike",
+        f"{again}: left out, for ",
+    ):
+        assert expected in notes
+
+
+def test_missing_predictions_are_told_and_the_rest_is_made(tmp_path):
+    for method in ("tsn", "sofnet"):
+        folder = write_method(tmp_path, method)
+    (folder / "predictions.npz").unlink()
+    parts, failures = _create_all(tmp_path)
+    assert set(failures) == {"figure4", "tableC", "gates", "curves"}
+    assert all("predictions.npz" in why for why in failures.values())
+    [table4] = [part for part in parts if part.name == "table4"]
+    assert "predictions.npz" in table4.tables[1].rows[0].cells[-1]
+    assert table4.tables[0].rows[0].measured
+
+
+def test_runtime_is_of_the_seed_that_was_measured(tmp_path):
+    for seed in (0, 1):
+        write_method(tmp_path, "sofnet", seed)
+    part = create_table3(_load(tmp_path), tmp_path)
+    assert _find_row(part, "SoF-Net (168)").cells[1] == ""
+    assert "python -m sofnet_jax.benchmark runtime" in part.notes[0]
+    content = {
+        "dataset": "activitynet",
+        "host": "a host",
+        "device": "a device",
+        "videos": 3,
+        "repeats": 5,
+        "methods": {
+            "sofnet": {"seed": 1, "milliseconds": {"frame by frame": 2.5, "as one program": 1.5}}
+        },
+    }
+    (tmp_path / "runtime.json").write_text(json.dumps(content))
+    row = _find_row(create_table3(_load(tmp_path), tmp_path), "SoF-Net (168)")
+    assert row.cells[:9] == ("74.60", "2.50", "-72.10", "367.2", "0.1", "-367.1", "", "1.50", "")
+    for damage in ("{", "[]", json.dumps(content | {"methods": {"sofnet": {}}})):
+        (tmp_path / "runtime.json").write_text(damage)
+        with pytest.raises(UserError, match="damaged; measure again"):
+            create_table3(_load(tmp_path), tmp_path)
+    (tmp_path / "runtime.json").write_text(json.dumps(content | {"dataset": "thumos14"}))
+    with pytest.raises(UserError, match="is of thumos14, and not of activitynet"):
+        create_table3(_load(tmp_path), tmp_path)
+
+
+def test_claims_that_were_not_run_are_not_decided(tmp_path):
+    write_method(tmp_path, "fc")
+    part = create_claims(_load(tmp_path))
+    assert {claim["verdict"] for claim in part.data["claims"]} == {"not run"}
+    assert not any(row.measured for row in part.tables[0].rows)
+
+
+def test_the_command(tmp_path, write_video):
+    lines = []
+    for i in range(VIDEOS):
+        lines.append(f"{i}.mp4,{i % CLASSES}")
+    for i in (0, 1, 2):
+        write_video(tmp_path / f"{i}.mp4", range(8))
+    for name in map(str, range(3, VIDEOS)):
+        (tmp_path / f"{name}.mp4").symlink_to(tmp_path / "0.mp4")
+    (tmp_path / "val.csv").write_text("\n".join(lines))
+    fields = {
+        "data.train": str(tmp_path / "val.csv"),
+        "data.val": str(tmp_path / "val.csv"),
+        "data.num_workers": 0,
+    }
+    base = create_base("videos", **fields)
+    for method in ("tsn", "sofnet"):
+        write_method(tmp_path / "runs", method, base=base)
+    (tmp_path / "runs/sofnet/seed_0/predictions.npz").rename(tmp_path / "kept.npz")
+
+    def report(*arguments):
+        command = [sys.executable, "-m", "sofnet_jax.report", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    done = report("all", f"--workdir={tmp_path / 'runs'}")
+    assert done.returncode == 1
+    assert re.search(r"^error: figure4: .*predictions.npz.*; tableC: ", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr
+    page = (tmp_path / "runs/report/index.html").read_text()
+    assert "not run" in page and "tableC could not be made" in page
+    assert (tmp_path / "runs/report/table4.csv").exists()
+
+    (tmp_path / "kept.npz").rename(tmp_path / "runs/sofnet/seed_0/predictions.npz")
+    done = report("figure4", f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path / 'out'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"figure4.json", "figure4.png", *(f"figure4_{n}.png" for n in range(2, 7))}
