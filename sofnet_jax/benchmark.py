@@ -20,14 +20,14 @@ from absl import flags
 
 from sofnet_jax import command_line
 from sofnet_jax.allocator import keep_freed_memory
-from sofnet_jax.command_line import CONFIG, WORKDIR
+from sofnet_jax.command_line import CONFIG, DATASET, WORKDIR
 from sofnet_jax.data.operand import find_videos
 from sofnet_jax.decoding_benchmark import benchmark_decoding
 from sofnet_jax.errors import UserError
 from sofnet_jax.forced_network import FIGURE_3
 from sofnet_jax.inference_benchmark import benchmark_inference
 from sofnet_jax.pipeline_benchmark import benchmark_pipeline
-from sofnet_jax.report.collection import DATASET, choose_collection, load_collections
+from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.runtime_benchmark import benchmark_runtime
 from sofnet_jax.start_benchmark import benchmark_start
 from sofnet_jax.stopwatch import describe_host

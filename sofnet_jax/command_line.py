@@ -18,6 +18,8 @@ from sofnet_jax.interruption import Interrupted
 # Defined once, for one process may import several commands.
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, or of the runs.")
+SEEDS = flags.DEFINE_list("seeds", [], "Seeds to average over; default: that of the configuration.")
+DATASET = flags.DEFINE_string("dataset", "", "Data set of the runs, if there are several.")
 # A ResNet-50 takes a minute to compile; the second run of the same shapes takes none.
 COMPILATION_CACHE = Path("~/.cache/sofnet_jax/xla")
 

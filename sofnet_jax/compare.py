@@ -14,12 +14,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from sofnet_jax import command_line, parallel
-from sofnet_jax.command_line import CONFIG, WORKDIR
+from sofnet_jax.command_line import CONFIG, SEEDS, WORKDIR
 from sofnet_jax.errors import UserError
 from sofnet_jax.result import format_table, write_json
 from sofnet_jax.train import train
-
-SEEDS = flags.DEFINE_list("seeds", [], "Seeds to average over; default: that of the configuration.")
 
 
 def main(argv: list[str]) -> None:

@@ -19,8 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from sofnet_jax import command_line
-from sofnet_jax.command_line import CONFIG, WORKDIR
-from sofnet_jax.compare import SEEDS
+from sofnet_jax.command_line import CONFIG, SEEDS, WORKDIR
 from sofnet_jax.errors import UserError
 from sofnet_jax.grid import Cell, create_grid
 from sofnet_jax.interruption import Interruption

@@ -20,6 +20,7 @@ MISTAKES = {
     "model.gates": ((3, 1), "ascending"),
     "model.hidden": (0, "model.hidden is 0"),
     "model.width": (-1, "model.width is -1"),
+    "model.shift": ("bidirectional", "choose one of '', offline, online"),
     "model.dropout": (1.0, "model.dropout is 1.0"),
     "train.batch_size": (400, "only 4 training videos"),
     "train.accumulate": (3, "4 device(s) × 3 micro-batch(es)"),
@@ -65,6 +66,13 @@ def test_mistakes_name_the_field(field, data):
         create_experiment(config)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_online_shift_and_the_released_memory_exclude_each_other(data):
+    config = create_config(data)
+    config.model.shift, config.released.state = "online", True
+    with pytest.raises(UserError, match="model.shift is 'online'.*released.state"):
+        create_experiment(config)
 
 
 def test_prepared_data_must_be_named_and_be_prepared(data, tmp_path):

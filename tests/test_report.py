@@ -257,6 +257,11 @@ def test_a_folder_without_runs(tmp_path):
         load_collections(tmp_path)
 
 
+def test_runs_of_compare_are_found(tmp_path):
+    write_method(tmp_path, "sofnet", 3).rename(tmp_path / "sofnet_seed3")
+    assert [run.seed for run in _load(tmp_path).find("sofnet")] == [3]
+
+
 def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
     write_method(tmp_path, "sofnet")
     damaged = write_method(tmp_path, "tsn")

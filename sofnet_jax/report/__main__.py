@@ -16,13 +16,12 @@ import jax
 from absl import flags
 
 from sofnet_jax import command_line
-from sofnet_jax.command_line import WORKDIR
+from sofnet_jax.command_line import DATASET, WORKDIR
 from sofnet_jax.errors import UserError
 from sofnet_jax.provenance import read_commit
 from sofnet_jax.report import paper, table
 from sofnet_jax.report.claim import create_claims
 from sofnet_jax.report.collection import (
-    DATASET,
     Collection,
     choose_collection,
     load_collections,

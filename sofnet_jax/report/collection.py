@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from configs.default import create_default
@@ -24,7 +23,6 @@ from sofnet_jax.prediction_file import read_predictions
 from sofnet_jax.report.bootstrap import Metric, Scored, create_scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
 
-DATASET = flags.DEFINE_string("dataset", "", "Data set of the runs, if there are several.")
 # Of sofnet_jax.sweep, METHOD/seed_N; of sofnet_jax.compare, METHOD_seedN.
 _FOLDER = re.compile(r"(?:^|/)(\w+?)(?:/seed_|_seed)(\d+)$")
 # Fields in which the runs of one collection may differ.
