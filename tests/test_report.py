@@ -32,7 +32,7 @@ from sofnet_jax.report.claim import (
     decide_by_sign,
     judge_gates,
 )
-from sofnet_jax.report.collection import choose_collection, load_collections
+from sofnet_jax.report.collection import Value, choose_collection, load_collections
 from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare
 from sofnet_jax.report.curve import create_curves
 from sofnet_jax.report.figure import choose_videos, create_figure3, create_gates
@@ -95,6 +95,20 @@ def test_a_row_has_the_papers_number_ours_and_the_difference(tmp_path):
     assert row.cells[-1] == "tsn, seeds 0 1, abc1234"
     data = part.data["lines"][0]["measures"]["accuracy"]
     assert data["paper"] == 39.2 and data["ours"]["mean"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "expected"),
+    [
+        (Value(0.00143, 0.0000961, 3), ".3g", "0.00143 ± 0.00010"),
+        (Value(27.42, 1.234, 3), ".3g", "27.4 ± 1.2"),
+        (Value(1234.5, None, 1), ".3g", "1234"),
+        (Value(0.0, 0.0, 2), ".3g", "0.00 ± 0.00"),
+        (Value(96.36, 0.5, 3), ".1f", "96.4 ± 0.5"),
+    ],
+)
+def test_a_mean_and_its_deviation_have_the_same_digits(value, spec, expected):
+    assert value.format(spec) == expected
 
 
 def test_what_was_not_run_says_so_and_is_not_filled_in(tmp_path):

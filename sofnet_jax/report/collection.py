@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import statistics
 from collections import defaultdict
@@ -109,7 +110,10 @@ class Value:
     count: int
 
     def format(self, spec: str) -> str:
-        """Such as `91.4 ± 0.3`, or without a deviation if there is but one run."""
+        """Such as `91.4 ± 0.3`, both to the same place; without a deviation of but one run."""
+        if spec.endswith("g"):  # so many significant digits of the mean
+            exponent = math.floor(math.log10(abs(self.mean))) if self.mean else 0
+            spec = f".{max(int(spec[1:-1]) - 1 - exponent, 0)}f"
         text = format(self.mean, spec)
         return text if self.deviation is None else f"{text} ± {format(self.deviation, spec)}"
 
