@@ -45,6 +45,8 @@ DTYPE = flags.DEFINE_enum("dtype", None, list(DTYPES), "Of `inference`, if not t
 MINUTES = flags.DEFINE_integer(
     "minutes", 60, "Of `inference`: of a stream; 0: neither it nor starts.", 0
 )
+for name in ("config", "workdir", "dataset"):
+    flags.declare_key_flag(name)
 SHORTEST = 4  # minutes of a stream that has tenths
 RUNTIME_VIDEOS = 100  # of validation, that `runtime` takes
 

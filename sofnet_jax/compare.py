@@ -19,6 +19,9 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.result import format_table, write_json
 from sofnet_jax.train import train
 
+for name in ("config", "workdir", "seeds"):
+    flags.declare_key_flag(name)
+
 
 def main(argv: list[str]) -> None:
     """Runs both methods for every seed and prints the table."""

@@ -170,11 +170,12 @@ class Experiment:
         c, a = self.config, self.architecture
         sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
         gates = " ".join(a.gate_names) if a.gates else "none (TSN)"
+        shift = f"; {a.shift} temporal shift (TSM)" if a.shift else ""
         per_gate = " ".join(f"{g:.4f}" for g in self.paper_cost.gates)
         start = f"at step {first_step}" if first_step else "from the beginning"
         lines = {
             "model": f"{c.model.backbone}, {sum(sizes.values()):,} parameters "
-            f"({sizes['backbone']:,} backbone); gates after {gates}",
+            f"({sizes['backbone']:,} backbone); gates after {gates}{shift}",
             "compute": f"{self.paper_cost.whole:.4f} GFLOPs/frame ({self.full_cost.whole:.4f} full)"
             + (f"; up to each gate {per_gate}" if a.gates else ""),
             "data": f"{len(self.train_source)} training and {len(self.val_source)} validation "

@@ -11,6 +11,10 @@ from sofnet_jax.train import evaluate, train
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
 
+for name in ("config", "workdir"):
+    flags.declare_key_flag(name)
+
+
 def main(argv: list[str]) -> None:
     """Joins the processes of the run, then trains or evaluates."""
     command_line.refuse_arguments(argv)

@@ -29,6 +29,8 @@ class Method:
     size: int = PAPER_SIZE
 
 
+# What every method has unless it changes it; further fields are the base's own.
+COMMON: dict[str, object] = {"model.temporal": True, "loss.guidance": True, "model.shift": ""}
 _UNGUIDED: dict[str, object] = {"loss.guidance": False}
 _FULLY_CONNECTED: dict[str, object] = {"model.temporal": False}
 _TSN: dict[str, object] = {"model.gates": ()}
@@ -95,6 +97,18 @@ def create_config(base: ConfigDict, method: Method, seed: int) -> ConfigDict:
     config.update_from_flattened_dict(dict(method.changes) | {"seed": seed})
     config.data.size = scale_size(base.data.size, method.size)
     return config
+
+
+def find_contradiction(config: Mapping[str, object], method: Method) -> str | None:
+    """In which field a configuration, by dotted names, is not that of a method; None if in none."""
+    for field, value in {**COMMON, **method.changes}.items():
+        given = config[field]
+        same = not given if value == () else given == value
+        if not same:
+            return f"its {field} is {given!r}, and of {method.name} it would be {value!r}"
+    if "model.gates" not in method.changes and not config["model.gates"]:
+        return f"it has no gates, and {method.name} does"
+    return None
 
 
 def scale_size(base: int, size: int) -> int:

@@ -4,6 +4,7 @@ One pass over the videos is enough for every threshold of early termination.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -55,13 +56,8 @@ def compute_metrics(
         at); `relevant` and `kept_relevant`, the shares of all and of the kept frames that lie in
         the annotated action (only if annotated); `evaluated` and `total` videos.
     """
-    p, num_gates = predictions, len(gate_names)
-    kept = p.stop == num_gates
-    num_videos, num_frames = p.stop.shape
-    observed = np.full(num_videos, num_frames)
-    if threshold is not None:
-        observed = compute_observed(p.frame_logits, kept, threshold, min_frames)
-    seen = np.arange(num_frames) < observed[:, None]
+    p, num_frames = predictions, predictions.stop.shape[1]
+    kept, seen, observed = compute_fates(p, len(gate_names), threshold, min_frames)
     logits = compute_consensus(p.frame_logits, kept & seen)
     metrics = {
         "top1": compute_top_k(logits, p.labels, 1),
@@ -83,6 +79,29 @@ def compute_metrics(
         metrics["kept_relevant"] = p.relevant[used].mean() if used.any() else np.nan
     counts = {"evaluated": len(p.ids), "total": p.total}
     return {name: float(value) for name, value in metrics.items()} | counts
+
+
+class Fates(NamedTuple):
+    """What became of frames: whether all gates let them pass, and whether they were looked at.
+
+    `observed` is the number looked at of each video, the first ones.
+    """
+
+    kept: Bool[np.ndarray, "v t"]
+    seen: Bool[np.ndarray, "v t"]
+    observed: Int[np.ndarray, "v"]
+
+
+def compute_fates(
+    predictions: Predictions, num_gates: int, threshold: float | None = None, min_frames: int = 0
+) -> Fates:
+    """With early termination (Eq. 7) if `threshold` is given; a frame is used if kept and seen."""
+    kept = predictions.stop == num_gates
+    num_videos, num_frames = kept.shape
+    observed = np.full(num_videos, num_frames)
+    if threshold is not None:
+        observed = compute_observed(predictions.frame_logits, kept, threshold, min_frames)
+    return Fates(kept, np.arange(num_frames) < observed[:, None], observed)
 
 
 def compute_observed(

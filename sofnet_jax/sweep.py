@@ -21,9 +21,9 @@ from ml_collections import config_flags
 from sofnet_jax import command_line
 from sofnet_jax.command_line import CONFIG, SEEDS, WORKDIR
 from sofnet_jax.errors import UserError
-from sofnet_jax.grid import Cell, create_grid
+from sofnet_jax.grid import Cell, create_grid, flatten_fields
 from sofnet_jax.interruption import Interruption
-from sofnet_jax.method import METHODS, Method
+from sofnet_jax.method import METHODS, Method, find_contradiction
 from sofnet_jax.printable import make_printable
 
 CHOSEN = flags.DEFINE_list(
@@ -37,7 +37,11 @@ TASK = flags.DEFINE_integer(
 )
 LIST = flags.DEFINE_bool("list", False, "Print the grid and train nothing.")
 
+for name in ("config", "workdir", "seeds"):
+    flags.declare_key_flag(name)
+
 TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
+OF_ALL = {"all", "claims", "curves", "gates"}  # parts of a report that take what there is
 POLL_SECONDS = 0.1
 
 CreateCommand = Callable[[Cell], Sequence[str]]
@@ -47,8 +51,8 @@ def main(argv: list[str]) -> None:
     """Prints the grid, or trains what of it is not done."""
     command_line.refuse_arguments(argv)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the runs', not the sweep's
-    if not CONFIG.value.model.gates:
-        raise UserError("this configuration has no gates; the sweep trains TSN by itself")
+    if why := find_contradiction(flatten_fields(CONFIG.value.to_dict()), METHODS["sofnet"]):
+        raise UserError(f"--config: {why}; methods that are otherwise the sweep trains by itself")
     workdir = Path(WORKDIR.value or "").expanduser()
     grid = create_grid(CONFIG.value, workdir, choose_methods(CHOSEN.value), _read_seeds())
     cells = _choose_cells(grid, TASK.value)
@@ -77,6 +81,8 @@ def choose_methods(names: Sequence[str]) -> list[Method]:
         UserError: a name is neither.
     """
     tables = {table for method in METHODS.values() for table in method.tables}
+    if not OF_ALL.isdisjoint(names):
+        return list(METHODS.values())
     for name in names:
         if name not in METHODS and name not in tables:
             raise UserError(

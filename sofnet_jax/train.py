@@ -25,7 +25,7 @@ from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.initialisation import Report, initialise, load_weights
 from sofnet_jax.interruption import Interrupted, Interruption
 from sofnet_jax.lock import claim
-from sofnet_jax.metrics import Predictions, compute_consensus, compute_observed
+from sofnet_jax.metrics import Predictions, compute_consensus, compute_fates
 from sofnet_jax.picture import draw_decisions, write_picture
 from sofnet_jax.prediction_file import write_predictions
 from sofnet_jax.provenance import read_commit
@@ -347,12 +347,9 @@ class Run:
         """A picture of the decisions on a few validation videos, whose frames are kept."""
         e, p = self.experiment, predictions
         chosen = np.linspace(0, len(p.ids) - 1, min(PICTURED_VIDEOS, len(p.ids))).astype(int)
-        kept = p.stop == len(e.architecture.gates)
-        observed = compute_observed(
-            p.frame_logits, kept, e.config.eval.threshold, e.config.eval.min_frames
-        )
-        seen = kept & (np.arange(p.stop.shape[1]) < observed[:, None])
-        best = compute_consensus(p.frame_logits, seen).argmax(-1)
+        rule = e.config.eval.threshold, e.config.eval.min_frames
+        kept, seen, observed = compute_fates(p, len(e.architecture.gates), *rule)
+        best = compute_consensus(p.frame_logits, kept & seen).argmax(-1)
         classes = e.val_source.classes
         captions = [
             f"{' + '.join(classes[c] for c in np.flatnonzero(p.labels[i]))}, "

@@ -24,6 +24,7 @@ from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.bootstrap import Difference
 from sofnet_jax.report.claim import (
     CLAIMS,
+    NOTHING_SAVED,
     OPEN,
     OPPOSITE,
     SEEN,
@@ -173,7 +174,8 @@ def test_a_comparison_is_on_the_same_videos(tmp_path):
         ((-0.03, 0.02), 0.8, OPEN, OPEN),
         ((-0.03, -0.011), 0.8, OPPOSITE, OPPOSITE),
         ((-0.005, -0.001), 0.8, OPPOSITE, SEEN),
-        ((0.001, 0.02), 1.1, SEEN, OPPOSITE),
+        ((0.001, 0.02), 1.1, SEEN, NOTHING_SAVED),
+        ((0.0, 0.0), 1.0, OPEN, NOTHING_SAVED),
     ],
 )
 def test_verdicts(interval, cost, by_sign, by_saving):
@@ -284,6 +286,9 @@ def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
     config = json.loads((other / "config.json").read_text())
     config["model"]["temporal"] = True
     (other / "config.json").write_text(json.dumps(config))
+    shifted = write_method(tmp_path, "tsn", 1, base=create_base(**{"model.shift": "online"}))
+    larger = write_method(tmp_path, "sofnet_224", 3).rename(tmp_path / "sofnet" / "seed_3")
+    weighted = write_method(tmp_path, "unguided", base=create_base(**{"loss.alpha": 0.5}))
     moved = write_method(tmp_path, "sofnet", 1)
     moved.rename(tmp_path / "sofnet" / "seed_2")
     shorter = create_base(**{"train.joint_epochs": 5})
@@ -295,6 +300,9 @@ def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
     for expected in (
         f"{damaged}: its result.json cannot be read",
         f"{other}: left out, for its model.temporal is True, and of fc it would be False",
+        f"{shifted}: left out, for its model.shift is 'online', and of tsn it would be ''",
+        f"{larger}: left out, for it has data.size 64 (not 48)",
+        f"{weighted}: left out, for it has loss.alpha 0.5 (not 0.9)",
         "seed_2: left out, for it is not what its name says",
         "beta05/seed_0: trained with train.joint_epochs 5 (not 60), unlike",
         f"{again}: left out, for ",
@@ -332,7 +340,7 @@ def test_runtime_is_of_the_seed_that_was_measured(tmp_path):
     }
     (tmp_path / "runtime.json").write_text(json.dumps(content))
     row = _find_row(create_table3(_load(tmp_path), tmp_path), "SoF-Net (168)")
-    assert row.cells[:9] == ("74.60", "2.50", "-72.10", "367.2", "0.1", "-367.1", "", "1.50", "")
+    assert row.cells[:7] == ("74.6", "2.50", "-72.1", "367.2", "0.1", "-367.1", "1.50")
     for damage in ("{", "[]", json.dumps(content | {"methods": {"sofnet": {}}})):
         (tmp_path / "runtime.json").write_text(damage)
         with pytest.raises(UserError, match="damaged; measure again"):
@@ -374,10 +382,11 @@ def test_the_command(tmp_path, write_video):
 
     done = report("all", f"--workdir={tmp_path / 'runs'}")
     assert done.returncode == 1
-    assert re.search(r"^error: figure4: .*predictions.npz.*; tableC: ", done.stderr, re.MULTILINE)
+    expected = r"^error: figure4, tableC, gates, curves: \S*predictions.npz: "
+    assert re.search(expected, done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
     page = (tmp_path / "runs/report/index.html").read_text()
-    assert "not run" in page and "tableC could not be made" in page
+    assert "not run" in page and "Could not be made: figure4, tableC, " in page
     assert (tmp_path / "runs/report/table4.csv").exists()
 
     (tmp_path / "kept.npz").rename(tmp_path / "runs/sofnet/seed_0/predictions.npz")

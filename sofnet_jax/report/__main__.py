@@ -7,6 +7,7 @@ kept frames are), curves (accuracy against computation); or all, as one page. D 
 `python -m sofnet_jax.sweep` or `.compare`. What is shown is written to D/report, or to --out.
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from absl import flags
 from sofnet_jax import command_line
 from sofnet_jax.command_line import DATASET, WORKDIR
 from sofnet_jax.errors import UserError
+from sofnet_jax.printable import make_printable
 from sofnet_jax.provenance import read_commit
 from sofnet_jax.report import paper, table
 from sofnet_jax.report.claim import create_claims
@@ -38,6 +40,8 @@ from sofnet_jax.whole_file import write_whole
 
 OUT = flags.DEFINE_string("out", "", "Folder to write to; default: WORKDIR/report.")
 ALL = "all"
+flags.declare_key_flag("workdir")
+flags.declare_key_flag("dataset")
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,12 @@ def main(argv: list[str]) -> None:
     match argv[1:]:
         case [name] if name in PARTS or name == ALL:
             names = list(PARTS) if name == ALL else [name]
+        case []:
+            raise UserError(f"say what to report: {', '.join(PARTS)} or {ALL}")
+        case [name]:
+            raise UserError(f"'{name}' is no part of a report; choose {', '.join(PARTS)} or {ALL}")
         case _:
-            given = " ".join(argv[1:]) or "nothing"
-            raise UserError(f"'{given}' is no part of a report; choose {', '.join(PARTS)} or {ALL}")
+            raise UserError(f"one part at a time, or {ALL}; not {' '.join(argv[1:])}")
     workdir = Path(WORKDIR.value or "").expanduser()
     jax.config.update("jax_platforms", "cpu")  # nothing of it is for an accelerator
     collections = load_collections(workdir)
@@ -100,15 +107,30 @@ def main(argv: list[str]) -> None:
     try:
         for part in parts:
             write_part(out, part)
-            print(format_part(part) + "\n", flush=True)
         if name == ALL:
             _write_page(out / "index.html", request, parts, failures)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
+    try:
+        for part in parts:
+            print(format_part(part) + "\n", flush=True)
+        if name == ALL:
+            print(f"wrote {out / 'index.html'}", flush=True)
+    except BrokenPipeError:  # whoever reads it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for note in dict.fromkeys(n for c in collections.values() for n in c.notes):
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {make_printable(note)}", file=sys.stderr)
     if failures:
-        raise UserError("; ".join(f"{name}: {why}" for name, why in failures.items()))
+        raise UserError("; ".join(summarise_failures(failures)))
+
+
+def summarise_failures(failures: Mapping[str, str]) -> list[str]:
+    """A line for each reason, with the parts that it hinders."""
+    reasons = dict.fromkeys(failures.values())
+    return [
+        f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
+        for reason in reasons
+    ]
 
 
 def create_parts(request: Request, names: list[str]) -> tuple[list[Part], dict[str, str]]:
@@ -142,14 +164,13 @@ def _write_page(
         f"{read_commit()}.",
         "Every number under 'ours' was measured in these runs; what was not run says so. Numbers "
         "under 'paper' are those of Seon et al., WACV 2023.",
-        *(f"{name} could not be made: {why}." for name, why in failures.items()),
+        *(f"Could not be made: {line}." for line in summarise_failures(failures)),
         *dict.fromkeys(
             note for collection in request.collections.values() for note in collection.notes
         ),
     ]
     with write_whole(path) as partial:
         partial.write_text(create_page("SoF-Net: report", lead, parts), encoding="utf-8")
-    print(f"wrote {path}", flush=True)
 
 
 if __name__ == "__main__":

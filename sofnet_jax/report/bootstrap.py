@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.special import softmax
 
 from sofnet_jax.errors import UserError
-from sofnet_jax.metrics import Predictions, compute_consensus, compute_observed
+from sofnet_jax.metrics import Predictions, compute_consensus, compute_fates
 
 Metric = Literal["top1", "map"]
 
@@ -60,11 +60,8 @@ def create_scored(
 ) -> Scored:
     """The consensus on every video, with early termination (Eq. 7) if `threshold` is given."""
     p = predictions
-    kept = p.stop == len(gate_names)
-    if threshold is not None:
-        observed = compute_observed(p.frame_logits, kept, threshold, min_frames)
-        kept &= np.arange(kept.shape[1]) < observed[:, None]
-    return Scored(p.ids, p.labels, compute_consensus(p.frame_logits, kept))
+    fates = compute_fates(p, len(gate_names), threshold, min_frames)
+    return Scored(p.ids, p.labels, compute_consensus(p.frame_logits, fates.kept & fates.seen))
 
 
 def compute_difference(

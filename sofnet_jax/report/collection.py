@@ -18,7 +18,7 @@ from sofnet_jax.architecture import create_architecture
 from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs
 from sofnet_jax.grid import INDIFFERENT, flatten_fields
-from sofnet_jax.method import METHODS
+from sofnet_jax.method import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.metrics import Predictions
 from sofnet_jax.prediction_file import read_predictions
 from sofnet_jax.report.bootstrap import Metric, Scored, create_scored
@@ -26,8 +26,8 @@ from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
 
 # Of sofnet_jax.sweep, METHOD/seed_N; of sofnet_jax.compare, METHOD_seedN.
 _FOLDER = re.compile(r"(?:^|/)(\w+?)(?:/seed_|_seed)(\d+)$")
-# Fields in which the runs of one collection may differ.
-_OWN = INDIFFERENT | {"seed", "data.size"} | {f for m in METHODS.values() for f in m.changes}
+# Fields that make a method what it is, and in which runs of one must therefore agree.
+_METHODICAL = {"data.size", *(field for method in METHODS.values() for field in method.changes)}
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,12 @@ class Collection:
     def describe(self, methods: Sequence[str]) -> str:
         """What the runs of some methods are: seeds and commits."""
         runs = [run for method in methods for run in self.find(method)]
-        seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
+        if not runs:
+            return f"{self.title}: no runs"
+        seeds = sorted({run.seed for run in runs})
         commits = ", ".join(sorted({run.commit for run in runs}))
-        return f"{self.title}: seeds {seeds}; commit {commits}"
+        plural = "s" if len(seeds) > 1 else ""
+        return f"{self.title}: seed{plural} {', '.join(map(str, seeds))}; commit {commits}"
 
 
 def measure(runs: Sequence[Run], read: Callable[[Run], float | None]) -> Value | None:
@@ -234,12 +237,8 @@ def _load_run(folder: Path, method: str, seed: int) -> Run:
             raise UserError(f"{folder}: its {name}.json cannot be read; left out") from None
     defaults = flatten_fields(create_default().to_dict())
     config = defaults | flatten_fields(read["config"])
-    for field, value in METHODS[method].changes.items():
-        if json.loads(json.dumps(value)) != config[field]:
-            raise UserError(
-                f"{folder}: left out, for its {field} is {config[field]}, and of {method} it would "
-                f"be {value}"
-            )
+    if why := find_contradiction(config, METHODS[method]):
+        raise UserError(f"{folder}: left out, for {why}")
     if config["seed"] != seed or "eval" not in read["result"]:
         raise UserError(f"{folder}: left out, for it is not what its name says")
     return Run(method, seed, folder, config, read["result"])
@@ -248,23 +247,38 @@ def _load_run(folder: Path, method: str, seed: int) -> Run:
 def _create(
     dataset: str, methods: Mapping[str, Mapping[int, Run]], notes: Sequence[str]
 ) -> Collection:
-    runs = {
-        method: tuple(found[seed] for seed in sorted(found)) for method, found in methods.items()
-    }
-    everything = [run for found in runs.values() for run in found]
-    first = next(iter(runs.get("sofnet", everything)))
-    odd = [
-        f"{run.folder}: trained with {', '.join(differences)}, unlike {first.folder}"
-        for run in everything
-        if (differences := _compare(run.config, first.config))
+    everything = [
+        found[seed]
+        for method, found in sorted(methods.items(), key=lambda item: item[0] != "sofnet")
+        for seed in sorted(found)
     ]
+    first, odd = everything[0], []
+    runs: dict[str, tuple[Run, ...]] = {}
+    for run in everything:
+        differences = _compare(run, first)
+        wrong = {field: text for field, text in differences.items() if field in _METHODICAL}
+        if wrong:
+            odd.append(f"{run.folder}: left out, for it has {', '.join(wrong.values())}")
+            continue
+        if differences:
+            told = ", ".join(differences.values())
+            odd.append(f"{run.folder}: trained with {told}, unlike {first.folder}")
+        runs[run.method] = (*runs.get(run.method, ()), run)
     return Collection(dataset, runs, (*notes, *odd))
 
 
-def _compare(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def _compare(run: Run, other: Run) -> dict[str, str]:
     """The fields in which two runs differ and should not."""
-    return [
-        f"{name} {config[name]} (not {other.get(name)})"
-        for name in sorted(config.keys() - _OWN)
-        if config[name] != other.get(name)
-    ]
+    methods = METHODS[run.method], METHODS[other.method]
+    own = INDIFFERENT | {"seed"} | methods[0].changes.keys() | methods[1].changes.keys()
+    expected = dict(other.config)
+    if methods[0].size != methods[1].size:
+        if methods[1].size == PAPER_SIZE:
+            expected["data.size"] = scale_size(other.config["data.size"], methods[0].size)
+        else:
+            own |= {"data.size"}
+    return {
+        name: f"{name} {run.config[name]} (not {expected.get(name)})"
+        for name in sorted(run.config.keys() - own)
+        if run.config[name] != expected.get(name)
+    }

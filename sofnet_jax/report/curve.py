@@ -44,7 +44,7 @@ def create_curves(collection: Collection) -> Part:
     reported = create_reported(of)
     training = [
         _follow(METHODS[method].title, runs, metric, whole)
-        for method in ("tsn", *TRACED)
+        for method in (*TRACED, "tsn")
         if (runs := collection.find(method))
     ]
     caption = f"Early termination from ρ = {CURVE[0]:g} to {CURVE[-1]:g}; {collection.title}"

@@ -10,15 +10,17 @@ from jaxtyping import Int
 from PIL import Image
 
 from sofnet_jax.experiment import create_experiment
-from sofnet_jax.metrics import compute_consensus, compute_observed
+from sofnet_jax.method import METHODS
+from sofnet_jax.metrics import compute_consensus, compute_fates
 from sofnet_jax.picture import draw_decisions
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run, Value, measure
+from sofnet_jax.report.comparison import Side
 from sofnet_jax.report.part import Bars, Part, Picture, Row, Table
 from sofnet_jax.report.relevance import Relevance, compute_relevance
 from sofnet_jax.report.table import warn
 
-SHOWN = (("sofnet", "SoF-Net"), ("sofnet_tsm", "SoF-Net with TSM"))
+DETAILED = ("sofnet", "sofnet_tsm")
 STRIPS = 6
 
 
@@ -68,10 +70,10 @@ def list_gates(run: Run) -> list[str]:
     return [f"res{stage}" for stage in run.config["model.gates"]]
 
 
-def read_share(run: Run, kind: str) -> float:
+def read_share(run: Run, kind: str, early: bool = True) -> float:
     """Percent of the frames."""
     name = {"used": "usage", "exit": "exit"}.get(kind, f"stop/{kind}")
-    return 100 * run.metrics(True)[name]
+    return 100 * run.metrics(early)[name]
 
 
 def _create_share_row(label: str, published: float | None, ours: Value | None) -> Row:
@@ -91,10 +93,8 @@ def create_figure4(collection: Collection) -> Part:
         return Part("figure4", title, notes=("SoF-Net: not run.",))
     run = runs[0]
     predictions, gate_names = run.predictions
-    kept = predictions.stop == len(gate_names)
-    observed = compute_observed(predictions.frame_logits, kept, **run.rule)
-    seen = kept & (np.arange(kept.shape[1]) < observed[:, None])
-    best = compute_consensus(predictions.frame_logits, seen).argmax(-1)
+    kept, seen, observed = compute_fates(predictions, len(gate_names), **run.rule)
+    best = compute_consensus(predictions.frame_logits, kept & seen).argmax(-1)
     right = predictions.labels[np.arange(len(best)), best] > 0
     chosen = choose_videos(right, observed < kept.shape[1], STRIPS)
     ids = [predictions.ids[i] for i in chosen]
@@ -112,7 +112,7 @@ def create_figure4(collection: Collection) -> Part:
             gate_names=gate_names,
             captions=[caption],
         )
-        pictures.append(Picture(f"{caption}: {ids[v]}", _encode(strip)))
+        pictures.append(Picture(ids[v], _encode(strip)))
     return Part(
         "figure4",
         title,
@@ -168,34 +168,43 @@ def create_gates(collection: Collection) -> Part:
     Raises:
         UserError: predictions that cannot be read.
     """
-    rows, details, data = [], [], []
-    methods = []
-    for method, title in SHOWN:
-        for early in (False, True):
-            runs = collection.find(method)
-            found = [(run, _read_relevance(run, early)) for run in runs]
-            known = [(run, relevance) for run, relevance in found if relevance is not None]
-            if not known:
-                continue
-            methods.append(method)
-            label = f"{title}, early end" if early else title
-            values = [relevance for _, relevance in known]
-            rows.append(_create_relevance_row(label, values))
-            details += [_create_side_row(label, side, values) for side in ("inside", "outside")]
-            data += [
-                {"method": method, "early": early, "seed": run.seed, **_describe(relevance)}
-                for run, relevance in known
-            ]
-    kinds = list(data[0]["inside"]) if data else []
-    tables = (
+    gated = [m for m in METHODS if METHODS[m].changes.get("model.gates") != ()]
+    sides = [Side(method) for method in gated if collection.find(method)]
+    if collection.find("sofnet"):
+        sides.insert(1, Side("sofnet", early=True))
+    rows, stops, details, data = [], [], [], []
+    for side in sides:
+        runs = collection.find(side.method)
+        label = METHODS[side.method].title + (", early end" if side.early else "")
+        kinds = (*list_gates(runs[0]), "exit", "used")
+        shares = [
+            measure(runs, functools.partial(read_share, kind=kind, early=side.early))
+            for kind in kinds
+        ]
+        stops.append(Row(label, tuple(value.format(".1f") if value else "" for value in shares)))
+        found = [(run, _read_relevance(run, side.early)) for run in runs]
+        values = [relevance for _, relevance in found if relevance is not None]
+        if not values:
+            continue
+        rows.append(_create_relevance_row(label, values))
+        if side.method in DETAILED:
+            details += [_create_side_row(label, where, values) for where in ("inside", "outside")]
+        data += [
+            {"method": side.method, "early": side.early, "seed": run.seed, **_describe(relevance)}
+            for run, relevance in found
+            if relevance is not None
+        ]
+    kinds = (*(list_gates(collection.find(sides[0].method)[0]) if sides else ()), "exit", "used")
+    tables = [
         Table(
             "Kept frames against the annotated action, percent",
             ("", "inside, of all frames", "precision", "recall"),
             tuple(rows),
         ),
         Table("What becomes of frames inside and outside, percent", ("", *kinds), tuple(details)),
-    )
-    note = f"{collection.describe(methods)}." if rows else "No run has annotated segments."
+        Table("What becomes of all frames, percent", ("", *kinds), tuple(stops)),
+    ]
+    note = f"{collection.describe([side.method for side in sides])}."
     return Part(
         "gates",
         "What the gates keep",
@@ -203,8 +212,8 @@ def create_gates(collection: Collection) -> Part:
             "Precision: the share of the kept frames that lie in the annotated action. Recall: the "
             "share of its frames that are kept. Not in the paper.",
         ),
-        tables=tables if rows else (),
-        notes=(note,),
+        tables=tuple(table for table in tables if table.rows),
+        notes=(note, *([] if rows else ["No run has annotated segments."])),
         data={"runs": data},
     )
 

@@ -3,8 +3,10 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sofnet_jax.report.part import Part, Table
 from sofnet_jax.report.plot import draw_bars, draw_plot
@@ -14,13 +16,13 @@ from sofnet_jax.whole_file import write_whole
 
 
 def write_part(folder: Path, part: Part) -> list[Path]:
-    """Writes NAME.json and what there is of NAME.csv, NAME.svg, NAME_2.svg … and NAME.png ….
+    """Writes NAME.json and what there is of NAME.csv, NAME_2.csv …, NAME.svg … and NAME.png ….
 
     Returns:
         The files, each of which is written whole or not at all. Raises OSError.
     """
     paths = [folder / f"{part.name}.json"]
-    write_json(paths[0], dict(part.data))
+    write_json(paths[0], _clean(part.data))
     for name, content in _list_contents(part):
         paths.append(folder / name)
         with write_whole(paths[-1]) as partial:
@@ -28,9 +30,18 @@ def write_part(folder: Path, part: Part) -> list[Path]:
     return paths
 
 
+def _clean(data: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON does not have."""
+    if isinstance(data, Mapping):
+        return {name: _clean(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_clean(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
 def _list_contents(part: Part) -> Iterator[tuple[str, bytes]]:
-    if part.tables:
-        yield f"{part.name}.csv", "\n".join(map(format_csv, part.tables)).encode()
+    for number, table in enumerate(part.tables, 1):
+        yield _number(part.name, number, "csv"), format_csv(table).encode()
     drawings = itertools.chain(map(draw_plot, part.plots), map(draw_bars, part.bars))
     for number, svg in enumerate(drawings, 1):
         yield _number(part.name, number, "svg"), create_standalone(svg).encode()
@@ -43,13 +54,12 @@ def _number(name: str, number: int, kind: str) -> str:
 
 
 def format_csv(table: Table) -> str:
-    """The caption as a line of its own; groups, if any, each above the first of its columns."""
+    """One line of headings, each with that of its group before it, and a line for each row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([table.caption])
-    if table.groups:
-        spans = ([heading, *[""] * (span - 1)] for heading, span in table.groups)
-        writer.writerow(["", *itertools.chain.from_iterable(spans)])
-    writer.writerow(table.columns)
+    spans = [heading for heading, span in table.groups for _ in range(span)]
+    above = ["", *(spans or [""] * (len(table.columns) - 1))]
+    headings = zip(above, table.columns, strict=True)
+    writer.writerow([": ".join(filter(None, pair)) for pair in headings])
     writer.writerows([row.label, *row.cells] for row in table.rows)
     return text.getvalue()

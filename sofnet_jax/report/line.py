@@ -34,16 +34,23 @@ class Measure:
     """A group of columns: paper, ours, difference.
 
     Attributes:
-        field: of `Published`; of another name, the paper does not report it.
+        field: of `Published`, or "share of X", in percent of X GFLOPs a video.
         title: with its unit.
-        spec: format of the numbers.
+        spec: format of ours.
+        paper_spec: format of the paper's; "" if it does not report it: then there is one column.
         read: the number of a run, in the unit of the title; None if it has none.
     """
 
     field: str
     title: str
     spec: str
+    paper_spec: str
     read: Callable[[Run, bool], float | None]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Their headings."""
+        return ("paper", "ours", "difference") if self.paper_spec else ("ours",)
 
 
 def create_accuracy(metric: Metric, paper: str = "") -> Measure:
@@ -51,17 +58,22 @@ def create_accuracy(metric: Metric, paper: str = "") -> Measure:
     title = {"map": "mAP %", "top1": "top-1 %"}[metric]
     if paper and paper != title:
         title = f"{title} (paper: {paper})"
-    return Measure("accuracy", title, ".1f", lambda run, early: 100 * run.metrics(early)[metric])
+    return Measure(
+        *("accuracy", title, ".1f", ".1f"), lambda run, early: 100 * run.metrics(early)[metric]
+    )
 
 
 PER_FRAME = Measure(
-    "per_frame", "GFLOPs/f", ".3g", lambda run, early: run.metrics(early)["gflops_per_frame"]
+    *("per_frame", "GFLOPs/f", ".3g", ".2f"),
+    lambda run, early: run.metrics(early)["gflops_per_frame"],
 )
 PER_VIDEO = Measure(
-    "per_video", "GFLOPs/V", ".3g", lambda run, early: run.metrics(early)["gflops_per_video"]
+    *("per_video", "GFLOPs/V", ".3g", ".1f"),
+    lambda run, early: run.metrics(early)["gflops_per_video"],
 )
 USAGE = Measure(
-    "usage", "frames used %", ".1f", lambda run, early: 100 * run.metrics(early)["usage"]
+    *("usage", "frames used %", ".1f", ".1f"),
+    lambda run, early: 100 * run.metrics(early)["usage"],
 )
 
 
@@ -74,6 +86,7 @@ def create_share(collection: Collection, paper_tsn: float) -> Measure | None:
         f"share of {paper_tsn}",
         "GFLOPs, % of TSN's",
         ".0f",
+        ".0f",
         lambda run, early: 100 * run.metrics(early)["gflops_per_video"] / tsn.mean,
     )
 
@@ -82,8 +95,8 @@ def create_line_table(
     caption: str, lines: Sequence[Line], measures: Sequence[Measure], collection: Collection
 ) -> Table:
     """A row for each line; what was not run says so."""
-    groups = tuple((each.title, 3) for each in measures)
-    columns = ("", *("paper", "ours", "difference") * len(measures), "runs")
+    groups = tuple((each.title, len(each.columns)) for each in measures)
+    columns = ("", *(column for each in measures for column in each.columns), "runs")
     rows = tuple(_create_row(line, measures, collection) for line in lines)
     return Table(caption, columns, rows, (*groups, ("", 1)))
 
@@ -121,7 +134,7 @@ def read_paper(paper: Published | None, measure: Measure) -> float | None:
     if measure.field.startswith("share of "):
         whole = float(measure.field.removeprefix("share of "))
         return None if paper.per_video is None else 100 * paper.per_video / whole
-    return getattr(paper, measure.field, None)
+    return getattr(paper, measure.field) if measure.paper_spec else None
 
 
 def read_ours(line: Line, each: Measure, collection: Collection) -> Value | None:
@@ -139,10 +152,15 @@ def _create_row(line: Line, measures: Sequence[Measure], collection: Collection)
     runs = find_runs(line, collection)
     for each in measures:
         paper, ours = read_paper(line.paper, each), read_ours(line, each, collection)
+        own = "" if ours is None else ours.format(each.spec)
+        if not each.paper_spec:
+            cells.append(own)
+            continue
+        gap = None if paper is None or ours is None else ours.mean - paper
         cells += [
-            "" if paper is None else format(paper, each.spec),
-            "" if ours is None else ours.format(each.spec),
-            "" if paper is None or ours is None else format(ours.mean - paper, f"+{each.spec}"),
+            "" if paper is None else format(paper, each.paper_spec),
+            own,
+            "" if gap is None else format(gap, f"+{each.paper_spec}"),
         ]
     if runs:
         seeds = " ".join(str(run.seed) for run in runs)

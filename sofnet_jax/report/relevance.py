@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from sofnet_jax.metrics import Predictions, compute_observed
+from sofnet_jax.metrics import Predictions, compute_fates
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,7 @@ def compute_relevance(
     inside, outside = p.relevant == 1, p.relevant == 0
     if not (inside | outside).any():
         return None
-    kept = p.stop == len(gate_names)
-    seen = np.ones_like(kept)
-    if threshold is not None:
-        observed = compute_observed(p.frame_logits, kept, threshold, min_frames)
-        seen = np.arange(kept.shape[1]) < observed[:, None]
+    kept, seen, _ = compute_fates(p, len(gate_names), threshold, min_frames)
     fates = {name: (p.stop == k) & seen for k, name in enumerate(gate_names)}
     fates |= {"exit": ~seen, "used": kept & seen}
     known = inside | outside

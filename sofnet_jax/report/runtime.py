@@ -34,9 +34,9 @@ def create_table3(collection: Collection, workdir: Path) -> Part:
         return milliseconds and milliseconds * run.metrics(early)["evaluated"] / 1000
 
     measures = (
-        Measure("runtime", "runtime/V, ms", ".2f", lambda run, _: read(run, LOOP)),
-        Measure("total", "total runtime, s", ".1f", read_total),
-        Measure("program", "as one program, ms", ".2f", lambda run, _: read(run, PROGRAM)),
+        Measure("runtime", "runtime/V, ms", ".2f", ".1f", lambda run, _: read(run, LOOP)),
+        Measure("total", "total runtime, s", ".1f", ".1f", read_total),
+        Measure("program", "as one program, ms", ".2f", "", lambda run, _: read(run, PROGRAM)),
         USAGE,
     )
     reported = paper.TABLE_3
@@ -57,10 +57,12 @@ def create_table3(collection: Collection, workdir: Path) -> Part:
         )
     else:
         note = (
-            "Times were not measured: python -m sofnet_jax.benchmark runtime --workdir … writes "
-            f"{FILE} beside the runs."
+            f"Times were not measured: python -m sofnet_jax.benchmark runtime --workdir={workdir}"
         )
     whose = [line.method for line in lines if line.method]
+    unmeasured = [name for name in whose if collection.find(name) and name not in methods]
+    if methods and unmeasured:
+        note += f" Not measured: {', '.join(unmeasured)}; the same command does."
     return Part(
         "table3",
         "Table 3: runtime and frames used",
@@ -102,7 +104,8 @@ def _read(path: Path, collection: Collection) -> Mapping[str, Any]:
             own["seed"]  # noqa: B018 (raises if it is not there)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path} is damaged; measure again: python -m sofnet_jax.benchmark runtime --workdir …"
+            f"{path} is damaged; measure again: python -m sofnet_jax.benchmark runtime "
+            f"--workdir={path.parent}"
         ) from None
     if whose != collection.dataset:
         raise UserError(f"{path} is of {whose}, and not of {collection.dataset}")
