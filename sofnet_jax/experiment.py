@@ -132,8 +132,14 @@ class Experiment:
         )
 
     def read_val_frames(self, ids: Sequence[str]) -> UInt8[np.ndarray, "v t h w 3"]:
-        """The frames of some validation videos as the network is shown them."""
+        """The frames of some validation videos as the network is shown them.
+
+        Raises:
+            UserError: one is not there, or cannot be read.
+        """
         videos = {video.id: video for video in self.val_source.videos}
+        if absent := [name for name in ids if name not in videos]:
+            raise UserError(f"{absent[0]} is no longer among the validation videos")
         source = dataclasses.replace(self.val_source, videos=[videos[i] for i in ids])
         data = self.config.data
         batches = create_eval_iterator(
@@ -143,7 +149,10 @@ class Experiment:
             size=data.size,
             via=self._via,
         )
-        return next(batches)["frames"]
+        batch = next(batches)
+        for why in (why for errors in batch["errors"] for why in errors.values()):
+            raise UserError(why)
+        return batch["frames"]
 
     def create_eval_iterator(self) -> Generator[Batch, None, None]:
         """This process's part of the validation videos, once."""

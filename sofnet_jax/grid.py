@@ -1,6 +1,5 @@
 """A grid of trainings, methods × seeds, and what of it is done. Its folders are METHOD/seed_N."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from sofnet_jax.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.errors import UserError
 from sofnet_jax.lock import claim
 from sofnet_jax.method import Method, create_config
+from sofnet_jax.result import read_json, read_result
 
 Progress = Literal["done", "begun", "to do"]
 # Where and how fast a run is computed, which changes nothing of what comes out.
@@ -58,9 +58,7 @@ class Cell:
         resumes = has_checkpoint(self.folder / "checkpoints")
         if not has_result and not resumes:
             return "to do"
-        saved = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        # Older configurations lack newer fields, whose defaults are as it was before.
-        saved = flatten_fields(create_default().to_dict()) | flatten_fields(saved)
+        saved = read_fields(self.folder / "config.json")
         asked = flatten_fields(self.config.to_dict())
         compared = asked.keys() - INDIFFERENT
         require_same(
@@ -84,11 +82,11 @@ class Cell:
             checkpoints.close()
         epochs = c.train.warmup_epochs + c.train.joint_epochs
         whole = last == epochs * (videos // c.train.batch_size)
-        return whole and self.read_result()["step"] == chosen
+        return whole and self.read_result().get("step") == chosen
 
     def read_result(self) -> dict[str, Any]:
-        """The result of the training."""
-        return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        """The result of the training. Raises UserError."""
+        return read_result(self.folder / "result.json")
 
     def is_claimed(self) -> bool:
         """Whether some process trains it at this moment; creates the folder.
@@ -120,6 +118,29 @@ def create_grid(
         )
         for index, (seed, method) in enumerate(pairs)
     ]
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields of a config.json by dotted names; of older ones that lack some, the defaults.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    defaults = flatten_fields(create_default().to_dict())
+    given = flatten_fields(read_json(path))
+    for name, default in defaults.items():
+        if name in given and not _is_like(given[name], default):
+            raise UserError(f"{path} is damaged: {name} is {given[name]!r}")
+    return defaults | {name: value for name, value in given.items() if name in defaults}
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value from JSON can be that of a field with this default."""
+    if isinstance(default, tuple):
+        return isinstance(value, list)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
 
 
 def flatten_fields(config: dict[str, Any]) -> dict[str, Any]:

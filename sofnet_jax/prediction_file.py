@@ -66,7 +66,7 @@ def read_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
 
 
 def _check(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises ValueError if the arrays are not of the kinds and shapes of `Predictions`."""
+    """Raises ValueError if the arrays are not what `Predictions` of a network can be."""
     sizes: dict[str, int] = {}
     for name, (kind, dimensions) in _ARRAYS.items():
         array = arrays[name]
@@ -77,3 +77,10 @@ def _check(arrays: Mapping[str, np.ndarray]) -> None:
         )
         if array.ndim != len(dimensions) or array.shape != expected:
             raise ValueError(f"'{name}' is of another shape")
+        if kind == "f" and name != "relevant" and not np.isfinite(array).all():
+            raise ValueError(f"'{name}' is not finite")
+    stop, ids = arrays["stop"], arrays["ids"]
+    if not stop.size or stop.min() < 0 or stop.max() > len(arrays["gate_names"]):
+        raise ValueError("frames stop where there is no gate")
+    if len(set(ids.tolist())) < len(ids) or not arrays["labels"].any():
+        raise ValueError("videos are not distinct, or have no labels")

@@ -1,15 +1,29 @@
 """The result of a run: metrics with and without early termination, as a file and as a table."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost
 from sofnet_jax.metrics import Predictions, compute_metrics
 from sofnet_jax.whole_file import write_whole
+
+# Of every evaluation, besides where frames stopped.
+METRICS = (
+    "top1",
+    "top5",
+    "map",
+    "gflops_per_video",
+    "gflops_per_frame",
+    "usage",
+    "exit",
+    "evaluated",
+)
 
 
 def create_result(
@@ -92,6 +106,45 @@ def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str
         text.append(f"left out of training: {count} video{'s' if count > 1 else ''}")
         text += [f"  {reason}" for reason in result["left_out"].values()]
     return "\n".join(text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that is an object.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged")
+    return content
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Content of a result.json, with all the metrics that every evaluation has.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    result = read_json(path)
+    for part in ("eval", *(["eval_early"] if "eval_early" in result else [])):
+        metrics = result.get(part)
+        if not isinstance(metrics, dict):
+            raise UserError(f"{path} is damaged: it has no metrics")
+        stops = [name for name in metrics if name.startswith("stop/")]
+        for name in (*METRICS, *stops):
+            if not _is_number(metrics.get(name)):
+                raise UserError(f"{path} is damaged: {part}/{name} is {metrics.get(name)!r}")
+    return result
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def write_config(config: ConfigDict, workdir: Path) -> None:

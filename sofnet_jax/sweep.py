@@ -3,6 +3,7 @@
 python -m sofnet_jax.sweep --config configs/synthetic.py --workdir D --methods table4 --seeds 0,1,2
 """
 
+import contextlib
 import functools
 import os
 import signal
@@ -222,48 +223,62 @@ class Sweep:
 
     def _begin(self, cell: Cell) -> None:
         """Starts a run, unless it is done, by now perhaps by another sweep, or being trained."""
-        if cell.find_progress() == "done":
-            self._print_finished(cell, "done before")
-        elif cell.is_claimed():
-            self._print_skipped(cell)
-        else:
-            self._start(cell)
+        try:
+            if cell.find_progress() == "done":
+                self._print_finished(cell, "done before")
+            elif cell.is_claimed():
+                self._print_skipped(cell)
+            else:
+                self._start(cell)
+        except UserError as error:
+            self._fail(cell, str(error))
 
     def _start(self, cell: Cell) -> None:
         slot, log = self._find_slot(), cell.folder / "log.txt"
         assert slot is not None
-        with log.open("ab") as file:
-            start = file.tell()
-            process = subprocess.Popen(
-                self._create_command(cell),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a terminal's Ctrl-C would reach it twice: no time to save
-            )
+        try:
+            with log.open("ab") as file:
+                start = file.tell()
+                process = subprocess.Popen(
+                    self._create_command(cell),
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # else Ctrl-C reaches it twice: no time to save
+                )
+        except OSError as error:
+            self._fail(cell, f"{log}: {error.strerror or error}")
+            return
         if len(self._cores) > 1:
-            os.sched_setaffinity(process.pid, self._cores[slot])
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                os.sched_setaffinity(process.pid, self._cores[slot])
         self._jobs.append(Job(cell, process, slot, log, start, time.monotonic()))
 
     def _end(self, job: Job, signum: int) -> None:
         """Counts and reports a run that ended."""
         cell, code = job.cell, job.process.returncode
         if code == 0:
-            self._print_finished(cell, f"{time.monotonic() - job.started:.0f} s")
+            try:
+                self._print_finished(cell, f"{time.monotonic() - job.started:.0f} s")
+            except UserError as error:
+                self._fail(cell, str(error))
         elif signum:
             saved = code == 128 + signum and job.read_last_line()
             self._print(cell, saved or "stopped")
         elif cell.is_claimed():  # by another sweep, while this process was starting
             self._print_skipped(cell)
         else:
-            self.failed += 1
             end = f"code {code}" if code > 0 else signal.Signals(-code).name
             reason = job.read_last_line() or "it wrote nothing"
-            self._print(cell, f"failed ({end}; {job.log}): {reason}")
+            self._fail(cell, f"({end}; {job.log}): {reason}")
+
+    def _fail(self, cell: Cell, why: str) -> None:
+        self.failed += 1
+        self._print(cell, f"failed {why}")
 
     def _print_finished(self, cell: Cell, note: str) -> None:
-        self.finished += 1
         metric, m = cell.config.eval.metric, cell.read_result()["eval"]
+        self.finished += 1
         accuracy = f"{TITLES[metric]} {100 * m[metric]:.1f} %"
         self._print(cell, f"{accuracy}  {m['gflops_per_video']:.4g} GFLOPs/V  {note}")
 

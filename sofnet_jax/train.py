@@ -294,8 +294,7 @@ class Run:
             for part in ("eval", "eval_early")
             for name, value in result.get(part, {}).items()
         }
-        if self.is_main and e.architecture.gates:
-            image = self._draw(predictions)
+        if self.is_main and e.architecture.gates and (image := self._draw(predictions)):
             self.writer.write_image(self.step, "eval/decisions", np.asarray(image))
         self.writer.write(self.step, scalars)
         m = result["eval"]
@@ -337,19 +336,27 @@ class Run:
             names = e.architecture.gate_names
             write_predictions(self.workdir / "predictions.npz", predictions, names)
             write_json(self.workdir / "result.json", result)
-            if names:
-                write_picture(self.workdir / "decisions.png", self._draw(predictions))
+            if names and (image := self._draw(predictions)):
+                write_picture(self.workdir / "decisions.png", image)
             name = "SoF-Net" if names else "TSN"
             print(format_result(name, result, names), flush=True)
         return result
 
-    def _draw(self, predictions: Predictions) -> Image.Image:
-        """A picture of the decisions on a few validation videos, whose frames are kept."""
+    def _draw(self, predictions: Predictions) -> Image.Image | None:
+        """A picture of the decisions on a few validation videos, whose frames are kept.
+
+        None if one can no longer be read: no reason to end a training.
+        """
         e, p = self.experiment, predictions
         chosen = np.linspace(0, len(p.ids) - 1, min(PICTURED_VIDEOS, len(p.ids))).astype(int)
         rule = e.config.eval.threshold, e.config.eval.min_frames
         kept, seen, observed = compute_fates(p, len(e.architecture.gates), *rule)
         best = compute_consensus(p.frame_logits, kept & seen).argmax(-1)
+        try:
+            frames = self.read_pictured(tuple(p.ids[i] for i in chosen))
+        except UserError as error:
+            tqdm.write(f"decisions are not drawn: {error}")
+            return None
         classes = e.val_source.classes
         captions = [
             f"{' + '.join(classes[c] for c in np.flatnonzero(p.labels[i]))}, "
@@ -357,7 +364,7 @@ class Run:
             for i in chosen
         ]
         return draw_decisions(
-            frames=self.read_pictured(tuple(p.ids[i] for i in chosen)),
+            frames=frames,
             stop=p.stop[chosen],
             observed=observed[chosen],
             relevant=p.relevant[chosen],

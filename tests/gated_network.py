@@ -48,4 +48,5 @@ def create_network(
             decision = apply(variables, videos).decision
             margin = np.diff(decision.logits[:, :, k])[np.asarray(decision.stop) >= k]
             policy["b_q"][1] -= np.quantile(margin, 1 - share)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))  # NaN would equal NaN
     return architecture, model, variables

@@ -168,7 +168,7 @@ def test_trains(name, data, tmp_path):
 
 def test_command_trains(data, cache, tmp_path):
     overrides = [f"--config.{field}={value}" for field, value in (TINY | data).items()]
-    command = [sys.executable, "-m", "sofnet_jax.main", "--config", "configs/videos.py:release,32"]
+    command = [sys.executable, "-m", "sofnet_jax.main", "--config", "configs/videos.py:32"]
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_NUM_CPU_DEVICES": "4",

@@ -116,3 +116,20 @@ def test_pickles_are_refused(path):
     refuse(path)
     path.write_bytes(bomb.dumps())
     refuse(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "value"),
+    [("stop", 0, 3), ("stop", 5, -1), ("frame_logits", 2, np.nan), ("ids", 1, "a.mp4")],
+)
+def test_what_no_network_says_is_refused(tmp_path, field, place, value):
+    predictions = create_predictions()
+    if field == "ids":
+        ids = list(predictions.ids)
+        ids[place] = value
+        predictions = dataclasses.replace(predictions, ids=tuple(ids))
+    else:
+        getattr(predictions, field).reshape(-1)[place] = value
+    write_predictions(tmp_path / "p.npz", predictions, GATES)
+    with pytest.raises(UserError, match="damaged or holds no predictions"):
+        read_predictions(tmp_path / "p.npz")

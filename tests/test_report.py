@@ -37,7 +37,11 @@ from sofnet_jax.report.collection import Value, choose_collection, load_collecti
 from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare
 from sofnet_jax.report.curve import create_curves
 from sofnet_jax.report.figure import choose_videos, create_figure3, create_gates
+from sofnet_jax.report.file import write_part
+from sofnet_jax.report.page import create_page
+from sofnet_jax.report.part import Part, Picture
 from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.text import format_part
 from sofnet_jax.report.threshold import create_table_c
 
 GATES = 5
@@ -271,6 +275,8 @@ def test_a_folder_without_runs(tmp_path):
     (folder / "result.json").unlink()
     with pytest.raises(UserError, match="begun and not finished"):
         load_collections(tmp_path)
+    with pytest.raises(UserError, match="none: no such folder"):
+        load_collections(tmp_path / "none")
 
 
 def test_runs_of_compare_are_found(tmp_path):
@@ -298,7 +304,7 @@ def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
     assert {m: len(runs) for m, runs in collection.runs.items()} == {"sofnet": 1, "beta05": 1}
     notes = "\n".join(collection.notes)
     for expected in (
-        f"{damaged}: its result.json cannot be read",
+        f"{damaged / 'result.json'} is damaged",
         f"{other}: left out, for its model.temporal is True, and of fc it would be False",
         f"{shifted}: left out, for its model.shift is 'online', and of tsn it would be ''",
         f"{larger}: left out, for it has data.size 64 (not 48)",
@@ -308,6 +314,48 @@ def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
         f"{again}: left out, for ",
     ):
         assert expected in notes
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("result.json", {"eval": []}),
+        ("result.json", {"eval": None}),
+        ("result.json", {"eval_early": "none"}),
+        ("result.json", {"eval": {"top1": float("nan")}}),
+        ("config.json", {"model": {"gates": 5}}),
+        ("config.json", {"data": {"size": "a"}}),
+        ("config.json", {"eval": {"threshold": None}}),
+    ],
+)
+def test_damaged_runs_are_left_out(tmp_path, file, damage):
+    write_method(tmp_path, "tsn")
+    folder = write_method(tmp_path, "sofnet")
+    content = json.loads((folder / file).read_text())
+    for name, value in damage.items():
+        content[name] = content[name] | value if isinstance(value, dict) else value
+    (folder / file).write_text(json.dumps(content))
+    collection = _load(tmp_path)
+    assert set(collection.runs) == {"tsn"}
+    [note] = collection.notes
+    assert f"{folder / file} is damaged" in note
+
+
+def test_odd_logs_names_and_gates_are_borne(tmp_path):
+    base = create_base(**{"model.gates": (3,)})
+    predictions = draw_predictions(1)
+    ids = ("<b>\udcff.mp4", *predictions.ids[1:])
+    predictions = dataclasses.replace(predictions, ids=ids)
+    folder = write_method(tmp_path, "sofnet", predictions=predictions, base=base)
+    lines = ["5", '["train/epoch"]', '{"step": "a", "train/epoch": null}', "\udcff"]
+    (folder / "metrics.jsonl").write_text("\n".join(lines), errors="surrogateescape")
+    parts, failures = _create_all(tmp_path)
+    assert set(failures) == {"figure4"}  # whose videos are not there
+    for part in parts:
+        write_part(tmp_path / "out", part)
+        format_part(part)
+    page = create_page("", (), [Part("p", "<i>", pictures=(Picture(ids[0], bytes(24)),))])
+    assert "<b>" not in page and "<i>" not in page
 
 
 def test_missing_predictions_are_told_and_the_rest_is_made(tmp_path):

@@ -29,7 +29,7 @@ def workdir(tmp_path):
     fields = {"data.train": path, "data.val": path, "data.num_workers": 0}
     fields |= {"data.size": SIZE, "model.width": 8, "model.hidden": 16, "train.batch_size": 4}
     base = create_base("videos", **fields)
-    for method in ("tsn", "sofnet", "sofnet_192"):
+    for method in ("sofnet", "sofnet_192"):
         gates = create_config(base, METHODS[method], 0).model.gates
         folder = write_method(
             tmp_path / "runs", method, base=base, predictions=draw_predictions(len(gates))
@@ -46,9 +46,9 @@ def test_measures_what_is_there(workdir):
     collection = choose_collection(load_collections(workdir))
     lines = list(benchmark_runtime(workdir, collection, num_videos=2, repeats=2))
     assert lines[0].startswith("sofnet_192 was not measured: ") and "checkpoints" in lines[0]
-    assert "2 videos, one at a time; median of 2" in lines[1] and len(lines) == 6
+    assert "2 videos, one at a time; median of 2" in lines[1] and len(lines) == 4
     content = json.loads((workdir / "runtime.json").read_text())
-    assert set(content["methods"]) == {"tsn", "sofnet"}
+    assert set(content["methods"]) == {"sofnet"}
     part = create_table3(collection, workdir)
     [row] = [row for row in part.tables[0].rows if row.label == "SoF-Net (168)"]
     assert float(row.cells[1]) > 0

@@ -26,7 +26,14 @@ GATES = (1, 2, 3, 4, 5)
 
 @functools.cache
 def _create(shift="online"):
-    architecture, model, variables = create_network(shift=shift)
+    """With gates that stop frames at every stage if the shift is online, else as initialised."""
+    if shift == "online":
+        architecture, model, variables = create_network(shift=shift)
+    else:
+        fields = {"num_classes": 5, "gates": GATES, "hidden": 16, "width": 8}
+        architecture = create_architecture("tiny", **fields, shift=shift)
+        model = SoFNet(architecture)
+        variables = jax.jit(model.init)(jax.random.key(0), jnp.asarray(draw_videos(1)))
     return architecture, model, variables, jax.jit(model.apply, static_argnames=("gated",))
 
 

@@ -20,7 +20,7 @@ from sofnet_jax.grid import INDIFFERENT, Cell, create_grid, flatten_fields
 from sofnet_jax.interruption import Interruption
 from sofnet_jax.lock import claim
 from sofnet_jax.method import METHODS
-from sofnet_jax.result import write_config, write_json
+from sofnet_jax.result import METRICS, write_config, write_json
 from sofnet_jax.sweep import Sweep, choose_methods, conclude, create_command, split_cores
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ TINY = {
     "train.joint_epochs": 0,  # to compile a training step takes longer than all else here
     "eval.batch_size": 4,
 }
-RESULT = {"step": 1, "eval": {"map": 0.5, "gflops_per_video": 0.25}}
+RESULT = {"step": 1, "eval": dict.fromkeys(METRICS, 0.0) | {"map": 0.5, "gflops_per_video": 0.25}}
 
 
 def create_cells(workdir: Path, methods=("tsn", "sofnet"), seeds=(0,)) -> list[Cell]:
@@ -153,6 +153,19 @@ def test_a_folder_of_another_configuration_is_refused(tmp_path):
 
 def test_fields_that_change_nothing_are_fields():
     assert flatten_fields(create_default().to_dict()).keys() >= INDIFFERENT
+
+
+def test_a_damaged_folder_fails_alone(tmp_path, capsys):
+    broken, blocked, whole = create_cells(tmp_path, ("tsn", "sofnet", "fc"))
+    finish(broken)
+    (broken.folder / "config.json").write_text("{")
+    (blocked.folder / "log.txt").mkdir(parents=True)
+    finish(whole)
+    sweep = train([broken, blocked, whole], {"sofnet": FINISH})
+    assert (sweep.finished, sweep.failed) == (1, 2)
+    out = capsys.readouterr().out
+    assert f"{broken.folder / 'config.json'} is damaged" in out
+    assert "log.txt: Is a directory" in out
 
 
 def test_a_run_that_another_process_trains_is_skipped(tmp_path, capsys):

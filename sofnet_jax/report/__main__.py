@@ -170,7 +170,8 @@ def _write_page(
         ),
     ]
     with write_whole(path) as partial:
-        partial.write_text(create_page("SoF-Net: report", lead, parts), encoding="utf-8")
+        page = create_page("SoF-Net: report", lead, parts)
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The finished trainings below a folder, by method and seed, as `sofnet_jax.sweep` leaves them."""
 
 import functools
-import json
 import math
 import re
 import statistics
@@ -17,12 +16,13 @@ from configs.default import create_default
 from sofnet_jax.architecture import create_architecture
 from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs
-from sofnet_jax.grid import INDIFFERENT, flatten_fields
+from sofnet_jax.grid import INDIFFERENT, flatten_fields, read_fields
 from sofnet_jax.method import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.metrics import Predictions
 from sofnet_jax.prediction_file import read_predictions
 from sofnet_jax.report.bootstrap import Metric, Scored, create_scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
+from sofnet_jax.result import read_result
 
 # Of sofnet_jax.sweep, METHOD/seed_N; of sofnet_jax.compare, METHOD_seedN.
 _FOLDER = re.compile(r"(?:^|/)(\w+?)(?:/seed_|_seed)(\d+)$")
@@ -64,7 +64,11 @@ class Run:
     @functools.cached_property
     def predictions(self) -> tuple[Predictions, tuple[str, ...]]:
         """What it said of each video, and the names of its gates. Raises UserError."""
-        return read_predictions(self.folder / "predictions.npz")
+        path = self.folder / "predictions.npz"
+        predictions, gate_names = read_predictions(path)
+        if list(gate_names) != [f"res{stage}" for stage in self.config["model.gates"]]:
+            raise UserError(f"{path} is of other gates than its config.json; evaluate it again")
+        return predictions, gate_names
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -175,6 +179,8 @@ def load_collections(workdir: Path) -> dict[str, Collection]:
     """
     notes: list[str] = []
     found: dict[str, dict[str, dict[int, Run]]] = defaultdict(lambda: defaultdict(dict))
+    if not workdir.is_dir():
+        raise UserError(f"{workdir}: no such folder")
     for path in sorted(workdir.rglob("config.json")):
         match = _FOLDER.search(path.parent.relative_to(workdir).as_posix())
         if match is None or match[1] not in METHODS:
@@ -227,21 +233,17 @@ def choose_collection(
 def _load_run(folder: Path, method: str, seed: int) -> Run:
     if not (folder / "result.json").exists():
         raise UserError(f"{folder}: begun and not finished")
-    read = {}
-    for name in ("config", "result"):
-        try:
-            read[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            if not isinstance(read[name], dict):
-                raise ValueError
-        except (OSError, ValueError):
-            raise UserError(f"{folder}: its {name}.json cannot be read; left out") from None
-    defaults = flatten_fields(create_default().to_dict())
-    config = defaults | flatten_fields(read["config"])
+    config = read_fields(folder / "config.json")
+    result = read_result(folder / "result.json")
     if why := find_contradiction(config, METHODS[method]):
         raise UserError(f"{folder}: left out, for {why}")
-    if config["seed"] != seed or "eval" not in read["result"]:
+    if config["seed"] != seed:
         raise UserError(f"{folder}: left out, for it is not what its name says")
-    return Run(method, seed, folder, config, read["result"])
+    gates = {f"stop/res{stage}" for stage in config["model.gates"]}
+    missing = gates - result["eval"].keys() or (gates and {"eval_early"} - result.keys())
+    if missing:
+        raise UserError(f"{folder}: left out, for its result.json lacks {min(missing)}")
+    return Run(method, seed, folder, config, result)
 
 
 def _create(

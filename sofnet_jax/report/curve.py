@@ -130,23 +130,24 @@ def _follow(title: str, runs: Sequence[Run], metric: Metric, whole: float) -> Cu
 
 
 def _read_evaluations(run: Run) -> list[tuple[float, dict[str, float]]]:
-    """Epoch and metrics of every evaluation in a run's log; a line cut short is passed over."""
+    """Epoch and metrics of every evaluation in a run's log; a damaged line is passed over."""
     try:
-        lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        text = (run.folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     epochs: dict[int, float] = {}
     found = []
-    for line in lines:
+    for line in text.splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+            step = int(row["step"])
+            if "train/epoch" in row:
+                epochs[step] = float(row["train/epoch"])
+            if "eval/top1" in row:
+                names = "top1", "map", "gflops_per_video"
+                found.append((step, {name: float(row[f"eval/{name}"]) for name in names}))
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-        if "train/epoch" in row:
-            epochs[row["step"]] = row["train/epoch"]
-        if "eval/top1" in row:
-            metrics = {k.removeprefix("eval/"): v for k, v in row.items() if k.startswith("eval/")}
-            found.append((row["step"], metrics))
     per_step = next((epoch / step for step, epoch in epochs.items() if step), None)
     return [] if per_step is None else [(round(step * per_step, 2), m) for step, m in found]
 

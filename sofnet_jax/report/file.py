@@ -41,10 +41,13 @@ def _clean(data: Any) -> Any:
 
 def _list_contents(part: Part) -> Iterator[tuple[str, bytes]]:
     for number, table in enumerate(part.tables, 1):
-        yield _number(part.name, number, "csv"), format_csv(table).encode()
+        yield _number(part.name, number, "csv"), format_csv(table).encode(errors="backslashreplace")
     drawings = itertools.chain(map(draw_plot, part.plots), map(draw_bars, part.bars))
     for number, svg in enumerate(drawings, 1):
-        yield _number(part.name, number, "svg"), create_standalone(svg).encode()
+        yield (
+            _number(part.name, number, "svg"),
+            create_standalone(svg).encode(errors="backslashreplace"),
+        )
     for number, picture in enumerate(part.pictures, 1):
         yield _number(part.name, number, "png"), picture.png
 

@@ -13,6 +13,7 @@ from sofnet_jax.report.part import Part
 from sofnet_jax.report.table import warn
 
 FILE = "runtime.json"
+MENTIONED = ("host", "device", "videos", "repeats")
 LOOP, PROGRAM = "frame by frame", "as one program"
 
 
@@ -97,7 +98,7 @@ def _read(path: Path, collection: Collection) -> Mapping[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        whose = content["dataset"]
+        whose, _ = content["dataset"], [content[name] for name in MENTIONED]
         for own in content["methods"].values():
             if not all(isinstance(own["milliseconds"][way], float) for way in (LOOP, PROGRAM)):
                 raise ValueError

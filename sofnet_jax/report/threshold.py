@@ -134,8 +134,10 @@ def _create_data(runs: Sequence[Run], metric: Metric) -> dict[str, Any]:
             }
         )
     curve = [
-        {"rho": rho, "seed": run.seed, **{k: evaluate_rule(run, (rho, 3))[k] for k in KEPT}}
+        {"rho": rho, "min_frames": least, "seed": run.seed}
+        | {name: evaluate_rule(run, (rho, least))[name] for name in KEPT}
         for run in runs
+        for least in [int(run.rule["min_frames"])]
         for rho in CURVE
     ]
     return {"grid": grid, "curve": curve}
