@@ -36,8 +36,9 @@ from sofnet_jax.report.claim import (
 from sofnet_jax.report.collection import Value, choose_collection, load_collections
 from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare
 from sofnet_jax.report.curve import create_curves
-from sofnet_jax.report.figure import choose_videos, create_figure3, create_gates
+from sofnet_jax.report.figure import choose_videos, create_figure3
 from sofnet_jax.report.file import write_part
+from sofnet_jax.report.keeping import create_gates
 from sofnet_jax.report.page import create_page
 from sofnet_jax.report.part import Part, Picture
 from sofnet_jax.report.runtime import create_table3

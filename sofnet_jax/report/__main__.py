@@ -29,8 +29,9 @@ from sofnet_jax.report.collection import (
     load_collections,
 )
 from sofnet_jax.report.curve import create_curves
-from sofnet_jax.report.figure import create_figure3, create_figure4, create_gates
+from sofnet_jax.report.figure import create_figure3, create_figure4
 from sofnet_jax.report.file import write_part
+from sofnet_jax.report.keeping import create_gates
 from sofnet_jax.report.page import create_page
 from sofnet_jax.report.part import Part
 from sofnet_jax.report.runtime import create_table3

@@ -1,26 +1,20 @@
-"""The paper's figures of what the gates do, 3 and 4, and beyond it: what they keep."""
+"""The paper's figures of what the gates do, 3 and 4."""
 
 import functools
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
 from sofnet_jax.experiment import create_experiment
-from sofnet_jax.method import METHODS
 from sofnet_jax.metrics import compute_consensus, compute_fates
 from sofnet_jax.picture import draw_decisions
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run, Value, measure
-from sofnet_jax.report.comparison import Side
 from sofnet_jax.report.part import Bars, Part, Picture, Row, Table
-from sofnet_jax.report.relevance import Relevance, compute_relevance
 from sofnet_jax.report.table import warn
 
-DETAILED = ("sofnet", "sofnet_tsm")
 STRIPS = 6
 
 
@@ -160,85 +154,3 @@ def _encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def create_gates(collection: Collection) -> Part:
-    """Precision and recall of the kept frames, and what each gate does inside and outside.
-
-    Raises:
-        UserError: predictions that cannot be read.
-    """
-    gated = [m for m in METHODS if METHODS[m].changes.get("model.gates") != ()]
-    sides = [Side(method) for method in gated if collection.find(method)]
-    if collection.find("sofnet"):
-        sides.insert(1, Side("sofnet", early=True))
-    rows, stops, details, data = [], [], [], []
-    for side in sides:
-        runs = collection.find(side.method)
-        label = METHODS[side.method].title + (", early end" if side.early else "")
-        kinds = (*list_gates(runs[0]), "exit", "used")
-        shares = [
-            measure(runs, functools.partial(read_share, kind=kind, early=side.early))
-            for kind in kinds
-        ]
-        stops.append(Row(label, tuple(value.format(".1f") if value else "" for value in shares)))
-        found = [(run, _read_relevance(run, side.early)) for run in runs]
-        values = [relevance for _, relevance in found if relevance is not None]
-        if not values:
-            continue
-        rows.append(_create_relevance_row(label, values))
-        if side.method in DETAILED:
-            details += [_create_side_row(label, where, values) for where in ("inside", "outside")]
-        data += [
-            {"method": side.method, "early": side.early, "seed": run.seed, **_describe(relevance)}
-            for run, relevance in found
-            if relevance is not None
-        ]
-    kinds = (*(list_gates(collection.find(sides[0].method)[0]) if sides else ()), "exit", "used")
-    tables = [
-        Table(
-            "Kept frames against the annotated action, percent",
-            ("", "inside, of all frames", "precision", "recall"),
-            tuple(rows),
-        ),
-        Table("What becomes of frames inside and outside, percent", ("", *kinds), tuple(details)),
-        Table("What becomes of all frames, percent", ("", *kinds), tuple(stops)),
-    ]
-    note = f"{collection.describe([side.method for side in sides])}."
-    return Part(
-        "gates",
-        "What the gates keep",
-        lead=(
-            "Precision: the share of the kept frames that lie in the annotated action. Recall: the "
-            "share of its frames that are kept. Not in the paper.",
-        ),
-        tables=tuple(table for table in tables if table.rows),
-        notes=(note, *([] if rows else ["No run has annotated segments."])),
-        data={"runs": data},
-    )
-
-
-def _read_relevance(run: Run, early: bool) -> Relevance | None:
-    return compute_relevance(*run.predictions, **run.rule if early else {})
-
-
-def _summarise(numbers: Sequence[float]) -> str:
-    spread = f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
-    return f"{np.mean(numbers):.1f}{spread}"
-
-
-def _create_relevance_row(label: str, values: Sequence[Relevance]) -> Row:
-    names = "share", "precision", "recall"
-    cells = [_summarise([100 * getattr(value, name) for value in values]) for name in names]
-    return Row(label, tuple(cells))
-
-
-def _create_side_row(label: str, side: str, values: Sequence[Relevance]) -> Row:
-    shares: list[Mapping[str, float]] = [getattr(value, side) for value in values]
-    cells = [_summarise([100 * share[kind] for share in shares]) for kind in shares[0]]
-    return Row(f"{label}, {side}", tuple(cells))
-
-
-def _describe(relevance: Relevance) -> dict[str, Any]:
-    scalars = {name: getattr(relevance, name) for name in ("share", "precision", "recall")}
-    return scalars | {"inside": dict(relevance.inside), "outside": dict(relevance.outside)}
