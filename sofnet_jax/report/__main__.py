@@ -117,8 +117,10 @@ def main(argv: list[str]) -> None:
             print(format_part(part) + "\n", flush=True)
         if name == ALL:
             print(f"wrote {out / 'index.html'}", flush=True)
-    except BrokenPipeError:  # whoever reads it has seen enough
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # then whoever reads it has seen enough
+            raise UserError(f"cannot write to standard output: {error.strerror}") from error
     for note in dict.fromkeys(n for c in collections.values() for n in c.notes):
         print(f"note: {make_printable(note)}", file=sys.stderr)
     if failures:
