@@ -235,7 +235,7 @@ class ResidualStage(nn.Module):
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i in range(self.depth):
             stride = self.stride if i == 0 else 1
-            shifts = shift is not None and self.shift_every and i % self.shift_every == 0
+            shifts = self.shift_every and i % self.shift_every == 0
             x = block(
                 self.channels,
                 stride,

@@ -8,7 +8,7 @@ from typing import Any
 from sofnet_jax.report.bootstrap import Metric
 from sofnet_jax.report.collection import Collection, measure
 from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare, format_interval
-from sofnet_jax.report.figure import list_gates, read_share
+from sofnet_jax.report.figure import read_share
 from sofnet_jax.report.part import Part, Row, Table
 from sofnet_jax.report.table import EARLY, SOFNET, TSN
 
@@ -170,11 +170,11 @@ def judge_gates(collection: Collection) -> tuple[Row, dict[str, Any]]:
     """Whether the first and the last gate stop more frames than any other, on average."""
     text = "The first and the last gate stop most"
     runs = collection.find("sofnet")
-    if not runs or len(list_gates(runs[0])) < 3:  # of fewer, there is none between
+    if not runs or len(runs[0].gate_names) < 3:  # of fewer, there is none between
         row = Row(text, (NOT_RUN, *[""] * 4), measured=False)
         return row, {"claim": text, "verdict": NOT_RUN}
     shares = {}
-    for name in list_gates(runs[0]):
+    for name in runs[0].gate_names:
         value = measure(runs, functools.partial(read_share, kind=name))
         shares[name] = value.mean if value else 0.0
     first, *between, last = shares.values()

@@ -16,7 +16,7 @@ from configs.default import create_default
 from sofnet_jax.architecture import create_architecture
 from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs
-from sofnet_jax.grid import INDIFFERENT, flatten_fields, read_fields
+from sofnet_jax.grid import INDIFFERENT, read_fields
 from sofnet_jax.method import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.metrics import Predictions
 from sofnet_jax.prediction_file import read_predictions
@@ -57,6 +57,11 @@ class Run:
         """Of the code that trained it."""
         return str(self.result.get("commit", "unknown"))
 
+    @property
+    def gate_names(self) -> tuple[str, ...]:
+        """`("res1", …)`, the stages that a gate follows."""
+        return tuple(f"res{stage}" for stage in self.config["model.gates"])
+
     def metrics(self, early: bool) -> Mapping[str, float]:
         """Of the evaluation with or without early termination."""
         return self.result["eval_early" if early else "eval"]
@@ -66,7 +71,7 @@ class Run:
         """What it said of each video, and the names of its gates. Raises UserError."""
         path = self.folder / "predictions.npz"
         predictions, gate_names = read_predictions(path)
-        if list(gate_names) != [f"res{stage}" for stage in self.config["model.gates"]]:
+        if gate_names != self.gate_names:
             raise UserError(f"{path} is of other gates than its config.json; evaluate it again")
         return predictions, gate_names
 
@@ -76,10 +81,9 @@ class Run:
         return {name: self.config[f"eval.{name}"] for name in ("threshold", "min_frames")}
 
     def restore_config(self) -> ConfigDict:
-        """Its configuration, without fields that there are no longer."""
+        """Its configuration as `experiment` takes it."""
         config = create_default()
-        known = flatten_fields(config.to_dict())
-        config.update_from_flattened_dict({k: v for k, v in self.config.items() if k in known})
+        config.update_from_flattened_dict(dict(self.config))
         return config
 
     @functools.cached_property
@@ -239,11 +243,12 @@ def _load_run(folder: Path, method: str, seed: int) -> Run:
         raise UserError(f"{folder}: left out, for {why}")
     if config["seed"] != seed:
         raise UserError(f"{folder}: left out, for it is not what its name says")
-    gates = {f"stop/res{stage}" for stage in config["model.gates"]}
+    run = Run(method, seed, folder, config, result)
+    gates = {f"stop/{name}" for name in run.gate_names}
     missing = gates - result["eval"].keys() or (gates and {"eval_early"} - result.keys())
     if missing:
         raise UserError(f"{folder}: left out, for its result.json lacks {min(missing)}")
-    return Run(method, seed, folder, config, result)
+    return run
 
 
 def _create(

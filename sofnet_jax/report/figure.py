@@ -21,7 +21,7 @@ STRIPS = 6
 def create_figure3(collection: Collection) -> Part:
     """Where frames stop, with early termination, of each seed and on average."""
     runs = collection.find("sofnet")
-    names = list_gates(runs[0]) if runs else []
+    names = runs[0].gate_names if runs else ()
     kinds = (*names, "exit", "used")
     shares = {kind: measure(runs, functools.partial(read_share, kind=kind)) for kind in kinds}
     stopped = (
@@ -57,11 +57,6 @@ def create_figure3(collection: Collection) -> Part:
             ],
         },
     )
-
-
-def list_gates(run: Run) -> list[str]:
-    """Names of a run's gates."""
-    return [f"res{stage}" for stage in run.config["model.gates"]]
 
 
 def read_share(run: Run, kind: str, early: bool = True) -> float:

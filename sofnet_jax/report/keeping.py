@@ -9,7 +9,7 @@ import numpy as np
 from sofnet_jax.method import METHODS
 from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.comparison import Side
-from sofnet_jax.report.figure import list_gates, read_share
+from sofnet_jax.report.figure import read_share
 from sofnet_jax.report.part import Part, Row, Table
 from sofnet_jax.report.relevance import Relevance, compute_relevance
 
@@ -25,7 +25,7 @@ def create_gates(collection: Collection) -> Part:
     sides = list_sides(collection)
     found = {side: _read_relevances(collection, side) for side in sides}
     known = {side: list(values.values()) for side, values in found.items() if values}
-    kinds = (*(list_gates(collection.find(sides[0].method)[0]) if sides else ()), "exit", "used")
+    kinds = (*(collection.find(sides[0].method)[0].gate_names if sides else ()), "exit", "used")
     tables = [
         Table(
             "Kept frames against the annotated action, percent",
@@ -114,7 +114,7 @@ def _create_stop_row(side: Side, collection: Collection) -> Row:
     runs = collection.find(side.method)
     shares = [
         measure(runs, functools.partial(read_share, kind=kind, early=side.early))
-        for kind in (*list_gates(runs[0]), "exit", "used")
+        for kind in (*runs[0].gate_names, "exit", "used")
     ]
     return Row(_name(side), tuple(value.format(".1f") if value else "" for value in shares))
 

@@ -100,9 +100,9 @@ def _read(path: Path, collection: Collection) -> Mapping[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         whose, _ = content["dataset"], [content[name] for name in MENTIONED]
         for own in content["methods"].values():
-            if not all(isinstance(own["milliseconds"][way], float) for way in (LOOP, PROGRAM)):
+            times = [own["milliseconds"][way] for way in (LOOP, PROGRAM)]
+            if not all(isinstance(time, float) for time in times) or type(own["seed"]) is not int:
                 raise ValueError
-            own["seed"]  # noqa: B018 (raises if it is not there)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} is damaged; measure again: python -m sofnet_jax.benchmark runtime "

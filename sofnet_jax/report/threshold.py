@@ -13,6 +13,7 @@ from sofnet_jax.report.part import Curve, Part, Plot, Row, Table
 from sofnet_jax.report.table import warn
 
 Rule = tuple[float, int]  # ρ, T_min
+KEPT = ("top1", "map", "gflops_per_frame", "gflops_per_video", "usage", "exit")  # in the JSON
 RHOS = (0.95, 0.99, 0.999)
 MIN_FRAMES = (2, 3, 4, 5)
 # ρ of the curve, from where nearly every video ends early to where none does.
@@ -141,6 +142,3 @@ def _create_data(runs: Sequence[Run], metric: Metric) -> dict[str, Any]:
         for rho in CURVE
     ]
     return {"grid": grid, "curve": curve}
-
-
-KEPT = ("top1", "map", "gflops_per_frame", "gflops_per_video", "usage", "exit")
