@@ -5,6 +5,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.errors import DEFECT, UserError, choose_exit_code
 from sofnet_jax.interruption import Interrupted
+from sofnet_jax.printable import make_printable
 
 # Defined once, for one process may import several commands.
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
@@ -25,7 +27,7 @@ COMPILATION_CACHE = Path("~/.cache/sofnet_jax/xla")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags, runs `main`, and exits: 1 after a mistake, 128 + n after signal n."""
+    """Parses the flags, runs `main`, and exits: with a code of `errors`, 128 + n after signal n."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, or not in Latin-1
             stream.reconfigure(errors="backslashreplace")
@@ -35,11 +37,14 @@ def run(main: Callable[[list[str]], None]) -> None:
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:
-        _exit(f"error: {error}", 1)
+        _exit(f"error: {error}", error.exit_code)
     except Interrupted as interrupted:
         _exit(str(interrupted), interrupted.exit_code)
-    except KeyboardInterrupt:
-        _exit("interrupted", 130)
+    except KeyboardInterrupt as interrupt:
+        _exit("interrupted", choose_exit_code(interrupt))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(DEFECT)
 
 
 def refuse_arguments(argv: list[str]) -> None:
@@ -96,5 +101,5 @@ def _explain(error: Exception, argv: list[str]) -> str:
 
 
 def _exit(message: str, code: int) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(make_printable(message), file=sys.stderr, flush=True)
     sys.exit(code)

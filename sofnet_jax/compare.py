@@ -28,7 +28,11 @@ def main(argv: list[str]) -> None:
     command_line.refuse_arguments(argv)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
-    parallel.initialise_processes(p.coordinator, p.num_processes, p.process_id)
+    with parallel.join_processes(p.coordinator, p.num_processes, p.process_id):
+        _compare_seeds(config, workdir)
+
+
+def _compare_seeds(config: ConfigDict, workdir: Path) -> None:
     if not config.model.gates:
         raise UserError("this configuration has no gates, so there is nothing to compare with TSN")
     try:

@@ -6,9 +6,11 @@ from absl import flags
 
 from sofnet_jax import command_line, parallel
 from sofnet_jax.command_line import CONFIG, WORKDIR
+from sofnet_jax.errors import UserError
 from sofnet_jax.train import evaluate, train
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+PROFILE = flags.DEFINE_bool("profile", False, "Profile some steps of training to WORKDIR/profile.")
 
 
 for name in ("config", "workdir"):
@@ -18,10 +20,15 @@ for name in ("config", "workdir"):
 def main(argv: list[str]) -> None:
     """Joins the processes of the run, then trains or evaluates."""
     command_line.refuse_arguments(argv)
+    if PROFILE.value and MODE.value != "train":
+        raise UserError("--profile is of training; leave it out with --mode evaluate")
     config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
-    parallel.initialise_processes(p.coordinator, p.num_processes, p.process_id)
-    {"train": train, "evaluate": evaluate}[MODE.value](config, workdir)
+    with parallel.join_processes(p.coordinator, p.num_processes, p.process_id):
+        if MODE.value == "train":
+            train(config, workdir, profile=PROFILE.value)
+        else:
+            evaluate(config, workdir)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""What processes take of the machine's memory."""
+"""What processes take of the memory of the machine and of its devices."""
 
 import math
 import os
 from pathlib import Path
+
+import jax
 
 
 def read_memory(pid: int | None = None) -> float:
@@ -15,3 +17,30 @@ def read_memory(pid: int | None = None) -> float:
     except OSError:
         return math.nan
     return float(fields[fields.index("Pss:") + 1]) * 1024
+
+
+def read_peaks() -> dict[str, float]:
+    """GiB that this process has held at most: `host`, and `device` of the fullest of its devices.
+
+    What is not told is left out: of a CPU as a device, and of the host without Linux's /proc.
+    """
+    peaks = {"host": _read_host_peak()}
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if told := [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]:
+        peaks["device"] = max(told)
+    return {name: size / 2**30 for name, size in peaks.items() if math.isfinite(size)}
+
+
+def describe_peaks() -> str:
+    """The same in words."""
+    peaks = [f"{peak:.2f} GiB on the {where}" for where, peak in read_peaks().items()]
+    return f"memory at its peak: {', '.join(peaks) or 'not known'}"
+
+
+def _read_host_peak() -> float:
+    """Bytes of this process at its largest; NaN where Linux's /proc does not tell."""
+    try:
+        fields = Path("/proc/self/status").read_text().split()
+        return float(fields[fields.index("VmHWM:") + 1]) * 1024
+    except (OSError, ValueError):
+        return math.nan

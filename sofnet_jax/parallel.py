@@ -5,19 +5,90 @@ State is replicated and a batch is split over all devices of all processes:
 device axis, so the rest of the code reads as if there were one device.
 """
 
+import atexit
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # for the coordinator's address where JAX found it by itself
+from jax._src.clusters import cloud_tpu_cluster
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sofnet_jax.errors import UserError
+from sofnet_jax import lifeline
+from sofnet_jax.errors import LostError, UserError, choose_exit_code
+from sofnet_jax.interruption import Interrupted
 
 AXIS = "batch"
+# Seconds after which JAX takes a process to be dead, and aborts; the lifeline, which says more, is
+# sooner.
+_HEARTBEAT_TIMEOUT = int(lifeline.SILENCE) + 10
+_MEETING_TIMEOUT = 60.0  # seconds for the processes, all of which are there, to find each other
+
+
+@contextlib.contextmanager
+def join_processes(coordinator: str, num_processes: int, process_id: int) -> Iterator[None]:
+    """Inside, this is a process of a run of several, which end together (`initialise_processes`).
+
+    Where one dies, the others end within a minute with exit code `errors.LOST`; where one stops
+    with an error, so do they, with its exit code. Raises UserError.
+    """
+    initialise_processes(coordinator, num_processes, process_id)
+    if jax.process_count() == 1:
+        yield
+        return
+    line = _hold_line()
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, UserError | Interrupted):
+            line.await_news()  # where another process died, a sum over all of them fails
+        if isinstance(error, Interrupted):
+            line.conclude()
+        else:
+            code = choose_exit_code(error)
+            line.conclude(failed=code)
+            atexit.register(_leave, code)  # what JAX does at exit would wait for the others
+        raise
+    line.conclude()
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _hold_line() -> lifeline.Lifeline:
+    """Connects this process with process 0, or process 0 with all."""
+    me, count = jax.process_index(), jax.process_count()
+    token = secrets.token_bytes(16)
+    hub = lifeline.Hub(token) if me == 0 else None
+    told = gather_dict(
+        {str(me): socket.gethostname()} | ({"hub": f"{hub.port} {token.hex()}"} if hub else {})
+    )
+    try:
+        if hub:
+            lines = hub.accept(count - 1, _MEETING_TIMEOUT)
+        else:
+            port, token_hex = told["hub"].split()
+            host = str(distributed.global_state.coordinator_address).rpartition(":")[0].strip("[]")
+            token = bytes.fromhex(token_hex)
+            lines = {0: lifeline.connect(host, int(port), token, me, _MEETING_TIMEOUT)}
+    except OSError as error:
+        raise LostError(
+            f"process {me} cannot talk to {'the others' if hub else 'process 0'} "
+            f"({error.strerror or error}); they need to reach each other on any TCP port"
+        ) from error
+    return lifeline.Lifeline(me, {i: told[str(i)] for i in range(count)}, lines)
 
 
 def initialise_processes(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -30,8 +101,8 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
         process_id: this one; -1 with an environment that knows.
 
     Raises:
-        UserError: a coordinator without the numbers, the numbers without one, or one that does
-            not answer.
+        UserError: a coordinator without the numbers, or the numbers without one.
+        LostError: a coordinator that does not answer, or another process that does not come.
     """
     if jax.distributed.is_initialized():
         return
@@ -56,11 +127,38 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
             coordinator or None,
             num_processes or None,
             process_id if process_id >= 0 else None,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
         )
     except RuntimeError as error:
-        raise UserError(
+        raise LostError(
             f"could not join the processes of this run: {_first_line(error)}"
         ) from error
+    if owns_all_devices(os.environ):  # else JAX takes one for each process of a launcher's
+        for platform in ("cuda", "rocm"):
+            jax.config.update(f"jax_{platform}_visible_devices", "all")
+
+
+def owns_all_devices(environment: Mapping[str, str]) -> bool:
+    """Whether all GPUs that this process of a launcher sees are its own.
+
+    They are where it is the only process on its machine, or where the launcher gave each its own
+    (`--gpus-per-task`); otherwise the processes of a machine see the same ones, and take the one
+    of their number.
+    """
+    own = any(name in environment for name in ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"))
+    return own or _count_processes_here(environment) == 1
+
+
+def _count_processes_here(environment: Mapping[str, str]) -> int:
+    """Of a launcher's job, on this machine; 1 without a launcher."""
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in environment:
+        return int(environment["OMPI_COMM_WORLD_LOCAL_SIZE"])
+    counts: list[int] = []  # of the machines of the job, of which Slurm writes "8(x2),4"
+    for count, repeats in re.findall(
+        r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", "1")
+    ):
+        counts += [int(count)] * int(repeats or 1)
+    return counts[int(environment.get("SLURM_NODEID", 0)) % len(counts)]
 
 
 def _is_cluster_job(environment: Mapping[str, str]) -> bool:
@@ -68,7 +166,11 @@ def _is_cluster_job(environment: Mapping[str, str]) -> bool:
     counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
     several = any(int(environment.get(name, "1")) > 1 for name in counts)
     in_step = "SLURM_NTASKS" not in environment or "SLURM_PROCID" in environment
-    return (several and in_step) or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    if (several and in_step) or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+        return True
+    # Of a TPU machine that was set up by hand its metadata server tells.
+    clusters = (cloud_tpu_cluster.GkeTpuCluster, cloud_tpu_cluster.GceTpuCluster)
+    return any(c.is_env_present() and c.get_process_count() > 1 for c in clusters)
 
 
 def _first_line(error: Exception) -> str:

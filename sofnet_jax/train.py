@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.initialisation import Report, initialise, load_weights
 from sofnet_jax.interruption import Interrupted, Interruption
 from sofnet_jax.lock import claim
+from sofnet_jax.memory import describe_peaks, read_peaks
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_fates
 from sofnet_jax.picture import draw_decisions, write_picture
 from sofnet_jax.prediction_file import write_predictions
@@ -32,14 +33,17 @@ from sofnet_jax.provenance import read_commit
 from sofnet_jax.released import PAPER
 from sofnet_jax.result import create_result, format_result, write_config, write_json
 from sofnet_jax.step import create_state, select_arrays
+from sofnet_jax.trace import Trace, choose_steps
 from sofnet_jax.types import Batch
 from sofnet_jax.writer import Writer
 
 PICTURED_VIDEOS = 6
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def train(config: ConfigDict, workdir: Path, *, profile: bool = False) -> dict[str, Any]:
     """Trains, or goes on training, in `workdir`, and evaluates what comes out.
+
+    With `profile`, the first process profiles a few steps into `workdir/profile`.
 
     Returns:
         The result, which is also printed and written to `workdir/result.json`.
@@ -56,7 +60,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         run = Run(experiment, workdir)
         try:
             with Interruption() as interruption:
-                run.train(interruption)
+                run.train(interruption, profile)
             return run.finish()
         finally:
             run.close()
@@ -120,6 +124,7 @@ class Run:
                 print(self.initialisation, flush=True)
                 write_json(workdir / "init.json", dataclasses.asdict(self.initialisation))
         self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main and not read_only)
+        self.pace = ""  # of the last steps, in words
         self.predict_step = create_predict_step(experiment.model)
         self.read_pictured = functools.lru_cache(1)(experiment.read_val_frames)
 
@@ -159,7 +164,7 @@ class Run:
         self.step = step
         return True
 
-    def train(self, interruption: Interruption) -> None:
+    def train(self, interruption: Interruption, profile: bool) -> None:
         """Steps, evaluations and checkpoints up to the last epoch."""
         e = self.experiment
         require_same(self.schedule, e.schedule, self.workdir / "checkpoints")
@@ -179,13 +184,17 @@ class Run:
                 unit="step",
                 disable=None,
             )
-            with bar:
+            with bar, self._create_trace(profile) as trace:
                 self._evaluate_if_due(bar)  # not done yet if the training was stopped here
                 while self.step < e.total_steps:
                     until = (self.step // self._interval + 1) * self._interval
-                    self._train_until(min(until, e.total_steps), batches, interruption, bar)
-                    self._save()
+                    until = min(until, e.total_steps)
+                    self._train_until(until, batches, interruption, bar, trace)
+                    with self._timing("save"):
+                        self._save()
                     self._evaluate_if_due(bar)
+                if self.is_main and self.pace:
+                    bar.write(describe_peaks())
         finally:
             batches.close()
 
@@ -194,13 +203,29 @@ class Run:
         """Steps from one evaluation to the next."""
         return self.experiment.config.eval.every_epochs * self.experiment.steps_per_epoch
 
+    def _create_trace(self, profile: bool) -> Trace:
+        """The profile of a few steps if it is wanted, or of none."""
+        e = self.experiment
+        breaks = {*range(0, e.total_steps, self._interval), e.warmup_steps, e.total_steps}
+        steps = choose_steps(self.step, breaks) if profile and self.is_main else range(0)
+        return Trace(self.workdir / "profile", steps)
+
+    @contextlib.contextmanager
+    def _timing(self, name: str) -> Iterator[None]:
+        """Logs for how many seconds the steps have stood still for what is done inside."""
+        start = time.monotonic()
+        yield
+        self.writer.write(self.step, {f"time/{name}_seconds": time.monotonic() - start})
+
     def _evaluate_if_due(self, bar: tqdm) -> None:
         """Evaluates the checkpoint of this step unless that was done, and notes its metrics."""
         due = self.step % self._interval == 0 or self.step == self.experiment.total_steps
         if self.step and due and not self.checkpoints.is_rated(self.step):
             self.checkpoints.rate(self.step, self._evaluate_epoch(bar))
 
-    def _train_until(self, until: int, batches, interruption: Interruption, bar: tqdm) -> None:
+    def _train_until(
+        self, until: int, batches, interruption: Interruption, bar: tqdm, trace: Trace
+    ) -> None:
         """Steps up to `until`, of which the device always has one queued behind the one it runs.
 
         The metrics of a step are fetched while the next one runs, so the device never waits for
@@ -210,16 +235,20 @@ class Run:
         queued = None
         stopping = False
         while self.step < until and not stopping:
-            with clock.waiting():
-                batch = next(batches)
-            self._note_left_out(batch)
-            arrays = parallel.put_batch(select_arrays(batch, stop=interruption.signum != 0))
-            self.state, metrics = self.train_step(self.state, arrays)
-            self.step += 1
-            stopping = self._read_metrics(queued, clock, bar)
-            queued = self.step, metrics
-            bar.update()
+            with trace.step(self.step + 1, clock):
+                with clock.part("input"):
+                    batch = next(batches)
+                self._note_left_out(batch)
+                with clock.part("put"):
+                    arrays = parallel.put_batch(select_arrays(batch, stop=interruption.signum != 0))
+                with clock.part("step" if self._gated in self.train_steps else "compilation"):
+                    self.state, metrics = self.train_step(self.state, arrays)
+                self.step += 1
+                stopping = self._read_metrics(queued, clock, bar)
+                queued = self.step, metrics
+                bar.update()
         stopping |= self._read_metrics(queued, clock, bar)
+        self.pace = clock.describe()
         if stopping:
             self._save()
             self.checkpoints.wait()
@@ -228,11 +257,15 @@ class Run:
     @property
     def train_step(self) -> Callable:
         """The step of the warm-up, then that of the joint training."""
+        if self._gated not in self.train_steps:
+            self.train_steps[self._gated] = self.experiment.create_train_step(self._gated)
+        return self.train_steps[self._gated]
+
+    @property
+    def _gated(self) -> bool:
+        """Whether the next step is one of the joint training."""
         e = self.experiment
-        gated = bool(e.architecture.gates) and self.step >= e.warmup_steps
-        if gated not in self.train_steps:
-            self.train_steps[gated] = e.create_train_step(gated)
-        return self.train_steps[gated]
+        return bool(e.architecture.gates) and self.step >= e.warmup_steps
 
     def _note_left_out(self, batch: Batch) -> None:
         for errors in batch["errors"]:
@@ -243,7 +276,9 @@ class Run:
         if queued is None:
             return False
         step, metrics = queued
-        metrics = {name: float(value) for name, value in parallel.to_host(metrics).items()}
+        with clock.part("metrics"):
+            metrics = parallel.to_host(metrics)
+        metrics = {name: float(value) for name, value in metrics.items()}
         loss = metrics["loss/total"]
         if not np.isfinite([loss, metrics["weight_norm"]]).all():
             what = f"loss is {loss} at" if not np.isfinite(loss) else "weights overflow after"
@@ -262,7 +297,8 @@ class Run:
         e = self.experiment
         scalars = {f"train/{k}": v for k, v in metrics.items() if k != "interrupt"}
         scalars["train/epoch"] = step / e.steps_per_epoch
-        self.writer.write(step, scalars | clock.read())
+        memory = {f"memory/{name}_peak_gib": peak for name, peak in read_peaks().items()}
+        self.writer.write(step, scalars | clock.read() | memory)
 
     def _predict(self) -> Predictions:
         """What the present state says of all validation videos."""
@@ -287,7 +323,8 @@ class Run:
     def _evaluate_epoch(self, bar: tqdm) -> dict[str, float]:
         """Evaluates, logs and prints a line."""
         e = self.experiment
-        predictions = self._predict()
+        with self._timing("eval"):
+            predictions = self._predict()
         result = self._measure(predictions)
         scalars = {
             f"{part}/{name}": float(value)
@@ -302,7 +339,7 @@ class Run:
             bar.write(
                 f"epoch {self.step / e.steps_per_epoch:.0f}: top-1 {100 * m['top1']:.1f} %, "
                 f"mAP {100 * m['map']:.1f} %, {m['gflops_per_video']:.4g} GFLOPs/V, "
-                f"{100 * m['usage']:.1f} % used"
+                f"{100 * m['usage']:.1f} % used" + (self.pace and f"; {self.pace}")
             )
         return m
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from sofnet_jax import parallel
 from sofnet_jax.errors import UserError
 from sofnet_jax.experiment import Experiment, create_experiment
+from sofnet_jax.memory import describe_peaks
 from sofnet_jax.models.policy import Recurrence, run_gates
 from sofnet_jax.provenance import read_commit
 from sofnet_jax.step import TrainState, create_state, select_arrays
@@ -61,7 +62,7 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
         f"{'joint steps fed by the pipeline':<34} {1000 * fed_seconds:9.1f} ms a step",
         f"{'the same, batch on the device':<34} {1000 * resident_seconds:9.1f} ms a step",
         f"device idle for want of input: {100 * idle:.1f} % of the step",
-        *_describe_memory(),
+        describe_peaks(),
     ]
     return lines
 
@@ -140,10 +141,3 @@ def _describe_run(e: Experiment, repeats: int) -> str:
         f"{device.device_kind}, jax {jax.__version__}, commit {read_commit()}, "
         f"median of {repeats}"
     )
-
-
-def _describe_memory() -> list[str]:
-    stats = jax.local_devices()[0].memory_stats()
-    if not stats:
-        return ["device memory: not reported by this device"]
-    return [f"device memory, peak: {stats['peak_bytes_in_use'] / 2**30:.2f} GiB"]

@@ -1,5 +1,6 @@
 """The program as its user meets it: real processes, real videos, real signals."""
 
+import gzip
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 from event_file import read_events
 from PIL import Image
 
+from sofnet_jax.errors import LOST
 from sofnet_jax.metrics import compute_top_k
 from sofnet_jax.picture import CELL
 from sofnet_jax.prediction_file import read_predictions
@@ -107,11 +109,12 @@ def run(start):
 
 @pytest.fixture(scope="module")
 def undisturbed(run, tmp_path_factory) -> Path:
-    """A workdir in which training ran through."""
+    """A workdir in which training ran through, and was profiled: that changes nothing of it."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    code, out, err = run(workdir)
+    code, out, err = run(workdir, None, "--profile")
     assert code == 0, err
     assert "evaluated 5 / 5 videos" in out
+    (workdir / "printed.txt").write_text(out)
     return workdir
 
 
@@ -158,6 +161,47 @@ def test_result_is_written_and_evaluate_repeats_it(undisturbed, run):
 def test_every_step_is_logged_once_in_order(undisturbed):
     steps = [row["step"] for row in read_metrics(undisturbed) if "train/loss/total" in row]
     assert steps == list(range(1, 10))
+
+
+def test_time_of_each_step_is_divided_and_memory_is_told(undisturbed):
+    rows = read_metrics(undisturbed)
+    steps = [row for row in rows if "train/loss/total" in row]
+    for row in steps:
+        shares = [row[f"time/{x}"] for x in ("input_wait", "device_wait", "host")]
+        assert min(shares) >= 0 and sum(shares) == pytest.approx(1)
+        assert row["time/step_seconds"] > 0
+    # A Python with JAX takes more than 100 MB, and this network next to nothing.
+    assert all(0.1 < row["memory/host_peak_gib"] < 10 for row in steps)
+    for name in ("time/save_seconds", "time/eval_seconds"):
+        assert [row["step"] for row in rows if row.get(name, 0) > 0] == [3, 6, 9]
+
+
+def test_words_tell_where_the_time_went_and_what_was_held(undisturbed):
+    out = (undisturbed / "printed.txt").read_text()
+    for epoch in (1, 2, 3):
+        line = rf"epoch {epoch}: .*; \S+ s a step: input \d+ %, device \d+ %, host \d+ %\n"
+        assert re.search(line, out), out
+    assert len(re.findall(r"memory at its peak: \d\.\d\d GiB on the host\n", out)) == 1
+
+
+def test_profile_shows_steps_by_number_and_what_is_done_in_them(undisturbed):
+    (path,) = undisturbed.glob("profile/plugins/profile/*/perfetto_trace.json.gz")
+    assert f"profile of steps 7 to 9: open {path} at " in (undisturbed / "printed.txt").read_text()
+    events = [e for e in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"] if e]
+    steps = [e for e in events if e["name"] == "train"]
+    assert [int(e["args"]["step_num"]) for e in steps] == [7, 8, 9]
+    regions = [
+        [
+            e["name"]
+            for e in events
+            if e["name"] in ("input", "put", "step", "metrics")
+            and e["tid"] == step["tid"]
+            and step["ts"] <= e["ts"] < step["ts"] + step["dur"]
+        ]
+        for step in steps
+    ]
+    inside = ["input", "put", "step", "metrics"]
+    assert regions == [inside[:3], inside, inside]  # nothing is queued before the first of an epoch
 
 
 def test_tensorboard_shows_the_gates_the_losses_and_decisions(undisturbed):
@@ -244,27 +288,67 @@ def test_four_devices_equal_one(undisturbed, run, tmp_path):
     assert four["eval"] == pytest.approx(one["eval"], abs=1e-4)
 
 
-def test_two_processes_equal_one(undisturbed, start, tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    processes = [
-        start(
-            tmp_path,
-            {
-                "parallel.coordinator": f"127.0.0.1:{port}",
-                "parallel.num_processes": 2,
-                "parallel.process_id": i,
-            },
-        )
-        for i in range(2)
-    ]
+@pytest.fixture(scope="module")
+def start_two(start):
+    """As `start`, two processes of one run."""
+
+    def start_two(workdir: Path, *fields: dict) -> list[subprocess.Popen]:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        joined = {"parallel.coordinator": f"127.0.0.1:{port}", "parallel.num_processes": 2}
+        own = fields or ({}, {})
+        return [start(workdir, joined | {"parallel.process_id": i} | own[i]) for i in range(2)]
+
+    return start_two
+
+
+@pytest.fixture(scope="module")
+def two(start_two, tmp_path_factory) -> Path:
+    """A workdir in which training by two processes ran through."""
+    workdir = tmp_path_factory.mktemp("two")
+    processes = start_two(workdir)
     outputs = [p.communicate(timeout=300) for p in processes]
     assert [p.returncode for p in processes] == [0, 0], outputs
     assert "evaluated" in outputs[0][0] and "evaluated" not in outputs[1][0]
-    assert_close(read_state(tmp_path), read_state(undisturbed))
-    one, two = (json.loads((d / "result.json").read_text()) for d in (undisturbed, tmp_path))
-    assert two["eval"] == pytest.approx(one["eval"], abs=1e-4)
+    return workdir
+
+
+def test_two_processes_equal_one(undisturbed, two):
+    assert_close(read_state(two), read_state(undisturbed))
+    one, other = (json.loads((d / "result.json").read_text()) for d in (undisturbed, two))
+    assert other["eval"] == pytest.approx(one["eval"], abs=1e-4)
+
+
+def test_process_that_dies_ends_the_other_and_all_go_on(two, start_two, run, tmp_path):
+    """As many processes arrive at the same bits; one process with two devices nearly so."""
+    processes = start_two(tmp_path / "again")
+    wait_for_step(processes[0], tmp_path / "again", 4)  # the first of the second epoch
+    processes[1].send_signal(signal.SIGKILL)
+    _, err = processes[0].communicate(timeout=60)
+    processes[1].communicate()
+    assert processes[0].returncode == LOST
+    assert re.fullmatch(
+        r"error: process 1 of 2 \(.*\) died; the same command goes on from the last checkpoint",
+        err.strip(),
+    )
+    shutil.copytree(tmp_path / "again", tmp_path / "elastic")
+    processes = start_two(tmp_path / "again")
+    outputs = [p.communicate(timeout=300) for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    chex.assert_trees_all_equal(read_state(tmp_path / "again"), read_state(two))
+    code, out, err = run(tmp_path / "elastic", devices=2)
+    assert code == 0 and re.search(r"workdir .*, at step \d+", out), err
+    assert_close(read_state(tmp_path / "elastic"), read_state(two))
+
+
+def test_process_that_stops_with_an_error_stops_the_other(start_two, tmp_path):
+    """Whose data are not there: a disk that is mounted on one machine alone."""
+    processes = start_two(tmp_path, {}, {"data.train": "/nonexistent"})
+    outputs = [p.communicate(timeout=60) for p in processes]
+    assert [p.returncode for p in processes] == [1, 1], outputs
+    assert "error: /nonexistent" in outputs[1][1] and "Traceback" not in outputs[1][1]
+    assert "process 1 of 2" in outputs[0][1] and "stopped with an error" in outputs[0][1]
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(run, tmp_path):
@@ -350,6 +434,7 @@ MISTAKES = {
     ),
     "no folder": (["--workdir="], "--workdir is missing"),
     "not a flag": (["train"], "'train' is not a flag"),
+    "no steps to profile": (["--profile", "--mode=evaluate"], "--profile is of training"),
     "weights that are not there": (["--config.init_from=none.npz"], "none.npz"),
 }
 

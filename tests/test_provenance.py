@@ -18,6 +18,9 @@ def test_commit_and_whether_tracked_files_differ_from_it(tmp_path, monkeypatch):
         return done.stdout.decode().strip()
 
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("SOFNET_COMMIT", "0123abc")
+    assert read_commit(tmp_path) == "0123abc"
+    monkeypatch.delenv("SOFNET_COMMIT")
     assert read_commit(tmp_path) == "unknown"
     git("init")
     assert read_commit(tmp_path) == "unknown"
@@ -27,6 +30,7 @@ def test_commit_and_whether_tracked_files_differ_from_it(tmp_path, monkeypatch):
     git("tag", "-a", "v1", "-m", "a tag")  # the commit is told, not the tag
     (tmp_path / "notes").write_text("not tracked")
     commit = git("rev-parse", "--short", "HEAD")
+    monkeypatch.setenv("SOFNET_COMMIT", "0123abc")  # of another place
     assert read_commit(tmp_path) == commit
     (tmp_path / "code.py").write_text("2")
     assert read_commit(tmp_path) == f"{commit}-dirty"

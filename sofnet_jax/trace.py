@@ -1,0 +1,89 @@
+"""A profile of a few steps of training, for Perfetto and XProf."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from sofnet_jax.clock import Clock
+
+SKIPPED = 5  # steps before: compilation, and an input pipeline that fills up
+STEPS = 5
+
+
+def choose_steps(done: int, breaks: Iterable[int]) -> range:
+    """The steps to profile of a training that has `done` some.
+
+    Args:
+        done: steps before this run.
+        breaks: after which steps come an evaluation, another program or the end.
+
+    Returns:
+        The first `STEPS` that follow `SKIPPED` others without a break; if there are none, the end
+        of the longest stretch without one, of equals the last.
+    """
+    stretches = list(pairwise([done, *sorted({step for step in breaks if step > done})]))
+    for start, end in stretches:
+        if end - start >= SKIPPED + STEPS:
+            return range(start + SKIPPED + 1, start + SKIPPED + STEPS + 1)
+    start, end = max(stretches, key=lambda s: (s[1] - s[0], s[0]), default=(done, done))
+    return range(max(start, end - STEPS) + 1, end + 1)
+
+
+class Trace:
+    """Profiles the given steps into a folder, beside what is there, and says where.
+
+    If the training ends earlier, it writes what there is. What is asked for beside a training is no
+    reason to end it: if the profile cannot be made or written, it says so.
+    """
+
+    def __init__(self, folder: Path, steps: range):
+        self._folder, self._steps = folder, steps
+        self._recorded: list[int] = []
+
+    def __enter__(self) -> "Trace":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._recorded:
+            self._write()
+
+    @contextlib.contextmanager
+    def step(self, number: int, clock: Clock) -> Iterator[None]:
+        """Names a step in the profile, if it is to be seen there; begins and ends it."""
+        if number not in self._steps:
+            yield
+            return
+        if not self._recorded:
+            with clock.part("profile"):
+                self._begin()
+        self._recorded.append(number)
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            yield
+        if number == self._steps[-1]:
+            with clock.part("profile"):
+                jax.block_until_ready(jax.live_arrays())  # the device is a step behind
+                self._write()
+
+    def _begin(self) -> None:
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # it slows down the host, and hides the regions named here
+        jax.profiler.start_trace(self._folder, create_perfetto_trace=True, profiler_options=options)
+
+    def _write(self) -> None:
+        first, last = self._recorded[0], self._recorded[-1]
+        self._recorded = []
+        try:
+            jax.profiler.stop_trace()
+            paths = self._folder.glob("plugins/profile/*/perfetto_trace.json.gz")
+            path = max(paths, key=lambda path: path.stat().st_mtime)
+        except (OSError, RuntimeError, ValueError) as error:
+            tqdm.write(f"no profile: {error}")
+            return
+        tqdm.write(
+            f"profile of steps {first} to {last}: open {path} at https://ui.perfetto.dev, or "
+            f"{self._folder} in XProf"
+        )
