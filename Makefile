@@ -1,4 +1,5 @@
-# make install | demo | test | check | format | clean, with PYTHON=python3.12 for another Python.
+# make install | demo | test | check | format | lock | audit | clean, with PYTHON=python3.12 for
+# another Python.
 
 PYTHON := python3
 WORKDIR := runs/demo
@@ -6,7 +7,12 @@ BIN := .venv/bin
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 TOOLS := $(INSTALLED)-and-tools
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test check format lock audit clean
+
+# What images of launch/Dockerfile hold: each package with its version and hashes, for their Python.
+LOCK = .venv-lock/bin/uv --no-config pip compile --quiet --upgrade --generate-hashes --no-annotate \
+	--no-emit-index-url --custom-compile-command 'make lock' --python-version 3.12 \
+	--python-platform x86_64-manylinux_2_31 --output-file launch/requirements-$(1).lock
 
 install: $(INSTALLED)
 
@@ -25,8 +31,19 @@ format: $(TOOLS)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+lock: .venv-lock
+	echo 'setuptools>=77' | $(call LOCK,build) -
+	$(call LOCK,cuda) pyproject.toml --extra cuda
+	$(call LOCK,tpu) pyproject.toml --extra tpu
+	$(call LOCK,cpu) pyproject.toml --extra beam
+
+# Known vulnerabilities of these packages. It fails as well where the database cannot be asked.
+audit: .venv-lock
+	.venv-lock/bin/pip-audit --strict --require-hashes --disable-pip \
+		$(addprefix --requirement ,$(wildcard launch/requirements-*.lock))
+
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(INSTALLED): pyproject.toml requirements.txt | $(BIN)/$(notdir $(PYTHON))
 	$(BIN)/python -m pip install --quiet --editable .
@@ -40,3 +57,7 @@ $(TOOLS): $(INSTALLED)
 # An environment holds the name of the Python that made it; another Python makes another one.
 $(BIN)/$(notdir $(PYTHON)):
 	$(PYTHON) -m venv --clear .venv
+
+.venv-lock:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'uv<1' 'pip-audit>=2.10,<3' || { rm -r $@; exit 1; }
