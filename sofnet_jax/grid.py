@@ -14,6 +14,7 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.lock import claim
 from sofnet_jax.method import Method, create_config
 from sofnet_jax.result import read_json, read_result
+from sofnet_jax.values import check_fields
 
 Progress = Literal["done", "begun", "to do"]
 # Where and how fast a run is computed, which changes nothing of what comes out.
@@ -127,20 +128,23 @@ def read_fields(path: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     defaults = flatten_fields(create_default().to_dict())
-    given = flatten_fields(read_json(path))
-    for name, default in defaults.items():
-        if name in given and not _is_like(given[name], default):
-            raise UserError(f"{path} is damaged: {name} is {given[name]!r}")
+    given = read_given_fields(path)
     return defaults | {name: value for name, value in given.items() if name in defaults}
 
 
-def _is_like(value: Any, default: Any) -> bool:
-    """Whether a value from JSON can be that of a field with this default."""
-    if isinstance(default, tuple):
-        return isinstance(value, list)
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is type(default)
+def read_given_fields(path: Path) -> dict[str, Any]:
+    """All that stands in a config.json, by dotted names, with values that fields can have.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    content = read_json(path)
+    try:
+        given = flatten_fields(content)
+        check_fields(given)
+    except (RecursionError, UserError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    return given
 
 
 def flatten_fields(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from sofnet_jax.whole_file import write_whole
+
 CELL, GAP, BAR, TEXT = 96, 4, 6, 18  # pixels: side of a frame, space, height of the bar, of text
 INK, PAPER, STOPPED, EXIT, SPAN = "#1a1a1a", "#ffffff", "#dcdfe4", "#1a1a1a", "#2f6fde"
 
@@ -63,9 +65,9 @@ def draw_decisions(
 
 
 def write_picture(path: Path, image: Image.Image) -> None:
-    """Writes a PNG. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    """Writes a PNG, whole or not at all. Raises OSError."""
+    with write_whole(path) as partial:
+        image.save(partial, "PNG")
 
 
 def _draw_label(draw, corner, text: str, background: str, ink: str, font) -> None:

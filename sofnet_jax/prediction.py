@@ -37,7 +37,8 @@ class Prediction:
         times: of the frames looked at, in seconds; empty if they had none.
         num_frames: that were to be looked at; fewer were if the video ended early.
         spent, plain: GFLOPs spent, and those of the plain backbone on all `num_frames`.
-        decode_ms, network_ms: milliseconds, compilation not among them.
+        decode_ms, network_ms: milliseconds, compilation not among them; the network's are None
+            where it had other videos' frames in the same batches.
         is_window: whether it is of a window, of which the stream or the file has more.
     """
 
@@ -53,7 +54,7 @@ class Prediction:
     spent: Spending
     plain: Spending
     decode_ms: float
-    network_ms: float
+    network_ms: float | None
     is_window: bool = False
 
     @property

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sofnet_jax.array_file import read_arrays
 from sofnet_jax.errors import UserError
 from sofnet_jax.metrics import Predictions
 from sofnet_jax.whole_file import write_whole
@@ -42,9 +43,7 @@ def read_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
         UserError: no such file, or one that holds anything else.
     """
     try:
-        # Not `np.load`, which takes a file for a pickle if it is no archive.
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in _ARRAYS}
+        arrays = read_arrays(path, _ARRAYS)
         _check(arrays)
         errors = dict(json.loads(str(arrays["errors"])))
     except OSError as error:
@@ -70,7 +69,7 @@ def _check(arrays: Mapping[str, np.ndarray]) -> None:
     sizes: dict[str, int] = {}
     for name, (kind, dimensions) in _ARRAYS.items():
         array = arrays[name]
-        if not isinstance(array, np.ndarray) or array.dtype.kind != kind:
+        if array.dtype.kind != kind:
             raise ValueError(f"'{name}' is of another type")
         expected = tuple(
             sizes.setdefault(d, size) for d, size in zip(dimensions, array.shape, strict=False)

@@ -1,7 +1,7 @@
 """The result of a run: metrics with and without early termination, as a file and as a table."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,13 +138,16 @@ def read_result(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} is damaged: it has no metrics")
         stops = [name for name in metrics if name.startswith("stop/")]
         for name in (*METRICS, *stops):
-            if not _is_number(metrics.get(name)):
+            if not is_number(metrics.get(name)):
                 raise UserError(f"{path} is damaged: {part}/{name} is {metrics.get(name)!r}")
     return result
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a number, and a finite one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # of an integer, too, which may have 4300 digits
 
 
 def write_config(config: ConfigDict, workdir: Path) -> None:

@@ -1,6 +1,5 @@
 """A trained network that recognises actions in videos: `sofnet_jax.load(…).predict(…)`."""
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +12,13 @@ from jaxtyping import Int, UInt8
 
 from configs.default import get_config
 from sofnet_jax.checkpoint import Which
+from sofnet_jax.data.canvas import MAX_BYTES
 from sofnet_jax.data.reel import Pixels, Reel, Sight
 from sofnet_jax.data.sampling import regular_indices, segment_indices
 from sofnet_jax.data.transforms import centre_view, show
 from sofnet_jax.errors import UserError
 from sofnet_jax.flops import compute_costs
+from sofnet_jax.grid import flatten_fields, read_given_fields
 from sofnet_jax.inference.consensus import NEVER, Result, Rule
 from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.network import Network
@@ -30,6 +31,7 @@ from sofnet_jax.prediction import Guess, Prediction, Spending
 from sofnet_jax.released import RELEASED_SIDE, Released
 from sofnet_jax.values import DTYPES
 
+LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video
 PLATFORMS = {"cpu", "cuda", "rocm", "tpu"}  # that JAX exports for
 Video = str | os.PathLike | np.ndarray | Sequence[np.ndarray]
 
@@ -90,11 +92,20 @@ class TrainedModel:
         with meter.decoding():
             reel = Reel(video, short_side=self.short_side)
         with reel:
-            frames = reel.read(lambda n: _choose(n, self.num_frames), start=start, end=end)
-            shown = ((self._crop(pixels), at) for pixels, at in frames)
+            shown = self.look(reel, start=start, end=end)
             prediction = self._predict(shown, meter, os.fspath(video), top_k, early)
             end = min(reel.end, reel.end if end is None else end)
         return replace(prediction, start=start or 0.0, end=end)
+
+    def look(
+        self, reel: Reel, *, start: float | None = None, end: float | None = None
+    ) -> Iterator[tuple[UInt8[np.ndarray, "size size 3"], float]]:
+        """What the network is to see of a file, and when, decoded as it is asked for.
+
+        Raises VideoError.
+        """
+        frames = reel.read(lambda n: _choose(n, self.num_frames), start=start, end=end)
+        return ((self._crop(pixels), at) for pixels, at in frames)
 
     def segment(
         self, video: str | os.PathLike, *, seconds: float, every: float = 0.0, **options: Any
@@ -247,15 +258,15 @@ class TrainedModel:
                 ended = recognizer.step(pixels).ended
         with meter.computing():
             result = recognizer.result()
-        return self._create(result, meter, name, top_k, tuple(times), self.num_frames)
+        return self.conclude(result, meter, name, top_k, tuple(times), self.num_frames)
 
     def _tell(self, window: Window, meter: Meter, name: str, top_k: int) -> Prediction:
-        prediction = self._create(
+        prediction = self.conclude(
             window.result, meter, name, top_k, window.times, window.num_frames
         )
         return replace(prediction, start=window.start, end=window.end, is_window=True)
 
-    def _create(
+    def conclude(
         self,
         result: Result,
         meter: Meter,
@@ -264,6 +275,19 @@ class TrainedModel:
         times: tuple[float, ...],
         num_frames: int,
     ) -> Prediction:
+        """The prediction that a result stands for.
+
+        Args:
+            result: of `consensus`.
+            meter: of its decoding and computing.
+            name: of the video.
+            top_k: classes to name.
+            times: of the frames looked at, in seconds.
+            num_frames: that were to be looked at.
+
+        Raises:
+            UserError: the network's scores are no numbers.
+        """
         architecture = self.network.architecture
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; it must be a number from 1 up")
@@ -329,32 +353,35 @@ def load(
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
-    for name, value in (("size", size), ("num_frames", num_frames)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}; it must be a number from 1 up")
-    config = _read_config(os.fspath(source), variant)
-    weights = load_weights(os.fspath(source), which)
+    fields = _read_fields(os.fspath(source), variant)
+    given = {"data.size": size, "data.num_frames": num_frames}
+    fields |= {name: value for name, value in given.items() if value is not None}
     try:
-        data, rule = config["data"], Rule(config["eval"]["threshold"], config["eval"]["min_frames"])
-        released = Released(**config["released"])
-        network = deploy(
-            replace(weights.architecture, shift=config["model"]["shift"]),
-            _fill(weights),
-            dtype=None if dtype is None else DTYPES[dtype],
-            released=released,
-        )
-        model = TrainedModel(
-            network=network,
-            classes=weights.classes or _number_classes(network.architecture.num_classes),
-            num_frames=num_frames or data["num_frames"],
-            size=size or data["size"],
-            short_side=0 if data["source"] == "synthetic" else data["short_side"],
-            via=RELEASED_SIDE if released.crops else 0,
-            rule=rule,
-            notes=() if _is_run(source) else weights.notes,  # a run is followed as it is
-        )
+        released = Released(**_take_group(fields, "released"))
+        shift = fields["model.shift"]
+        viewing = {
+            "num_frames": fields["data.num_frames"],
+            "size": fields["data.size"],
+            "short_side": 0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
+            "via": RELEASED_SIDE if released.crops else 0,
+            "rule": Rule(fields["eval.threshold"], fields["eval.min_frames"]),
+        }
     except (KeyError, TypeError) as error:
         raise UserError(f"{source}: its config.json lacks or has too much: {error}") from error
+    _check_extent(viewing["size"], viewing["num_frames"])
+    weights = load_weights(os.fspath(source), which)
+    network = deploy(
+        replace(weights.architecture, shift=shift),
+        _fill(weights),
+        dtype=None if dtype is None else DTYPES[dtype],
+        released=released,
+    )
+    model = TrainedModel(
+        network=network,
+        classes=weights.classes or _number_classes(network.architecture.num_classes),
+        notes=() if _is_run(source) else weights.notes,  # a run is followed as it is
+        **viewing,
+    )
     if not _is_run(source) and (size is None or num_frames is None):
         shown = f"{model.num_frames} frames of {model.size}×{model.size}"
         note = f"{source} does not tell what it was trained on: shown {shown}; see num_frames, size"
@@ -367,23 +394,41 @@ def _is_run(source: str | os.PathLike) -> bool:
     return (Path(source).expanduser() / "config.json").exists()
 
 
-def _read_config(source: str, variant: str) -> Mapping[str, Any]:
-    """The configuration of a run; the defaults of weights that come without."""
-    path = Path(source).expanduser() / "config.json"
+def _read_fields(source: str, variant: str) -> dict[str, Any]:
+    """The configuration of a run, by dotted names; the defaults of weights that come without."""
     if not _is_run(source):
         try:
-            return get_config(variant).to_dict()
+            return flatten_fields(get_config(variant).to_dict())
         except ValueError as error:
             raise UserError(str(error)) from error
     if variant:
         raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if isinstance(config, dict) and isinstance(config.get("model"), dict):
-        config["model"] = {"shift": ""} | config["model"]  # a run of before there was this field
-    return config
+    fields = read_given_fields(Path(source).expanduser() / "config.json")
+    return {"model.shift": ""} | fields  # a run of before there was this field
+
+
+def _take_group(fields: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The fields of a group by their own names. Raises KeyError if there are none."""
+    prefix = f"{group}."
+    taken = {name[len(prefix) :]: fields[name] for name in fields if name.startswith(prefix)}
+    if not taken:
+        raise KeyError(group)
+    return taken
+
+
+def _check_extent(size: int, num_frames: int) -> None:
+    """Raises UserError for a network's input that no memory holds."""
+    for name, value, most in (
+        ("size", size, LARGEST_SIZE),
+        ("num_frames", num_frames, MOST_FRAMES),
+    ):
+        if not 1 <= value <= most:
+            raise UserError(f"{name} is {value}; it must be a number from 1 to {most}")
+    if 3 * num_frames * size**2 > MAX_BYTES:
+        raise UserError(
+            f"{num_frames} frames of {size}×{size} pixels take more than {MAX_BYTES >> 30} GB; "
+            "lower size or num_frames"
+        )
 
 
 def _fill(weights: Weights) -> Any:

@@ -3,13 +3,15 @@
 import difflib
 import functools
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from configs.default import create_default
 from sofnet_jax.architecture import SHIFTS
 from sofnet_jax.errors import UserError
 from sofnet_jax.metrics import CRITERIA
@@ -79,6 +81,40 @@ RULES = (
         ("data.scales",),
     ),
 )
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Refuses fields, by their dotted names, of a configuration that comes with a run.
+
+    Unlike those of `check_values`, they may be of any type.
+
+    Raises:
+        UserError: naming the field.
+    """
+    for name, default in flatten_dict(create_default().to_dict(), sep=".").items():
+        if name in fields and not _is_like(fields[name], default):
+            raise UserError(f"{name} is {_show(fields[name])}")
+    for rule in RULES:
+        for name in rule.fields:
+            if name in fields and not rule.allows(fields[name]):
+                raise UserError(f"{name} is {_show(fields[name])}; it must be {rule.text}")
+    for name, choices in CHOICES.items():
+        if name in fields:
+            _check_choice(name, fields[name], choices)
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value from JSON can be that of a field with this default."""
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(_is_like(item, default[0]) for item in value)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:77] + "…"
 
 
 def check_values(config: ConfigDict) -> None:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sofnet_jax.array_file import check_archive, read_arrays
 from sofnet_jax.errors import UserError
 from sofnet_jax.whole_file import write_whole
 
@@ -96,7 +98,7 @@ def _encode(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -
 def _read(path: Path) -> tuple[Tensors, Metadata]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    return (_read_npz(path) if path.suffix == ".npz" else _read_pytorch(path)), {}
+    return (read_arrays(path) if path.suffix == ".npz" else _read_pytorch(path)), {}
 
 
 def _read_safetensors(path: Path) -> tuple[Tensors, Metadata]:
@@ -104,17 +106,10 @@ def _read_safetensors(path: Path) -> tuple[Tensors, Metadata]:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
 
-def _read_npz(path: Path) -> Tensors:
-    # Not `np.load`, which takes a file for a pickle if it is no archive.
-    with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-        tensors = {name: archive[name] for name in archive.files}
-    if odd := [name for name, value in tensors.items() if not isinstance(value, np.ndarray)]:
-        raise ValueError(f"{odd[0]} is no array")
-    return tensors
-
-
 def _read_pytorch(path: Path) -> Tensors:
     torch = _import_torch(path)
+    if zipfile.is_zipfile(path):
+        check_archive(path)
     try:
         with torch.serialization.safe_globals(_INERT):
             content = torch.load(path, map_location="cpu", weights_only=True)

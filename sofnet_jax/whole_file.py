@@ -16,6 +16,7 @@ def write_whole(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)  # a link of this name would lead elsewhere
     try:
         yield partial
         os.replace(partial, path)

@@ -395,7 +395,7 @@ _ANYWHERE = {
     "text for info": (_write(_INFO, b"text"), f"{_INFO}:1", "not JSON"),
     "no info in it": (_write(_INFO, b"{}"), "1.0.0", "TFDS cannot read it"),
     "no features": (_remove(_FEATURES), _FEATURES, "cannot be read"),
-    "other features": (_write(_FEATURES, b"{}"), "1.0.0", "TFDS cannot read it"),
+    "other features": (_write(_FEATURES, b"{}"), _FEATURES, "not the features"),
     "no shard": (_remove(_SHARD), _SHARD, "missing"),
 }
 

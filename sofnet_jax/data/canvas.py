@@ -10,6 +10,8 @@ from jaxtyping import UInt8
 # The triangle filter, as wide as the scale asks for (antialiased), and all of the chroma.
 _SCALE = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
 
+MAX_BYTES = 8 << 30  # of the images that are held at once; a file may have frames of any size
+
 
 class _Brush(threading.local):
     """Converts frames. A thread has one of its own, which keeps its tables from frame to frame."""
@@ -23,7 +25,7 @@ class Canvas:
 
     They are scaled down if their short side exceeds `short_side` > 0. Several threads may paint at
     once. Which frame is the first is then a matter of chance: if the frames are `mixed`, they have
-    to be painted anew by one thread.
+    to be painted anew by one thread. Painting raises ValueError for more than `MAX_BYTES`.
     """
 
     def __init__(self, count: int, short_side: int):
@@ -74,4 +76,9 @@ class Canvas:
             height = max(round(height * self._short_side / short), 1)
         if turns % 2:
             width, height = height, width
+        if 3 * self._count * height * width > MAX_BYTES:
+            raise ValueError(
+                f"{self._count} frames of {width}×{height} pixels would take more than "
+                f"{MAX_BYTES >> 30} GB; read fewer, or scale them down by data.short_side"
+            )
         return np.empty((self._count, height, width, 3), np.uint8)

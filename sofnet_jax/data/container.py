@@ -20,6 +20,7 @@ Run = tuple[int, int]  # the first and the last of packets that follow each othe
 _PROMISES = "its index promises more than the file holds"
 _REPEATS = 8  # how often, on average, an index may give a byte of the file
 MAX_PIXELS = 8192 * 4608  # of a frame; a damaged header may promise any number
+MAX_FRAMES = 10_000_000  # of a file: four days at 25 a second; what is known of each is held
 # A file must not make us open others or the network, as playlists and image patterns would.
 _OPTIONS = {
     "max_pixels": str(MAX_PIXELS),
@@ -108,10 +109,12 @@ class Video:
         left = _REPEATS * self._num_bytes
         # PyAV looks in vain for streams of which only a damaged packet tells.
         with contextlib.suppress(av.FFmpegError, IndexError):
-            for packet in self._container.demux(self._stream):
+            for number, packet in enumerate(self._container.demux(self._stream)):
                 left -= packet.size + 1
                 if left < 0:
                     raise VideoError(f"{self.path}: {_PROMISES}")
+                if number > MAX_FRAMES:
+                    raise VideoError(f"{self.path}: more than {MAX_FRAMES:,} frames; cut it")
                 if packet.size:  # the decoder takes one without data for the end
                     yield packet
 

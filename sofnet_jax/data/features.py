@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 
@@ -31,6 +32,11 @@ def create_features(classes: Sequence[str] | None) -> tfds.features.FeaturesDict
             "height": tfds.features.Scalar(dtype=np.int64),
         }
     )
+
+
+def describe_features(classes: Sequence[str]) -> Any:
+    """What TFDS writes of them into its features.json."""
+    return json_format.MessageToDict(create_features(classes).to_proto())
 
 
 @functools.lru_cache(maxsize=1)

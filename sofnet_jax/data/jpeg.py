@@ -10,6 +10,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 from PIL import Image
 
+from sofnet_jax.data.container import MAX_PIXELS
 from sofnet_jax.data.transforms import Look, finish
 
 _FORMAT = "yuvj420p"  # what `encode_jpeg` writes: full range, colours at half the resolution
@@ -65,11 +66,16 @@ def show_jpegs(images: Iterable[bytes], look: Look) -> UInt8[np.ndarray, "t size
 def _decode(images: Iterable[bytes]) -> Iterator[av.VideoFrame]:
     decoder = av.CodecContext.create("mjpeg", "r")
     decoder.thread_count = 1
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    sizes = set()
     for data in images:
         try:
             [frame] = decoder.decode(av.Packet(data))
         except (av.FFmpegError, ValueError) as error:
             raise JpegError("damaged JPEG") from error
+        sizes.add((frame.width, frame.height))
+        if len(sizes) > 1:
+            raise JpegError("JPEGs of different sizes")
         yield frame
 
 

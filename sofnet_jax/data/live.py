@@ -24,7 +24,8 @@ _HINT = "an MP4 with its index at the end is no stream, give the file"
 
 # A stream must not make us open files.
 _PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,srtp,srt,crypto,httpproxy,hls"
-_OPTIONS = {"rtsp_transport": "tcp", "protocol_whitelist": _PROTOCOLS}
+_LIMIT = {"max_pixels": str(MAX_PIXELS)}
+_OPTIONS = {"rtsp_transport": "tcp", "protocol_whitelist": _PROTOCOLS, **_LIMIT}
 
 
 def connect(
@@ -96,7 +97,7 @@ def _open(source: str, pipe: "_Pipe") -> Any:
     """The container."""
     try:
         if source == STDIN:
-            return av.open(pipe, options={"protocol_whitelist": ""})
+            return av.open(pipe, options={"protocol_whitelist": "", **_LIMIT})
         if source.startswith(CAMERA):
             return av.open(source, format="v4l2", timeout=_PATIENCE)
         return av.open(source, options=_OPTIONS, timeout=_PATIENCE)
@@ -130,7 +131,7 @@ def _read(
     """The frames up to the end or the first error, by their own time."""
     stream = find_stream(container, source)
     stream.thread_type = "NONE"
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    stream.codec_context.options = _LIMIT
     gap = float(1 / stream.guessed_rate) if stream.guessed_rate else _GAP
     number = itertools.count()
     for packet in itertools.chain(_demux(container, stream), [None]):  # None: what is held back

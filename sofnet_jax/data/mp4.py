@@ -15,8 +15,9 @@ _PIECE = 1 << 20  # bytes read at a time
 
 
 def counts_more_samples_than_bytes(path: str) -> bool:
-    """Whether some table of an MP4 file does, or could, being compressed; False for other files."""
+    """Whether the tables of an MP4 file do, or could, being compressed; False for other files."""
     size = os.path.getsize(path)
+    left: float = size
     with open(path, "rb") as file:
         at = 0
         while at < size:
@@ -25,8 +26,8 @@ def counts_more_samples_than_bytes(path: str) -> bool:
                 break  # no MP4
             if kind != b"mdat":
                 end = min(at + max(length, 8), size)
-                counts = (n for piece in _read_pieces(file, at, end) for n in _find_counts(piece))
-                if any(count > size for count in counts):
+                left -= sum(n for piece in _read_pieces(file, at, end) for n in _find_counts(piece))
+                if left < 0:
                     return True
             if length < 8:
                 break  # no MP4, or a damaged one

@@ -14,12 +14,14 @@ from sofnet_jax.data.annotations.material import Material
 from sofnet_jax.data.builders.frames import VIDEOS
 from sofnet_jax.data.decode import Choose, VideoError
 from sofnet_jax.data.engine import count_records
+from sofnet_jax.data.features import describe_features
 from sofnet_jax.data.jpeg import JpegError, show_jpegs
 from sofnet_jax.data.manifest import find_version, read_classes, read_summaries, suggest_anew
 from sofnet_jax.data.record import Summary
 from sofnet_jax.data.source import Shown, Source
 from sofnet_jax.data.transforms import Look
 from sofnet_jax.errors import UserError
+from sofnet_jax.printable import make_printable
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,12 @@ def read_record(video: PreparedVideo) -> dict[str, Any]:
     """All features of a video. Raises VideoError, also if the record is of another video."""
     try:
         record = _open(video.folder, video.split)[video.number]
-    except (RuntimeError, OSError) as error:
+        found = make_printable(record["id"].decode())
+    except Exception as error:  # ArrayRecord, TFDS and protobuf raise anything at damage
         raise VideoError(f"{video.folder}: {video.id}: {_first_line(error)}") from error
-    found = record["id"].decode()
-    if found != video.id:
+    if not len(record["frames"]) == len(record["times"]) > 0:
+        raise VideoError(f"{video.folder}: {video.id}: a record without frames or their times")
+    if found != make_printable(video.id):
         raise VideoError(
             f"{video.folder}: record {video.number} of {video.split} is of {found}, and not of "
             f"{video.id} as its {VIDEOS} has it; prepare it anew"
@@ -118,6 +122,8 @@ def _check_files(folder: Path, shards: Mapping[Path, int], num_videos: int) -> N
     if sum(shards.values()) != num_videos:
         raise UserError(f"{folder}: its shards are not those of its {VIDEOS}")
     for path in shards:
+        if path.parent != folder:
+            raise UserError(f"{path}: not in the folder of its data set")
         if not path.is_file():
             raise UserError(f"{path}: missing")
 
@@ -133,8 +139,8 @@ def _check_shard(path: Path, count: int) -> None:
 
 def _list_shards(folder: Path) -> dict[str, dict[Path, int]]:
     """The shards of each split, and how many records they should have. Raises UserError."""
-    for name in ("dataset_info.json", "features.json"):
-        Material(folder / name).document  # noqa: B018 (raises what is wrong with it)
+    Material(folder / "dataset_info.json").document  # noqa: B018 (raises what is wrong with it)
+    _check_features(folder)
     try:
         splits = tfds.builder_from_directory(str(folder)).info.splits
         return {
@@ -143,6 +149,16 @@ def _list_shards(folder: Path) -> dict[str, dict[Path, int]]:
         }
     except Exception as error:  # of TFDS's own making, or of protobuf's, or any other
         raise UserError(f"{folder}: TFDS cannot read it ({_first_line(error)})") from error
+
+
+def _check_features(folder: Path) -> None:
+    """Refuses other features than ours: TFDS would import any module that they name.
+
+    Raises UserError.
+    """
+    found = Material(folder / "features.json").document
+    if found.value != describe_features(read_classes(folder)):
+        raise UserError(f"{found.place.removesuffix(': ')}: not the features of a prepared video")
 
 
 @functools.lru_cache(maxsize=8)

@@ -29,6 +29,6 @@ def regular_indices(
     Ascending, of frames at these times; fewer where the frames are further apart.
     """
     count = math.ceil((end - start) / interval - ROUNDING)
-    centres = start + (np.arange(count) + 0.5) * interval
-    found = np.searchsorted(times, centres - ROUNDING * interval)
-    return np.unique(found[found < len(times)])
+    # Not by a list of the centres: a damaged time stamp may be ten thousand years ahead.
+    passed = np.floor((times - start) / interval + 0.5 + ROUNDING).clip(0, count)
+    return np.flatnonzero(np.diff(passed, prepend=0.0))

@@ -107,6 +107,11 @@ def create_synthetic(
             _write_whole(root, meta, num_workers)
 
 
+def is_synthetic(root: Path) -> bool:
+    """Whether a folder holds a data set of `create_synthetic`, whatever its arguments were."""
+    return (root / "meta.json").is_file()
+
+
 def _check_arguments(arguments: dict[str, int]) -> None:
     """Refuses what cannot be drawn."""
     for name, value in arguments.items():
@@ -141,7 +146,7 @@ def _is_written(root: Path, meta: dict[str, int]) -> bool:
 @contextmanager
 def _only_writer(root: Path) -> Iterator[None]:
     """Holds the lock beside `root`, which the system frees however its holder ends."""
-    with open(root.parent / f".{root.name}.lock", "w") as lock:
+    with open(root.parent / f".{root.name}.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.default import create_default
 from sofnet_jax.architecture import create_architecture
+from sofnet_jax.data.synthetic import is_synthetic
 from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs
 from sofnet_jax.grid import INDIFFERENT, read_fields
@@ -81,9 +82,15 @@ class Run:
         return {name: self.config[f"eval.{name}"] for name in ("threshold", "min_frames")}
 
     def restore_config(self) -> ConfigDict:
-        """Its configuration as `experiment` takes it."""
+        """Its configuration as `experiment` takes it.
+
+        A folder that it names is read, but not written to: embedded videos that are not there are
+        drawn in the cache.
+        """
         config = create_default()
         config.update_from_flattened_dict(dict(self.config))
+        if not is_synthetic(Path(config.data.synthetic.root).expanduser()):
+            config.data.synthetic.root = ""
         return config
 
     @functools.cached_property
@@ -244,6 +251,10 @@ def _load_run(folder: Path, method: str, seed: int) -> Run:
     if config["seed"] != seed:
         raise UserError(f"{folder}: left out, for it is not what its name says")
     run = Run(method, seed, folder, config, result)
+    try:
+        run.compute_costs(num_classes=2)
+    except UserError as error:
+        raise UserError(f"{folder}: left out, for {error}") from error
     gates = {f"stop/{name}" for name in run.gate_names}
     missing = gates - result["eval"].keys() or (gates and {"eval_early"} - result.keys())
     if missing:

@@ -12,6 +12,7 @@ from sofnet_jax.report.bootstrap import Metric
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.part import Curve, Part, Plot
 from sofnet_jax.report.threshold import CURVE, evaluate_rule
+from sofnet_jax.result import is_number
 
 TRACED = ("sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 PLAIN = ("tsn", "tsm", "tsm_online")
@@ -140,16 +141,23 @@ def _read_evaluations(run: Run) -> list[tuple[float, dict[str, float]]]:
     for line in text.splitlines():
         try:
             row = json.loads(line)
-            step = int(row["step"])
+            step = int(_read_number(row["step"]))
             if "train/epoch" in row:
-                epochs[step] = float(row["train/epoch"])
+                epochs[step] = _read_number(row["train/epoch"])
             if "eval/top1" in row:
                 names = "top1", "map", "gflops_per_video"
-                found.append((step, {name: float(row[f"eval/{name}"]) for name in names}))
+                found.append((step, {name: _read_number(row[f"eval/{name}"]) for name in names}))
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
     per_step = next((epoch / step for step, epoch in epochs.items() if step), None)
     return [] if per_step is None else [(round(step * per_step, 2), m) for step, m in found]
+
+
+def _read_number(value: Any) -> float:
+    """Raises ValueError if it is none that can be drawn."""
+    if not is_number(value):
+        raise ValueError(f"{value} is no number")
+    return float(value)
 
 
 def _mean(

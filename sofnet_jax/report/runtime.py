@@ -103,7 +103,7 @@ def _read(path: Path, collection: Collection) -> Mapping[str, Any]:
             times = [own["milliseconds"][way] for way in (LOOP, PROGRAM)]
             if not all(isinstance(time, float) for time in times) or type(own["seed"]) is not int:
                 raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{path} is damaged; measure again: python -m sofnet_jax.benchmark runtime "
             f"--workdir={path.parent}"
