@@ -1,5 +1,5 @@
-# make install | demo | test | check | format | lock | audit | clean, with PYTHON=python3.12 for
-# another Python.
+# make install | demo | test | check | format | archive | lock | audit | clean, with
+# PYTHON=python3.12 for another Python.
 
 PYTHON := python3
 WORKDIR := runs/demo
@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 TOOLS := $(INSTALLED)-and-tools
 
-.PHONY: install demo test check format lock audit clean
+.PHONY: install demo test check format archive lock audit clean
 
 # What images of launch/Dockerfile hold: each package with its version and hashes, for their Python.
 LOCK = .venv-lock/bin/uv --no-config pip compile --quiet --upgrade --generate-hashes --no-annotate \
@@ -30,6 +30,10 @@ check: $(TOOLS)
 format: $(TOOLS)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# Ten thousand clips through two processes, of which one is killed, and the command. Takes minutes.
+archive: $(TOOLS)
+	$(BIN)/python tests/archive.py
 
 lock: .venv-lock
 	echo 'setuptools>=77' | $(call LOCK,build) -

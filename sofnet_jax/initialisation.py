@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,15 @@ class Weights:
     def architecture(self) -> Architecture:
         """The network that they belong to."""
         return infer_architecture(self.tensors, self.source)
+
+    @property
+    def digest(self) -> str:
+        """What tells them from others, whatever they are called where they come from."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+            digest.update(tensor.tobytes())
+        return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +178,8 @@ def _load_run(folder: Path, which: Which) -> Weights:
             raise UserError(f"{folder} is the folder of no run: it has no {name}")
     try:
         step, identity, variables = _read_checkpoint(folder, which)
-        classes = tuple(identity["classes"])
+        tensors = to_state_dict(variables)
+        classes = _check_classes(identity["classes"], tensors, f"{folder}: its checkpoint's fields")
     except UserError:
         raise
     except Exception as error:  # Orbax and TensorStore raise anything at what is missing
@@ -181,7 +192,7 @@ def _load_run(folder: Path, which: Which) -> Weights:
     if shift := identity.get("model.shift"):  # absent from checkpoints of before there was one
         followed.append(f"model.shift={shift}")
     notes = (f"trained with {', '.join(followed)}; use the same",) if followed else ()
-    return Weights(str(folder), layout, to_state_dict(variables), [], classes, notes)
+    return Weights(str(folder), layout, tensors, [], classes, notes)
 
 
 def _read_checkpoint(folder: Path, which: Which) -> tuple[int, Mapping[str, Any], Tree]:
@@ -205,12 +216,16 @@ def _read_classes(
         classes = json.loads(metadata["classes"])
     except (ValueError, RecursionError):
         classes = None
+    return _check_classes(classes, tensors, f"{source}: its metadata")
+
+
+def _check_classes(classes: Any, tensors: Tensors, who: str) -> tuple[str, ...]:
+    """The names, if they are some and as many as the classifier has. Raises UserError."""
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"{source}: its metadata name no classes; the file is damaged")
+        raise UserError(f"{who} name no classes; the file is damaged")
     if "fc.weight" in tensors and tensors["fc.weight"].shape[:1] != (len(classes),):
         raise UserError(
-            f"{source}: its metadata name {len(classes)} classes and its classifier has others; "
-            "the file is damaged"
+            f"{who} name {len(classes)} classes and its classifier has others; the file is damaged"
         )
     return tuple(classes)
 

@@ -2,12 +2,18 @@
 
 python -m sofnet_jax.predict VIDEO… --checkpoint=RUN [--json] [--visualize=out.png]
 python -m sofnet_jax.predict rtsp://camera/1 --checkpoint=RUN --window=10
+python -m sofnet_jax.predict --manifest=all.csv --output=FOLDER --checkpoint=RUN
 
 VIDEO is a file, a folder, a pattern such as 'videos/*.mp4', a camera (/dev/video0), an address
 (rtsp:// http:// and what else FFmpeg knows), or - for standard input. RUN is the folder of a run, a
 file of weights, or hub:owner/name. A camera, an address and standard input are recognised window by
 window as they come, and so are files if --window is given. Milliseconds are without compilation,
 which is kept in ~/.cache/sofnet_jax.
+
+With --manifest, a CSV of paths (or with a header of path,start,end), an archive of any size is
+recognised in lockstep on Apache Beam: with --beam="--direct_num_workers=2" by two processes, or on
+many machines (docs/running.md). The same command goes on with what is not done. FOLDER gets
+results-…, a JSON line for each video, and dead_letters.csv, those that could not be recognised.
 
 The exit code is 1 if a video could not be recognised; the others are all the same.
 """
@@ -24,6 +30,7 @@ import jax
 from absl import flags
 
 from sofnet_jax import command_line
+from sofnet_jax.bulk import command as archive_command
 from sofnet_jax.checkpoint import Which
 from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.live import connect
@@ -33,7 +40,7 @@ from sofnet_jax.illustration import STRIPS, draw_film, draw_picture
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Prediction
 from sofnet_jax.printable import make_printable
-from sofnet_jax.trained import TrainedModel, load
+from sofnet_jax.trained import LARGEST_SIZE, MOST_FRAMES, TrainedModel, load
 from sofnet_jax.values import DTYPES
 from sofnet_jax.whole_file import require_place
 
@@ -46,9 +53,12 @@ WINDOW = flags.DEFINE_float("window", 0.0, "Seconds; 0: all of a file, 10 s of a
 EVERY = flags.DEFINE_float("every", 0.0, "Seconds from window to window; 0: a window's.", 0.0)
 EARLY = flags.DEFINE_bool("early", True, "Whether a video may end early, once it is sure.")
 DTYPE = flags.DEFINE_enum("dtype", None, list(DTYPES), "Of the stages, if not the device's best.")
-SIZE = flags.DEFINE_integer("size", None, "Side of the frames, if not the run's.", 1, 4096)
-NUM_FRAMES = flags.DEFINE_integer("num_frames", None, "To look at, if not the run's.", 1, 10_000)
+SIZE = flags.DEFINE_integer("size", None, "Side of the frames, if not the run's.", 1, LARGEST_SIZE)
+NUM_FRAMES = flags.DEFINE_integer(
+    "num_frames", None, "To look at, if not the run's.", 1, MOST_FRAMES
+)
 VARIANT = flags.DEFINE_string("variant", "", "Of weights that are no run: release, for one.")
+flags.adopt_module_key_flags(archive_command)
 LIVE_WINDOW = 10.0  # seconds
 SHORTEST, LONGEST = 0.01, 86_400.0  # seconds of a window
 LONG = 600.0  # seconds, from which on one action is hardly all of a video
@@ -56,6 +66,9 @@ LONG = 600.0  # seconds, from which on one action is hardly all of a video
 
 def main(argv: list[str]) -> None:
     """Prints what is recognised in each video, and goes on after those that cannot be read."""
+    if archive_command.is_wanted():
+        _recognize_archive(argv)
+        return
     if not argv[1:]:
         raise UserError("say what to recognise: python -m sofnet_jax.predict VIDEO… --checkpoint=…")
     if not CHECKPOINT.value:
@@ -88,6 +101,26 @@ def main(argv: list[str]) -> None:
         _discard_output()
         raise UserError(f"cannot write to standard output: {error.strerror or error}") from error
     if outcome.failed:
+        sys.exit(1)
+
+
+def _recognize_archive(argv: list[str]) -> None:
+    """Recognises the videos of a manifest, into files."""
+    command_line.refuse_arguments(argv)
+    for flag in (WINDOW, EVERY, VISUALIZE, JSON):
+        if flag.present:
+            raise UserError(f"--{flag.name} is not for a manifest, whose results are files")
+    dead = archive_command.recognize(
+        checkpoint=CHECKPOINT.value,
+        which=cast(Which, WHICH.value),
+        dtype=DTYPE.value,
+        size=SIZE.value,
+        num_frames=NUM_FRAMES.value,
+        variant=VARIANT.value,
+        top_k=TOP_K.value,
+        early=EARLY.value,
+    )
+    if dead:
         sys.exit(1)
 
 
@@ -207,11 +240,11 @@ def _visualize(predictions: Sequence[Prediction], model: TrainedModel) -> None:
 def _report(video: str, error: Exception) -> None:
     if JSON.value:
         print(json.dumps({"video": video, "error": str(error)}), flush=True)
-    _say(make_printable(f"error: {error}"))
+    _say(f"error: {error}")
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(make_printable(text), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from sofnet_jax.data.prepared import list_all_videos
 from sofnet_jax.data.record import KINDS, Format, Task
 from sofnet_jax.data.shard import plan_shards
 from sofnet_jax.errors import UserError
+from sofnet_jax.runner import create_runner
 
 BUILDERS: dict[str, type[FrameBuilder]] = {
     builder.name: builder for builder in (ActivityNet, MiniKinetics, Thumos14, MiniSports1M, Videos)
@@ -155,21 +155,5 @@ def _is_prepared(folder: Path, plan: Plan) -> bool:
 
 def configure_beam(options: Sequence[str]) -> tfds.download.DownloadConfig:
     """Options of Apache Beam as TFDS takes them. Raises UserError."""
-    logging.disable(logging.WARNING)  # it tells of clients of services that nobody wants here
-    try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-
-        parsed = PipelineOptions(list(options))
-        name = parsed.view_as(StandardOptions).runner or "DirectRunner"
-        runner = beam.runners.create_runner(name)
-    except ImportError as error:
-        raise UserError(
-            f"--beam needs Apache Beam, and what its runner does: pip install 'sofnet_jax[beam]' "
-            f"({' '.join(str(error).split())})"
-        ) from error
-    except (AttributeError, ValueError) as error:
-        raise UserError(f"--beam: {' '.join(str(error).split())}") from error
-    finally:
-        logging.disable(logging.NOTSET)
+    runner, parsed = create_runner(options)
     return tfds.download.DownloadConfig(beam_runner=runner, beam_options=parsed)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-_CONTEXT = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
+CONTEXT = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
 _AHEAD = 4  # items a worker, of those that are done but not yet asked for
 
 
@@ -76,8 +76,8 @@ class _Worker:
         self._spawn()
 
     def _spawn(self) -> None:
-        self.pipe, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_work, args=(self._function, theirs), daemon=True)
+        self.pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=_work, args=(self._function, theirs), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -102,7 +102,7 @@ class _Worker:
             self.process.join(10)  # what it ends with is told
             code = self._replace()
             if self._crashed:
-                return self._finish(Failure("crashed", _describe(code)))
+                return self._finish(Failure("crashed", describe_end(code)))
             self._crashed = True
             self._send()
             return []
@@ -143,7 +143,8 @@ def _wait(busy: list[_Worker], time_limit: float) -> list[_Worker]:
     return [w for w in busy if w.pipe in ready or now - w.since >= time_limit]
 
 
-def _describe(code: int) -> str:
+def describe_end(code: int) -> str:
+    """What an exit code says of a worker."""
     if code < 0:
         return f"a worker was ended by {signal.Signals(-code).name}"
     return f"a worker ended with code {code}"

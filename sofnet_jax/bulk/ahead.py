@@ -1,0 +1,38 @@
+"""Frames that are read while others are computed."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class Ahead(Iterator[T], Generic[T]):
+    """A generator that is one item ahead, in a thread of `pool`; never in two at a time."""
+
+    def __init__(self, items: Generator[T, None, None], pool: Executor):
+        self._items, self._pool = items, pool
+        self._upcoming = pool.submit(next, items, None)
+
+    def __next__(self) -> T:
+        item = self._upcoming.result()
+        if item is None:
+            raise StopIteration
+        self._upcoming = self._pool.submit(next, self._items, None)
+        return item
+
+    def close(self) -> None:
+        """Ends the generator, once it has no more to do in its thread."""
+        self._upcoming.exception()
+        self._items.close()
+
+
+def start_ahead(items: Iterable[Item], start: Callable[[Item], T], count: int) -> Iterator[T]:
+    """`map(start, items)`, so many items before they are asked for."""
+    upcoming: list[T] = []
+    for item in items:
+        upcoming.append(start(item))
+        if len(upcoming) > count:
+            yield upcoming.pop(0)
+    yield from upcoming

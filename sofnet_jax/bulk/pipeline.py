@@ -1,0 +1,240 @@
+"""Recognition of an archive on Apache Beam, on one machine or on many."""
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.runners import DirectRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from tqdm import tqdm
+
+from sofnet_jax.bulk.manifest import Chunk, Manifest, scan_manifest
+from sofnet_jax.bulk.recognition import Recognition, Settings
+from sofnet_jax.bulk.shard import Shards, Tally, write_dead_letters
+from sofnet_jax.bulk.store import is_remote, join, list_files, read_file, remove_files, write_file
+from sofnet_jax.errors import UserError
+from sofnet_jax.lock import claim
+from sofnet_jax.runner import create_runner, quietly
+
+PLAN, SUMMARY, DEAD_LETTERS = "plan.json", "summary.json", "dead_letters.csv"
+_FAILED = "failed-"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What is to be recognised, how, and where the results go."""
+
+    manifest: Manifest
+    settings: Settings
+    shards: Shards
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the rows of a manifest: `rows` = results + dead letters + repeated."""
+
+    tally: Tally
+    repeated: int
+    seconds: float
+    new: int  # videos of this call; the others were done before
+
+    @property
+    def rows(self) -> int:
+        """Of the manifest."""
+        return self.tally.results + self.tally.dead + self.repeated
+
+    def describe(self, folder: str) -> list[str]:
+        """Lines to print."""
+        t = self.tally
+        lines = [
+            f"{self.rows:,} rows = {t.results:,} results + {t.dead:,} dead letters + "
+            f"{self.repeated:,} repeated"
+        ]
+        if t.results:
+            share = 100 * t.spent / t.plain
+            lines.append(f"GFLOPs: {share:.1f} % of the plain backbone's {t.plain:,.4g}")
+        if self.new:
+            rate = self.new / max(self.seconds, 1e-9)
+            lines.append(f"{self.new:,} videos in {self.seconds:.1f} s, {rate:.1f} a second")
+        if t.dead:
+            lines.append(f"dead letters, to try again as a manifest: {join(folder, DEAD_LETTERS)}")
+        return lines
+
+
+def recognize_archive(
+    manifest_path: str,
+    folder: str,
+    settings: Settings,
+    *,
+    form: str,
+    shard_size: int,
+    beam_options: Sequence[str],
+) -> Account:
+    """Recognises all videos of a manifest that `folder` holds nothing of yet.
+
+    Args:
+        manifest_path: of `scan_manifest`.
+        folder: for the shards; also an address such as gs://….
+        settings: of the recognition.
+        form: of `shard.FORMATS`.
+        shard_size: videos of a shard: what is lost, at most, where a machine dies.
+        beam_options: of Apache Beam, such as --runner=DataflowRunner.
+
+    Raises:
+        UserError: a manifest, folder, network or runner that cannot be used.
+    """
+    begin = time.monotonic()
+    runner, options = _choose_runner(beam_options)
+    manifest = scan_manifest(manifest_path, shard_size)
+    shards = Shards(folder, len(manifest.chunks), form)
+    archive = Archive(manifest, settings, shards)
+    local = not is_remote(folder)
+    with claim(Path(folder), "recognition") if local else contextlib.nullcontext():
+        _take_up(archive)
+        done = shards.find_done()
+        left = [chunk for chunk in manifest.chunks if chunk.number not in done]
+        if left:
+            with _show_progress(archive, done):
+                _run(archive, left, runner, options)
+        missing = {chunk.number for chunk in manifest.chunks} - shards.find_done()
+        if missing:
+            raise UserError(f"{len(missing)} shards of {folder} are not done; try again")
+        return _conclude(archive, begin, sum(chunk.num_videos for chunk in left))
+
+
+def _take_up(archive: Archive) -> None:
+    """Notes what the folder is of, and sees that it was of the same before. Raises UserError."""
+    s, folder = archive.settings, archive.shards.folder
+    plan = {
+        "manifest": archive.manifest.digest,
+        "shards": archive.shards.count,
+        "format": archive.shards.form,
+        "weights": s.digest,
+        "size": s.size,
+        "num_frames": s.num_frames,
+        "variant": s.variant,
+        "dtype": s.dtype,
+        "top_k": s.top_k,
+        "early": s.early,
+    }
+    path = join(folder, PLAN)
+    if not list_files(folder, PLAN):
+        write_file(path, (json.dumps(plan, indent=2) + "\n").encode())
+        return
+    try:
+        before = json.loads(read_file(path))
+        unlike = [name for name in plan if before[name] != plan[name]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged; give another --output") from error
+    if unlike:
+        raise UserError(
+            f"{folder} holds results with {unlike[0]} {before[unlike[0]]}, not {plan[unlike[0]]}; "
+            "give another --output"
+        )
+
+
+def _conclude(archive: Archive, begin: float, new: int) -> Account:
+    shards, folder = archive.shards, archive.shards.folder
+    numbers = range(shards.count)
+    tally = sum((shards.read_tally(number) for number in numbers), Tally())
+    write_dead_letters(
+        join(folder, DEAD_LETTERS), [shards.read_dead_letters(number) for number in numbers]
+    )
+    account = Account(tally, archive.manifest.num_repeated, time.monotonic() - begin, new)
+    summary = {"rows": account.rows, **asdict(tally), "repeated": account.repeated}
+    write_file(join(folder, SUMMARY), (json.dumps(summary, indent=2) + "\n").encode())
+    return account
+
+
+@contextlib.contextmanager
+def _show_progress(archive: Archive, done: set[int]) -> Iterator[None]:
+    """A bar of the videos in shards that are done, wherever they are made."""
+    sizes = {chunk.number: chunk.num_videos for chunk in archive.manifest.chunks}
+    stop = threading.Event()
+    first = sum(sizes[number] for number in done if number in sizes)
+    with tqdm(
+        total=archive.manifest.num_videos, initial=first, desc="recognise", unit="video",
+        disable=None,
+    ) as bar:  # fmt: skip
+
+        def watch() -> None:
+            while not stop.wait(2.0):
+                now = archive.shards.find_done()
+                bar.update(sum(sizes.get(number, 0) for number in now) - bar.n)
+
+        thread = None if bar.disable else threading.Thread(target=watch, daemon=True)
+        if thread:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if thread:
+                thread.join()
+
+
+def _choose_runner(options: Sequence[str]) -> tuple[Any, Any]:
+    """The runner and its options; on this machine one of threads, each with its own process.
+
+    Beam's own processes are not used: when one dies, Beam waits for it for ever. Raises UserError.
+    """
+    runner, parsed = create_runner(options)
+    if not isinstance(runner, DirectRunner | FnApiRunner):
+        return runner, parsed
+    direct = parsed.view_as(DirectOptions)
+    if direct.direct_running_mode == "multi_processing":
+        raise UserError(
+            "--beam: leave out --direct_running_mode; each of --direct_num_workers computes in a "
+            "process of its own"
+        )
+    direct.direct_running_mode = "multi_threading"
+    return FnApiRunner(), parsed  # and not what DirectRunner may download
+
+
+def _run(archive: Archive, chunks: Sequence[Chunk], runner: Any, options: Any) -> None:
+    """Has the chunks worked on. Raises UserError."""
+    remove_files(archive.shards.folder, _FAILED)
+    try:
+        # Errors are told below, in a line instead of pages.
+        with quietly(logging.ERROR), beam.Pipeline(runner=runner, options=options) as pipeline:
+            _ = (
+                pipeline
+                | "chunks" >> beam.Create(list(chunks))
+                | "share out" >> beam.Reshuffle()
+                | "recognise" >> beam.ParDo(_Recognise(archive))
+            )
+    except Exception as error:  # what a worker raised comes back as something else
+        for name in list_files(archive.shards.folder, _FAILED):
+            raise UserError(read_file(join(archive.shards.folder, name)).decode()) from error
+        raise
+
+
+class _Recognise(beam.DoFn):
+    """Works on chunks, one after another, with one network."""
+
+    def __init__(self, archive: Archive):
+        self._archive = archive
+
+    def setup(self) -> None:
+        self._recognition = Recognition(self._archive.settings)
+
+    def process(self, chunk: Chunk) -> None:
+        manifest, shards = self._archive.manifest, self._archive.shards
+        try:
+            videos = manifest.read(chunk)
+            located = [video._replace(path=manifest.locate(video)) for video in videos]
+            shards.write(chunk.number, videos, self._recognition.recognize(located))
+        except UserError as error:
+            write_file(join(shards.folder, f"{_FAILED}{chunk.number:05}.txt"), str(error).encode())
+            raise
+
+    def teardown(self) -> None:
+        self._recognition.close()

@@ -1,0 +1,52 @@
+"""Runners of Apache Beam, which is installed where somebody wants one."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sofnet_jax.errors import UserError
+
+
+def require_beam() -> None:
+    """Raises UserError unless Apache Beam is installed."""
+    with _importing(), quietly(logging.WARNING):
+        import apache_beam  # noqa: F401
+
+
+def create_runner(options: Sequence[str]) -> tuple[Any, Any]:
+    """A runner and its options as Beam takes them, from flags such as --runner=DirectRunner.
+
+    Raises UserError.
+    """
+    with _importing(), quietly(logging.WARNING):
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+        try:
+            parsed = PipelineOptions(list(options))
+            name = parsed.view_as(StandardOptions).runner or "DirectRunner"
+            return beam.runners.create_runner(name), parsed
+        except (AttributeError, ValueError) as error:
+            raise UserError(f"--beam: {' '.join(str(error).split())}") from error
+
+
+@contextlib.contextmanager
+def quietly(level: int) -> Iterator[None]:
+    """Without what Beam logs up to this level: of clients of services that nobody wants here."""
+    logging.disable(level)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"this needs Apache Beam, and what its runner does: pip install 'sofnet_jax[beam]' "
+            f"({' '.join(str(error).split())})"
+        ) from error
