@@ -141,12 +141,14 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
 def owns_all_devices(environment: Mapping[str, str]) -> bool:
     """Whether all GPUs that this process of a launcher sees are its own.
 
-    They are where it is the only process on its machine, or where the launcher gave each its own
-    (`--gpus-per-task`); otherwise the processes of a machine see the same ones, and take the one
-    of their number.
+    They are where it is the only process on its machine, or where the launcher gave each its own,
+    as Slurm does with `--gpus-per-task`; then it sees fewer than there are processes, or says so.
+    Otherwise the processes of a machine see the same ones, and take the one of their number.
     """
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    count = _count_processes_here(environment)
     own = any(name in environment for name in ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"))
-    return own or _count_processes_here(environment) == 1
+    return own or count == 1 or (visible != "" and len(visible.split(",")) < count)
 
 
 def _count_processes_here(environment: Mapping[str, str]) -> int:
@@ -165,7 +167,8 @@ def _is_cluster_job(environment: Mapping[str, str]) -> bool:
     """Whether a launcher that JAX recognises started more than one process."""
     counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
     several = any(int(environment.get(name, "1")) > 1 for name in counts)
-    in_step = "SLURM_NTASKS" not in environment or "SLURM_PROCID" in environment
+    # A job's script sees the job's numbers, but is none of its tasks.
+    in_step = "SLURM_NTASKS" not in environment or "SLURM_STEP_NODELIST" in environment
     if (several and in_step) or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         return True
     # Of a TPU machine that was set up by hand its metadata server tells.

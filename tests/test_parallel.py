@@ -35,9 +35,9 @@ def test_state_stays_replicated_and_the_batch_is_averaged():
     ("environment", "expected"),
     [
         ({}, False),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "1"}, True),
-        ({"SLURM_NTASKS": "4"}, False),  # the batch script of a job, not a task of it
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "n[1-2]"}, True),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),  # the script of a job, not a task
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n1"}, False),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"TPU_WORKER_HOSTNAMES": "host0,host1"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
@@ -45,6 +45,35 @@ def test_state_stays_replicated_and_the_batch_is_averaged():
 )
 def test_cluster_jobs_are_recognised(environment, expected):
     assert parallel._is_cluster_job(environment) is expected
+
+
+def test_tpu_machines_set_up_by_hand_are_recognised(monkeypatch):
+    cluster = parallel.cloud_tpu_cluster.GceTpuCluster
+    monkeypatch.setattr(cluster, "is_env_present", classmethod(lambda cls: True))
+    for count, expected in ((1, False), (2, True)):
+        monkeypatch.setattr(cluster, "get_process_count", classmethod(lambda cls, n=count: n))
+        assert parallel._is_cluster_job({}) is expected
+
+
+SIX = {"SLURM_STEP_TASKS_PER_NODE": "2(x2),1,4(x3)"}  # machines
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, True),
+        (SIX | {"SLURM_NODEID": "1"}, False),
+        (SIX | {"SLURM_NODEID": "2"}, True),
+        (SIX | {"SLURM_NODEID": "5"}, False),
+        (SIX | {"SLURM_NODEID": "5", "SLURM_GPUS_PER_TASK": "2"}, True),
+        (SIX | {"SLURM_NODEID": "5", "CUDA_VISIBLE_DEVICES": "0"}, True),
+        (SIX | {"SLURM_NODEID": "5", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, False),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8", "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}, False),
+    ],
+)
+def test_a_process_owns_the_gpus_that_no_other_one_sees(environment, expected):
+    assert parallel.owns_all_devices(environment) is expected
 
 
 @pytest.mark.parametrize(("count", "process"), [(0, 0), (2, 2), (2, -1)])
