@@ -1,4 +1,4 @@
-# make install | demo | test | check | format | archive | lock | audit | clean, with
+# make install | demo | test | check | chaos | format | archive | lock | audit | clean, with
 # PYTHON=python3.12 for another Python.
 
 PYTHON := python3
@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 TOOLS := $(INSTALLED)-and-tools
 
-.PHONY: install demo test check format archive lock audit clean
+.PHONY: install demo test check chaos format archive lock audit clean
 
 # What images of launch/Dockerfile hold: each package with its version and hashes, for their Python.
 LOCK = .venv-lock/bin/uv --no-config pip compile --quiet --upgrade --generate-hashes --no-annotate \
@@ -26,6 +26,10 @@ check: $(TOOLS)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+# Kills trainings, fills their disk, damages their checkpoints and more; 15 minutes. SEED=N repeats.
+chaos: $(TOOLS)
+	$(BIN)/python tests/chaos.py
 
 format: $(TOOLS)
 	$(BIN)/ruff format

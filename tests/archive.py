@@ -19,20 +19,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-from gated_network import SIZE, create_network
-from run_folder import write_run
+from gated_network import create_network
+from run_folder import GATED, write_run
 
 ROOT = Path(__file__).parents[1]
 CLIPS = int(os.environ.get("CLIPS", "10000"))
-FRAMES = 8
 COMPARED = 200
-FIELDS = {
-    "data.size": SIZE,
-    "data.num_frames": FRAMES,
-    "data.short_side": 40,
-    "eval.threshold": 0.6,
-    "eval.min_frames": 1,
-}
 
 
 def main() -> None:
@@ -42,7 +34,7 @@ def main() -> None:
         say(f"{CLIPS:,} clips are generated")
         manifest, expected = generate(folder)
         _, _, variables = create_network()
-        run = write_run(folder / "run", variables, ["run", "jump", "swim", "dive", "fall"], FIELDS)
+        run = write_run(folder / "run", variables, ["run", "jump", "swim", "dive", "fall"], GATED)
         out = folder / "out"
 
         say("a worker process is killed when a third is done, the whole command at two thirds")

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from gated_network import SIZE
 
 from configs.default import create_default
 from sofnet_jax.checkpoint import Checkpoints
 from sofnet_jax.result import write_config
+
+# Of a run of `gated_network.create_network`, some of whose videos end early.
+GATED = {
+    "data.size": SIZE,
+    "data.num_frames": 6,
+    "data.short_side": 40,
+    "eval.threshold": 0.6,
+    "eval.min_frames": 1,
+}
 
 
 def write_run(

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from child_work import work
-from gated_network import SIZE, create_network
-from run_folder import write_run
+from gated_network import create_network
+from run_folder import GATED, write_run
 from scene_video import write_scene
 
 import sofnet_jax
@@ -29,19 +29,12 @@ from sofnet_jax.errors import UserError
 from sofnet_jax.initialisation import load_weights
 
 CLASSES = ["run", "jump", "swim", "dive", "fall"]
-FIELDS = {
-    "data.size": SIZE,
-    "data.num_frames": 6,
-    "data.short_side": 40,
-    "eval.threshold": 0.6,
-    "eval.min_frames": 1,
-}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     _, _, variables = create_network()
-    return write_run(tmp_path_factory.mktemp("run"), variables, CLASSES, FIELDS)
+    return write_run(tmp_path_factory.mktemp("run"), variables, CLASSES, GATED)
 
 
 @pytest.fixture(scope="module")

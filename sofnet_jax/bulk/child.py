@@ -1,12 +1,11 @@
 """A process that works for another one, which survives it."""
 
 import contextlib
-import signal
 from collections.abc import Callable, Iterator
 from multiprocessing import connection
 from typing import Any
 
-from sofnet_jax.data.worker import CONTEXT, describe_end, end_with_parent
+from sofnet_jax.data.worker import CONTEXT, describe_end, obey_parent
 
 
 class ChildDied(Exception):
@@ -75,8 +74,7 @@ class Child:
 
 def _work(function: Callable[[Any], Iterator[Any]], pipe: connection.Connection) -> None:
     """What the child does until its parent closes the pipe, or ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    end_with_parent()
+    obey_parent()
     while True:
         try:
             item = pipe.recv()

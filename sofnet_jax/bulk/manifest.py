@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from sofnet_jax.bulk.store import is_remote, open_file
+from sofnet_jax.data.annotations.own_row import check_order, parse_time
 from sofnet_jax.errors import UserError
-from sofnet_jax.printable import make_printable
 
 COLUMNS = ("path", "start", "end")
 _Header = tuple[str, ...]
@@ -192,20 +192,6 @@ def _parse(row: Sequence[str], columns: _Header, place: str) -> Entry:
     path = values.get("path", "")
     if not path or "\0" in path:
         raise UserError(f"{place}: no path")
-    start, end = (_parse_time(values.get(name, ""), name, place) for name in COLUMNS[1:])
-    if end is not None and end <= (start or 0.0):
-        raise UserError(f"{place}: end {end:g} is not after start {start or 0.0:g}")
+    start, end = (parse_time(place, name, values.get(name, "")) for name in COLUMNS[1:])
+    check_order(place, "end", start, end)
     return Entry(path, start, end)
-
-
-def _parse_time(cell: str, name: str, place: str) -> float | None:
-    if not cell:
-        return None
-    try:
-        time = float(cell)
-    except ValueError:
-        time = -1.0
-    if not 0 <= time < float("inf"):
-        shown = make_printable(cell[:50])
-        raise UserError(f"{place}: {name} is '{shown}'; give seconds, such as 12.5")
-    return time

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +221,8 @@ class _Recognise(beam.DoFn):
     """Works on chunks, one after another, with one network."""
 
     def __init__(self, archive: Archive):
-        self._archive = archive
+        # Without the chunks, which come one by one: a runner takes only so much with the code.
+        self._archive = replace(archive, manifest=replace(archive.manifest, chunks=()))
 
     def setup(self) -> None:
         self._recognition = Recognition(self._archive.settings)

@@ -152,8 +152,7 @@ def describe_end(code: int) -> str:
 
 def _work(function: Callable[[Any], Any], pipe: connection.Connection) -> None:
     """What a worker does until its parent closes the pipe, or ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    end_with_parent()
+    obey_parent()
     while True:
         try:
             item = pipe.recv()
@@ -164,6 +163,12 @@ def _work(function: Callable[[Any], Any], pipe: connection.Connection) -> None:
             pipe.send((function(item), None))
         except Exception as error:
             pipe.send((None, error))
+
+
+def obey_parent() -> None:
+    """Ends this worker when its parent wants it, or is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    end_with_parent()
 
 
 def end_with_parent() -> None:

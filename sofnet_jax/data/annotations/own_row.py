@@ -98,9 +98,9 @@ def _parse_row(place: str, cells: list[str], header: list[str] | None) -> OwnRow
         raise UserError(f"{place}: no path")
     if not labels:
         raise UserError(f"{place}: no label; write 'path,label'")
-    start, end, since, until = (_parse_time(place, name, values.get(name, "")) for name in _TIMES)
-    _check_order(place, "end", start, end)
-    _check_order(place, "relevant_end", since, until)
+    start, end, since, until = (parse_time(place, name, values.get(name, "")) for name in _TIMES)
+    check_order(place, "end", start, end)
+    check_order(place, "relevant_end", since, until)
     if (since is None) != (until is None):
         raise UserError(f"{place}: relevant_start and relevant_end go together; give both or none")
     relevant = None if since is None or until is None else (since, until)
@@ -108,7 +108,8 @@ def _parse_row(place: str, cells: list[str], header: list[str] | None) -> OwnRow
     return OwnRow(place, values["path"], labels, start, end, relevant, split, id)
 
 
-def _parse_time(place: str, name: str, cell: str) -> float | None:
+def parse_time(place: str, name: str, cell: str) -> float | None:
+    """Seconds in a cell; None if it is empty. Raises UserError."""
     if not cell:
         return None
     try:
@@ -120,7 +121,8 @@ def _parse_time(place: str, name: str, cell: str) -> float | None:
     return time
 
 
-def _check_order(place: str, name: str, start: float | None, end: float | None) -> None:
+def check_order(place: str, name: str, start: float | None, end: float | None) -> None:
+    """Raises UserError unless `end`, of this name, is after `start`."""
     if end is not None and end <= (start or 0.0):
         begin = name.replace("end", "start")
         raise UserError(f"{place}: {name} {end:g} is not after {begin} {start or 0.0:g}")
@@ -142,7 +144,7 @@ def read_json(document: Node, notes: Notes) -> Iterator[OwnRow]:
             if key not in _KEYS:
                 notes.add(f"keys that are not known, such as {show(key)}: ignored", node.place)
         start, end = _read_time(video, "start"), _read_time(video, "end")
-        _check_order(video.place, "end", start, end)
+        check_order(video.place, "end", start, end)
         for relevant in _read_segments(video):
             yield OwnRow(video.place, path, _read_labels(video), start, end, relevant, split, id)
 
@@ -176,7 +178,7 @@ def _read_segments(video: Node) -> Sequence[Interval | None]:
     for place, start, end in segments:
         if start < 0:
             raise UserError(f"{place}: {start:g} is before the video; give seconds")
-        _check_order(place, "end", start, end)
+        check_order(place, "end", start, end)
     return [(start, end) for _, start, end in segments] or [None]
 
 
