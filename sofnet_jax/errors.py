@@ -1,9 +1,17 @@
 """The exceptions that are shown to a user without a traceback, and what a process ends with."""
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 MISTAKE = 1  # of the user's: the same command would end the same way
 DEFECT = 70  # of the program or the machine, with a traceback
 LOST = 75  # another process or machine is gone: the same command may go well
 INTERRUPTED = 130
+# What a system says where nothing more can be written.
+_NO_ROOM = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)]
 
 
 class UserError(Exception):
@@ -23,3 +31,23 @@ def choose_exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     return getattr(error, "exit_code", DEFECT)
+
+
+@contextlib.contextmanager
+def explain_full_disk(workdir: Path) -> Iterator[None]:
+    """Turns to UserError what is raised for want of room, by the system or with its words.
+
+    TensorStore, which writes the arrays of a checkpoint, raises ValueError.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        for reason in _NO_ROOM:
+            if reason in str(error):
+                raise UserError(
+                    f"cannot write to {workdir}: {reason}; make room, and the same command goes on "
+                    "from the last checkpoint"
+                ) from error
+        raise

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs.default import create_default
-from sofnet_jax.checkpoint import Checkpoints, has_checkpoint, require_same
+from sofnet_jax.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
 from sofnet_jax.errors import UserError
 from sofnet_jax.lock import claim
 from sofnet_jax.method import Method, create_config
@@ -79,6 +79,8 @@ class Cell:
             if last is None:
                 return False
             videos = checkpoints.read_record(last)["schedule"]["number of training videos"]
+        except DamagedError:
+            return False  # training goes on from the one before
         finally:
             checkpoints.close()
         epochs = c.train.warmup_epochs + c.train.joint_epochs

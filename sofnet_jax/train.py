@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,9 +18,9 @@ from tqdm import tqdm
 
 from sofnet_jax import parallel
 from sofnet_jax.allocator import keep_freed_memory
-from sofnet_jax.checkpoint import Checkpoints, Which, has_checkpoint, require_same
+from sofnet_jax.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.clock import Clock
-from sofnet_jax.errors import UserError
+from sofnet_jax.errors import UserError, explain_full_disk
 from sofnet_jax.evaluate import create_predict_step, predict_videos
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.initialisation import Report, initialise, load_weights
@@ -49,21 +50,18 @@ def train(config: ConfigDict, workdir: Path, *, profile: bool = False) -> dict[s
         The result, which is also printed and written to `workdir/result.json`.
 
     Raises:
-        UserError: bad data or configuration, a checkpoint of another model, a loss that is not
-            finite.
+        UserError: bad data or configuration, a checkpoint of another model, none that is whole, a
+            loss that is not finite, a full disk.
         Interrupted: after SIGTERM or Ctrl-C, with everything saved.
     """
     experiment = create_experiment(config)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    with claim(workdir, "training") if jax.process_index() == 0 else contextlib.nullcontext():
-        run = Run(experiment, workdir)
-        try:
-            with Interruption() as interruption:
-                run.train(interruption, profile)
-            return run.finish()
-        finally:
-            run.close()
+    claimed = claim(workdir, "training") if jax.process_index() == 0 else contextlib.nullcontext()
+    with claimed, explain_full_disk(workdir), contextlib.closing(Run(experiment, workdir)) as run:
+        with Interruption() as interruption:
+            run.train(interruption, profile)
+        return run.finish()
 
 
 def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -75,21 +73,22 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         The result, which is also printed and written to `workdir/result.json`.
 
     Raises:
-        UserError: no checkpoint, one of another model, weights that are not whole, or bad data.
+        UserError: no checkpoint, one that is damaged or of another model, weights that are not
+            whole, bad data, or a full disk.
     """
     experiment = create_experiment(config)
     if not has_checkpoint(workdir / "checkpoints") and not config.init_from:
         raise UserError(f"{workdir} holds no checkpoint; train first, or give --config.init_from")
-    run = Run(experiment, workdir, read_only=True)
-    try:
+    with (
+        explain_full_disk(workdir),
+        contextlib.closing(Run(experiment, workdir, read_only=True)) as run,
+    ):
         if run.step and config.init_from not in ("", run.schedule["init_from"]):
             raise UserError(
                 f"{workdir} holds a checkpoint of its own; to evaluate {config.init_from} give "
                 "another --workdir"
             )
         return run.finish()
-    finally:
-        run.close()
 
 
 class Run:
@@ -115,15 +114,19 @@ class Run:
             workdir / "checkpoints", metric=config.eval.metric, read_only=read_only
         )
         self.train_steps: dict[bool, Callable] = {}
-        if not self._restore("last"):
-            self.state = parallel.replicate(self.state)
         self.is_main = jax.process_index() == 0
+        self._take_up(read_only)
         if self.is_main:
             print(experiment.describe(self.state.params, workdir, self.step), flush=True)
             if self.initialisation:
                 print(self.initialisation, flush=True)
                 write_json(workdir / "init.json", dataclasses.asdict(self.initialisation))
-        self.writer = Writer(workdir, first_step=self.step, enabled=self.is_main and not read_only)
+        self.writer = Writer(
+            workdir,
+            first_step=self.step,
+            evaluated=self.checkpoints.is_rated(self.step),
+            enabled=self.is_main and not read_only,
+        )
         self.pace = ""  # of the last steps, in words
         self.predict_step = create_predict_step(experiment.model)
         self.read_pictured = functools.lru_cache(1)(experiment.read_val_frames)
@@ -145,11 +148,19 @@ class Run:
             )
         self.state, self.initialisation = dataclasses.replace(self.state, **variables), report
 
-    def _restore(self, which: Which) -> bool:
-        """Takes up a checkpoint; False if there is none."""
-        step = self.checkpoints.find(which)
-        if step is None:
-            return False
+    def _take_up(self, read_only: bool) -> None:
+        """Begins with the latest checkpoint, if there is one; a training with one that is whole."""
+        if not read_only:
+            for line in self.checkpoints.take_up(self._restore):
+                if self.is_main:
+                    print(line, file=sys.stderr, flush=True)
+        elif (last := self.checkpoints.find("last")) is not None:
+            self._restore(last)
+        if not self.step:
+            self.state = parallel.replicate(self.state)
+
+    def _restore(self, step: int) -> None:
+        """Takes up a checkpoint. Raises UserError: it is another run's, or damaged."""
         record = self.checkpoints.read_record(step)
         # What checkpoints of before there were these fields do not tell.
         unset = {f"released.{name}": value for name, value in dataclasses.asdict(PAPER).items()}
@@ -162,7 +173,6 @@ class Run:
         self.left_out = record["left_out"]
         self.state = parallel.replicate(self.checkpoints.restore(step, self.state))
         self.step = step
-        return True
 
     def train(self, interruption: Interruption, profile: bool) -> None:
         """Steps, evaluations and checkpoints up to the last epoch."""
@@ -356,9 +366,10 @@ class Run:
         """Evaluates the checkpoint that the configuration names, prints and writes the result."""
         e = self.experiment
         self.checkpoints.wait()
-        if self.checkpoints.find(e.config.eval.checkpoint) != self.step:
+        chosen = self.checkpoints.find(e.config.eval.checkpoint)
+        if chosen is not None and chosen != self.step:
             left_out = self.left_out
-            self._restore(e.config.eval.checkpoint)
+            self._restore(chosen)
             self.left_out |= left_out  # an older checkpoint knows less
         predictions = self._predict()
         result = self._measure(predictions) | {
@@ -411,5 +422,5 @@ class Run:
 
     def close(self) -> None:
         """Waits for the checkpoint that is being written, and closes the logs."""
-        self.checkpoints.close()
-        self.writer.close()
+        with contextlib.closing(self.writer):
+            self.checkpoints.close()

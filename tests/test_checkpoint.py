@@ -1,9 +1,18 @@
-"""Checkpoints: the latest and the best are kept and found, in one session and in several."""
+"""Checkpoints: the latest two and the best are kept and found, in one session and in several."""
+
+import contextlib
+import gc
+import json
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sofnet_jax.checkpoint import Checkpoints
+from sofnet_jax.checkpoint import Checkpoints, DamagedError
+from sofnet_jax.errors import UserError, explain_full_disk
 
 
 def save(checkpoints: Checkpoints, step: int, top1: float | None) -> None:
@@ -26,10 +35,10 @@ def test_latest_and_best(sessions, tmp_path):
         assert checkpoints.is_rated(step) == (top1 is not None)
         found = checkpoints.restore(best[step], {"x": np.zeros(3, int)})["x"]
         np.testing.assert_array_equal(found, best[step])
-    assert {p.name for p in tmp_path.iterdir()} == {"6", "8", "metrics.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {"6", "7", "8", "metrics.json"}
     checkpoints.close()
     by_map = Checkpoints(tmp_path, metric="map", read_only=True)
-    assert by_map.find("best") == 8  # of equals the later
+    assert by_map.find("best") == 7  # of those that are left
 
 
 def test_nothing_there(tmp_path):
@@ -50,3 +59,147 @@ def test_a_reader_leaves_what_is_being_written(tmp_path):
     assert reader.read_record(1) == {"step": 1}
     reader.close()
     checkpoints.close()
+
+
+def find_largest(folder: Path) -> Path:
+    """The file that holds the numbers."""
+    return max(folder.glob("state/ocdbt*/d/*"), key=lambda path: path.stat().st_size)
+
+
+def cut(folder: Path) -> None:
+    path = find_largest(folder)
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def flip(folder: Path) -> None:
+    """One bit in the middle of the numbers, which neither Orbax nor TensorStore notices."""
+    path = find_largest(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def write_record(folder: Path, text: str) -> None:
+    (folder / "record" / "metadata").write_text(text)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut short": cut,
+    "a bit flipped": flip,
+    "a file deleted": lambda folder: find_largest(folder).unlink(),
+    "an index deleted": lambda folder: (folder / "state" / "manifest.ocdbt").unlink(),
+    "an empty folder": empty,
+    "a record that is no JSON": lambda folder: write_record(folder, "{"),
+    "a record in which a bit flipped": lambda folder: write_record(
+        folder, (folder / "record" / "metadata").read_text().replace('"step": 3', '"step": 2')
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> Path:
+    """Checkpoints of 1, 2 and 3, of which the first is the best."""
+    folder = tmp_path_factory.mktemp("three")
+    checkpoints = Checkpoints(folder, metric="top1")
+    for step, top1 in ((1, 0.9), (2, 0.1), (3, 0.2)):
+        state = {"x": np.random.default_rng(step).random(1000), "y": [np.full(3, step)] * 20}
+        checkpoints.save(step, state, {"step": step})
+        checkpoints.rate(step, {"top1": top1, "top5": 1.0, "map": 0.5})
+    checkpoints.close()
+    return folder
+
+
+LIKE = {"x": np.zeros(1000), "y": [np.zeros(3, int)] * 20}
+
+
+def take_up(checkpoints: Checkpoints) -> tuple[int, list[str]]:
+    """The step of the latest checkpoint that is whole, and what is said of others."""
+    steps = []
+
+    def restore(step: int) -> None:
+        assert checkpoints.read_record(step) == {"step": step}
+        np.testing.assert_array_equal(checkpoints.restore(step, LIKE)["y"], step)
+        steps.append(step)
+
+    lines = checkpoints.take_up(restore)
+    return steps[-1], lines
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_checkpoint_gives_way_to_the_one_before(kind, three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / "run")
+    DAMAGES[kind](folder / "3")
+    reader = Checkpoints(folder, metric="top1", read_only=True)
+    for read in (lambda: reader.restore(3, LIKE), lambda: reader.read_variables(3)):
+        with pytest.raises(DamagedError, match=f"{folder}/3 is damaged or not whole"):
+            read()
+    reader.close()
+    before = sorted(path.name for path in (folder / "3").rglob("*"))
+    checkpoints = Checkpoints(folder, metric="top1")
+    step, (line,) = take_up(checkpoints)
+    assert step == checkpoints.find("last") == 2 and checkpoints.find("best") == 1
+    assert line.startswith(f"the checkpoint {folder}/3 is damaged or not whole (")
+    assert line.endswith("; set aside as 3.damaged, going on from step 2")
+    assert sorted(path.name for path in (folder / "3.damaged").rglob("*")) == before
+    assert not checkpoints.is_rated(3)
+    assert set(json.loads((folder / "metrics.json").read_text())) == {"1", "2"}
+    save(checkpoints, 3, 0.95)  # the training comes to it again
+    assert checkpoints.find("last") == checkpoints.find("best") == 3
+    checkpoints.close()
+
+
+def test_all_damaged_are_left_as_they_are(three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / "run")
+    for step in "123":
+        flip(folder / step)
+    checkpoints = Checkpoints(folder, metric="top1")
+    with pytest.raises(UserError, match=f"no checkpoint in {folder} is whole; the newest: .*/3 is"):
+        take_up(checkpoints)
+    checkpoints.close()
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3", "metrics.json"]
+
+
+def test_checkpoint_of_before_there_was_a_digest_is_taken_up(three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / "run")
+    path = folder / "3" / "record" / "metadata"
+    assert set(json.loads(path.read_text())) == {"step", "crc32"}
+    path.write_text('{"step": 3}')
+    checkpoints = Checkpoints(folder, metric="top1")
+    assert take_up(checkpoints) == (3, [])
+    checkpoints.close()
+
+
+@contextlib.contextmanager
+def little_room() -> Iterator[None]:
+    """No file can become larger than 4 kB, for which a system has other words than for a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_checkpoint_that_cannot_be_written_is_none(three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / "run")
+    state = {"x": np.random.default_rng(4).random(10_000)}
+    checkpoints = Checkpoints(folder, metric="top1")
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path}: File too large; make room"):
+        with explain_full_disk(tmp_path), little_room():
+            checkpoints.save(4, state, {"step": 4})
+            checkpoints.wait()
+    assert checkpoints.find("last") == 3 and take_up(checkpoints) == (3, [])
+    checkpoints.save(4, state, {"step": 4})  # now there is room
+    checkpoints.close()
+    assert not list(folder.glob("*tmp*"))
+    reader = Checkpoints(folder, metric="top1", read_only=True)
+    np.testing.assert_array_equal(reader.restore(4, state)["x"], state["x"])
+    reader.close()
+    del checkpoints
+    gc.collect()  # what Orbax had begun and left alone

@@ -3,74 +3,38 @@
 import gzip
 import io
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import chex
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
+import program
 import pytest
 from event_file import read_events
 from PIL import Image
+from program import read_metrics, read_state, wait_for_step
 
 from sofnet_jax.errors import LOST
 from sofnet_jax.metrics import compute_top_k
 from sofnet_jax.picture import CELL
 from sofnet_jax.prediction_file import read_predictions
 
-ROOT = Path(__file__).parents[1]
-TINY = {
-    "model.backbone": "tiny",
-    "model.width": 4,
-    "model.hidden": 8,
-    "model.forward_bias": 1.0,
-    "data.size": 32,
-    "data.num_frames": 3,
-    "data.num_workers": 0,
-    "train.batch_size": 4,
-    "train.warmup_epochs": 1,
-    "train.joint_epochs": 2,
-    "train.log_every": 1,
-    "train.sync_batchnorm": True,
-    "eval.batch_size": 4,
-    "optimizer.learning_rate": 0.005,
-}
-# Most of the time here goes to compilers, for programs that run a few steps.
-QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory, write_video) -> dict[str, Path]:
-    """Two classes of 6 training videos (3 steps an epoch) and 5 validation videos in all."""
-    root = tmp_path_factory.mktemp("videos")
-    for split, counts in (("train", (6, 6)), ("val", (3, 2))):
-        for label, count in enumerate(counts):
-            for i in range(count):
-                first = 100 * label + 3 * i
-                path = root / split / f"class{label}" / f"{i}.mp4"
-                write_video(path, range(first, first + 6), size=(48, 40))
-    return {"train": root / "train", "val": root / "val"}
+    def write(path: Path, first: int) -> None:
+        write_video(path, range(first, first + 6), size=(48, 40))
+
+    return program.write_videos(tmp_path_factory.mktemp("videos"), write)
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
-    """One compilation cache for all processes; equal programs are then compiled once."""
-    cache = str(tmp_path_factory.mktemp("cache"))
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    return kept | {
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONWARNINGS": "error::RuntimeWarning",
-    }
+    return program.create_environment(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +43,8 @@ def start(videos, environment):
 
     def start(workdir: Path, fields: dict | None = None, *flags: str, devices: int = 1):
         data = {f"data.{name}": path for name, path in videos.items()}
-        values = TINY | data | (fields or {})
-        command = [sys.executable, "-m", "sofnet_jax.main", "--config=configs/default.py"]
-        command += [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in values.items())]
-        xla_flags = f"{QUICK_COMPILATION} --xla_force_host_platform_device_count={devices}"
-        return subprocess.Popen(
-            [*command, *flags],
-            cwd=ROOT,
-            env=environment | {"XLA_FLAGS": xla_flags},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = program.create_command(workdir, data | (fields or {}), *flags)
+        return program.start(command, environment, devices)
 
     return start
 
@@ -116,33 +70,6 @@ def undisturbed(run, tmp_path_factory) -> Path:
     assert "evaluated 5 / 5 videos" in out
     (workdir / "printed.txt").write_text(out)
     return workdir
-
-
-def read_state(workdir: Path) -> dict[str, np.ndarray]:
-    """Every array of the newest checkpoint, by its path in the state."""
-    step = max(int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdigit())
-    path = workdir / "checkpoints" / str(step) / "state"
-    reader = ocp.StandardCheckpointer()
-    shapes = reader.metadata(path).item_metadata.tree
-    # Into memory of this process, on however many devices it was written.
-    like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
-    tree = reader.restore(path, like)
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {str(path): np.asarray(leaf) for path, leaf in flat}
-
-
-def read_metrics(workdir: Path) -> list[dict]:
-    path = workdir / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    """Returns as soon as the process has logged a step."""
-    deadline = time.monotonic() + 240
-    path = workdir / "metrics.jsonl"
-    while not (path.exists() and f'{{"step": {step},' in path.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.0005)
 
 
 def test_result_is_written_and_evaluate_repeats_it(undisturbed, run):
@@ -250,6 +177,22 @@ def test_killed_in_the_middle_of_an_epoch_equals_never_killed(undisturbed, start
     chex.assert_trees_all_equal(read_state(tmp_path), read_state(undisturbed))
     steps = [row["step"] for row in read_metrics(tmp_path) if "train/loss/total" in row]
     assert steps == list(range(1, 10))
+
+
+def test_damaged_checkpoint_is_set_aside_and_the_rest_is_the_same(undisturbed, run, tmp_path):
+    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    newest = workdir / "checkpoints" / "9"
+    path = max(newest.glob("state/ocdbt*/d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    code, out, err = run(workdir)
+    assert code == 0 and re.search(r"workdir .*, at step 6\n", out), err
+    assert err.startswith(f"the checkpoint {newest} is damaged or not whole (its arrays are not ")
+    assert err.endswith("; set aside as 9.damaged, going on from step 6\n") and err.count("\n") == 1
+    chex.assert_trees_all_equal(read_state(workdir), read_state(undisturbed))
+    steps = [row["step"] for row in read_metrics(workdir) if "eval/top1" in row]
+    assert steps == [3, 6, 9]
 
 
 def test_signals_save_at_once_and_the_rest_is_the_same(start, run, tmp_path):

@@ -426,7 +426,7 @@ def test_a_checkpoint_that_was_copied_in_part(missing, run_folder, tmp_path):
     for path in (folder / "checkpoints").glob(missing):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     line = read_error(lambda: load_weights(str(folder), "last"))
-    assert line.startswith(f"the last checkpoint in {folder} is damaged or not whole (")
+    assert line.startswith(f"the checkpoint {folder}/checkpoints/2 is damaged or not whole (")
     assert load_weights(str(folder), "best").classes == tuple(CLASSES)
 
 

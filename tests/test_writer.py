@@ -60,3 +60,14 @@ def test_other_processes_write_nothing(tmp_path):
     writer.write_image(1, "eval/decisions", np.zeros((2, 3, 3), np.uint8))
     writer.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_evaluation_that_is_to_be_made_again_is_removed_first(tmp_path):
+    for evaluated in (False, True):
+        writer = Writer(tmp_path, first_step=0)
+        writer.write(1, {"train/loss": 1.0})
+        writer.write(1, {"time/eval_seconds": 0.1})
+        writer.write(1, {"eval/top1": 0.5, "eval_early/top1": 0.5})
+        writer.close()
+        Writer(tmp_path, first_step=1, evaluated=evaluated).close()
+        assert len(read_rows(tmp_path)) == (3 if evaluated else 1)

@@ -60,11 +60,17 @@ class PreparedVideo:
 
 
 def read_record(video: PreparedVideo) -> dict[str, Any]:
-    """All features of a video. Raises VideoError, also if the record is of another video."""
+    """All features of a video.
+
+    Raises:
+        VideoError: the record is damaged, or of another video.
+        UserError: a shard is missing.
+    """
     try:
         record = _open(video.folder, video.split)[video.number]
         found = make_printable(record["id"].decode())
     except Exception as error:  # ArrayRecord, TFDS and protobuf raise anything at damage
+        list_videos(Path(video.folder), video.split)
         raise VideoError(f"{video.folder}: {video.id}: {_first_line(error)}") from error
     if not len(record["frames"]) == len(record["times"]) > 0:
         raise VideoError(f"{video.folder}: {video.id}: a record without frames or their times")
