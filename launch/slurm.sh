@@ -35,6 +35,7 @@ fi
 config=$1 workdir=$2
 logs=$workdir/slurm
 name=${SLURM_JOB_NAME:-sofnet}-$SLURM_JOB_ID
+bad_end='^srun: error: .*tasks? [0-9,-]+: ' # what srun writes of a process
 mkdir -p "$logs"
 
 say() {
@@ -56,10 +57,28 @@ say "start $((${SLURM_RESTART_COUNT:-0} + 1)) from step $first with ${SLURM_NTAS
 # When Slurm ends the job it sends SIGTERM to all its processes: to this one, which waits for the
 # others, and to what it runs after them, which may fail for it (`|| true`).
 trap : TERM
-code=0
 srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/$name-%t.log" \
   "${PYTHON:-python3}" -m sofnet_jax.main --config "$config" --workdir "$workdir" "${@:3}" \
-  2>"$logs/$name.srun" || code=$?
+  2>"$logs/$name.srun" &
+srun=$!
+# For a node that is gone srun waits until Slurm has noticed, which takes minutes. A minute after a
+# process ended badly there is none left on the nodes that answer.
+waited=0
+while kill -0 "$srun" 2>/dev/null; do
+  (trap '' TERM && exec sleep 1) || true
+  if grep -qE "$bad_end" "$logs/$name.srun"; then
+    waited=$((waited + 1))
+    case $waited in
+      60)
+        say "a node does not answer; no longer waiting for it"
+        kill -TERM "$srun" || true
+        ;;
+      120) kill -KILL "$srun" || true ;;
+    esac
+  fi
+done
+code=0
+wait "$srun" || code=$?
 cat "$logs/$name.srun" >&2 || true
 last=$(read_step)
 
@@ -68,7 +87,7 @@ if ((code == 0)); then
   exit 0
 fi
 # The first process that ended badly is the cause; of the others srun has made an end.
-cause=$(sed -nE 's/^srun: error: .*tasks? [0-9,-]+: //p' "$logs/$name.srun" | head -n 1) || true
+cause=$(sed -nE "s/$bad_end//p" "$logs/$name.srun" | head -n 1) || true
 if [[ $cause =~ ^Exited\ with\ exit\ code\ (1|2|130)$ ]]; then
   say "failed at step $last with code ${BASH_REMATCH[1]}, not put back; see $logs/$name-*.log"
   exit "${BASH_REMATCH[1]}"

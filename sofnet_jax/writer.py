@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import image as draw
-from tensorboardX.summary import scalar
 
+from sofnet_jax.absence import pretend_absence
 from sofnet_jax.whole_file import write_whole
+
+with pretend_absence("torch"):  # which tensorboardX imports where it is there, for some seconds
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import image as draw
+    from tensorboardX.summary import scalar
 
 _EVALUATION = re.compile(r"(time/)?eval")  # names of what is written of one
 

@@ -8,15 +8,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.sh"))
-# What Slurm's commands do here: `srun` begins by saving a checkpoint, if it is told of one.
+# What Slurm's commands do here: `srun` begins by saving a checkpoint, if it is told of one. Seconds
+# are short, or nothing.
 STAND_INS = {
     "srun": 'printf "%s\\n" "$@" >arguments\n[[ -z $SAVED ]] || mkdir -p "run/checkpoints/$SAVED"\n'
-    'printf "$REPORT" >&2\nexit "$CODE"\n',
+    'eval "$FIRST"\nprintf "$REPORT" >&2\nexit "$CODE"\n',
+    "sleep": "[[ -n $FIRST ]] || exec /bin/sleep 0.02\n",
     "squeue": 'echo "$STATE"\n',
     "scontrol": 'echo "$@" >>requeued\n',
 }
 KILLED = "srun: error: node2: task 1: Killed\\nsrun: error: node1: task 0: Terminated\\n"
 STOPPED = "srun: error: node1: tasks 0-1: Exited with exit code 143\\n"
+MOURNED = "srun: error: node1: task 0: Exited with exit code 75\\n"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -46,12 +49,14 @@ class Job:
             file.write_text("#!/usr/bin/env bash\n" + text)
             file.chmod(0o755)
 
-    def start(self, code: int, report: str = "", *, saved: str = "", state: str = "RUNNING"):
+    def start(
+        self, code: int, report: str = "", *, saved: str = "", first: str = "", state="RUNNING"
+    ) -> tuple[int, bool, str]:
         """The script's exit code, whether it went back into the queue, and its last line."""
         requeued = self.folder / "requeued"
         requeued.unlink(missing_ok=True)
         slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "sofnet", "SLURM_CPUS_PER_TASK": "3"}
-        told = {"CODE": str(code), "REPORT": report, "SAVED": saved, "STATE": state}
+        told = {"CODE": str(code), "REPORT": report, "SAVED": saved, "FIRST": first, "STATE": state}
         ended = subprocess.run(
             [ROOT / "launch" / "slurm.sh", "configs/c.py", "run", "--config.seed=1 2"],
             env=slurm
@@ -98,6 +103,21 @@ def test_a_mistake_of_one_process_ends_the_job_though_srun_kills_the_others(job)
 def test_a_process_that_mourns_a_killed_one_makes_no_mistake(job):
     report = KILLED + "srun: error: node1: task 0: Exited with exit code 1\\n"
     assert job.start(137, report)[1]
+
+
+@pytest.mark.parametrize("on_sigterm", ["-", "''"])  # `trap`'s words for ending and for deafness
+def test_srun_that_waits_for_a_lost_node_is_ended(job, on_sigterm):
+    first = f'printf "$REPORT" >&2; trap {on_sigterm} TERM; exec /bin/sleep 30'
+    code, again, last = job.start(0, MOURNED, saved="12", first=first)
+    assert code == {"-": 143, "''": 137}[on_sigterm]
+    assert again and "put back into the queue at step 12 (Exited with exit code 75)" in last
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETING"])
+def test_a_script_that_gets_sigterm_waits_for_the_processes_to_save(job, state):
+    first = "kill -TERM $PPID; /bin/sleep 0.1; mkdir -p run/checkpoints/12"
+    code, again, last = job.start(143, STOPPED, first=first, state=state)
+    assert (code, again) == (143, state == "RUNNING") and "at step 12" in last
 
 
 @pytest.mark.parametrize("state", ["COMPLETING", "CANCELLED", ""])
