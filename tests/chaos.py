@@ -39,6 +39,7 @@ FILLINGS = 6
 FIELDS = {"train.batch_size": 2, "train.joint_epochs": 10}
 STEPS = 66
 WORKER_EVERY = 4  # each fourth start reads the videos in a process of its own, which takes longer
+GIVEN_BY_TIME = {"finished", "seconds", "commit"}  # of a result
 TIMEOUT = 900.0  # seconds for a training of a minute, on a machine that may have more to do
 
 
@@ -335,7 +336,8 @@ class Chaos:
         require_same(self.folder / "two", self.folder / "undisturbed_two")
         count.same += 1
         say(
-            f"newest checkpoint, {newest.name}, flipped → both go on from the one before; the same bits"
+            f"the newest checkpoint, {newest.name}, flipped → both go on from the one before; "
+            "the same bits"
         )
 
     def _start_two(self, workdir: Path) -> list[subprocess.Popen]:
@@ -505,9 +507,7 @@ def read_rows(workdir: Path) -> dict[str, object]:
 
 def read_result(workdir: Path) -> dict[str, object]:
     result = json.loads((workdir / "result.json").read_text())
-    return {
-        name: json.dumps(x) for name, x in result.items() if name not in ("finished", "seconds")
-    }
+    return {name: json.dumps(x) for name, x in result.items() if name not in GIVEN_BY_TIME}
 
 
 READERS: dict[str, Callable[[Path], dict[str, object]]] = {
