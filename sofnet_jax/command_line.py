@@ -2,17 +2,16 @@
 
 import ast
 import io
-import os
 import re
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from sofnet_jax.compilation import keep_compiled_programs
 from sofnet_jax.errors import DEFECT, UserError, choose_exit_code
 from sofnet_jax.interruption import Interrupted
 from sofnet_jax.printable import make_printable
@@ -22,8 +21,6 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, or of the runs.")
 SEEDS = flags.DEFINE_list("seeds", [], "Seeds to average over; default: that of the configuration.")
 DATASET = flags.DEFINE_string("dataset", "", "Data set of the runs, if there are several.")
-# A ResNet-50 takes a minute to compile; the second run of the same shapes takes none.
-COMPILATION_CACHE = Path("~/.cache/sofnet_jax/xla")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -32,8 +29,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, or not in Latin-1
             stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.WARNING)  # JAX, Orbax and grain narrate at the level below
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(COMPILATION_CACHE.expanduser()))
+    keep_compiled_programs()
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:

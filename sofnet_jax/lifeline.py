@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from sofnet_jax.errors import LOST
 
@@ -92,9 +92,9 @@ class Lifeline:
         name = f"process {process} of {len(self._names)} ({self._names.get(process, '?')})"
         self._tell(kind, process, code)
         if kind == _LOST:
-            _end(f"error: {name} {what}; the same command goes on from the last checkpoint", code)
+            end(f"error: {name} {what}; the same command goes on from the last checkpoint", code)
         if not self._over.wait(_GRACE):
-            _end(f"error: {name} stopped with an error, see its output; so does this one", code)
+            end(f"error: {name} stopped with an error, see its output; so does this one", code)
 
     def _tell(self, kind: bytes, process: int, code: int = 0) -> None:
         for line in self._lines.values():
@@ -104,7 +104,7 @@ class Lifeline:
                 continue
 
 
-def _end(text: str, code: int) -> NoReturn:
+def end(text: str, code: int) -> NoReturn:
     """Ends the process though its main thread may wait for ever, in one that is dead."""
     os.write(2, f"\n{text}\n".encode(errors="backslashreplace"))
     os._exit(code)
@@ -126,21 +126,41 @@ class Hub:
         """The lines of so many processes. Raises TimeoutError."""
         lines: dict[int, socket.socket] = {}
         deadline = time.monotonic() + timeout
-        with self._server:
+        with self._server, selectors.DefaultSelector() as selector:
+            selector.register(self._server, selectors.EVENT_READ, b"")
             while len(lines) < count:
-                self._server.settimeout(max(deadline - time.monotonic(), 0.01))
-                line, _ = self._server.accept()
-                line.settimeout(_BEAT)
-                try:
-                    greeting = line.recv(len(self._token) + 4, socket.MSG_WAITALL)
-                except OSError:
-                    greeting = b""
-                if greeting[:-4] == self._token:
-                    line.settimeout(None)
-                    lines[int.from_bytes(greeting[-4:])] = line
-                else:
-                    line.close()  # of a stranger
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"{count - len(lines)} of {count} did not come")
+                for key, _ in selector.select(left):
+                    if key.fileobj is self._server:
+                        selector.register(self._server.accept()[0], selectors.EVENT_READ, b"")
+                    else:
+                        lines |= self._greet(selector, key)
+            for key in list(selector.get_map().values()):
+                if key.fileobj is not self._server:
+                    cast(socket.socket, key.fileobj).close()  # of a stranger who said nothing
         return lines
+
+    def _greet(
+        self, selector: selectors.BaseSelector, key: selectors.SelectorKey
+    ) -> dict[int, socket.socket]:
+        """Reads on in a greeting; the line, by its process, when all of it is there."""
+        line = cast(socket.socket, key.fileobj)
+        length = len(self._token) + 4
+        try:
+            data = line.recv(length - len(key.data))
+        except OSError:
+            data = b""
+        greeting = key.data + data
+        if data and len(greeting) < length:
+            selector.modify(line, selectors.EVENT_READ, greeting)
+            return {}
+        selector.unregister(line)
+        if greeting[:-4] == self._token:
+            return {int.from_bytes(greeting[-4:]): line}
+        line.close()  # of a stranger
+        return {}
 
 
 def connect(host: str, port: int, token: bytes, process_id: int, timeout: float) -> socket.socket:

@@ -13,6 +13,7 @@ import re
 import secrets
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -24,13 +25,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sofnet_jax import lifeline
-from sofnet_jax.errors import LostError, UserError, choose_exit_code
+from sofnet_jax.errors import LOST, LostError, UserError, choose_exit_code
 from sofnet_jax.interruption import Interrupted
 
 AXIS = "batch"
 # Seconds after which JAX takes a process to be dead, and aborts; the lifeline, which says more, is
 # sooner.
 _HEARTBEAT_TIMEOUT = int(lifeline.SILENCE) + 10
+_JOINING_TIMEOUT = 300  # seconds for all processes to be started
 _MEETING_TIMEOUT = 60.0  # seconds for the processes, all of which are there, to find each other
 
 
@@ -122,20 +124,36 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
                 f"a coordinator ({coordinator}) needs parallel.num_processes and "
                 f"parallel.process_id below it; got {num_processes} and {process_id}"
             )
+    # JAX, when it has waited for long enough, aborts with pages of stacks.
+    patience = threading.Timer(_JOINING_TIMEOUT, _give_up)
+    patience.daemon = True
+    patience.start()
     try:
         jax.distributed.initialize(
             coordinator or None,
             num_processes or None,
             process_id if process_id >= 0 else None,
+            initialization_timeout=2 * _JOINING_TIMEOUT,
             heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
         )
     except RuntimeError as error:
+        at = f" at {coordinator}" if coordinator else ""
         raise LostError(
-            f"could not join the processes of this run: {_first_line(error)}"
+            f"could not join the processes of this run{at}: {_first_line(error)}"
         ) from error
+    finally:
+        patience.cancel()
     if owns_all_devices(os.environ):  # else JAX takes one for each process of a launcher's
         for platform in ("cuda", "rocm"):
             jax.config.update(f"jax_{platform}_visible_devices", "all")
+
+
+def _give_up() -> None:
+    lifeline.end(
+        f"error: not all processes of this run came within {_JOINING_TIMEOUT} s; start all of "
+        "them, with the same coordinator and number of processes",
+        LOST,
+    )
 
 
 def owns_all_devices(environment: Mapping[str, str]) -> bool:

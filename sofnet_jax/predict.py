@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import jax
 from absl import flags
 
 from sofnet_jax import command_line
 from sofnet_jax.bulk import command as archive_command
 from sofnet_jax.checkpoint import Which
+from sofnet_jax.compilation import keep_compiled_programs
 from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.live import connect
 from sofnet_jax.data.operand import find_videos, is_live
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--every needs --window, the length of a window in seconds")
     _check_seconds()
     _check_visualize(argv[1:])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # of many small parts
+    keep_compiled_programs(least_seconds=0.0)  # of many small parts
     model = load(
         CHECKPOINT.value,
         cast(Which, WHICH.value),

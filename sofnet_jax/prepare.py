@@ -96,7 +96,7 @@ def _workers() -> int:
 
 def _prepare(annotation: Annotation, tasks: Mapping[str, Sequence[Task]], out: Path) -> None:
     name = annotation.name
-    beam = None if BEAM.value is None else configure_beam(shlex.split(BEAM.value))
+    beam = None if BEAM.value is None else configure_beam(BEAM.value)
     with claim(out / name, "preparation"):
         plan = create_plan(
             name,

@@ -1,8 +1,10 @@
 """Runners of Apache Beam, which is installed where somebody wants one."""
 
 import contextlib
+import io
 import logging
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from sofnet_jax.errors import UserError
@@ -14,8 +16,8 @@ def require_beam() -> None:
         import apache_beam  # noqa: F401
 
 
-def create_runner(options: Sequence[str]) -> tuple[Any, Any]:
-    """A runner and its options as Beam takes them, from flags such as --runner=DirectRunner.
+def create_runner(options: str) -> tuple[Any, Any]:
+    """A runner and its options as Beam takes them, of "--runner=DirectRunner …".
 
     Raises UserError.
     """
@@ -23,12 +25,17 @@ def create_runner(options: Sequence[str]) -> tuple[Any, Any]:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+        said = io.StringIO()
         try:
-            parsed = PipelineOptions(list(options))
+            parsed = PipelineOptions(shlex.split(options))
+            with contextlib.redirect_stderr(said):  # a page, and the end of the process
+                parsed.get_all_options()
             name = parsed.view_as(StandardOptions).runner or "DirectRunner"
             return beam.runners.create_runner(name), parsed
         except (AttributeError, ValueError) as error:
             raise UserError(f"--beam: {' '.join(str(error).split())}") from error
+        except SystemExit as error:
+            raise UserError(f"--beam: {said.getvalue().strip().splitlines()[-1]}") from error
 
 
 @contextlib.contextmanager

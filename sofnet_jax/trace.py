@@ -59,7 +59,10 @@ class Trace:
             return
         if not self._recorded:
             with clock.part("profile"):
-                self._begin()
+                begun = self._begin()
+            if not begun:
+                yield
+                return
         self._recorded.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
@@ -68,10 +71,19 @@ class Trace:
                 jax.block_until_ready(jax.live_arrays())  # the device is a step behind
                 self._write()
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Whether it could."""
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # it slows down the host, and hides the regions named here
-        jax.profiler.start_trace(self._folder, create_perfetto_trace=True, profiler_options=options)
+        try:
+            jax.profiler.start_trace(
+                self._folder, create_perfetto_trace=True, profiler_options=options
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            self._steps = range(0)
+            tqdm.write(f"no profile: {error}")
+            return False
+        return True
 
     def _write(self) -> None:
         first, last = self._recorded[0], self._recorded[-1]

@@ -218,6 +218,8 @@ class Run:
         e = self.experiment
         breaks = {*range(0, e.total_steps, self._interval), e.warmup_steps, e.total_steps}
         steps = choose_steps(self.step, breaks) if profile and self.is_main else range(0)
+        if profile and self.is_main and not steps:
+            tqdm.write("no profile: the training is finished")
         return Trace(self.workdir / "profile", steps)
 
     @contextlib.contextmanager

@@ -24,8 +24,8 @@ from sofnet_jax.bulk.child import Child, ChildDied
 from sofnet_jax.bulk.manifest import Entry, scan_manifest
 from sofnet_jax.bulk.recognition import Failure, Recognition, Settings
 from sofnet_jax.bulk.shard import Shards, write_dead_letters
-from sofnet_jax.bulk.store import fetch, join, list_files, read_file, remove_files, write_file
-from sofnet_jax.errors import UserError
+from sofnet_jax.bulk.store import fetch, join, list_files, read_file, write_file
+from sofnet_jax.errors import LostError, UserError
 from sofnet_jax.initialisation import load_weights
 
 CLASSES = ["run", "jump", "swim", "dive", "fall"]
@@ -81,7 +81,7 @@ def test_chunks_hold_every_different_row_once_in_order(size, tmp_path):
 
 
 def test_rows_without_a_header_are_paths(tmp_path):
-    manifest = scan_manifest(write_manifest(tmp_path / "all.csv", "a.mp4\n/b.mp4,x\ngs://c/d\n"), 9)
+    manifest = scan_manifest(write_manifest(tmp_path / "all.csv", "a.mp4\n/b.mp4\ngs://c/d\n"), 9)
     entries = manifest.read(manifest.chunks[0])
     assert entries == [Entry(path, None, None) for path in ("a.mp4", "/b.mp4", "gs://c/d")]
     located = [manifest.locate(entry) for entry in entries]
@@ -95,6 +95,9 @@ def test_rows_without_a_header_are_paths(tmp_path):
     [
         ("", "no videos in it"),
         ("path\n\n", "no videos in it"),
+        ("a.mp4,0,5\n", "several columns need a header"),
+        ("video,label\na.mp4,x\n", "several columns need a header"),
+        ("path;start\na.mp4;5\n", "several columns need a header"),
         ("path,path\na,b\n", "two columns 'path'"),
         ("path,end\na.mp4\n", "byte 9: 1 columns where the header has 2"),
         ("path,end\na.mp4,soon\n", "end is 'soon'; give seconds"),
@@ -116,9 +119,10 @@ def test_a_manifest_that_is_not_there_or_changes_is_told(tmp_path):
         scan_manifest(str(tmp_path / "none.csv"), 10)
     path = write_manifest(tmp_path / "all.csv", "a\nb\nc\n")
     manifest = scan_manifest(path, 3)
-    write_manifest(tmp_path / "all.csv", "a\nb\n")
-    with pytest.raises(UserError, match="changed while it was read"):
-        manifest.read(manifest.chunks[0])
+    for other in ("a\nb\n", "a\nc\nb\n", "a\nb\nd\n"):
+        write_manifest(tmp_path / "all.csv", other)
+        with pytest.raises(UserError, match="changed since this began"):
+            manifest.read(manifest.chunks[0])
 
 
 # A process for what may crash.
@@ -158,6 +162,8 @@ class Fragile:
     def run(self, job, time_limit):
         _, videos = job
         self.calls.append([video.path for video in videos])
+        if self.deadly.get("loading"):
+            raise ChildDied("crashed", "of want of memory")
         yield 0
         for i, video in enumerate(videos):
             if self.deadly.get(video.path, 0):
@@ -191,6 +197,13 @@ def test_only_a_video_that_kills_its_process_by_itself_is_given_up(deadly, lost,
     ]
     assert ["".join(call) for call in fragile.calls] == calls
     assert capsys.readouterr().err.count("note: of") == before - sum(deadly.values())
+
+
+def test_a_process_that_ends_before_it_has_the_network_gives_up_no_video():
+    work = Recognition(SETTINGS)
+    work._child = Fragile({"loading": 1})
+    with pytest.raises(LostError, match="could not be loaded: of want of memory"):
+        work.recognize(VIDEOS)
 
 
 # Recognition.
@@ -353,10 +366,8 @@ def test_files_are_written_whole_listed_read_and_removed(place, tmp_path, reques
     assert read_file(join(folder, "a-1")) == b"anew"
     with fetch(join(folder, "a-2")) as path:
         assert Path(path).read_bytes() == b"a-2" and "://" not in path
-    remove_files(folder, "a-")
-    assert list_files(folder, "") == ["b-1"]
-    with pytest.raises(UserError, match="cannot read .*a-1"):
-        read_file(join(folder, "a-1"))
+    with pytest.raises(UserError, match="cannot read .*a-3"):
+        read_file(join(folder, "a-3"))
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
@@ -392,7 +403,7 @@ def test_an_archive_is_accounted_for_and_taken_up(run, clips, tmp_path):
     settings = Settings(
         str(run), load_weights(str(run)).digest, "last", None, None, None, "", 5, True, 2, 60.0
     )
-    options = {"form": "jsonl", "shard_size": 4, "beam_options": []}
+    options = {"form": "jsonl", "shard_size": 4, "beam_options": ""}
     out = tmp_path / "out"
 
     def recognize(settings=settings, **changed):
@@ -422,10 +433,18 @@ def test_an_archive_is_accounted_for_and_taken_up(run, clips, tmp_path):
     assert recognize().new == 0
     with pytest.raises(UserError, match=r"holds results with top_k 5, not 1;"):
         recognize(replace(settings, top_k=1))
+    (out / "results-00000-of-00003.jsonl").unlink()
+    assert recognize().new == 4  # for its results are gone
     with pytest.raises(UserError, match="the weights changed"):
         (out / "done-00001-of-00003.json").unlink()
         (out / "plan.json").unlink()
         recognize(replace(settings, digest="other"))
-    for wrong in ("--runner=DirctRunner", "--direct_running_mode=multi_processing"):
+    for wrong in (
+        "--runner=DirctRunner",
+        "--direct_running_mode=multi_processing",
+        "--direct_num_workers=two",
+        "--direct_workers=2",
+        "'",
+    ):
         with pytest.raises(UserError, match="--beam: "):
-            recognize(beam_options=[wrong])
+            recognize(beam_options=wrong)

@@ -551,7 +551,8 @@ from test_preparation import _create_tasks, _plan, prepare, Path
 from sofnet_jax.data.preparation import configure_beam
 if __name__ == "__main__":
     videos, out = map(Path, sys.argv[1:3])
-    prepare("videos", _plan(_create_tasks(videos), out), out, configure_beam(sys.argv[3:]))
+    beam = configure_beam(" ".join(sys.argv[3:]))
+    prepare("videos", _plan(_create_tasks(videos), out), out, beam)
 """
 
 

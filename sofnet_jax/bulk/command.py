@@ -1,7 +1,6 @@
 """What `python -m sofnet_jax.predict --manifest` takes and says."""
 
 import os
-import shlex
 from typing import Any
 
 from absl import flags
@@ -60,7 +59,7 @@ def recognize(*, checkpoint: str, **options: Any) -> int:
         ),
         form=FORMAT.value,
         shard_size=SHARD_SIZE.value,
-        beam_options=shlex.split(BEAM.value or ""),
+        beam_options=BEAM.value or "",
     )
     print("\n".join(account.describe(OUTPUT.value or "")), flush=True)
     return account.tally.dead

@@ -2,8 +2,9 @@
 
 import csv
 import hashlib
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -31,13 +32,15 @@ class Chunk:
         number: among the chunks.
         offset: byte at which the first row begins.
         num_rows: rows there, blank ones not counted.
-        repeated: which of these, by number, are the same as earlier ones and left out.
+        digest: of these rows, for a manifest may change while it is worked on.
+        repeated: which of them, by number, are the same as earlier ones and left out.
     """
 
     number: int
     offset: int
     num_rows: int
-    repeated: tuple[int, ...] = ()
+    digest: int
+    repeated: frozenset[int] = frozenset()
 
     @property
     def num_videos(self) -> int:
@@ -72,11 +75,13 @@ class Manifest:
         return sum(len(chunk.repeated) for chunk in self.chunks)
 
     def read(self, chunk: Chunk) -> list[Entry]:
-        """The videos of a chunk. Raises UserError."""
+        """The videos of a chunk. Raises UserError, also if they are no longer what they were."""
         with open_file(self.path) as file:
             file.seek(chunk.offset)
-            rows = _Rows(file, self.path)
-            entries = [_parse(row, self.columns, place) for row, place in rows.take(chunk.num_rows)]
+            rows = itertools.islice(_Rows(file, self.path), chunk.num_rows)
+            entries = [_parse(row, self.columns, place) for row, place in rows]
+        if _combine(map(hash_entry, entries)) != chunk.digest:
+            raise UserError(f"{self.path} changed since this began; give another --output")
         return [entry for i, entry in enumerate(entries) if i not in chunk.repeated]
 
     def locate(self, entry: Entry) -> str:
@@ -98,26 +103,32 @@ def scan_manifest(path: str, chunk_size: int) -> Manifest:
     digest = hashlib.sha256()
     seen: set[int] = set()
     chunks: list[Chunk] = []
-    offsets: list[int] = []
-    repeated: list[int] = []
+    begins: list[int] = []
+    keys: list[int] = []
     columns: _Header = ()
+
+    def close_chunk() -> None:
+        repeated = []
+        for i, key in enumerate(keys):
+            if key in seen:
+                repeated.append(i)
+            seen.add(key)
+        chunks.append(Chunk(len(chunks), begins[0], len(keys), _combine(keys), frozenset(repeated)))
+        begins.clear()
+        keys.clear()
+
     with open_file(path) as file:
         rows = _Rows(file, path, digest)
         for number, (row, place) in enumerate(rows):
             if number == 0 and _is_header(row):
                 columns = _check_header(row, place)
                 continue
-            entry = _parse(row, columns, place)
-            key = hash_entry(entry)
-            if key in seen:
-                repeated.append(len(offsets))
-            seen.add(key)
-            offsets.append(rows.begin)
-            if len(offsets) == chunk_size:
-                chunks.append(Chunk(len(chunks), offsets[0], len(offsets), tuple(repeated)))
-                offsets, repeated = [], []
-    if offsets:
-        chunks.append(Chunk(len(chunks), offsets[0], len(offsets), tuple(repeated)))
+            keys.append(hash_entry(_parse(row, columns, place)))
+            begins.append(rows.begin)
+            if len(keys) == chunk_size:
+                close_chunk()
+    if keys:
+        close_chunk()
     if not chunks:
         raise UserError(f"{path}: no videos in it; write a path in each row")
     return Manifest(path, columns, digest.hexdigest(), tuple(chunks))
@@ -127,6 +138,11 @@ def hash_entry(entry: Entry) -> int:
     """128 bits that tell a video from all others."""
     text = repr(entry).encode(errors="surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=16).digest())
+
+
+def _combine(keys: Iterable[int]) -> int:
+    """One number of the keys in their order."""
+    return hash(tuple(keys))  # of numbers, which is the same in every process
 
 
 class _Rows:
@@ -163,15 +179,6 @@ class _Rows:
                 f"{self._path}, byte {self._position}: not CSV ({error}); check the quotes"
             ) from error
 
-    def take(self, count: int) -> Iterator[tuple[list[str], str]]:
-        """So many rows. Raises UserError if there are fewer."""
-        rows = iter(self)
-        for _ in range(count):
-            row = next(rows, None)
-            if row is None:
-                raise UserError(f"{self._path} changed while it was read; start anew")
-            yield row
-
 
 def _is_header(row: Sequence[str]) -> bool:
     return "path" in [cell.lower() for cell in row]
@@ -188,6 +195,8 @@ def _check_header(row: Sequence[str], place: str) -> _Header:
 def _parse(row: Sequence[str], columns: _Header, place: str) -> Entry:
     if columns and len(row) != len(columns):
         raise UserError(f"{place}: {len(row)} columns where the header has {len(columns)}")
+    if not columns and (len(row) > 1 or row[0].lower().startswith(("path;", "path\t"))):
+        raise UserError(f"{place}: several columns need a header, of path,start,end, with commas")
     values = dict(zip(columns or COLUMNS[:1], row, strict=False))
     path = values.get("path", "")
     if not path or "\0" in path:

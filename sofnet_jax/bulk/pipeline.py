@@ -3,8 +3,12 @@
 import contextlib
 import json
 import logging
+import os
+import re
+import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,13 +23,12 @@ from tqdm import tqdm
 from sofnet_jax.bulk.manifest import Chunk, Manifest, scan_manifest
 from sofnet_jax.bulk.recognition import Recognition, Settings
 from sofnet_jax.bulk.shard import Shards, Tally, write_dead_letters
-from sofnet_jax.bulk.store import is_remote, join, list_files, read_file, remove_files, write_file
-from sofnet_jax.errors import UserError
+from sofnet_jax.bulk.store import is_remote, join, list_files, read_file, write_file
+from sofnet_jax.errors import INTERRUPTED, UserError
 from sofnet_jax.lock import claim
 from sofnet_jax.runner import create_runner, quietly
 
 PLAN, SUMMARY, DEAD_LETTERS = "plan.json", "summary.json", "dead_letters.csv"
-_FAILED = "failed-"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def recognize_archive(
     *,
     form: str,
     shard_size: int,
-    beam_options: Sequence[str],
+    beam_options: str,
 ) -> Account:
     """Recognises all videos of a manifest that `folder` holds nothing of yet.
 
@@ -115,7 +118,7 @@ def _take_up(archive: Archive) -> None:
     s, folder = archive.settings, archive.shards.folder
     plan = {
         "manifest": archive.manifest.digest,
-        "shards": archive.shards.count,
+        "shards (--shard_size)": archive.shards.count,
         "format": archive.shards.form,
         "weights": s.digest,
         "size": s.size,
@@ -181,7 +184,7 @@ def _show_progress(archive: Archive, done: set[int]) -> Iterator[None]:
                 thread.join()
 
 
-def _choose_runner(options: Sequence[str]) -> tuple[Any, Any]:
+def _choose_runner(options: str) -> tuple[Any, Any]:
     """The runner and its options; on this machine one of threads, each with its own process.
 
     Beam's own processes are not used: when one dies, Beam waits for it for ever. Raises UserError.
@@ -189,6 +192,9 @@ def _choose_runner(options: Sequence[str]) -> tuple[Any, Any]:
     runner, parsed = create_runner(options)
     if not isinstance(runner, DirectRunner | FnApiRunner):
         return runner, parsed
+    unknown = parsed.get_all_options(retain_unknown_options=True).keys() - parsed.get_all_options()
+    if unknown:
+        raise UserError(f"--beam: no option --{min(unknown)} for a runner on this machine")
     direct = parsed.view_as(DirectOptions)
     if direct.direct_running_mode == "multi_processing":
         raise UserError(
@@ -201,41 +207,69 @@ def _choose_runner(options: Sequence[str]) -> tuple[Any, Any]:
 
 def _run(archive: Archive, chunks: Sequence[Chunk], runner: Any, options: Any) -> None:
     """Has the chunks worked on. Raises UserError."""
-    remove_files(archive.shards.folder, _FAILED)
+    folder = archive.shards.folder
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    _ = (
+        pipeline
+        | "chunks" >> beam.Create(list(chunks))
+        | "share out" >> beam.Reshuffle()
+        | "recognise" >> beam.ParDo(_Recognise(archive, local=isinstance(runner, FnApiRunner)))
+    )
     try:
-        # Errors are told below, in a line instead of pages.
-        with quietly(logging.ERROR), beam.Pipeline(runner=runner, options=options) as pipeline:
-            _ = (
-                pipeline
-                | "chunks" >> beam.Create(list(chunks))
-                | "share out" >> beam.Reshuffle()
-                | "recognise" >> beam.ParDo(_Recognise(archive))
-            )
+        with quietly(logging.ERROR), _ending_at_once():
+            pipeline.run().wait_until_finish()
     except Exception as error:  # what a worker raised comes back as something else
-        for name in list_files(archive.shards.folder, _FAILED):
-            raise UserError(read_file(join(archive.shards.folder, name)).decode()) from error
-        raise
+        found = re.search(r"(?:UserError|LostError): (.+?)(?: \[while running|$)", str(error), re.M)
+        raise (UserError(found[1]) if found else error) from error
+    for failure in _failures.pop(folder, []):
+        raise failure
+
+
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Lets Ctrl-C end this process, and with it its children, without Beam's long farewell.
+
+    Nothing is lost: what is written is written whole.
+    """
+
+    def end(signum: int, _: Any) -> None:
+        os.write(2, b"interrupted; the same command goes on with what is not done\n")
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# Of each folder, what workers in this process could not do. If raised, Beam would print pages.
+_failures: defaultdict[str, list[UserError]] = defaultdict(list)
 
 
 class _Recognise(beam.DoFn):
     """Works on chunks, one after another, with one network."""
 
-    def __init__(self, archive: Archive):
+    def __init__(self, archive: Archive, local: bool):
         # Without the chunks, which come one by one: a runner takes only so much with the code.
         self._archive = replace(archive, manifest=replace(archive.manifest, chunks=()))
+        self._local = local
 
     def setup(self) -> None:
         self._recognition = Recognition(self._archive.settings)
 
     def process(self, chunk: Chunk) -> None:
         manifest, shards = self._archive.manifest, self._archive.shards
+        if self._local and _failures[shards.folder]:
+            return  # the others would fail as well
         try:
             videos = manifest.read(chunk)
             located = [video._replace(path=manifest.locate(video)) for video in videos]
             shards.write(chunk.number, videos, self._recognition.recognize(located))
         except UserError as error:
-            write_file(join(shards.folder, f"{_FAILED}{chunk.number:05}.txt"), str(error).encode())
-            raise
+            if not self._local:
+                raise  # and the runner tries again
+            _failures[shards.folder].append(error)
 
     def teardown(self) -> None:
         self._recognition.close()

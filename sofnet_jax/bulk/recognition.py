@@ -14,9 +14,10 @@ from sofnet_jax.bulk.device import take_device
 from sofnet_jax.bulk.manifest import Entry
 from sofnet_jax.bulk.store import fetch
 from sofnet_jax.checkpoint import Which
+from sofnet_jax.compilation import keep_compiled_programs
 from sofnet_jax.data.container import VideoError
 from sofnet_jax.data.reel import Pixels, Reel
-from sofnet_jax.errors import UserError
+from sofnet_jax.errors import LostError, UserError
 from sofnet_jax.inference.consensus import NEVER, Result
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.initialisation import load_weights
@@ -76,7 +77,7 @@ class Recognition:
     def recognize(self, videos: Sequence[Entry]) -> list[Outcome]:
         """The outcome of each video, whose paths are as this process can open them.
 
-        Raises UserError if the network cannot be loaded.
+        Raises UserError if the network cannot be loaded, LostError if that ends the process.
         """
         outcomes: dict[int, Outcome] = {}
         for _ in range(2):
@@ -100,12 +101,17 @@ class Recognition:
         """Adds the outcomes of those videos that have none; why the process died, if it did."""
         left = [i for i in range(len(videos)) if i not in outcomes]
         job = self._settings, [videos[i] for i in left]
+        ready = False
         try:
             for message in self._child.run(job, self._settings.time_limit):
-                if message != _READY:
+                if message == _READY:
+                    ready = True
+                else:
                     number, outcome = message
                     outcomes[left[number]] = outcome
         except ChildDied as error:
+            if not ready:  # which is no fault of the videos
+                raise LostError(f"the network could not be loaded: {error}") from error
             again = len(videos) - len(outcomes)
             print(f"note: {error}; of its videos {again} are not done", file=sys.stderr, flush=True)
             return Failure(error.kind, str(error))
@@ -134,9 +140,10 @@ def _work(job: tuple[Settings, list[Entry]]) -> Iterator[int | tuple[int, Outcom
 def _load(settings: Settings) -> TrainedModel:
     take_device()
     keep_freed_memory()
+    keep_compiled_programs(least_seconds=0.0)
     if load_weights(settings.checkpoint, settings.which).digest != settings.digest:
         raise UserError(f"{settings.checkpoint}: the weights changed since this began; start anew")
-    return load(
+    model = load(
         settings.checkpoint,
         settings.which,
         dtype=settings.dtype,
@@ -144,6 +151,8 @@ def _load(settings: Settings) -> TrainedModel:
         num_frames=settings.num_frames,
         variant=settings.variant,
     )
+    Lockstep(model.network).warm_up(model.size, model.size)
+    return model
 
 
 @dataclass
@@ -229,7 +238,7 @@ def _read(model: TrainedModel, video: Entry, view: _View) -> Generator[Pixels, N
                         return
                     view.times.append(at)
                     yield pixels
-    except (VideoError, UserError, MemoryError) as error:
+    except (VideoError, UserError, OSError, MemoryError) as error:
         view.failure = Failure("unreadable", str(error) or "it takes more memory than there is")
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,9 +83,14 @@ class Shards:
         return join(self.folder, f"{kind}{number:05}-of-{self.count:05}.{suffix}")
 
     def find_done(self) -> set[int]:
-        """Which shards are done. Raises UserError."""
-        names = list_files(self.folder, _DONE)
-        return {int(name.removeprefix(_DONE).partition("-")[0]) for name in names}
+        """Which shards are done, and there. Raises UserError."""
+        found = [self._find(*kind) for kind in ((_RESULTS, self.form), (_DEAD, "csv"))]
+        return self._find(_DONE, "json").intersection(*found)
+
+    def _find(self, kind: str, suffix: str) -> set[int]:
+        name = re.compile(rf"{kind}(\d{{5,}})-of-{self.count:05}\.{suffix}")
+        matches = map(name.fullmatch, list_files(self.folder, kind))
+        return {int(match[1]) for match in matches if match}
 
     def read_tally(self, number: int) -> Tally:
         """What a shard that is done holds. Raises UserError."""

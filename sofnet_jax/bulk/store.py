@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from sofnet_jax.errors import UserError
-from sofnet_jax.whole_file import write_whole
 
 _PARTIAL = ".partial-"
 
@@ -47,9 +46,13 @@ def fetch(path: str) -> Iterator[str]:
     if not is_remote(path):
         yield path
         return
-    with tempfile.NamedTemporaryFile(suffix=Path(path).suffix) as copy, open_file(path) as file:
-        shutil.copyfileobj(cast(IO[bytes], file), copy)
-        copy.flush()
+    with tempfile.NamedTemporaryFile(suffix=Path(path).suffix) as copy:
+        with open_file(path) as file:
+            try:
+                shutil.copyfileobj(cast(IO[bytes], file), copy)
+                copy.flush()
+            except Exception as error:  # a library of its own for each kind of store
+                raise UserError(f"cannot copy {path}: {_reason(error)}") from error
         yield copy.name
 
 
@@ -59,20 +62,31 @@ def write_file(path: str, content: bytes) -> None:
     Raises UserError.
     """
     try:
-        if is_remote(path):
-            _write_remote(path, content)
-            return
-        with write_whole(Path(path)) as partial, partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        (_write_remote if is_remote(path) else _write_local)(path, content)
     except Exception as error:
         raise UserError(f"cannot write {path}: {_reason(error)}") from error
 
 
+def _write_local(path: str, content: bytes) -> None:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    partial = Path(_name_partial(path))
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _name_partial(path: str) -> str:
+    return f"{path}{_PARTIAL}{uuid.uuid4().hex}"  # for two workers may write the same
+
+
 def _write_remote(path: str, content: bytes) -> None:
     filesystems = _filesystems()
-    partial = f"{path}{_PARTIAL}{uuid.uuid4().hex}"  # two workers may write the same
+    partial = _name_partial(path)
     with filesystems.create(partial, compression_type="uncompressed") as file:
         file.write(content)
     filesystems.rename([partial], [path])
@@ -82,23 +96,13 @@ def list_files(folder: str, prefix: str) -> list[str]:
     """The names of the files of a folder that begin so, sorted. Raises UserError."""
     try:
         if not is_remote(folder):
-            return sorted(
-                entry.name
-                for entry in Path(folder).glob(f"{prefix}*")
-                if entry.is_file() and entry.suffix != ".partial"
-            )
-        found = _filesystems().match([join(folder, f"{prefix}*")])[0].metadata_list
-        names = (data.path.rpartition("/")[2] for data in found)
+            names = [entry.name for entry in Path(folder).glob(f"{prefix}*") if entry.is_file()]
+        else:
+            found = _filesystems().match([join(folder, f"{prefix}*")])[0].metadata_list
+            names = [data.path.rpartition("/")[2] for data in found]
         return sorted(name for name in names if _PARTIAL not in name)
     except Exception as error:
         raise UserError(f"cannot read {folder}: {_reason(error)}") from error
-
-
-def remove_files(folder: str, prefix: str) -> None:
-    """Removes the files of a folder that begin so. Raises UserError."""
-    for name in list_files(folder, prefix):
-        path = join(folder, name)
-        _filesystems().delete([path]) if is_remote(path) else os.unlink(path)
 
 
 def read_file(path: str) -> bytes:

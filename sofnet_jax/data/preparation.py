@@ -153,7 +153,7 @@ def _is_prepared(folder: Path, plan: Plan) -> bool:
     return True
 
 
-def configure_beam(options: Sequence[str]) -> tfds.download.DownloadConfig:
+def configure_beam(options: str) -> tfds.download.DownloadConfig:
     """Options of Apache Beam as TFDS takes them. Raises UserError."""
     runner, parsed = create_runner(options)
     return tfds.download.DownloadConfig(beam_runner=runner, beam_options=parsed)
