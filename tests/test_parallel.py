@@ -1,9 +1,12 @@
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
 
 from sofnet_jax import parallel
-from sofnet_jax.errors import UserError
+from sofnet_jax.errors import LOST, UserError
 
 
 def test_batch_is_split_in_order_over_the_devices():
@@ -80,6 +83,17 @@ def test_a_process_owns_the_gpus_that_no_other_one_sees(environment, expected):
 def test_coordinator_without_sensible_numbers_is_refused(count, process):
     with pytest.raises(UserError, match=r"parallel\.num_processes"):
         parallel.initialise_processes("127.0.0.1:1", count, process)
+
+
+def test_waiting_for_a_process_that_never_comes_ends_in_a_line():
+    program = """
+from sofnet_jax import parallel
+parallel._JOINING_TIMEOUT = 1
+parallel.initialise_processes("127.0.0.1:1", 2, 1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == LOST
+    assert "error: not all processes of this run came within 1 s; start all" in done.stderr
 
 
 def test_numbers_without_a_coordinator_are_refused():
