@@ -7,11 +7,11 @@
 # Trains as one Slurm job, on any number of nodes, which goes on by itself until it is finished.
 #
 #   sbatch [OPTION…] launch/slurm.sh CONFIG WORKDIR [FLAG…]
-#   sbatch --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 --cpus-per-task=64 --time=24:00:00 \
-#     launch/slurm.sh configs/activitynet.py runs/168 --config.data.train=train.csv …
+#   sbatch --nodes=2 --ntasks-per-node=1 --gpus-per-node=4 --cpus-per-task=32 --time=24:00:00 \
+#     launch/slurm.sh configs/activitynet.py runs/168 --config.data.prepared=data/activitynet …
 #
 # From the root of the repository. One process per node uses all GPUs of its node, as above; with
-# --ntasks-per-node=8 --gpus-per-task=1 each has one. Process I of job J writes to
+# --ntasks-per-node=4 --gpus-per-task=1 each has one. Process I of job J writes to
 # WORKDIR/slurm/NAME-J-I.log, Slurm and this file to NAME-J.out. WORKDIR is on a shared disk. PYTHON
 # is another Python.
 #

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on a TPU pod slice: a process on each of its workers, kept alive there by systemd.
 #
-#   export TPU=sofnet ZONE=us-central2-b TYPE=v4-32 SHARE=10.0.0.2:/sofnet
+#   export TPU=sofnet ZONE=us-central2-b TYPE=v4-16 SHARE=10.0.0.2:/sofnet
 #   launch/tpu_pod.sh create                        # the slice, and waits for it
 #   launch/tpu_pod.sh install                       # this commit on every worker
 #   launch/tpu_pod.sh train CONFIG WORKDIR [FLAGâ€¦]  # in the background
@@ -76,7 +76,7 @@ state() { # of the slice or of its queued resource: READY, ACTIVE, PREEMPTED, â€
 }
 
 create() {
-  [[ -n ${TYPE:-} ]] || fail "TYPE is not set; for instance v4-32"
+  [[ -n ${TYPE:-} ]] || fail "TYPE is not set; for instance v4-16"
   local runtime=${RUNTIME:-$(default_runtime)} now
   if [[ -z ${QUEUED:-} ]]; then
     run gcloud compute tpus tpu-vm create "$TPU" "${place[@]}" "--accelerator-type=$TYPE" \

@@ -2,7 +2,7 @@
 # Trains on one machine with any number of GPUs: one process, which uses all that it sees.
 #
 #   launch/workstation.sh CONFIG WORKDIR [FLAG…]
-#   launch/workstation.sh configs/activitynet.py:224 runs/224 --config.data.train=train.csv …
+#   launch/workstation.sh configs/activitynet.py:224 runs/224 --config.data.prepared=data/activitynet …
 #
 # CUDA_VISIBLE_DEVICES=0,1 chooses GPUs, PYTHON another Python. train.batch_size counts the videos
 # of all GPUs together. Paths are relative to the root of the repository. The same command again goes

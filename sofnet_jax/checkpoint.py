@@ -146,7 +146,10 @@ class Checkpoints:
             damaged[step] = found["why"]
         if damaged:
             why = damaged[max(damaged)]
-            raise UserError(f"no checkpoint in {self._directory} is whole; the newest: {why}")
+            raise UserError(
+                f"no checkpoint in {self._directory} is whole; copy one back, or give another "
+                f"--workdir; the newest: {why}"
+            )
         return []
 
     def _set_aside(self, damaged: Mapping[int, str], whole: int) -> list[str]:
@@ -234,10 +237,18 @@ class Checkpoints:
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
     """What is known of each checkpoint. Raises UserError."""
-    metrics = read_json(path)
-    for rated in metrics.values():
-        if not isinstance(rated, dict) or not all(is_number(rated.get(name)) for name in CRITERIA):
-            raise UserError(f"{path} is damaged; without it the latest checkpoint is the best")
+    try:
+        metrics = read_json(path)
+        whole = all(
+            isinstance(rated, dict) and all(is_number(rated.get(name)) for name in CRITERIA)
+            for rated in metrics.values()
+        )
+    except UserError:
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path} is damaged; delete it, and the best checkpoint is the best from there on"
+        )
     return metrics
 
 

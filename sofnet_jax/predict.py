@@ -12,7 +12,7 @@ which is kept in ~/.cache/sofnet_jax.
 
 With --manifest, a CSV of paths (or with a header of path,start,end), an archive of any size is
 recognised in lockstep on Apache Beam: with --beam="--direct_num_workers=2" by two processes, or on
-many machines (docs/running.md). The same command goes on with what is not done. FOLDER gets
+many machines (docs/archives.md). The same command goes on with what is not done. FOLDER gets
 results-…, a JSON line for each video, and dead_letters.csv, those that could not be recognised.
 
 The exit code is 1 if a video could not be recognised; the others are all the same.

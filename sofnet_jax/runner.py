@@ -54,6 +54,6 @@ def _importing() -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"this needs Apache Beam, and what its runner does: pip install 'sofnet_jax[beam]' "
+            f"this needs Apache Beam, and what its runner does: pip install -e '.[beam]' "
             f"({' '.join(str(error).split())})"
         ) from error

@@ -176,7 +176,7 @@ def _import_torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path.suffix} files need PyTorch (pip install '.[torch]'); .safetensors do not"
+            f"{path.suffix} files need PyTorch (pip install -e '.[torch]'); .safetensors do not"
         ) from error
     return torch
 

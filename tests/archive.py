@@ -140,7 +140,8 @@ def check(manifest: Path, out: Path, expected: dict[str, bool]) -> None:
     """Accounts for every row, from the files alone."""
     results = Counter(row["video"] for row in read_results(out))
     with (out / "dead_letters.csv").open(newline="") as file:
-        dead = Counter(row["path"] for row in csv.DictReader(file))
+        paths = [Path(row["path"]) for row in csv.DictReader(file)]
+    dead = Counter(str(path.relative_to(manifest.parent)) for path in paths)
     rows = len(manifest.read_text().splitlines()) - 1
     repeated = rows - len(expected)
     say(

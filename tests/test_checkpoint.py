@@ -158,7 +158,7 @@ def test_all_damaged_are_left_as_they_are(three, tmp_path):
     for step in "123":
         flip(folder / step)
     checkpoints = Checkpoints(folder, metric="top1")
-    with pytest.raises(UserError, match=f"no checkpoint in {folder} is whole; the newest: .*/3 is"):
+    with pytest.raises(UserError, match=f"no checkpoint in {folder} is whole; .* newest: .*/3 is"):
         take_up(checkpoints)
     checkpoints.close()
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3", "metrics.json"]

@@ -173,10 +173,10 @@ class _Rows:
                 cells = [cell.strip() for cell in row]
                 if any(cells):
                     self.begin = begin
-                    yield cells, f"{self._path}, byte {begin}"
+                    yield cells, f"{self._path}:{self._reader.line_num}"
         except csv.Error as error:
             raise UserError(
-                f"{self._path}, byte {self._position}: not CSV ({error}); check the quotes"
+                f"{self._path}:{self._reader.line_num}: not CSV ({error}); check the quotes"
             ) from error
 
 

@@ -264,8 +264,10 @@ class _Recognise(beam.DoFn):
             return  # the others would fail as well
         try:
             videos = manifest.read(chunk)
-            located = [video._replace(path=manifest.locate(video)) for video in videos]
-            shards.write(chunk.number, videos, self._recognition.recognize(located))
+            places = [manifest.locate(video) for video in videos]
+            located = [v._replace(path=place) for v, place in zip(videos, places, strict=True)]
+            outcomes = self._recognition.recognize(located)
+            shards.write(chunk.number, videos, places, outcomes)
         except UserError as error:
             if not self._local:
                 raise  # and the runner tries again

@@ -61,14 +61,24 @@ class Shards:
     count: int
     form: str
 
-    def write(self, number: int, videos: Sequence[Entry], outcomes: Sequence[Outcome]) -> Tally:
-        """Writes a shard. Raises UserError."""
+    def write(
+        self,
+        number: int,
+        videos: Sequence[Entry],
+        places: Sequence[str],
+        outcomes: Sequence[Outcome],
+    ) -> Tally:
+        """Writes a shard. Raises UserError.
+
+        Results have the videos' paths as the manifest does; dead letters, which are a manifest
+        themselves, their `places`, which are the same from any folder.
+        """
         results: list[dict[str, Any]] = []
         dead: list[tuple] = []
         tally = Tally()
-        for video, outcome in zip(videos, outcomes, strict=True):
+        for video, place, outcome in zip(videos, places, outcomes, strict=True):
             if isinstance(outcome, Failure):
-                dead.append((*video, *outcome))
+                dead.append((place, video.start, video.end, *outcome))
                 tally += Tally(dead=1)
             else:
                 results.append(replace(outcome, video=video.path).to_json())

@@ -115,9 +115,7 @@ def _filesystems() -> Any:
     try:
         from apache_beam.io.filesystems import FileSystems
     except ImportError as error:
-        raise UserError(
-            "an object store needs Apache Beam: pip install 'sofnet_jax[beam]'"
-        ) from error
+        raise UserError("an object store needs Apache Beam: pip install -e '.[beam]'") from error
     return FileSystems
 
 
