@@ -206,7 +206,7 @@ def test_only_pytorch_s_files_need_pytorch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for suffix in (".safetensors", ".npz"):
         assert describe(read_tensors(tmp_path / f"x{suffix}")[0]) == describe(EXPECTED)
-    with pytest.raises(UserError, match=r"\.pth files need PyTorch \(pip install '\.\[torch\]'"):
+    with pytest.raises(UserError, match=r"\.pth files need PyTorch \(pip install -e '\.\[torch\]'"):
         read_tensors(tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"\.pth files need PyTorch"):
         write_tensors(tmp_path / "y.pth", EXPECTED, {})
