@@ -59,9 +59,9 @@ $(INSTALLED): pyproject.toml requirements.txt | $(BIN)/$(notdir $(PYTHON))
 	touch $@
 
 # What tests and checks need: PyTorch, above all, which the rest does without.
-$(TOOLS): $(INSTALLED)
+$(TOOLS): pyproject.toml requirements.txt | $(BIN)/$(notdir $(PYTHON))
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	touch $(INSTALLED) $@
 
 # An environment holds the name of the Python that made it; another Python makes another one.
 $(BIN)/$(notdir $(PYTHON)):
