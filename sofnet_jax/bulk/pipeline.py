@@ -163,10 +163,8 @@ def _show_progress(archive: Archive, done: set[int]) -> Iterator[None]:
     sizes = {chunk.number: chunk.num_videos for chunk in archive.manifest.chunks}
     stop = threading.Event()
     first = sum(sizes[number] for number in done if number in sizes)
-    with tqdm(
-        total=archive.manifest.num_videos, initial=first, desc="recognise", unit="video",
-        disable=None,
-    ) as bar:  # fmt: skip
+    total = archive.manifest.num_videos
+    with tqdm(total=total, initial=first, desc="recognise", unit="video", disable=None) as bar:
 
         def watch() -> None:
             while not stop.wait(2.0):
