@@ -7,8 +7,8 @@ import sys
 import av
 import numpy as np
 import pytest
-from conftest import draw_number, read_numbers
 from field_video import write_field_video
+from numbered_frame import draw_number, read_numbers
 from PIL import Image
 
 from sofnet_jax.data import container

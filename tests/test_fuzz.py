@@ -17,8 +17,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import read_numbers
 from field_video import write_parameters
+from numbered_frame import read_numbers
 
 CASES = 56  # of each format
 FRAMES = 32

@@ -7,7 +7,7 @@ import threading
 import av
 import numpy as np
 import pytest
-from conftest import draw_number, read_number
+from numbered_frame import draw_number, read_number
 
 from sofnet_jax.data import live
 from sofnet_jax.data.container import VideoError

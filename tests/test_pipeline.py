@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import pytest
-from conftest import read_numbers
+from numbered_frame import read_numbers
 
 from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator

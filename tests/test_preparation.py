@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import read_numbers
+from numbered_frame import read_numbers
 
 from sofnet_jax.data.engine import data_path, is_finished, write_shards
 from sofnet_jax.data.inspection import Sheet, inspect_prepared

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import read_number, read_numbers
+from numbered_frame import read_number, read_numbers
 
 from sofnet_jax.data import reel
 from sofnet_jax.data.decode import VideoError, read_frames
