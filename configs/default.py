@@ -77,7 +77,7 @@ def create_default() -> ConfigDict:
     c.temperature.initial = 5.0
     c.temperature.decay = 0.045
 
-    # Points in which to follow the authors' released code, not the paper; all of them: the variant
+    # Points in which to follow the authors' released code, not the paper; all: the variant
     # "release". What they mean stands in sofnet_jax/released.py and docs/fidelity.md.
     c.released = ConfigDict()
     c.released.init = False

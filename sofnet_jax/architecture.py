@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal, get_args
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 Block = Literal["basic", "bottleneck"]
 Shift = Literal["", "offline", "online"]

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from absl import flags
 
-from sofnet_jax import command_line
-from sofnet_jax.allocator import keep_freed_memory
-from sofnet_jax.command_line import CONFIG, DATASET, WORKDIR
 from sofnet_jax.data.operand import find_videos
 from sofnet_jax.decoding_benchmark import benchmark_decoding
-from sofnet_jax.errors import UserError
 from sofnet_jax.forced_network import FIGURE_3
+from sofnet_jax.host import command_line
+from sofnet_jax.host.command_line import CONFIG, DATASET, WORKDIR
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.memory import keep_freed_memory
 from sofnet_jax.inference_benchmark import benchmark_inference
 from sofnet_jax.pipeline_benchmark import benchmark_pipeline
 from sofnet_jax.report.collection import choose_collection, load_collections

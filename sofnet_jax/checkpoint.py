@@ -18,10 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sofnet_jax import parallel
-from sofnet_jax.array_file import check_claim
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import check_claim, is_number, read_json, write_json
 from sofnet_jax.metrics import CRITERIA
-from sofnet_jax.result import is_number, read_json, write_json
 
 Which = Literal["last", "best"]
 _DIGESTS = "crc32"  # their name in a stored record

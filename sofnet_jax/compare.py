@@ -13,10 +13,12 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from sofnet_jax import command_line, parallel
-from sofnet_jax.command_line import CONFIG, SEEDS, WORKDIR
-from sofnet_jax.errors import UserError
-from sofnet_jax.result import format_table, write_json
+from sofnet_jax import parallel
+from sofnet_jax.host import command_line
+from sofnet_jax.host.command_line import CONFIG, SEEDS, WORKDIR
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import write_json
+from sofnet_jax.result import format_table
 from sofnet_jax.train import train
 
 for name in ("config", "workdir", "seeds"):

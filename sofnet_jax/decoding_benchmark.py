@@ -21,7 +21,7 @@ from jaxtyping import Int, UInt8
 from sofnet_jax.benchmark_video import DEFAULT_KEYFRAMES, RATE, write_video
 from sofnet_jax.data.decode import read_frames
 from sofnet_jax.data.sampling import segment_indices
-from sofnet_jax.data.worker import count_cores
+from sofnet_jax.host.workers import count_cores
 from sofnet_jax.stopwatch import interleave
 
 SECONDS = 120

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sofnet_jax import parallel
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import Predictions
 from sofnet_jax.models.sofnet import Outputs, SoFNet
 from sofnet_jax.types import Batch

@@ -16,8 +16,8 @@ from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
 from sofnet_jax.data.prepared import create_prepared_source
 from sofnet_jax.data.source import Source, create_source
 from sofnet_jax.data.synthetic import VERSION, create_synthetic
-from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs, compute_lookup
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.optimizer import create_optimizer
 from sofnet_jax.released import RELEASED_SIDE, Released

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.consensus import Rule
 from sofnet_jax.inference.network import Gate, Network
 from sofnet_jax.inference.online import Frame

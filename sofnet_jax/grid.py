@@ -10,10 +10,11 @@ from ml_collections import ConfigDict
 
 from configs.default import create_default
 from sofnet_jax.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
-from sofnet_jax.errors import UserError
-from sofnet_jax.lock import claim
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import read_json
+from sofnet_jax.host.lock import claim
 from sofnet_jax.method import Method, create_config
-from sofnet_jax.result import read_json, read_result
+from sofnet_jax.result import read_result
 from sofnet_jax.values import check_fields
 
 Progress = Literal["done", "begun", "to do"]

@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 PREFIX = "hub:"
 FILE = "model.safetensors"  # where timm and transformers keep weights; pickles are not fetched

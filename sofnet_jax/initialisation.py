@@ -15,7 +15,7 @@ import numpy as np
 from sofnet_jax import hub
 from sofnet_jax.architecture import BACKBONES, Architecture
 from sofnet_jax.checkpoint import Checkpoints, Which
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.layout import (
     COUNTER,
     describe,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sofnet_jax.architecture import BACKBONES, Architecture
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 COUNTER = ".num_batches_tracked"  # of PyTorch's BatchNorm; nothing reads it
 

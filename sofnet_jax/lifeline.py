@@ -8,7 +8,7 @@ import threading
 import time
 from typing import NoReturn, cast
 
-from sofnet_jax.errors import LOST
+from sofnet_jax.host.errors import LOST
 
 _BEAT = 5.0  # seconds from one sign of life to the next
 SILENCE = 40.0  # seconds without one after which a process is taken to be dead

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from absl import flags
 
-from sofnet_jax import command_line, parallel
-from sofnet_jax.command_line import CONFIG, WORKDIR
-from sofnet_jax.errors import UserError
+from sofnet_jax import parallel
+from sofnet_jax.host import command_line
+from sofnet_jax.host.command_line import CONFIG, WORKDIR
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.train import evaluate, train
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")

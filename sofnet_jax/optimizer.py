@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.released import PAPER, Released
 
 Path = tuple[jax.tree_util.DictKey, ...]

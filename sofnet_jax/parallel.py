@@ -25,8 +25,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sofnet_jax import lifeline
-from sofnet_jax.errors import LOST, LostError, UserError, choose_exit_code
-from sofnet_jax.interruption import Interrupted
+from sofnet_jax.host.errors import LOST, LostError, UserError, choose_exit_code
+from sofnet_jax.host.signals import Interrupted
 
 AXIS = "batch"
 # Seconds after which JAX takes a process to be dead, and aborts; the lifeline, which says more, is

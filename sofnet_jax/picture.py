@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from sofnet_jax.whole_file import write_whole
+from sofnet_jax.host.files import write_whole
 
 CELL, GAP, BAR, TEXT = 96, 4, 6, 18  # pixels: side of a frame, space, height of the bar, of text
 INK, PAPER, STOPPED, EXIT, SPAN = "#1a1a1a", "#ffffff", "#dcdfe4", "#1a1a1a", "#2f6fde"

@@ -22,8 +22,8 @@ from sofnet_jax.data.prepared import PreparedVideo, list_videos, read_record
 from sofnet_jax.data.record import Format, Task, create_record
 from sofnet_jax.data.source import Source
 from sofnet_jax.data.transforms import Look, centre_view, random_view
-from sofnet_jax.data.worker import count_cores
-from sofnet_jax.memory import read_memory
+from sofnet_jax.host.memory import read_memory
+from sofnet_jax.host.workers import count_cores
 from sofnet_jax.stopwatch import interleave
 
 FORM = Format(num_frames=16, short_side=256, quality=90)

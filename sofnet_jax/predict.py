@@ -28,21 +28,21 @@ from typing import Any, cast
 
 from absl import flags
 
-from sofnet_jax import command_line
 from sofnet_jax.bulk import command as archive_command
 from sofnet_jax.checkpoint import Which
-from sofnet_jax.compilation import keep_compiled_programs
 from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.live import connect
 from sofnet_jax.data.operand import find_videos, is_live
-from sofnet_jax.errors import UserError
+from sofnet_jax.host import command_line
+from sofnet_jax.host.command_line import make_printable
+from sofnet_jax.host.compilation import keep_compiled_programs
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import require_place
 from sofnet_jax.illustration import STRIPS, draw_film, draw_picture
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Prediction
-from sofnet_jax.printable import make_printable
 from sofnet_jax.trained import LARGEST_SIZE, MOST_FRAMES, TrainedModel, load
 from sofnet_jax.values import DTYPES
-from sofnet_jax.whole_file import require_place
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The trained network: RUN.")
 WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Of a run: which checkpoint.")

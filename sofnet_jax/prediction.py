@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from sofnet_jax.printable import make_printable
+from sofnet_jax.host.command_line import make_printable
 
 
 class Guess(NamedTuple):

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sofnet_jax.array_file import read_arrays
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import read_arrays, write_whole
 from sofnet_jax.metrics import Predictions
-from sofnet_jax.whole_file import write_whole
 
 # Of each array: its kind and its dimensions, of which those of one name are of one size.
 _ARRAYS = {

@@ -18,8 +18,6 @@ from pathlib import Path
 from absl import flags
 
 from configs.default import create_default
-from sofnet_jax import command_line
-from sofnet_jax.command_line import CONFIG
 from sofnet_jax.data.annotations.benchmark import BENCHMARKS, describe_counts, read_annotation
 from sofnet_jax.data.annotations.clip import Annotation
 from sofnet_jax.data.annotations.note import Notes
@@ -36,9 +34,11 @@ from sofnet_jax.data.preparation import (
     show_progress,
 )
 from sofnet_jax.data.record import Format, Task
-from sofnet_jax.data.worker import count_cores
-from sofnet_jax.errors import UserError
-from sofnet_jax.lock import claim
+from sofnet_jax.host import command_line
+from sofnet_jax.host.command_line import CONFIG
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.lock import claim
+from sofnet_jax.host.workers import count_cores
 
 ANNOTATIONS = flags.DEFINE_list("annotations", [], "Files, or folders of them, with commas.")
 VIDEOS = flags.DEFINE_string("videos", "", "Folder of the videos, however they lie in it.")

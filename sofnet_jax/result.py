@@ -1,17 +1,15 @@
 """The result of a run: metrics with and without early termination, as a file and as a table."""
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import is_number, read_json, write_json
 from sofnet_jax.metrics import Predictions, compute_metrics
-from sofnet_jax.whole_file import write_whole
 
 # Of every evaluation, besides where frames stopped.
 METRICS = (
@@ -108,23 +106,6 @@ def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str
     return "\n".join(text)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file that is an object.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged")
-    return content
-
-
 def read_result(path: Path) -> dict[str, Any]:
     """Content of a result.json, with all the metrics that every evaluation has.
 
@@ -143,19 +124,6 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a number, and a finite one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) <= sys.float_info.max  # of an integer, too, which may have 4300 digits
-
-
 def write_config(config: ConfigDict, workdir: Path) -> None:
     """Saves the resolved configuration as `config.json`."""
     write_json(workdir / "config.json", config.to_dict())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    with write_whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
-from sofnet_jax.data.worker import count_cores
-from sofnet_jax.provenance import read_commit
+from sofnet_jax.host.commit import read_commit
+from sofnet_jax.host.workers import count_cores
 
 
 def interleave(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

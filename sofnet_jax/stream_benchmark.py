@@ -14,8 +14,8 @@ import numpy as np
 
 from sofnet_jax.benchmark_video import RATE, write_video
 from sofnet_jax.data.live import connect
+from sofnet_jax.host.memory import read_memory
 from sofnet_jax.inference.consensus import NEVER
-from sofnet_jax.memory import read_memory
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Prediction
 from sofnet_jax.trained import TrainedModel

@@ -19,13 +19,12 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from sofnet_jax import command_line
-from sofnet_jax.command_line import CONFIG, SEEDS, WORKDIR
-from sofnet_jax.errors import UserError
 from sofnet_jax.grid import Cell, create_grid, flatten_fields
-from sofnet_jax.interruption import Interruption
+from sofnet_jax.host import command_line
+from sofnet_jax.host.command_line import CONFIG, SEEDS, WORKDIR, make_printable
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.signals import Interruption
 from sofnet_jax.method import METHODS, Method, find_contradiction
-from sofnet_jax.printable import make_printable
 
 CHOSEN = flags.DEFINE_list(
     "methods", [], "Methods, or tables and figures whose methods to train; default: all."

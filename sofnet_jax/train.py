@@ -17,22 +17,22 @@ from PIL import Image
 from tqdm import tqdm
 
 from sofnet_jax import parallel
-from sofnet_jax.allocator import keep_freed_memory
 from sofnet_jax.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.clock import Clock
-from sofnet_jax.errors import UserError, explain_full_disk
 from sofnet_jax.evaluate import create_predict_step, predict_videos
 from sofnet_jax.experiment import Experiment, create_experiment
+from sofnet_jax.host.commit import read_commit
+from sofnet_jax.host.errors import UserError, explain_full_disk
+from sofnet_jax.host.files import write_json
+from sofnet_jax.host.lock import claim
+from sofnet_jax.host.memory import describe_peaks, keep_freed_memory, read_peaks
+from sofnet_jax.host.signals import Interrupted, Interruption
 from sofnet_jax.initialisation import Report, initialise, load_weights
-from sofnet_jax.interruption import Interrupted, Interruption
-from sofnet_jax.lock import claim
-from sofnet_jax.memory import describe_peaks, read_peaks
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_fates
 from sofnet_jax.picture import draw_decisions, write_picture
 from sofnet_jax.prediction_file import write_predictions
-from sofnet_jax.provenance import read_commit
 from sofnet_jax.released import PAPER
-from sofnet_jax.result import create_result, format_result, write_config, write_json
+from sofnet_jax.result import create_result, format_result, write_config
 from sofnet_jax.step import create_state, select_arrays
 from sofnet_jax.trace import Trace, choose_steps
 from sofnet_jax.types import Batch

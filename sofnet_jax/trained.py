@@ -16,9 +16,9 @@ from sofnet_jax.data.canvas import MAX_BYTES
 from sofnet_jax.data.reel import Pixels, Reel, Sight
 from sofnet_jax.data.sampling import regular_indices, segment_indices
 from sofnet_jax.data.transforms import centre_view, show
-from sofnet_jax.errors import UserError
 from sofnet_jax.flops import compute_costs
 from sofnet_jax.grid import flatten_fields, read_given_fields
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.consensus import NEVER, Result, Rule
 from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.network import Network

@@ -10,11 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sofnet_jax import parallel
-from sofnet_jax.errors import UserError
 from sofnet_jax.experiment import Experiment, create_experiment
-from sofnet_jax.memory import describe_peaks
+from sofnet_jax.host.commit import read_commit
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.memory import describe_peaks
 from sofnet_jax.models.policy import Recurrence, run_gates
-from sofnet_jax.provenance import read_commit
 from sofnet_jax.step import TrainState, create_state, select_arrays
 from sofnet_jax.stopwatch import interleave
 

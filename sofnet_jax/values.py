@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs.default import create_default
 from sofnet_jax.architecture import SHIFTS
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import CRITERIA
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

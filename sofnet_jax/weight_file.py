@@ -17,9 +17,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sofnet_jax.array_file import check_archive, read_arrays
-from sofnet_jax.errors import UserError
-from sofnet_jax.whole_file import write_whole
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import check_archive, read_arrays, write_whole
 
 Tensors = dict[str, np.ndarray]
 Metadata = dict[str, str]

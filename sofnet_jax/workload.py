@@ -13,9 +13,9 @@ from jaxtyping import Float, Int, UInt8
 
 from sofnet_jax.architecture import Architecture, create_architecture
 from sofnet_jax.data.decode import VideoError
-from sofnet_jax.errors import UserError
 from sofnet_jax.flops import compute_costs
 from sofnet_jax.forced_network import RULE, create_fates, draw_pictures, force
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.consensus import Result, Rule
 from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.network import Network

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sofnet_jax.absence import pretend_absence
-from sofnet_jax.whole_file import write_whole
+from sofnet_jax.host.files import write_whole
 
 with pretend_absence("torch"):  # which tensorboardX imports where it is there, for some seconds
     from tensorboardX.event_file_writer import EventsWriter

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 def write_files(folder: Path, files: Mapping[str, Any]) -> list[Path]:

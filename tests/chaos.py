@@ -31,7 +31,7 @@ from program import find_steps
 from scene_video import write_scene
 
 from sofnet_jax.checkpoint import Checkpoints
-from sofnet_jax.errors import LOST, UserError
+from sofnet_jax.host.errors import LOST, UserError
 
 KILLS = 20
 FILLINGS = 6

@@ -17,7 +17,7 @@ from sofnet_jax.data.annotations.clip import Annotation, Clip
 from sofnet_jax.data.annotations.note import Notes
 from sofnet_jax.data.annotations.segment import clean_segments
 from sofnet_jax.data.annotations.split import find_split
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 # The smallest files that each reader takes.
 SAMPLES = {

@@ -5,7 +5,7 @@ from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
 from sofnet_jax.data.annotations.own_row import OwnRow, group_rows
 from sofnet_jax.data.source import create_source
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 def _read(folder, files):

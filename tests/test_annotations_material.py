@@ -19,7 +19,7 @@ from sofnet_jax.data.annotations.benchmark import (
     describe_counts,
     read_annotation,
 )
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 MATERIAL = Path(os.environ.get("SOFNET_MATERIAL", Path(__file__).parents[2] / "shared" / "data"))
 FILES = MATERIAL / "annotations"

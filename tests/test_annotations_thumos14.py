@@ -9,7 +9,7 @@ from annotation_files import refuse, write_files
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
 from sofnet_jax.data.annotations.mat_file import read_variables
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 NAMES = ("BaseballPitch", "Basketball", "CliffDiving", "Diving", "Drumming")
 # The files have 101 classes; the others are of no account here.

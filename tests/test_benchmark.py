@@ -6,7 +6,7 @@ import pytest
 
 from configs import default
 from sofnet_jax import pipeline_benchmark
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.training_benchmark import benchmark_training
 
 

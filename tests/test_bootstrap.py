@@ -5,8 +5,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import average_precision_score
 
-from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import Predictions, compute_map, compute_metrics, compute_top_k
 from sofnet_jax.report.bootstrap import (
     Difference,

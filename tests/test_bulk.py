@@ -20,12 +20,12 @@ from scene_video import write_scene
 import sofnet_jax
 from sofnet_jax.bulk import device, recognition
 from sofnet_jax.bulk.ahead import Ahead, start_ahead
-from sofnet_jax.bulk.child import Child, ChildDied
 from sofnet_jax.bulk.manifest import Entry, scan_manifest
 from sofnet_jax.bulk.recognition import Failure, Recognition, Settings
 from sofnet_jax.bulk.shard import Shards, write_dead_letters
 from sofnet_jax.bulk.store import fetch, join, list_files, read_file, write_file
-from sofnet_jax.errors import LostError, UserError
+from sofnet_jax.host.errors import LostError, UserError
+from sofnet_jax.host.workers import Child, ChildDied
 from sofnet_jax.initialisation import load_weights
 
 CLASSES = ["run", "jump", "swim", "dive", "fall"]

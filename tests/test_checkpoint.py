@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sofnet_jax.checkpoint import Checkpoints, DamagedError
-from sofnet_jax.errors import UserError, explain_full_disk
+from sofnet_jax.host.errors import UserError, explain_full_disk
 
 
 def save(checkpoints: Checkpoints, step: int, top1: float | None) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from sofnet_jax import inference_benchmark as benchmark
 from sofnet_jax import start_benchmark, stream_benchmark, torch_network, workload
-from sofnet_jax.errors import UserError
 from sofnet_jax.forced_network import FIGURE_3, create_fates
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.workload import create_workload
 
 SIZE = 48

@@ -16,7 +16,7 @@ import safetensors.numpy
 from sofnet_jax import architecture
 from sofnet_jax.architecture import Architecture
 from sofnet_jax.checkpoint import Checkpoints
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.initialisation import Report, Weights, create_shapes, initialise, load_weights
 from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.torch_io import to_state_dict, torch_shapes

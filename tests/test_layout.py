@@ -8,7 +8,7 @@ import torch
 import torch_sofnet
 
 from sofnet_jax.architecture import Architecture
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.layout import describe, fold, fold_gates, infer_architecture, rename_tensors
 
 COUNTER = "num_batches_tracked"

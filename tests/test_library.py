@@ -7,7 +7,7 @@ import pytest
 
 from sofnet_jax.data.annotations.clip import Annotation, Clip
 from sofnet_jax.data.library import Library, find_tasks
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 def _touch(folder, *names):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sofnet_jax.errors import LOST
+from sofnet_jax.host.errors import LOST
 from sofnet_jax.lifeline import Hub
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.optimizer import create_optimizer, select_policies
 from sofnet_jax.schedules import create_learning_rate_schedule
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sofnet_jax import parallel
-from sofnet_jax.errors import LOST, UserError
+from sofnet_jax.host.errors import LOST, UserError
 
 
 def test_batch_is_split_in_order_over_the_devices():

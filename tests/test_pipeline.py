@@ -20,7 +20,7 @@ from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
 from sofnet_jax.data.source import Source, Video, create_source
 from sofnet_jax.data.transforms import show
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 @dataclass(frozen=True)

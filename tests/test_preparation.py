@@ -26,7 +26,7 @@ from sofnet_jax.data.record import Format, Task, create_record
 from sofnet_jax.data.shard import plan_shards
 from sofnet_jax.data.source import Source, Video
 from sofnet_jax.data.transforms import centre_view
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 FORM = Format(num_frames=48, short_side=256, quality=90)
 CLASSES = ("jump", "run")

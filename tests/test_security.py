@@ -24,8 +24,6 @@ from PIL import Image
 from sweep_folder import create_base, write_method
 
 import sofnet_jax
-from sofnet_jax import array_file, command_line
-from sofnet_jax.array_file import check_claim
 from sofnet_jax.checkpoint import Checkpoints
 from sofnet_jax.data import canvas, container, jpeg, live
 from sofnet_jax.data.container import VideoError
@@ -36,16 +34,18 @@ from sofnet_jax.data.prepared import list_videos
 from sofnet_jax.data.reel import Reel
 from sofnet_jax.data.sampling import regular_indices
 from sofnet_jax.data.transforms import centre_view
-from sofnet_jax.errors import UserError
+from sofnet_jax.host import command_line
+from sofnet_jax.host import files as array_file
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import check_claim, write_whole
+from sofnet_jax.host.lock import claim
 from sofnet_jax.initialisation import load_weights
-from sofnet_jax.lock import claim
 from sofnet_jax.picture import write_picture
 from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.report.runtime import FILE
 from sofnet_jax.result import write_config
 from sofnet_jax.weight_file import read_tensors
-from sofnet_jax.whole_file import write_whole
 
 DEEP = "[" * 200_000
 SHARD = "videos-train.array_record-00000-of-00001"

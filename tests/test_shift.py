@@ -12,7 +12,7 @@ from gated_network import FRAMES, create_network, draw_videos
 from torch import nn
 
 from sofnet_jax.architecture import create_architecture
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.consensus import NEVER
 from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.online import Recognizer

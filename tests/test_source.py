@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from sofnet_jax.data.source import Source, Video, create_source
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 def _touch(folder, *names):

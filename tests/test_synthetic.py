@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sofnet_jax.data.figure import POSES
 from sofnet_jax.data.shot import draw_video
 from sofnet_jax.data.synthetic import _encode, create_synthetic
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 TINY = {"num_classes": 2, "train_videos": 3, "val_videos": 1, "num_frames": 16, "size": 32}
 SCRIPT = """

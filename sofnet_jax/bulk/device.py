@@ -9,7 +9,7 @@ from typing import IO
 
 import jax
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 _held: list[IO] = []  # as long as this process lives
 

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from sofnet_jax.bulk.store import is_remote, open_file
 from sofnet_jax.data.annotations.own_row import check_order, parse_time
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 COLUMNS = ("path", "start", "end")
 _Header = tuple[str, ...]

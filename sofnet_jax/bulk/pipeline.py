@@ -24,9 +24,9 @@ from sofnet_jax.bulk.manifest import Chunk, Manifest, scan_manifest
 from sofnet_jax.bulk.recognition import Recognition, Settings
 from sofnet_jax.bulk.shard import Shards, Tally, write_dead_letters
 from sofnet_jax.bulk.store import is_remote, join, list_files, read_file, write_file
-from sofnet_jax.errors import INTERRUPTED, UserError
-from sofnet_jax.lock import claim
-from sofnet_jax.runner import create_runner, quietly
+from sofnet_jax.host.beam import create_runner, quietly
+from sofnet_jax.host.errors import INTERRUPTED, UserError
+from sofnet_jax.host.lock import claim
 
 PLAN, SUMMARY, DEAD_LETTERS = "plan.json", "summary.json", "dead_letters.csv"
 

@@ -7,17 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from sofnet_jax.allocator import keep_freed_memory
 from sofnet_jax.bulk.ahead import Ahead, start_ahead
-from sofnet_jax.bulk.child import Child, ChildDied
 from sofnet_jax.bulk.device import take_device
 from sofnet_jax.bulk.manifest import Entry
 from sofnet_jax.bulk.store import fetch
 from sofnet_jax.checkpoint import Which
-from sofnet_jax.compilation import keep_compiled_programs
 from sofnet_jax.data.container import VideoError
 from sofnet_jax.data.reel import Pixels, Reel
-from sofnet_jax.errors import LostError, UserError
+from sofnet_jax.host.compilation import keep_compiled_programs
+from sofnet_jax.host.errors import LostError, UserError
+from sofnet_jax.host.memory import keep_freed_memory
+from sofnet_jax.host.workers import Child, ChildDied
 from sofnet_jax.inference.consensus import NEVER, Result
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.initialisation import load_weights

@@ -11,7 +11,7 @@ from typing import Any
 from sofnet_jax.bulk.manifest import Entry
 from sofnet_jax.bulk.recognition import Failure, Outcome
 from sofnet_jax.bulk.store import join, list_files, read_file, write_file
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.prediction import Prediction
 
 FORMATS = ("jsonl", "parquet")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 _PARTIAL = ".partial-"
 

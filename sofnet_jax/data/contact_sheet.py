@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from sofnet_jax.data.transforms import Box, centre_view, random_view, show
-from sofnet_jax.whole_file import write_whole
+from sofnet_jax.host.files import write_whole
 
 CELL, GAP, BAR, TEXT = 112, 4, 5, 18  # pixels: side of a cell, space, height of the bar, of text
 INK, PAPER, SPAN = "#1a1a1a", "#ffffff", "#2f6fde"

@@ -14,9 +14,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from sofnet_jax.data.features import serialise
 from sofnet_jax.data.record import Outcome, Problem, Task, create_record
 from sofnet_jax.data.shard import Report, Shard, summarise
-from sofnet_jax.data.worker import Failure, map_in_order
-from sofnet_jax.errors import UserError
-from sofnet_jax.whole_file import write_whole
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import write_whole
+from sofnet_jax.host.workers import Failure, map_in_order
 
 
 def write_shards(

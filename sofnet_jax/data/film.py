@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from sofnet_jax.data.reel import Pixels, Reel
-from sofnet_jax.whole_file import write_whole
+from sofnet_jax.host.files import write_whole
 
 _CLOCK = Fraction(1, 12800)  # seconds; a multiple of all usual rates
 

@@ -16,8 +16,8 @@ from sofnet_jax.data.prepared import PreparedVideo, list_all_videos, read_record
 from sofnet_jax.data.record import Format, Summary, Task, create_record, cut_segments
 from sofnet_jax.data.sampling import segment_indices
 from sofnet_jax.data.survey import describe_split
-from sofnet_jax.data.worker import map_in_order
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.workers import map_in_order
 
 VIDEOS, FRAMES = 4, 8  # of each split on the contact sheet
 

@@ -11,7 +11,7 @@ from sofnet_jax.data.annotations.clip import Annotation, Clip
 from sofnet_jax.data.annotations.extension import is_video
 from sofnet_jax.data.annotations.material import find_files
 from sofnet_jax.data.record import Task
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 # Names that downloaders give: "Title [ID].mp4", "ID_anything.mp4"; not that of a part of a video,
 # "ID_000010_000020.mp4".

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sofnet_jax.data.annotations.note import Notes
 from sofnet_jax.data.record import Task
-from sofnet_jax.whole_file import write_whole
+from sofnet_jax.host.files import write_whole
 
 _TIMES = ("start", "end", "relevant_start", "relevant_end")
 

@@ -10,7 +10,7 @@ from sofnet_jax.data.annotations.document import parse_document
 from sofnet_jax.data.annotations.material import Material
 from sofnet_jax.data.builders.frames import ABOUT, VIDEOS
 from sofnet_jax.data.record import Summary
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 _VERSION = re.compile(r"\d+(\.\d+)*")
 

@@ -26,8 +26,8 @@ from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.sampling import segment_indices
 from sofnet_jax.data.source import Example, Source
 from sofnet_jax.data.transforms import View, centre_view, random_view
-from sofnet_jax.data.worker import end_with_parent
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.workers import end_with_parent
 from sofnet_jax.types import Batch
 
 SCALES = (1.0, 0.875, 0.75, 0.66)

@@ -28,8 +28,8 @@ from sofnet_jax.data.manifest import read_plan, suggest_anew
 from sofnet_jax.data.prepared import list_all_videos
 from sofnet_jax.data.record import KINDS, Format, Task
 from sofnet_jax.data.shard import plan_shards
-from sofnet_jax.errors import UserError
-from sofnet_jax.runner import create_runner
+from sofnet_jax.host.beam import create_runner
+from sofnet_jax.host.errors import UserError
 
 BUILDERS: dict[str, type[FrameBuilder]] = {
     builder.name: builder for builder in (ActivityNet, MiniKinetics, Thumos14, MiniSports1M, Videos)

@@ -20,8 +20,8 @@ from sofnet_jax.data.manifest import find_version, read_classes, read_summaries,
 from sofnet_jax.data.record import Summary
 from sofnet_jax.data.source import Shown, Source
 from sofnet_jax.data.transforms import Look
-from sofnet_jax.errors import UserError
-from sofnet_jax.printable import make_printable
+from sofnet_jax.host.command_line import make_printable
+from sofnet_jax.host.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sofnet_jax.data.annotations.document import Node
 from sofnet_jax.data.decode import VideoError, read_footage
 from sofnet_jax.data.jpeg import JpegError, encode_jpeg
 from sofnet_jax.data.sampling import segment_indices
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 VERSION = 2  # of what is in a record: raise it with any change
 

@@ -19,7 +19,7 @@ from sofnet_jax.data.record import (
     Task,
     create_record,
 )
-from sofnet_jax.whole_file import write_whole
+from sofnet_jax.host.files import write_whole
 
 VIDEOS = 64  # in a shard: some 100 MB, and no more than is lost when the work is interrupted
 

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from sofnet_jax.data.figure import POSES
 from sofnet_jax.data.shot import draw_video
-from sofnet_jax.data.worker import count_cores, end_with_parent
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.workers import count_cores, end_with_parent
 
 VERSION = 4  # of what is drawn and how it is stored: raise it with any change to either
 FPS = 12

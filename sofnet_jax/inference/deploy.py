@@ -11,7 +11,7 @@ from flax import traverse_util
 from jax.typing import DTypeLike
 
 from sofnet_jax.architecture import Architecture
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.network import (
     FEW_PIXELS,
     Block,

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import export as jax_export
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
+from sofnet_jax.host.files import write_whole
 from sofnet_jax.inference.consensus import NEVER, Rule
 from sofnet_jax.inference.network import Network, Past, create_past, create_states
-from sofnet_jax.whole_file import write_whole
 
 _States = tuple[Float[Array, "1 m"], ...]  # of every gate
 

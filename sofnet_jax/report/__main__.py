@@ -16,11 +16,11 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from sofnet_jax import command_line
-from sofnet_jax.command_line import DATASET, WORKDIR
-from sofnet_jax.errors import UserError
-from sofnet_jax.printable import make_printable
-from sofnet_jax.provenance import read_commit
+from sofnet_jax.host import command_line
+from sofnet_jax.host.command_line import DATASET, WORKDIR, make_printable
+from sofnet_jax.host.commit import read_commit
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import write_whole
 from sofnet_jax.report import paper, table
 from sofnet_jax.report.claim import create_claims
 from sofnet_jax.report.collection import (
@@ -37,7 +37,6 @@ from sofnet_jax.report.part import Part
 from sofnet_jax.report.runtime import create_table3
 from sofnet_jax.report.text import format_part
 from sofnet_jax.report.threshold import create_table_c
-from sofnet_jax.whole_file import write_whole
 
 OUT = flags.DEFINE_string("out", "", "Folder to write to; default: WORKDIR/report.")
 ALL = "all"

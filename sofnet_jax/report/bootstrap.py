@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 from scipy.special import softmax
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_fates
 
 Metric = Literal["top1", "map"]

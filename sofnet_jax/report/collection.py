@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from configs.default import create_default
 from sofnet_jax.architecture import create_architecture
 from sofnet_jax.data.synthetic import is_synthetic
-from sofnet_jax.errors import UserError
 from sofnet_jax.flops import Cost, compute_costs
 from sofnet_jax.grid import INDIFFERENT, read_fields
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.method import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.metrics import Predictions
 from sofnet_jax.prediction_file import read_predictions

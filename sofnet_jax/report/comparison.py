@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.bootstrap import Difference, Metric, compute_difference
 from sofnet_jax.report.collection import Collection, Value, measure
 from sofnet_jax.report.part import Row, Table

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sofnet_jax.host.files import is_number
 from sofnet_jax.method import METHODS
 from sofnet_jax.report import paper
 from sofnet_jax.report.bootstrap import Metric
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.part import Curve, Part, Plot
 from sofnet_jax.report.threshold import CURVE, evaluate_rule
-from sofnet_jax.result import is_number
 
 TRACED = ("sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 PLAIN = ("tsn", "tsm", "tsm_online")

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sofnet_jax.host.files import write_json, write_whole
 from sofnet_jax.report.part import Part, Table
 from sofnet_jax.report.plot import draw_bars, draw_plot
 from sofnet_jax.report.vector import create_standalone
-from sofnet_jax.result import write_json
-from sofnet_jax.whole_file import write_whole
 
 
 def write_part(folder: Path, part: Part) -> list[Path]:

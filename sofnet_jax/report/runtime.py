@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.line import USAGE, Line, Measure, create_line_data, create_line_table

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from sofnet_jax.printable import make_printable
+from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.report.alignment import find_words
 from sofnet_jax.report.part import Part, Table
 

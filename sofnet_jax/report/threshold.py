@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import compute_metrics
 from sofnet_jax.report import paper
 from sofnet_jax.report.bootstrap import Metric

@@ -23,7 +23,7 @@ from sofnet_jax.data.annotations.roster import (
 from sofnet_jax.data.annotations.row_reader import require_split
 from sofnet_jax.data.annotations.segment import clean_segments
 from sofnet_jax.data.annotations.split import parse_split
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 NAME = "activitynet"
 _CLASSES = 200

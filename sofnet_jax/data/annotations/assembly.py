@@ -7,7 +7,7 @@ from sofnet_jax.data.annotations.clip import SPLITS, Annotation, Clip
 from sofnet_jax.data.annotations.note import Notes
 from sofnet_jax.data.annotations.numbering import Evidence, Numbering, name_labels
 from sofnet_jax.data.annotations.roster import Listed, Roster, compare_rosters
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 UNDECIDED = ""  # the split of a clip that only a list can tell
 

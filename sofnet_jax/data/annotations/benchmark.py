@@ -7,7 +7,7 @@ from pathlib import Path
 from sofnet_jax.data.annotations import activitynet, generic, kinetics, sports1m, thumos14
 from sofnet_jax.data.annotations.clip import SPLITS, Annotation
 from sofnet_jax.data.annotations.material import create_materials
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 _READERS = {module.NAME: module.read for module in (activitynet, kinetics, thumos14, sports1m)}
 BENCHMARKS = (*_READERS, generic.NAME)

@@ -3,8 +3,8 @@
 import math
 import re
 
-from sofnet_jax.errors import UserError
-from sofnet_jax.printable import make_printable
+from sofnet_jax.host.command_line import make_printable
+from sofnet_jax.host.errors import UserError
 
 _COUNT = re.compile(r"[0-9]{1,9}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sofnet_jax.data.annotations.extension import EXTENSIONS, is_video
 from sofnet_jax.data.annotations.material import find_files
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 @dataclass(frozen=True)

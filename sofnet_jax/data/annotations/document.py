@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sofnet_jax.data.annotations.cell import show
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 @dataclass(frozen=True)

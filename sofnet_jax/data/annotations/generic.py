@@ -24,7 +24,7 @@ from sofnet_jax.data.annotations.own_row import (
     sort_labels,
 )
 from sofnet_jax.data.annotations.split import find_split, parse_split
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 __all__ = ["EXTENSIONS", "NAME", "find_files", "read"]
 NAME = "videos"

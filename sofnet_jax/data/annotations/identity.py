@@ -3,7 +3,7 @@
 import re
 
 from sofnet_jax.data.annotations.cell import show
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 YOUTUBE = re.compile(r"[A-Za-z0-9_-]{11}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")

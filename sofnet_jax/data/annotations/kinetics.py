@@ -28,7 +28,7 @@ from sofnet_jax.data.annotations.roster import (
 from sofnet_jax.data.annotations.row_reader import IdReader, PathReader
 from sofnet_jax.data.annotations.spelling import Spelling
 from sofnet_jax.data.annotations.split import find_split, parse_split
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 NAME = "mini_kinetics"
 _CLASSES = 200

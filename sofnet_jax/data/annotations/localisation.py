@@ -10,7 +10,7 @@ from sofnet_jax.data.annotations.material import Material, Row
 from sofnet_jax.data.annotations.note import Notes
 from sofnet_jax.data.annotations.segment import clean_segments
 from sofnet_jax.data.annotations.thumos14_id import check_id
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 _FILE = re.compile(r"([A-Za-z]+)_(val|validation|test)")
 _AMBIGUOUS = "Ambiguous"

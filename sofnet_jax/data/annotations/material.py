@@ -12,7 +12,7 @@ from pathlib import Path
 from sofnet_jax.data.annotations.cell import show
 from sofnet_jax.data.annotations.document import Node, parse_document
 from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 # What is looked into where a folder is given; a file that is named is opened whatever it is called.
 _SUFFIXES = (".csv", ".json", ".list", ".lst", ".mat", ".tsv", ".txt")

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from sofnet_jax.data.annotations.cell import show
 from sofnet_jax.data.annotations.mat_file import DamageError, read_variables
 from sofnet_jax.data.annotations.material import Material
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 @dataclass(frozen=True)

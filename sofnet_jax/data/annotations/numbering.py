@@ -10,7 +10,7 @@ from sofnet_jax.data.annotations.identity import YOUTUBE, check_label
 from sofnet_jax.data.annotations.material import Material, Row
 from sofnet_jax.data.annotations.note import Notes
 from sofnet_jax.data.annotations.roster import LISTED, Listed, Roster
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 _NUMBERED = re.compile(r"([0-9]+)[,\s]+(\S.*)")
 _TABLE = re.compile(r".*,.*|.*\s[0-9]+")

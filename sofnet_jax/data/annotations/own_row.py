@@ -13,7 +13,7 @@ from sofnet_jax.data.annotations.document import Node
 from sofnet_jax.data.annotations.extension import is_video
 from sofnet_jax.data.annotations.material import Material
 from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 _TIMES = ("start", "end", "relevant_start", "relevant_end")
 COLUMNS = ("path", "label", *_TIMES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sofnet_jax.data.annotations.cell import parse_count, show
 from sofnet_jax.data.annotations.material import Material, Row
 from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
 _FORM = "a row is 'id,frames,label' or 'id frames label'"

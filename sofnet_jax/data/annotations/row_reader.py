@@ -8,7 +8,7 @@ from sofnet_jax.data.annotations.identity import YOUTUBE, check_path
 from sofnet_jax.data.annotations.material import Material, Row
 from sofnet_jax.data.annotations.roster import Listed, split_right
 from sofnet_jax.data.annotations.split import find_split, parse_split
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 class PathReader:

@@ -24,7 +24,7 @@ from sofnet_jax.data.annotations.numbering import (
 from sofnet_jax.data.annotations.roster import LISTED, Listed, Roster, read_roster
 from sofnet_jax.data.annotations.row_reader import IdReader, PathReader, require_split
 from sofnet_jax.data.annotations.split import find_split, parse_split
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 NAME = "mini_sports1m"
 _CLASSES = 487

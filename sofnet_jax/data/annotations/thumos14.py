@@ -30,7 +30,7 @@ from sofnet_jax.data.annotations.numbering import (
 )
 from sofnet_jax.data.annotations.roster import LISTED, Listed, Roster, read_roster, split_left
 from sofnet_jax.data.annotations.thumos14_id import check_id, get_split
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 NAME = "thumos14"
 _CLASSES = 101

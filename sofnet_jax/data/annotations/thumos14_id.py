@@ -3,7 +3,7 @@
 import re
 
 from sofnet_jax.data.annotations.cell import show
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 _ID = re.compile(r"video_(validation|test|background)_[0-9]{7}")
 _SPLITS = {"validation": "train", "test": "val", "background": None}

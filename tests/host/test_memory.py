@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from sofnet_jax.memory import describe_peaks, read_peaks
+from sofnet_jax.host.memory import describe_peaks, read_peaks
 
 
 def test_peak_of_the_host_lies_between_what_is_held_now_and_what_the_kernel_has_seen():

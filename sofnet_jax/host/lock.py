@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from sofnet_jax.errors import UserError
+from sofnet_jax.host.errors import UserError
 
 
 def require_beam() -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sofnet_jax.compilation import keep_compiled_programs
-from sofnet_jax.errors import DEFECT, UserError, choose_exit_code
-from sofnet_jax.interruption import Interrupted
-from sofnet_jax.printable import make_printable
+from sofnet_jax.host.compilation import keep_compiled_programs
+from sofnet_jax.host.errors import DEFECT, UserError, choose_exit_code
+from sofnet_jax.host.signals import Interrupted
 
 # Defined once, for one process may import several commands.
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
@@ -99,3 +98,8 @@ def _explain(error: Exception, argv: list[str]) -> str:
 def _exit(message: str, code: int) -> None:
     print(make_printable(message), file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def make_printable(text: str) -> str:
+    """The text with codes in place of what would move the cursor or change colours."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

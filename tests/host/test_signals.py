@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from sofnet_jax.interruption import SECONDS_OF_ONE_REQUEST
+from sofnet_jax.host.signals import SECONDS_OF_ONE_REQUEST
 
 PROGRAM = """
 import time

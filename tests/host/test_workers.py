@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from sofnet_jax.data.worker import Failure, map_in_order
+from sofnet_jax.host.workers import Failure, map_in_order
 
 
 def _do(item):
@@ -138,7 +139,7 @@ if __name__ == "__main__":
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "parent.py"
-    script.write_text(_PARENT.format(tests=os.path.dirname(__file__)))
+    script.write_text(_PARENT.format(tests=str(Path(__file__).parents[1])))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     workers = {int(pid) for pid in done.stdout.split()}
     assert done.returncode == -9 and workers
