@@ -6,48 +6,14 @@ adds whatever else runs at inference: LSTMs, W_q, ReLUs, the max-pool, residual 
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
+from sofnet_jax.architecture import Architecture
+from sofnet_jax.backbones.costs import _pool, convolutions
 
 PAPER_GFLOPS = 2.52  # f(L) of ResNet-50 at 168×168
-
-
-@dataclasses.dataclass(frozen=True)
-class Convolution:
-    """One convolution without bias, followed by BatchNorm; square inputs and kernels.
-
-    Attributes:
-        stage: 1…5.
-        size, out_size: side of its input and of its output in pixels.
-        relu: whether a ReLU follows.
-        residual: whether its output is added to another tensor.
-    """
-
-    stage: int
-    in_channels: int
-    channels: int
-    kernel: int
-    stride: int
-    size: int
-    relu: bool = True
-    residual: bool = False
-
-    @property
-    def out_size(self) -> int:
-        return (self.size - 1) // self.stride + 1
-
-    @property
-    def elements(self) -> int:
-        return self.out_size**2 * self.channels
-
-    @property
-    def macs(self) -> int:
-        """Multiply–adds, those with padding included as is the custom."""
-        return self.elements * self.kernel**2 * self.in_channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,38 +40,6 @@ class Cost:
         frames = np.arange(stop.shape[1])
         cost = self.by_stop[stop]
         return cost.sum(1) if observed is None else (cost * (frames < observed[:, None])).sum(1)
-
-
-def convolutions(a: Architecture, size: int) -> Iterator[Convolution]:
-    """Every convolution of the network in order, for square inputs of `size` pixels."""
-    stem = Convolution(1, 3, a.width, a.stem_kernel, 2, size)
-    yield stem
-    size = (stem.out_size - 1) // 2 + 1  # max-pool
-    channels = a.width
-    expansion = BOTTLENECK_EXPANSION if a.block == "bottleneck" else 1
-    for i, depth in enumerate(a.depths):
-        width = a.width * 2**i
-        for block in range(depth):
-            stride = 2 if i > 0 and block == 0 else 1
-            yield from _block(i + 2, channels, width, stride, size, expansion)
-            channels = width * expansion
-            size = (size - 1) // stride + 1
-
-
-def _block(
-    stage: int, channels: int, width: int, stride: int, size: int, expansion: int
-) -> Iterator[Convolution]:
-    out = width * expansion
-    out_size = (size - 1) // stride + 1
-    if expansion > 1:
-        yield Convolution(stage, channels, width, 1, 1, size)
-        yield Convolution(stage, width, width, 3, stride, size)
-        yield Convolution(stage, width, out, 1, 1, out_size, residual=True)
-    else:
-        yield Convolution(stage, channels, width, 3, stride, size)
-        yield Convolution(stage, width, out, 3, 1, out_size, residual=True)
-    if channels != out or stride != 1:
-        yield Convolution(stage, channels, out, 1, stride, size, relu=False)
 
 
 def compute_costs(a: Architecture, size: int) -> tuple[Cost, Cost]:
@@ -150,11 +84,6 @@ def _accumulate(a: Architecture, size: int, full: bool) -> Cost:
         total += _pool(last_size[4], a.channels[4])
     total += a.channels[4] * a.num_classes
     return Cost(tuple(gates), total / 1e9)
-
-
-def _pool(size: int, channels: int) -> int:
-    """Sum and division of a global average pool."""
-    return (size**2 + 1) * channels
 
 
 def _policy(a: Architecture, channels: int, full: bool) -> int:

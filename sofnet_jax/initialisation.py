@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from sofnet_jax import hub
-from sofnet_jax.architecture import BACKBONES, Architecture
+from sofnet_jax.architecture import Architecture
+from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.checkpoint import Checkpoints, Which
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.layout import (

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sofnet_jax.architecture import BACKBONES, Architecture
+from sofnet_jax.architecture import Architecture
+from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
 
 COUNTER = ".num_batches_tracked"  # of PyTorch's BatchNorm; nothing reads it

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs.default import create_default
-from sofnet_jax.architecture import SHIFTS
+from sofnet_jax.backbones.spec import SHIFTS
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import CRITERIA
 

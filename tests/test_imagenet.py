@@ -17,7 +17,7 @@ import torch
 import torch_sofnet
 from PIL import Image
 
-from sofnet_jax.inference.deploy import fold_batchnorm
+from sofnet_jax.backbones.folded import fold_batchnorm
 from sofnet_jax.initialisation import create_shapes, initialise, load_weights
 from sofnet_jax.models.sofnet import SoFNet
 

@@ -20,8 +20,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
+from sofnet_jax.backbones.folded import Span
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
-from sofnet_jax.inference.network import Gate, Head, Network, Span, create_past
+from sofnet_jax.inference.network import Gate, Head, Network, create_past
 from sofnet_jax.inference.online import check_pixels, forwards, hand_over
 
 _BATCH_SIZE = 32

@@ -2,110 +2,17 @@
 
 import dataclasses
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from sofnet_jax.architecture import Architecture
-from sofnet_jax.inference.winograd import WinogradConvolution
-from sofnet_jax.models.policy import full_precision, update_cell
-from sofnet_jax.models.resnet import convolve, max_pool
-from sofnet_jax.models.shift import Memory, Shift
-from sofnet_jax.models.sofnet import average_pool, normalise
+from sofnet_jax.backbones.folded import Past, Span
+from sofnet_jax.backbones.layers import full_precision
+from sofnet_jax.models.policy import update_cell
 from sofnet_jax.released import PAPER, Released
-
-# Pixels of an output up to which a product over patches is faster: res5's, above all.
-FEW_PIXELS = 64
-
-# Of each span, for each of its blocks that shift: what the last kept frame left (`models.shift`).
-Past = tuple[tuple[Float[Array, "_ _ _ _"], ...], ...]
-
-
-@flax.struct.dataclass
-class Convolution:
-    """A convolution with the BatchNorm that followed it folded in.
-
-    Of one image it is a product over patches up to `few_pixels` of its output, of several up to
-    `FEW_PIXELS`.
-    """
-
-    kernel: Float[Array, "k k c c2"]
-    bias: Float[Array, "c2"]
-    few_pixels: int = flax.struct.field(pytree_node=False, default=FEW_PIXELS)
-
-    def __call__(self, x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 c2"]:
-        """Without the ReLU."""
-        few_pixels = self.few_pixels if len(x) == 1 else FEW_PIXELS
-        return convolve(x, self.kernel, stride, few_pixels) + self.bias
-
-
-@flax.struct.dataclass
-class Stem:
-    """res1, on uint8 pixels."""
-
-    convolution: Convolution
-
-    def __call__(self, x: Shaped[Array, "b h w 3"]) -> Float[Array, "b h4 w4 c"]:
-        """Features of images."""
-        x = normalise(x, self.convolution.kernel.dtype)
-        return max_pool(nn.relu(self.convolution(x, 2)))
-
-
-@flax.struct.dataclass
-class Block:
-    """A residual block; `shortcut` is None where its input is added as it is."""
-
-    convolutions: tuple[Convolution | WinogradConvolution, ...]
-    shortcut: Convolution | None
-    stride: int = flax.struct.field(pytree_node=False)
-    shifts: bool = flax.struct.field(pytree_node=False, default=False)
-
-    def __call__(self, x: Float[Array, "b h w c"], shift: Shift) -> Float[Array, "b h2 w2 c2"]:
-        """The bottleneck strides in its 3×3, the basic block in its first."""
-        bottleneck = len(self.convolutions) == 3
-        strides = (1, self.stride, 1) if bottleneck else (self.stride, 1)
-        y = shift(x) if self.shifts else x
-        for convolution, stride in zip(self.convolutions[:-1], strides, strict=False):
-            y = nn.relu(convolution(y, stride))
-        y = self.convolutions[-1](y, 1)
-        return nn.relu(y + (x if self.shortcut is None else self.shortcut(x, self.stride)))
-
-
-@flax.struct.dataclass
-class ResidualStage:
-    """One of res2…res5."""
-
-    blocks: tuple[Block, ...]
-
-    def __call__(self, x: Float[Array, "b h w c"], shift: Shift) -> Float[Array, "b h2 w2 c2"]:
-        """Features from those of the stage before."""
-        for block in self.blocks:
-            x = block(x, shift)
-        return x
-
-
-@flax.struct.dataclass
-class Span:
-    """The stages between two gates."""
-
-    stages: tuple[Stem | ResidualStage, ...]
-
-    def __call__(
-        self,
-        x: Shaped[Array, "b h w c"],
-        past: tuple[Float[Array, "b _ _ _"], ...] | None = None,
-    ) -> tuple[Float[Array, "b h2 w2 c2"], Float[Array, "b c2"], tuple[Array, ...]]:
-        """Features after the stages, their average (Eq. 1), and what is left for later frames.
-
-        `past` is what the last kept frame left; None if there was none.
-        """
-        memory = Memory(past)
-        for stage in self.stages:
-            x = stage(x) if isinstance(stage, Stem) else stage(x, memory)
-        return x, average_pool(x), tuple(memory.new)
 
 
 @flax.struct.dataclass

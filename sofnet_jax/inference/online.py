@@ -7,16 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
+from sofnet_jax.backbones.folded import Past, Span
 from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
-from sofnet_jax.inference.network import (
-    Gate,
-    Head,
-    Network,
-    Past,
-    Span,
-    create_past,
-    create_states,
-)
+from sofnet_jax.inference.network import Gate, Head, Network, create_past, create_states
 
 
 @jax.jit

@@ -1,7 +1,5 @@
 """The gates: policy modules, and the recurrence that runs them over the frames of a video."""
 
-from functools import partial
-
 import flax.linen as nn
 import flax.struct
 import jax
@@ -10,9 +8,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sofnet_jax.architecture import Architecture
 from sofnet_jax.released import PAPER, Released
-
-# Products of float32 are otherwise of TF32 on a GPU, and of bfloat16 on a TPU; a context.
-full_precision = partial(jax.default_matmul_precision, "highest")
 
 
 def _uniform(fan: int):

@@ -10,6 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from sofnet_jax.architecture import Architecture
+from sofnet_jax.backbones.layers import average_pool, full_precision, normalise
+from sofnet_jax.backbones.resnet import ResNet
+from sofnet_jax.backbones.shift import Memory, Shift, shift_frames
 from sofnet_jax.models.policy import (
     Decision,
     InnerClassifier,
@@ -17,17 +20,10 @@ from sofnet_jax.models.policy import (
     Recurrence,
     State,
     create_state,
-    full_precision,
     gate_step,
     run_gates,
 )
-from sofnet_jax.models.resnet import ResNet
-from sofnet_jax.models.shift import Memory, Shift, shift_frames
 from sofnet_jax.released import PAPER, Released
-
-# Statistics of ImageNet, in units of a 0…1 pixel: what published backbones were trained with.
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @flax.struct.dataclass
@@ -211,18 +207,6 @@ class SoFNet(nn.Module):
             for k, name in enumerate(a.gate_names)
         ]
         return jnp.stack(inner, axis=2)
-
-
-def normalise(frames: UInt8[Array, "*b 3"], dtype: DTypeLike) -> Float[Array, "*b 3"]:
-    """uint8 pixels to zero mean and unit variance by ImageNet's statistics."""
-    scale = 1 / (255 * jnp.array(PIXEL_STD))
-    shift = jnp.array(PIXEL_MEAN) / jnp.array(PIXEL_STD)
-    return (frames.astype(jnp.float32) * scale - shift).astype(dtype)
-
-
-def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """Global average pooling (Eq. 1), summed in float32."""
-    return x.mean((1, 2), dtype=jnp.float32)
 
 
 def _consensus(logits: Float[Array, "b t n"], kept: Float[Array, "b t"]) -> Float[Array, "b n"]:

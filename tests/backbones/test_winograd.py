@@ -5,11 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sofnet_jax.inference.winograd import (
-    WinogradConvolution,
-    restore_kernel,
-    transform_kernel,
-)
+from sofnet_jax.backbones.winograd import WinogradConvolution, restore_kernel, transform_kernel
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 5), (2, 6, 6), (1, 7, 4), (3, 11, 11)])

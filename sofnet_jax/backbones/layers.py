@@ -1,6 +1,5 @@
-"""ResNet of the torchvision family, returning the features of each of its five stages."""
+"""The layers of every backbone: convolution, BatchNorm, pooling, and the pixels they start from."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,15 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
-
-from sofnet_jax.architecture import BOTTLENECK_EXPANSION, Architecture
-from sofnet_jax.models.shift import Shift
-
-Stages = dict[str, Float[Array, "b _ _ _"]]  # each with its own resolution and channels
+from jaxtyping import Array, Float, UInt8
 
 # Convolutions of at most so many output pixels or values in a patch are one matrix product.
 FEW_PIXELS, FEW_TAPS = 16, 32
+
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -101,9 +96,6 @@ def _convolve_backward(
     return x_gradient, kernel_gradient.transpose(1, 2, 0, 3)
 
 
-convolve_on_cpu.defvjp(_convolve_forward, _convolve_backward)
-
-
 class BatchNorm(nn.Module):
     """Batch normalisation as torch.nn.BatchNorm2d computes it.
 
@@ -148,57 +140,6 @@ class BatchNorm(nn.Module):
         return mean, var, count * jax.lax.axis_size(self.axis_name)
 
 
-class Block(nn.Module):
-    """Basic or bottleneck residual block; the bottleneck strides in its 3×3 (torchvision v1.5).
-
-    `shifted` is what its convolutions are given where that is not its input (`shift`).
-    """
-
-    channels: int
-    stride: int
-    bottleneck: bool
-    conv: Callable
-    norm: Callable
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        train: bool,
-        shifted: Float[Array, "b h w c"] | None = None,
-    ) -> Float[Array, "b h2 w2 c2"]:
-        kernels = (1, 3, 1) if self.bottleneck else (3, 3)
-        strides = (1, self.stride, 1) if self.bottleneck else (self.stride, 1)
-        channels = [self.channels] * len(kernels)
-        if self.bottleneck:
-            channels[-1] *= BOTTLENECK_EXPANSION
-        y = x if shifted is None else shifted
-        for i, (c, kernel, stride) in enumerate(zip(channels, kernels, strides, strict=True), 1):
-            last = i == len(kernels)
-            y = self.conv(c, kernel, stride, name=f"conv{i}")(y)
-            y = self.norm(name=f"bn{i}")(y, train)
-            y = y if last else nn.relu(y)
-        if x.shape[-1] != channels[-1] or self.stride != 1:
-            x = self.conv(channels[-1], 1, self.stride, name="downsample_conv")(x)
-            x = self.norm(name="downsample_bn")(x, train)
-        return nn.relu(x + y)
-
-
-class Stem(nn.Module):
-    """res1: convolution, BatchNorm, ReLU and max-pool."""
-
-    channels: int
-    kernel: int
-    conv: Callable
-    norm: Callable
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w 3"], train: bool) -> Float[Array, "b h4 w4 c"]:
-        x = self.conv(self.channels, self.kernel, 2, name="conv1")(x)
-        x = nn.relu(self.norm(name="bn1")(x, train))
-        return max_pool(x)
-
-
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """3×3 max-pool of stride 2, padded by 1: as a maximum of shifted slices, first of rows.
 
@@ -216,79 +157,24 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return x
 
 
-class ResidualStage(nn.Module):
-    """res2…res5: blocks of equal width, the first of which may stride."""
-
-    channels: int
-    depth: int
-    stride: int
-    bottleneck: bool
-    conv: Callable
-    norm: Callable
-    remat: bool = False
-    shift_every: int = 0
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], train: bool, shift: Shift | None = None
-    ) -> Float[Array, "b h2 w2 c2"]:
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        for i in range(self.depth):
-            stride = self.stride if i == 0 else 1
-            shifts = self.shift_every and i % self.shift_every == 0
-            x = block(
-                self.channels,
-                stride,
-                self.bottleneck,
-                self.conv,
-                self.norm,
-                name=f"block{i}",
-            )(x, train, shift(x) if shifts and shift else None)
-        return x
+# Statistics of ImageNet, in units of a 0…1 pixel: what published backbones were trained with.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
 
 
-class ResNet(nn.Module):
-    """ResNet without its classifier: normalised images to the features of res1…res5.
+PIXEL_STD = (0.229, 0.224, 0.225)
 
-    Attributes:
-        dtype: type of the computation; parameters and statistics are float32.
-        bn_axis: pmap axis of synchronised BatchNorm, or None.
-        remat: recompute each block in the backward pass instead of storing its activations.
-        updates: of the running statistics in a step, which then move by so much less each time.
-    """
 
-    architecture: Architecture
-    dtype: DTypeLike = jnp.float32
-    bn_axis: str | None = None
-    remat: bool = False
-    updates: int = 1
+def normalise(frames: UInt8[Array, "*b 3"], dtype: DTypeLike) -> Float[Array, "*b 3"]:
+    """uint8 pixels to zero mean and unit variance by ImageNet's statistics."""
+    scale = 1 / (255 * jnp.array(PIXEL_STD))
+    shift = jnp.array(PIXEL_MEAN) / jnp.array(PIXEL_STD)
+    return (frames.astype(jnp.float32) * scale - shift).astype(dtype)
 
-    def setup(self):
-        """Creates the stages, named res1…res5."""
-        a = self.architecture
-        conv = partial(Conv, dtype=self.dtype)
-        momentum = BatchNorm.momentum / self.updates
-        norm = partial(BatchNorm, axis_name=self.bn_axis, momentum=momentum)
-        self.res1 = Stem(a.width, a.stem_kernel, conv, norm)
-        for i, depth in enumerate(a.depths):
-            stage = ResidualStage(
-                channels=a.width * 2**i,
-                depth=depth,
-                stride=1 if i == 0 else 2,
-                bottleneck=a.block == "bottleneck",
-                conv=conv,
-                norm=norm,
-                remat=self.remat,
-                shift_every=a.shift_every,
-            )
-            setattr(self, f"res{i + 2}", stage)
 
-    def __call__(
-        self, images: Float[Array, "b h w 3"], train: bool, shift: Shift | None = None
-    ) -> Stages:
-        """Features of every stage, by name; `shift` is asked where a block is to shift."""
-        x = self.res1(images.astype(self.dtype), train)
-        features = {"res1": x}
-        for name in ("res2", "res3", "res4", "res5"):
-            x = features[name] = getattr(self, name)(x, train, shift)
-        return features
+def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Global average pooling (Eq. 1), summed in float32."""
+    return x.mean((1, 2), dtype=jnp.float32)
+
+
+# Products of float32 are otherwise of TF32 on a GPU, and of bfloat16 on a TPU; a context.
+full_precision = partial(jax.default_matmul_precision, "highest")

@@ -12,13 +12,14 @@ from gated_network import FRAMES, create_network, draw_videos
 from torch import nn
 
 from sofnet_jax.architecture import create_architecture
+from sofnet_jax.backbones.layers import normalise
+from sofnet_jax.backbones.shift import shift_frames
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.consensus import NEVER
 from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.stream import Windows
-from sofnet_jax.models.shift import shift_frames
-from sofnet_jax.models.sofnet import SoFNet, normalise
+from sofnet_jax.models.sofnet import SoFNet
 from sofnet_jax.torch_io import to_state_dict
 
 GATES = (1, 2, 3, 4, 5)
