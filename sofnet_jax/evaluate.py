@@ -11,7 +11,7 @@ from tqdm import tqdm
 from sofnet_jax import parallel
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import Predictions
-from sofnet_jax.models.sofnet import Outputs, SoFNet
+from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 from sofnet_jax.types import Batch
 
 

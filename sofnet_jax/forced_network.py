@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.inference.consensus import Rule
-from sofnet_jax.inference.network import Gate, Network
 from sofnet_jax.inference.online import Frame
+from sofnet_jax.systems.early_exit import Rule
+from sofnet_jax.systems.sofnet.folded import Gate, Network
 
 RULE = Rule(0.999, 0)
 PICTURES = 7  # that the gates know: number n is stopped by gate n, 5 is kept, 6 ends the video

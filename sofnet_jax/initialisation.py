@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from sofnet_jax import hub
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.checkpoint import Checkpoints, Which
 from sofnet_jax.host.errors import UserError
@@ -25,7 +24,8 @@ from sofnet_jax.layout import (
     infer_architecture,
     rename_tensors,
 )
-from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.torch_io import Tree, from_state_dict, to_state_dict, torch_shapes
 from sofnet_jax.weight_file import READABLE, Tensors, read_tensors
 

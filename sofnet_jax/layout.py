@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.systems.sofnet.architecture import Architecture
 
 COUNTER = ".num_batches_tracked"  # of PyTorch's BatchNorm; nothing reads it
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 from sklearn.metrics import average_precision_score
 
-from sofnet_jax.flops import Cost
+from sofnet_jax.systems.sofnet.costs import Cost
 
 CRITERIA = ("top1", "top5", "map")  # metrics by which one checkpoint can be better than another
 

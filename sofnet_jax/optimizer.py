@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.released import PAPER, Released
+from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 Path = tuple[jax.tree_util.DictKey, ...]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sofnet_jax.flops import Cost
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import is_number, read_json, write_json
 from sofnet_jax.metrics import Predictions, compute_metrics
+from sofnet_jax.systems.sofnet.costs import Cost
 
 # Of every evaluation, besides where frames stopped.
 METRICS = (

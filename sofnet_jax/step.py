@@ -12,8 +12,8 @@ import optax
 from jaxtyping import Array, Int, PyTree, UInt32
 
 from sofnet_jax import parallel
-from sofnet_jax.losses import compute_losses
-from sofnet_jax.models.sofnet import Outputs, SoFNet
+from sofnet_jax.systems.sofnet.losses import compute_losses
+from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 from sofnet_jax.types import Batch
 
 # Initialisers run once: optimising the many random-number loops takes a minute, running them none.

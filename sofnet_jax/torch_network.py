@@ -13,8 +13,8 @@ from torch import nn
 from sofnet_jax.backbones.folded import Block, Convolution, Span, Stem
 from sofnet_jax.backbones.layers import PIXEL_MEAN, PIXEL_STD
 from sofnet_jax.backbones.winograd import WinogradConvolution, restore_kernel
-from sofnet_jax.inference.consensus import Consensus, Result, Rule
-from sofnet_jax.inference.network import Gate, Network
+from sofnet_jax.systems.early_exit import Consensus, Result, Rule
+from sofnet_jax.systems.sofnet.folded import Gate, Network
 
 Make = Callable[[nn.Module, Any], Callable]
 

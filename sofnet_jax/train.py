@@ -31,9 +31,9 @@ from sofnet_jax.initialisation import Report, initialise, load_weights
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_fates
 from sofnet_jax.picture import draw_decisions, write_picture
 from sofnet_jax.prediction_file import write_predictions
-from sofnet_jax.released import PAPER
 from sofnet_jax.result import create_result, format_result, write_config
 from sofnet_jax.step import create_state, select_arrays
+from sofnet_jax.systems.sofnet.released import PAPER
 from sofnet_jax.trace import Trace, choose_steps
 from sofnet_jax.types import Batch
 from sofnet_jax.writer import Writer

@@ -16,19 +16,18 @@ from sofnet_jax.data.canvas import MAX_BYTES
 from sofnet_jax.data.reel import Pixels, Reel, Sight
 from sofnet_jax.data.sampling import regular_indices, segment_indices
 from sofnet_jax.data.transforms import centre_view, show
-from sofnet_jax.flops import compute_costs
 from sofnet_jax.grid import flatten_fields, read_given_fields
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.inference.consensus import NEVER, Result, Rule
-from sofnet_jax.inference.deploy import deploy
-from sofnet_jax.inference.network import Network
 from sofnet_jax.inference.online import Recognizer, check_pixels
 from sofnet_jax.inference.program import export_program
 from sofnet_jax.inference.stream import Window, Windows
 from sofnet_jax.initialisation import Weights, create_shapes, initialise, load_weights
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Guess, Prediction, Spending
-from sofnet_jax.released import RELEASED_SIDE, Released
+from sofnet_jax.systems.early_exit import NEVER, Result, Rule
+from sofnet_jax.systems.sofnet.costs import compute_costs
+from sofnet_jax.systems.sofnet.folded import Network, deploy
+from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
 from sofnet_jax.values import DTYPES
 
 LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video

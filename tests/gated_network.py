@@ -5,9 +5,9 @@ import functools
 import jax
 import numpy as np
 
-from sofnet_jax.architecture import Architecture, create_architecture
-from sofnet_jax.models.sofnet import SoFNet
-from sofnet_jax.released import PAPER, Released
+from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
+from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 SIZE, FRAMES = 32, 10
 

@@ -6,13 +6,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.default import create_default
-from sofnet_jax.architecture import create_architecture
-from sofnet_jax.flops import compute_costs
 from sofnet_jax.host.files import write_json
 from sofnet_jax.method import METHODS, create_config
 from sofnet_jax.metrics import Predictions
 from sofnet_jax.prediction_file import write_predictions
 from sofnet_jax.result import create_result, write_config
+from sofnet_jax.systems.sofnet.architecture import create_architecture
+from sofnet_jax.systems.sofnet.costs import compute_costs
 
 VIDEOS, FRAMES, CLASSES = 40, 4, 5
 

@@ -5,7 +5,6 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import average_precision_score
 
-from sofnet_jax.flops import Cost
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import Predictions, compute_map, compute_metrics, compute_top_k
 from sofnet_jax.report.bootstrap import (
@@ -15,6 +14,7 @@ from sofnet_jax.report.bootstrap import (
     compute_weighted_accuracy,
     create_scored,
 )
+from sofnet_jax.systems.sofnet.costs import Cost
 
 _METRICS = ("top1", "map")
 

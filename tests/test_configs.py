@@ -15,13 +15,13 @@ from flax.traverse_util import flatten_dict
 from jax.experimental.compilation_cache import compilation_cache
 
 import configs
-from sofnet_jax.architecture import create_architecture
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.library import Library, find_tasks
 from sofnet_jax.data.preparation import create_plan, prepare
 from sofnet_jax.data.record import Format
-from sofnet_jax.models.sofnet import SoFNet
-from sofnet_jax.released import Released
+from sofnet_jax.systems.sofnet.architecture import create_architecture
+from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.systems.sofnet.released import Released
 from sofnet_jax.train import train
 
 ROOT = Path(configs.__file__).parents[1]

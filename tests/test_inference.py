@@ -12,18 +12,17 @@ import pytest
 from gated_network import FRAMES, SIZE, create_network, draw_videos
 from scipy.special import softmax
 
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.inference import lockstep as lockstep_module
 from sofnet_jax.inference import online
-from sofnet_jax.inference.consensus import NEVER, Rule
-from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.lockstep import Lockstep
-from sofnet_jax.inference.network import Network
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import export_program, recognize_videos
 from sofnet_jax.metrics import compute_consensus, compute_observed
-from sofnet_jax.models.sofnet import SoFNet
-from sofnet_jax.released import Released
+from sofnet_jax.systems.early_exit import NEVER, Rule
+from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.folded import Network, deploy
+from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.systems.sofnet.released import Released
 
 VIDEOS = 12
 _recognize = jax.jit(recognize_videos, static_argnames="rule")

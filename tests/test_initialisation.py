@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sofnet_jax import architecture
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.checkpoint import Checkpoints
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.initialisation import Report, Weights, create_shapes, initialise, load_weights
-from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.systems.sofnet import architecture
+from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.torch_io import to_state_dict, torch_shapes
 
 CLASSES = ["run", "jump", "swim"]

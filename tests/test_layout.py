@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch_sofnet
 
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.layout import describe, fold, fold_gates, infer_architecture, rename_tensors
+from sofnet_jax.systems.sofnet.architecture import Architecture
 
 COUNTER = "num_batches_tracked"
 STAGES = ["base", "conv_2", "conv_3", "conv_4", "conv_5"]

@@ -4,7 +4,6 @@ import warnings
 import numpy as np
 import pytest
 
-from sofnet_jax.flops import Cost
 from sofnet_jax.metrics import (
     Predictions,
     compute_consensus,
@@ -13,6 +12,7 @@ from sofnet_jax.metrics import (
     compute_observed,
     compute_top_k,
 )
+from sofnet_jax.systems.sofnet.costs import Cost
 
 _PAPER = Cost((1.0, 2.0), 4.0)
 _FULL = Cost((10.0, 20.0), 40.0)

@@ -8,10 +8,10 @@ import pytest
 from gated_network import create_network, draw_videos
 
 from sofnet_jax.inference import stream
-from sofnet_jax.inference.consensus import NEVER, Rule
-from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.stream import Windows
+from sofnet_jax.systems.early_exit import NEVER, Rule
+from sofnet_jax.systems.sofnet.folded import deploy
 
 T = 4
 

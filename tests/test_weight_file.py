@@ -21,9 +21,9 @@ import safetensors.torch
 import torch
 import torch_sofnet
 
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.initialisation import create_shapes
+from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.torch_io import torch_shapes
 from sofnet_jax.weight_file import READABLE, WRITABLE, read_tensors, write_tensors
 

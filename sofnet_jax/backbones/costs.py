@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Iterator
 
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.backbones.spec import BOTTLENECK_EXPANSION
+from sofnet_jax.systems.sofnet.architecture import Architecture
 
 
 @dataclasses.dataclass(frozen=True)

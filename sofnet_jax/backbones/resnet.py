@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.backbones.layers import (
     BatchNorm,
     Conv,
@@ -19,6 +18,7 @@ from sofnet_jax.backbones.layers import (
 )
 from sofnet_jax.backbones.shift import Shift
 from sofnet_jax.backbones.spec import BOTTLENECK_EXPANSION
+from sofnet_jax.systems.sofnet.architecture import Architecture
 
 Stages = dict[str, Float[Array, "b _ _ _"]]  # each with its own resolution and channels
 

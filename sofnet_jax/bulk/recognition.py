@@ -18,11 +18,11 @@ from sofnet_jax.host.compilation import keep_compiled_programs
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.memory import keep_freed_memory
 from sofnet_jax.host.workers import Child, ChildDied
-from sofnet_jax.inference.consensus import NEVER, Result
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.initialisation import load_weights
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Prediction
+from sofnet_jax.systems.early_exit import NEVER, Result
 from sofnet_jax.trained import TrainedModel, load
 
 _READY = 0  # what the child says first, when everything is loaded and compiled

@@ -21,9 +21,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from sofnet_jax.backbones.folded import Span
-from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
-from sofnet_jax.inference.network import Gate, Head, Network, create_past
 from sofnet_jax.inference.online import check_pixels, forwards, hand_over
+from sofnet_jax.systems.early_exit import NEVER, Consensus, Result, Rule
+from sofnet_jax.systems.sofnet.folded import Gate, Head, Network, create_past
 
 _BATCH_SIZE = 32
 _BATCH_SIZE_CPU, _PIXELS_CPU = 4, 192**2 * 4  # of larger batches the features outgrow the cache

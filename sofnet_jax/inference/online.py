@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from sofnet_jax.backbones.folded import Past, Span
-from sofnet_jax.inference.consensus import NEVER, Consensus, Result, Rule
-from sofnet_jax.inference.network import Gate, Head, Network, create_past, create_states
+from sofnet_jax.systems.early_exit import NEVER, Consensus, Result, Rule
+from sofnet_jax.systems.sofnet.folded import Gate, Head, Network, create_past, create_states
 
 
 @jax.jit

@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from sofnet_jax.backbones.folded import Past
 from sofnet_jax.host.files import write_whole
-from sofnet_jax.inference.consensus import NEVER, Rule
-from sofnet_jax.inference.network import Network, create_past, create_states
+from sofnet_jax.systems.early_exit import NEVER, Rule
+from sofnet_jax.systems.sofnet.folded import Network, create_past, create_states
 
 _States = tuple[Float[Array, "1 m"], ...]  # of every gate
 

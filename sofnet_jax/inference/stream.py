@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sofnet_jax.data.sampling import ROUNDING
-from sofnet_jax.inference.consensus import NEVER, Result, Rule
-from sofnet_jax.inference.network import Network
 from sofnet_jax.inference.online import Frame, Recognizer
+from sofnet_jax.systems.early_exit import NEVER, Result, Rule
+from sofnet_jax.systems.sofnet.folded import Network
 
 
 @dataclass(frozen=True)

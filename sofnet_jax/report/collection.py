@@ -13,9 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.default import create_default
-from sofnet_jax.architecture import create_architecture
 from sofnet_jax.data.synthetic import is_synthetic
-from sofnet_jax.flops import Cost, compute_costs
 from sofnet_jax.grid import INDIFFERENT, read_fields
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.method import METHODS, PAPER_SIZE, find_contradiction, scale_size
@@ -24,6 +22,8 @@ from sofnet_jax.prediction_file import read_predictions
 from sofnet_jax.report.bootstrap import Metric, Scored, create_scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
 from sofnet_jax.result import read_result
+from sofnet_jax.systems.sofnet.architecture import create_architecture
+from sofnet_jax.systems.sofnet.costs import Cost, compute_costs
 
 # Of sofnet_jax.sweep, METHOD/seed_N; of sofnet_jax.compare, METHOD_seedN.
 _FOLDER = re.compile(r"(?:^|/)(\w+?)(?:/seed_|_seed)(\d+)$")

@@ -11,15 +11,15 @@ import torch_sofnet
 from gated_network import FRAMES, create_network, draw_videos
 from torch import nn
 
-from sofnet_jax.architecture import create_architecture
 from sofnet_jax.backbones.layers import normalise
 from sofnet_jax.backbones.shift import shift_frames
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.inference.consensus import NEVER
-from sofnet_jax.inference.deploy import deploy
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.stream import Windows
-from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.systems.early_exit import NEVER
+from sofnet_jax.systems.sofnet.architecture import create_architecture
+from sofnet_jax.systems.sofnet.folded import deploy
+from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.torch_io import to_state_dict
 
 GATES = (1, 2, 3, 4, 5)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sofnet_jax.architecture import Architecture
-from sofnet_jax.released import PAPER, Released
+from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 
 def _uniform(fan: int):

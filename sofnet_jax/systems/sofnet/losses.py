@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from sofnet_jax.models.sofnet import Outputs
-from sofnet_jax.released import PAPER, Released
+from sofnet_jax.systems.sofnet.network import Outputs
+from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 
 @flax.struct.dataclass

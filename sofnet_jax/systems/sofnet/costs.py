@@ -10,8 +10,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.backbones.costs import _pool, convolutions
+from sofnet_jax.systems.sofnet.architecture import Architecture
 
 PAPER_GFLOPS = 2.52  # f(L) of ResNet-50 at 168×168
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
-from sofnet_jax.architecture import Architecture
 from sofnet_jax.backbones.layers import average_pool, full_precision, normalise
 from sofnet_jax.backbones.resnet import ResNet
 from sofnet_jax.backbones.shift import Memory, Shift, shift_frames
-from sofnet_jax.models.policy import (
+from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.gates import (
     Decision,
     InnerClassifier,
     Policy,
@@ -23,7 +23,7 @@ from sofnet_jax.models.policy import (
     gate_step,
     run_gates,
 )
-from sofnet_jax.released import PAPER, Released
+from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 
 @flax.struct.dataclass

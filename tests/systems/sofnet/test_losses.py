@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sofnet_jax.losses import (
+from sofnet_jax.systems.sofnet.gates import Decision
+from sofnet_jax.systems.sofnet.losses import (
     compute_classification_loss,
     compute_efficiency_loss,
     compute_inner_loss,
     compute_losses,
     compute_self_loss,
 )
-from sofnet_jax.models.policy import Decision
-from sofnet_jax.models.sofnet import Outputs
+from sofnet_jax.systems.sofnet.network import Outputs
 
 # Two classes: logits (0, log 3) are the probabilities (1/4, 3/4).
 _EVEN = (0.0, 0.0)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sofnet_jax.architecture import Architecture
-from sofnet_jax.models.policy import Policy, Recurrence, run_gates, sample_gates
+from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.gates import Policy, Recurrence, run_gates, sample_gates
 
 _GATES, _FRAMES, _VIDEOS, _HIDDEN = 3, 5, 4, 4
 _FORCE = 1e4  # noise that no logit stands up to

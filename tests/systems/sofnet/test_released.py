@@ -13,18 +13,18 @@ import optax
 import pytest
 
 import configs.default
-from sofnet_jax.architecture import Architecture
-from sofnet_jax.losses import (
+from sofnet_jax.optimizer import compute_rate, create_optimizer
+from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.gates import combine_gates, sample_gates
+from sofnet_jax.systems.sofnet.losses import (
     compute_inner_loss,
     compute_released_efficiency_loss,
     compute_released_self_loss,
 )
-from sofnet_jax.models.policy import combine_gates, sample_gates
-from sofnet_jax.models.sofnet import SoFNet
-from sofnet_jax.optimizer import compute_rate, create_optimizer
-from sofnet_jax.released import PAPER, Released
+from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.systems.sofnet.released import PAPER, Released
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 _TINY = Architecture(
     num_classes=3, block="basic", depths=(1, 1, 1, 1), width=4, stem_kernel=3, hidden=8
 )

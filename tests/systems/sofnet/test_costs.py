@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sofnet_jax.architecture import Architecture, create_architecture
 from sofnet_jax.backbones.costs import convolutions
 from sofnet_jax.backbones.resnet import ResNet
-from sofnet_jax.flops import Cost, compute_costs, compute_lookup
-from sofnet_jax.models.policy import Policy, create_state, gate_step
-from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
+from sofnet_jax.systems.sofnet.costs import Cost, compute_costs, compute_lookup
+from sofnet_jax.systems.sofnet.gates import Policy, create_state, gate_step
+from sofnet_jax.systems.sofnet.network import SoFNet
 
 _ALL = (1, 2, 3, 4, 5)
 _SMALL = Architecture(

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sofnet_jax.architecture import Architecture, create_architecture
 from sofnet_jax.backbones.layers import BatchNorm, Conv, max_pool, normalise
 from sofnet_jax.backbones.resnet import ResidualStage, ResNet
-from sofnet_jax.models.sofnet import SoFNet
+from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
+from sofnet_jax.systems.sofnet.network import SoFNet
 
 _VIDEOS, _FRAMES, _SIZE, _GATES = 4, 3, 32, 3
 _FORCE = 1e4  # noise that no logit stands up to
