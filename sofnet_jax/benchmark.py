@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sofnet_jax.data.operand import find_videos
+from sofnet_jax.data.video.live import find_videos
 from sofnet_jax.decoding_benchmark import benchmark_decoding
 from sofnet_jax.forced_network import FIGURE_3
 from sofnet_jax.host import command_line

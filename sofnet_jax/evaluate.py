@@ -9,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from sofnet_jax import parallel
+from sofnet_jax.data.batch import Batch
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import Predictions
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
-from sofnet_jax.types import Batch
 
 
 def create_predict_step(model: SoFNet) -> Callable:

@@ -11,10 +11,11 @@ from jaxtyping import PyTree, UInt8
 from ml_collections import ConfigDict
 
 from sofnet_jax import parallel
+from sofnet_jax.data.batch import Batch
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
-from sofnet_jax.data.prepared import create_prepared_source
+from sofnet_jax.data.prepared.dataset import create_prepared_source
 from sofnet_jax.data.source import Source, create_source
-from sofnet_jax.data.synthetic import VERSION, create_synthetic
+from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.optimizer import create_optimizer
 from sofnet_jax.schedules import (
@@ -26,7 +27,6 @@ from sofnet_jax.systems.sofnet.architecture import Architecture, create_architec
 from sofnet_jax.systems.sofnet.costs import Cost, compute_costs, compute_lookup
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
-from sofnet_jax.types import Batch
 from sofnet_jax.values import DTYPES, check_values
 
 SYNTHETIC_ROOT = Path("~/.cache/sofnet_jax/synthetic")

@@ -14,14 +14,13 @@ import numpy as np
 from PIL import Image
 
 from sofnet_jax.benchmark_video import RATE, write_video
-from sofnet_jax.data.features import serialise
-from sofnet_jax.data.jpeg import decode_jpegs
 from sofnet_jax.data.pipeline import SCALES, create_train_iterator
-from sofnet_jax.data.preparation import create_plan, prepare
-from sofnet_jax.data.prepared import PreparedVideo, list_videos, read_record
-from sofnet_jax.data.record import Format, Task, create_record
+from sofnet_jax.data.prepared.dataset import PreparedVideo, list_videos, read_record
+from sofnet_jax.data.prepared.preparation import create_plan, prepare
+from sofnet_jax.data.prepared.record import Format, Task, create_record, serialise
 from sofnet_jax.data.source import Source
-from sofnet_jax.data.transforms import Look, centre_view, random_view
+from sofnet_jax.data.video.jpeg import decode_jpegs
+from sofnet_jax.data.views import Look, centre_view, random_view
 from sofnet_jax.host.memory import read_memory
 from sofnet_jax.host.workers import count_cores
 from sofnet_jax.stopwatch import interleave

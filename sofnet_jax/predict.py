@@ -30,9 +30,8 @@ from absl import flags
 
 from sofnet_jax.bulk import command as archive_command
 from sofnet_jax.checkpoint import Which
-from sofnet_jax.data.decode import VideoError
-from sofnet_jax.data.live import connect
-from sofnet_jax.data.operand import find_videos, is_live
+from sofnet_jax.data.video.decode import VideoError
+from sofnet_jax.data.video.live import connect, find_videos, is_live
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.host.compilation import keep_compiled_programs

@@ -21,19 +21,18 @@ from configs.default import create_default
 from sofnet_jax.data.annotations.benchmark import BENCHMARKS, describe_counts, read_annotation
 from sofnet_jax.data.annotations.clip import Annotation
 from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.data.builders.frames import PROBLEMS
-from sofnet_jax.data.inspection import Sheet, inspect_prepared, inspect_tasks
-from sofnet_jax.data.library import Library, find_tasks
-from sofnet_jax.data.listing import write_listing
-from sofnet_jax.data.manifest import read_summaries
-from sofnet_jax.data.preparation import (
+from sofnet_jax.data.prepared.builders import PROBLEMS
+from sofnet_jax.data.prepared.inspection import Sheet, inspect_prepared, inspect_tasks
+from sofnet_jax.data.prepared.library import Library, find_tasks, write_listing
+from sofnet_jax.data.prepared.manifest import read_summaries
+from sofnet_jax.data.prepared.preparation import (
     configure_beam,
     create_plan,
     describe_problems,
     prepare,
     show_progress,
 )
-from sofnet_jax.data.record import Format, Task
+from sofnet_jax.data.prepared.record import Format, Task
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG
 from sofnet_jax.host.errors import UserError

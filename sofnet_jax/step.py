@@ -12,9 +12,9 @@ import optax
 from jaxtyping import Array, Int, PyTree, UInt32
 
 from sofnet_jax import parallel
+from sofnet_jax.data.batch import Batch
 from sofnet_jax.systems.sofnet.losses import compute_losses
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
-from sofnet_jax.types import Batch
 
 # Initialisers run once: optimising the many random-number loops takes a minute, running them none.
 QUICK_COMPILATION = {

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from sofnet_jax.benchmark_video import RATE, write_video
-from sofnet_jax.data.live import connect
+from sofnet_jax.data.video.live import connect
 from sofnet_jax.host.memory import read_memory
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Prediction

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from sofnet_jax import parallel
 from sofnet_jax.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.clock import Clock
+from sofnet_jax.data.batch import Batch
 from sofnet_jax.evaluate import create_predict_step, predict_videos
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.host.commit import read_commit
@@ -35,7 +36,6 @@ from sofnet_jax.result import create_result, format_result, write_config
 from sofnet_jax.step import create_state, select_arrays
 from sofnet_jax.systems.sofnet.released import PAPER
 from sofnet_jax.trace import Trace, choose_steps
-from sofnet_jax.types import Batch
 from sofnet_jax.writer import Writer
 
 PICTURED_VIDEOS = 6

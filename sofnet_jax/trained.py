@@ -12,10 +12,9 @@ from jaxtyping import Int, UInt8
 
 from configs.default import get_config
 from sofnet_jax.checkpoint import Which
-from sofnet_jax.data.canvas import MAX_BYTES
-from sofnet_jax.data.reel import Pixels, Reel, Sight
-from sofnet_jax.data.sampling import regular_indices, segment_indices
-from sofnet_jax.data.transforms import centre_view, show
+from sofnet_jax.data.video.canvas import MAX_BYTES
+from sofnet_jax.data.video.reader import Pixels, Reel, Sight
+from sofnet_jax.data.views import centre_view, regular_indices, segment_indices, show
 from sofnet_jax.grid import flatten_fields, read_given_fields
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Recognizer, check_pixels

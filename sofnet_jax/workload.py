@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int, UInt8
 
-from sofnet_jax.data.decode import VideoError
+from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.forced_network import RULE, create_fates, draw_pictures, force
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Recognizer

@@ -57,7 +57,7 @@ def write_video() -> Callable[..., Path]:
 @pytest.fixture
 def decoded(monkeypatch):
     """The packets that go to a decoder of a file."""
-    from sofnet_jax.data import container  # imported here, after jaxtyping's hook
+    from sofnet_jax.data.video import container
 
     packets = []
     decode = container.Video._decode_packet

@@ -16,9 +16,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import configs
 from sofnet_jax.data.annotations.benchmark import read_annotation
-from sofnet_jax.data.library import Library, find_tasks
-from sofnet_jax.data.preparation import create_plan, prepare
-from sofnet_jax.data.record import Format
+from sofnet_jax.data.prepared.library import Library, find_tasks
+from sofnet_jax.data.prepared.preparation import create_plan, prepare
+from sofnet_jax.data.prepared.record import Format
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import Released

@@ -25,15 +25,14 @@ from sweep_folder import create_base, write_method
 
 import sofnet_jax
 from sofnet_jax.checkpoint import Checkpoints
-from sofnet_jax.data import canvas, container, jpeg, live
-from sofnet_jax.data.container import VideoError
-from sofnet_jax.data.decode import read_frames
-from sofnet_jax.data.features import create_features, serialise
-from sofnet_jax.data.jpeg import JpegError, decode_jpegs, encode_jpeg
-from sofnet_jax.data.prepared import list_videos
-from sofnet_jax.data.reel import Reel
-from sofnet_jax.data.sampling import regular_indices
-from sofnet_jax.data.transforms import centre_view
+from sofnet_jax.data.prepared.dataset import list_videos
+from sofnet_jax.data.prepared.record import create_features, serialise
+from sofnet_jax.data.video import canvas, container, jpeg, live
+from sofnet_jax.data.video.container import VideoError
+from sofnet_jax.data.video.decode import read_frames
+from sofnet_jax.data.video.jpeg import JpegError, decode_jpegs, encode_jpeg
+from sofnet_jax.data.video.reader import Reel
+from sofnet_jax.data.views import centre_view, regular_indices
 from sofnet_jax.host import command_line
 from sofnet_jax.host import files as array_file
 from sofnet_jax.host.errors import UserError

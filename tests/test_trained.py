@@ -20,10 +20,10 @@ from scene_video import write_scene
 from scipy.special import softmax
 
 import sofnet_jax
-from sofnet_jax.data.decode import VideoError
 from sofnet_jax.data.pipeline import create_eval_iterator
-from sofnet_jax.data.reel import Reel
 from sofnet_jax.data.source import create_source
+from sofnet_jax.data.video.decode import VideoError
+from sofnet_jax.data.video.reader import Reel
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import compute_consensus, compute_observed
 from sofnet_jax.systems.sofnet.costs import compute_costs

@@ -12,8 +12,8 @@ from sofnet_jax.bulk.device import take_device
 from sofnet_jax.bulk.manifest import Entry
 from sofnet_jax.bulk.store import fetch
 from sofnet_jax.checkpoint import Which
-from sofnet_jax.data.container import VideoError
-from sofnet_jax.data.reel import Pixels, Reel
+from sofnet_jax.data.video.container import VideoError
+from sofnet_jax.data.video.reader import Pixels, Reel
 from sofnet_jax.host.compilation import keep_compiled_programs
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.memory import keep_freed_memory

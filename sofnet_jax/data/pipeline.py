@@ -22,13 +22,12 @@ from grain.multiprocessing import SharedMemoryArray
 from jaxtyping import Float, Int
 
 from sofnet_jax.data.annotations.clip import Interval
-from sofnet_jax.data.decode import VideoError
-from sofnet_jax.data.sampling import segment_indices
+from sofnet_jax.data.batch import Batch
 from sofnet_jax.data.source import Example, Source
-from sofnet_jax.data.transforms import View, centre_view, random_view
+from sofnet_jax.data.video.decode import VideoError
+from sofnet_jax.data.views import View, centre_view, random_view, segment_indices
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import end_with_parent
-from sofnet_jax.types import Batch
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 

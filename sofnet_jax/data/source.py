@@ -26,8 +26,8 @@ from sofnet_jax.data.annotations.own_row import (
     read_csv,
     sort_labels,
 )
-from sofnet_jax.data.decode import Choose, Frames, read_frames
-from sofnet_jax.data.transforms import Look, show
+from sofnet_jax.data.video.decode import Choose, Frames, read_frames
+from sofnet_jax.data.views import Look, show
 from sofnet_jax.host.errors import UserError
 
 Shown = tuple[UInt8[np.ndarray, "t size size 3"], Float[np.ndarray, "t"]]

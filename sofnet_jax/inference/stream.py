@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sofnet_jax.data.sampling import ROUNDING
+from sofnet_jax.data.views import ROUNDING
 from sofnet_jax.inference.online import Frame, Recognizer
 from sofnet_jax.systems.early_exit import NEVER, Result, Rule
 from sofnet_jax.systems.sofnet.folded import Network

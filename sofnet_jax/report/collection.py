@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.default import create_default
-from sofnet_jax.data.synthetic import is_synthetic
+from sofnet_jax.data.synthetic.dataset import is_synthetic
 from sofnet_jax.grid import INDIFFERENT, read_fields
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.method import METHODS, PAPER_SIZE, find_contradiction, scale_size

@@ -1,0 +1,102 @@
+"""Samples of videos in one picture, with their crops as the network sees them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from sofnet_jax.data.views import Box, centre_view, random_view, show
+from sofnet_jax.host.files import write_whole
+
+CELL, GAP, BAR, TEXT = 112, 4, 5, 18  # pixels: side of a cell, space, height of the bar, of text
+INK, PAPER, SPAN = "#1a1a1a", "#ffffff", "#2f6fde"
+TEST, TRAIN = "#00c853", "#ff6d00"  # outlines of the crops
+_LEGEND = (("whole frame", INK), ("as tested", TEST), ("as trained, one of many ways", TRAIN))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some frames of a video, and which of them are in its action."""
+
+    caption: str
+    frames: UInt8[np.ndarray, "t h w 3"]
+    relevant: Bool[np.ndarray, "t"]
+
+
+def draw_contact_sheet(
+    path: Path, samples: Sequence[Sample], *, size: int, scales: Sequence[float], seed: int
+) -> None:
+    """Writes a PNG with three rows for each sample.
+
+    Above are the whole frames with outlines of the two crops below: the one for testing, and one of
+    the random ones for training, both of `size` pixels and drawn smaller. A bar marks the action.
+    """
+    columns = max(len(sample.frames) for sample in samples)
+    strip = TEXT + 3 * (CELL + GAP) + BAR + 2 * GAP
+    width = columns * (CELL + GAP) + GAP
+    image = Image.new("RGB", (width, TEXT + len(samples) * strip + GAP), PAPER)
+    draw = ImageDraw.Draw(image)
+    _draw_legend(draw)
+    for i, sample in enumerate(samples):
+        _draw_sample(image, draw, TEXT + i * strip, sample, size, scales, (seed, i))
+    with write_whole(path) as partial:
+        image.save(partial, "PNG")
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw) -> None:
+    font, left = ImageFont.load_default(13), GAP
+    for text, colour in _LEGEND:
+        draw.text((left, 2), text, colour, font)
+        left += round(draw.textlength(text, font)) + 4 * GAP
+
+
+def _draw_sample(
+    image: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    top: int,
+    sample: Sample,
+    size: int,
+    scales: Sequence[float],
+    seed: tuple[int, int],
+) -> None:
+    height, width = sample.frames.shape[1:3]
+    rng = np.random.default_rng(seed)
+    views = {
+        TEST: centre_view(height, width, size),
+        TRAIN: random_view(height, width, size, rng, scales=scales, flip=True),
+    }
+    crops = [show(sample.frames, view) for view in views.values()]
+    boxes = {colour: view.box for colour, view in views.items()}
+    draw.text((GAP, top), sample.caption, INK, ImageFont.load_default(13))
+    for t, frame in enumerate(sample.frames):
+        left, below = GAP + t * (CELL + GAP), top + TEXT
+        _paste_whole(image, draw, (left, below), frame, boxes)
+        for crop in (crop[t] for crop in crops):
+            below += CELL + GAP
+            image.paste(Image.fromarray(crop).resize((CELL, CELL)), (left, below))
+        if sample.relevant[t]:
+            bar = below + CELL + GAP
+            draw.rectangle((left, bar, left + CELL + GAP - 1, bar + BAR - 1), SPAN)
+
+
+def _paste_whole(
+    image: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    frame: UInt8[np.ndarray, "h w 3"],
+    boxes: dict[str, Box],
+) -> None:
+    """Pastes a frame into the middle of a cell, and outlines parts of it."""
+    height, width = frame.shape[:2]
+    scale = CELL / max(height, width)
+    small = (max(round(width * scale), 1), max(round(height * scale), 1))
+    left, top = corner[0] + (CELL - small[0]) // 2, corner[1] + (CELL - small[1]) // 2
+    image.paste(Image.fromarray(frame).resize(small), (left, top))
+    for colour, (x, y, right, bottom) in boxes.items():
+        first = left + x * scale, top + y * scale
+        last = left + right * scale - 1, top + bottom * scale - 1
+        # A box may be less than a pixel here.
+        draw.rectangle((first, tuple(map(max, first, last))), None, colour)

@@ -1,0 +1,181 @@
+"""Videos that `prepare` has written, as a source for the pipeline."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from sofnet_jax.data.annotations.clip import Interval
+from sofnet_jax.data.annotations.material import Material
+from sofnet_jax.data.prepared.builders import VIDEOS
+from sofnet_jax.data.prepared.manifest import (
+    find_version,
+    read_classes,
+    read_summaries,
+    suggest_anew,
+)
+from sofnet_jax.data.prepared.record import Summary, describe_features
+from sofnet_jax.data.prepared.shards import count_records
+from sofnet_jax.data.source import Shown, Source
+from sofnet_jax.data.video.decode import Choose, VideoError
+from sofnet_jax.data.video.jpeg import JpegError, show_jpegs
+from sofnet_jax.data.views import Look
+from sofnet_jax.host.command_line import make_printable
+from sofnet_jax.host.errors import UserError
+
+
+@dataclass(frozen=True)
+class PreparedVideo:
+    """An `Example` in a shard."""
+
+    summary: Summary
+    folder: str
+    split: str
+    number: int  # in its split
+
+    @property
+    def id(self) -> str:
+        """See `Example.id`."""
+        return self.summary.id
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """See `Example.labels`."""
+        return self.summary.labels
+
+    @property
+    def relevant(self) -> tuple[Interval, ...] | None:
+        """See `Example.relevant`."""
+        return self.summary.segments
+
+    def read(self, choose: Choose, look: Look) -> Shown:
+        """See `Example.read`; the frames available are those stored."""
+        record = read_record(self)
+        images, times = record["frames"], record["times"]
+        chosen = choose(len(images))
+        try:
+            return show_jpegs(images[chosen], look), times[chosen].astype(np.float64)
+        except JpegError as error:
+            raise VideoError(f"{self.folder}: {self.id}: {error}") from error
+
+
+def read_record(video: PreparedVideo) -> dict[str, Any]:
+    """All features of a video.
+
+    Raises:
+        VideoError: the record is damaged, or of another video.
+        UserError: a shard is missing.
+    """
+    try:
+        record = _open(video.folder, video.split)[video.number]
+        found = make_printable(record["id"].decode())
+    except Exception as error:  # ArrayRecord, TFDS and protobuf raise anything at damage
+        list_videos(Path(video.folder), video.split)
+        raise VideoError(f"{video.folder}: {video.id}: {_first_line(error)}") from error
+    if not len(record["frames"]) == len(record["times"]) > 0:
+        raise VideoError(f"{video.folder}: {video.id}: a record without frames or their times")
+    if found != make_printable(video.id):
+        raise VideoError(
+            f"{video.folder}: record {video.number} of {video.split} is of {found}, and not of "
+            f"{video.id} as its {VIDEOS} has it; prepare it anew"
+        )
+    return record
+
+
+def create_prepared_source(path: Path, split: str) -> Source:
+    """A split of what `python -m sofnet_jax.prepare` wrote.
+
+    `path` is the folder of the data set, or of one version of it. Raises UserError.
+    """
+    folder = find_version(path)
+    return Source(list_videos(folder, split), read_classes(folder))
+
+
+def list_videos(folder: Path, split: str) -> list[PreparedVideo]:
+    """The videos of a split, in their order in the shards. Raises UserError.
+
+    That the shards are there is seen to, but not what is in them, which takes longer.
+    """
+    summaries = read_summaries(folder).get(split, [])
+    with suggest_anew(folder):
+        _check_files(folder, _list_shards(folder).get(split, {}), len(summaries))
+    if not summaries:
+        raise UserError(f"{folder}: no videos in its split '{split}'")
+    return _number(folder, split, summaries)
+
+
+def list_all_videos(folder: Path) -> dict[str, list[PreparedVideo]]:
+    """The videos of each split, whose records are all there: every shard is opened.
+
+    Raises UserError.
+    """
+    summaries = read_summaries(folder)
+    with suggest_anew(folder):
+        shards = _list_shards(folder)
+        for split in sorted({*shards, *summaries}):
+            _check_files(folder, shards.get(split, {}), len(summaries.get(split, [])))
+        for path, count in (item for part in shards.values() for item in part.items()):
+            _check_shard(path, count)
+    return {split: _number(folder, split, part) for split, part in summaries.items()}
+
+
+def _number(folder: Path, split: str, summaries: Sequence[Summary]) -> list[PreparedVideo]:
+    return [PreparedVideo(summary, str(folder), split, i) for i, summary in enumerate(summaries)]
+
+
+def _check_files(folder: Path, shards: Mapping[Path, int], num_videos: int) -> None:
+    """Raises UserError if a shard is missing, or they are of more or fewer videos."""
+    if sum(shards.values()) != num_videos:
+        raise UserError(f"{folder}: its shards are not those of its {VIDEOS}")
+    for path in shards:
+        if path.parent != folder:
+            raise UserError(f"{path}: not in the folder of its data set")
+        if not path.is_file():
+            raise UserError(f"{path}: missing")
+
+
+def _check_shard(path: Path, count: int) -> None:
+    try:
+        found = count_records(path)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"{path}: damaged ({_first_line(error)})") from error
+    if found != count:
+        raise UserError(f"{path}: {found:,} records, and not {count:,}")
+
+
+def _list_shards(folder: Path) -> dict[str, dict[Path, int]]:
+    """The shards of each split, and how many records they should have. Raises UserError."""
+    Material(folder / "dataset_info.json").document  # noqa: B018 (raises what is wrong with it)
+    _check_features(folder)
+    try:
+        splits = tfds.builder_from_directory(str(folder)).info.splits
+        return {
+            name: dict(zip(map(Path, split.filepaths), split.shard_lengths, strict=True))
+            for name, split in splits.items()
+        }
+    except Exception as error:  # of TFDS's own making, or of protobuf's, or any other
+        raise UserError(f"{folder}: TFDS cannot read it ({_first_line(error)})") from error
+
+
+def _check_features(folder: Path) -> None:
+    """Refuses other features than ours: TFDS would import any module that they name.
+
+    Raises UserError.
+    """
+    found = Material(folder / "features.json").document
+    if found.value != describe_features(read_classes(folder)):
+        raise UserError(f"{found.place.removesuffix(': ')}: not the features of a prepared video")
+
+
+@functools.lru_cache(maxsize=8)
+def _open(folder: str, split: str) -> Any:
+    """The records of a split; a process opens them once."""
+    return tfds.builder_from_directory(folder).as_data_source(split)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].partition(";")[0]

@@ -1,0 +1,234 @@
+"""Synthetic action videos: real encoded files whose action fills a known part of each.
+
+A class is a pose of an articulated figure in a cluttered scene, recognisable from single frames of
+the action. The rest of a video is what the paper wants stopped: irrelevant, repeated and confusing
+frames (see `shot`), none of which depend on the class.
+"""
+
+import csv
+import fcntl
+import json
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from sofnet_jax.data.synthetic.people import POSES
+from sofnet_jax.data.synthetic.scenes import draw_video
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.workers import count_cores, end_with_parent
+
+VERSION = 4  # of what is drawn and how it is stored: raise it with any change to either
+FPS = 12
+SPLITS = ("train", "val")
+COLUMNS = ("path", "label", "relevant_start", "relevant_end")
+LIMITS = {
+    "num_classes": (2, len(POSES)),
+    "train_videos": (1, 9999),
+    "val_videos": (1, 9999),
+    "num_frames": (16, 100_000),
+    "size": (32, 4096),
+    "seed": (0, 2**63),
+}
+
+
+class Video(NamedTuple):
+    """Which video of a data set."""
+
+    split: str
+    label: int
+    number: int
+
+    @property
+    def class_name(self) -> str:
+        """The name of its class."""
+        return list(POSES)[self.label]
+
+    @property
+    def path(self) -> str:
+        """Its path below the root."""
+        return (
+            f"{self.split}/{self.class_name}/{self.class_name}_{self.split}_{self.number:04d}.mp4"
+        )
+
+
+def create_synthetic(
+    root: Path,
+    *,
+    num_classes: int = 10,
+    train_videos: int = 50,
+    val_videos: int = 25,
+    num_frames: int = 48,
+    size: int = 64,
+    seed: int = 0,
+    num_workers: int | None = None,
+) -> None:
+    """Writes `train_videos` and `val_videos` videos per class into the folder `root`, once.
+
+    `root` comes to hold `train/<class>/<id>.mp4` (H.264, `num_frames` frames of `size` x `size`
+    pixels at 12 a second), the same for `val`, and `train.csv`, `val.csv` with each video's path,
+    label, and the seconds its action starts and ends: a frame is part of the action if and only if
+    `relevant_start <= time < relevant_end`.
+
+    Everything is written beside `root` and renamed at the end, so `root` is whole whenever it
+    exists. If it was made with the same arguments before, nothing is done; of several processes
+    that start together one writes and the others wait. `num_workers` processes (None: one a core)
+    draw the videos, and how many never shows in the pixels. They are spawned, so a script must call
+    this under `if __name__ == "__main__"`, like everything that starts processes.
+
+    Raises:
+      UserError: arguments out of range, or `root` holds something else.
+    """
+    root = Path(root).resolve()
+    arguments = {
+        "num_classes": num_classes,
+        "train_videos": train_videos,
+        "val_videos": val_videos,
+        "num_frames": num_frames,
+        "size": size,
+        "seed": seed,
+    }
+    _check_arguments(arguments)
+    meta = {"version": VERSION, **arguments}
+    if _is_written(root, meta):
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _only_writer(root):
+        if not _is_written(root, meta):  # not by the process that was waited for either
+            _write_whole(root, meta, num_workers)
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether a folder holds a data set of `create_synthetic`, whatever its arguments were."""
+    return (root / "meta.json").is_file()
+
+
+def _check_arguments(arguments: dict[str, int]) -> None:
+    """Refuses what cannot be drawn."""
+    for name, value in arguments.items():
+        low, high = LIMITS[name]
+        if not low <= value <= high:
+            raise UserError(f"Synthetic data: {name} is {value}, but must be {low} to {high}.")
+    if arguments["size"] % 2:
+        raise UserError(f"Synthetic data: size is {arguments['size']}, but must be even for H.264.")
+
+
+def _is_written(root: Path, meta: dict[str, int]) -> bool:
+    """Whether `root` holds this data set; False if there is nothing."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = dict(json.loads((root / "meta.json").read_text()))
+    except (OSError, TypeError, ValueError):
+        message = f"{root} exists, but is no synthetic data set: choose another folder."
+        raise UserError(message) from None
+    differences = [
+        f"{name} {found.get(name)} (now {value})"
+        for name, value in meta.items()
+        if found.get(name) != value
+    ]
+    if differences:
+        raise UserError(
+            f"{root} was made with {', '.join(differences)}: delete it or choose another folder."
+        )
+    return True
+
+
+@contextmanager
+def _only_writer(root: Path) -> Iterator[None]:
+    """Holds the lock beside `root`, which the system frees however its holder ends."""
+    with open(root.parent / f".{root.name}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write_whole(root: Path, meta: dict[str, int], num_workers: int | None) -> None:
+    """Writes the data set beside `root`, then renames it; for the holder of the lock."""
+    for abandoned in root.parent.glob(f".{root.name}.*.partial"):  # by a process that was killed
+        shutil.rmtree(abandoned, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(".partial", f".{root.name}.", root.parent))
+    try:
+        _write_files(folder, meta, num_workers)
+        folder.chmod(0o755)  # mkdtemp makes it private
+        folder.rename(root)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_files(folder: Path, meta: dict[str, int], num_workers: int | None) -> None:
+    """Writes every file of the data set."""
+    videos = [
+        Video(split, label, number)
+        for split in SPLITS
+        for label in range(meta["num_classes"])
+        for number in range(meta[f"{split}_videos"])
+    ]
+    for parent in {(folder / video.path).parent for video in videos}:
+        parent.mkdir(parents=True)
+    write = partial(_write_video, folder, meta)
+    rows = list(_map(write, videos, num_workers or count_cores()))
+    for split in SPLITS:
+        with open(folder / f"{split}.csv", "w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(row for row in rows if row[0].startswith(f"{split}/"))
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+
+def _write_video(folder: Path, meta: dict[str, int], video: Video) -> tuple[str, str, float, float]:
+    """Draws and encodes one video; returns its row of the table."""
+    rng = np.random.default_rng(
+        [meta["seed"], SPLITS.index(video.split), video.label, video.number]
+    )
+    poses = list(POSES.values())[: meta["num_classes"]]
+    frames, (start, end) = draw_video(
+        rng, poses, video.label, num_frames=meta["num_frames"], size=meta["size"]
+    )
+    _encode(folder / video.path, frames)
+    # Not rounded: a reader gets the time of frame i as the very float i / FPS.
+    return video.path, video.class_name, start / FPS, end / FPS
+
+
+def _encode(path: Path, frames: np.ndarray) -> None:
+    """Encodes frames (t, h, w, 3) uint8 as H.264 in MP4, with a keyframe a second or more."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        # x264's macroblock tree encodes the same frames in another way about once in fifty times.
+        stream.options = {
+            "preset": "veryfast",
+            "tune": "fastdecode",
+            "crf": "21",
+            "bf": "0",
+            "mbtree": "0",
+        }
+        stream.codec_context.gop_size = FPS
+        stream.codec_context.thread_count = 1  # the processes fill the cores
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _map(function: Callable, items: list, num_workers: int) -> Iterator[Any]:
+    """`map` in processes, in order, with a progress bar.
+
+    The processes are spawned: a forked copy of a process in which JAX runs may hang.
+    """
+    progress = partial(tqdm, total=len(items), desc="Drawing", unit="video", disable=None)
+    if num_workers == 1:
+        yield from progress(map(function, items))
+        return
+    with ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context("spawn"), initializer=end_with_parent
+    ) as executor:
+        yield from progress(executor.map(function, items, chunksize=4))

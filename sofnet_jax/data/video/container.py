@@ -1,0 +1,289 @@
+"""An open video file: its packets, its frames and its clock; libav by PyAV."""
+
+import contextlib
+import itertools
+import os
+from array import array
+from collections.abc import Generator, Iterable, Iterator, Set
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+from jaxtyping import Bool, Float, Int
+
+from sofnet_jax.data.video import headers as h264
+from sofnet_jax.data.video import headers as mp4
+
+Run = tuple[int, int]  # the first and the last of packets that follow each other
+
+_PROMISES = "its index promises more than the file holds"
+_REPEATS = 8  # how often, on average, an index may give a byte of the file
+MAX_PIXELS = 8192 * 4608  # of a frame; a damaged header may promise any number
+MAX_FRAMES = 10_000_000  # of a file: four days at 25 a second; what is known of each is held
+# A file must not make us open others or the network, as playlists and image patterns would.
+_OPTIONS = {
+    "max_pixels": str(MAX_PIXELS),
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,ivf,obu,"
+    "gif,mxf,dv,rm,nut,wtv,yuv4mpegpipe",
+}
+_SEEKABLE = ("mov", "matroska")  # have an index of their own
+_NOT_CODED = 8  # bytes; an MPEG-4 picture that short says only that there is none
+_REORDERED = 32  # frames; no codec's come out by more in advance or late
+_GAP = 1 << 20  # bytes; fewer are read over rather than left out by a seek
+# By the standards, no picture depends on one that these decoders leave out as "NONREF".
+_THINNED = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
+
+# Damaged videos are reported by VideoError; libav's own remarks name neither the file nor a remedy.
+av.logging.set_level(None)
+av.logging.set_libav_level(av.logging.PANIC)
+
+
+class VideoError(Exception):
+    """A video that cannot be read, in one line: `<path>: <reason>`."""
+
+
+@contextlib.contextmanager
+def report_errors(path: str) -> Iterator[None]:
+    """Makes libav's errors ours."""
+    try:
+        yield
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"{path}: not a readable video ({reason})") from error
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of the packets without decoding them, in decode order."""
+
+    pts: Int[np.ndarray, "p"]
+    size: Int[np.ndarray, "p"]  # bytes
+    keyframe: Bool[np.ndarray, "p"]
+    shown: Bool[np.ndarray, "p"]  # False: decoded for others, but cut off by an edit list
+
+
+def find_stream(container: Any, name: str) -> Any:
+    """The first video stream that is not a cover picture. Raises VideoError."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        raise VideoError(f"{name}: no video stream")
+    if streams[0].codec_context is None:
+        raise VideoError(f"{name}: no decoder for its video stream")
+    return streams[0]
+
+
+class Video:
+    """An open video file. Not for more than one thread at a time."""
+
+    def __init__(self, path: str):
+        self.path = path
+        with report_errors(path):
+            self._num_bytes = os.path.getsize(path)
+            if mp4.counts_more_samples_than_bytes(path):
+                raise VideoError(f"{path}: {_PROMISES}")
+        self._open()
+
+    def _open(self) -> None:
+        """Opens the first video stream that is not a cover picture."""
+        with report_errors(self.path):
+            self._container = av.open(self.path, metadata_errors="ignore", options=_OPTIONS)
+        self._stream = find_stream(self._container, self.path)
+        self._codec = self._stream.codec_context
+        self._codec.options = {"max_pixels": str(MAX_PIXELS)}
+        self._codec.thread_count = 1  # frames in parallel are slower than runs in parallel
+        self._thinned = self._codec.name in _THINNED or _has_one_layer(self._codec)
+        self._packets = self._demux()
+        self._position = 0  # the number of the next packet
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._container.close()
+
+    def _demux(self) -> Iterator[av.Packet]:
+        """The packets in decode order, up to the end or the first that cannot be read."""
+        left = _REPEATS * self._num_bytes
+        # PyAV looks in vain for streams of which only a damaged packet tells.
+        with contextlib.suppress(av.FFmpegError, IndexError):
+            for number, packet in enumerate(self._container.demux(self._stream)):
+                left -= packet.size + 1
+                if left < 0:
+                    raise VideoError(f"{self.path}: {_PROMISES}")
+                if number > MAX_FRAMES:
+                    raise VideoError(f"{self.path}: more than {MAX_FRAMES:,} frames; cut it")
+                if packet.size:  # the decoder takes one without data for the end
+                    yield packet
+
+    def read_index(self) -> Index | None:
+        """Reads all packets. None if they do not tell which frames there are, and when."""
+        if not self._stamps_frames:
+            return None
+        pts, size, flags = array("q"), array("q"), bytearray()  # compact, for long videos
+        for packet in self._packets:
+            self._position += 1
+            if packet.pts is None or (self._codec.name == "mpeg4" and packet.size <= _NOT_CODED):
+                return None
+            pts.append(packet.pts)
+            size.append(packet.size)
+            flags.append(packet.is_keyframe + 2 * self._shows(packet))
+        return Index(
+            pts=np.frombuffer(pts, np.int64),
+            size=np.frombuffer(size, np.int64),
+            keyframe=np.frombuffer(flags, np.uint8) & 1 > 0,
+            shown=np.frombuffer(flags, np.uint8) & 2 > 0,
+        )
+
+    @property
+    def _stamps_frames(self) -> bool:
+        """Whether every packet is a frame, and its time stamp says when that is shown.
+
+        AVI numbers packets as they are decoded; MPEG-4 that was made for it holds two frames in one
+        packet and none in the next. H.264 has a packet for each field where there are fields.
+        """
+        name, container = self._codec.name, self._container.format.name
+        if name == "h264" and not h264.codes_frames_only(self._codec.extradata):
+            return False
+        made_for_avi = container == "avi" or (name == "mpeg4" and not container.startswith("mov"))
+        return not (made_for_avi and self._codec.has_b_frames)
+
+    def _shows(self, packet: av.Packet) -> bool:
+        """False if the frame is decoded for others alone: before a cut, or made for reference."""
+        hidden = self._codec.name == "vp8" and not memoryview(packet)[0] & 0x10  # RFC 6386, 9.1
+        return not (packet.is_discard or hidden)
+
+    def decode(self) -> Iterator[av.VideoFrame]:
+        """Decodes everything, from the beginning."""
+        for packet in self._packets:
+            yield from self._decode_packet(packet)
+        yield from self._decode_packet(None)  # what the decoder still holds
+
+    def decode_runs(
+        self, runs: Iterable[Run], wanted: Set[int], index: Index
+    ) -> Generator[av.VideoFrame, None, None]:
+        """Decodes each run from a clean decoder.
+
+        Frames of packets that are not `wanted` come out or not. Ends early if the packets are not
+        those of the index, or if a run does not begin with a keyframe, whatever the container says:
+        some decoders begin anywhere, with grey for what they lack.
+        """
+        for first, last in runs:
+            self._go_to(first, index)
+            sound = first == 0
+            for frame in self._decode_run(first, last, wanted, index):
+                if frame.pts == index.pts[first]:
+                    sound = sound or frame.key_frame or frame.pict_type == PictureType.I
+                if sound:  # what comes before the keyframe is not of this run
+                    yield frame
+            if not sound or self._position != last + 1:
+                return
+
+    def _decode_run(
+        self, first: int, last: int, wanted: Set[int], index: Index
+    ) -> Iterator[av.VideoFrame]:
+        try:
+            for packet in self._packets:
+                n = self._position
+                if n >= len(index.pts) or packet.pts != index.pts[n]:
+                    return
+                self._position += 1
+                if n >= first:
+                    self._thin_out(n not in wanted)
+                    yield from self._decode_packet(packet)
+                if n == last:
+                    break
+            yield from self._decode_packet(None)
+        finally:  # also if nobody wants the rest of the run
+            self._codec.flush_buffers()
+
+    def _go_to(self, first: int, index: Index) -> None:
+        """Makes packet `first`, or one before it, the next."""
+        seekable = self._container.format.name.startswith(_SEEKABLE)
+        if self._position <= first:
+            gap = index.size[self._position : first].sum()
+            if gap < _GAP or not seekable:
+                return
+        if not (seekable and self._seek(first, index)):
+            self._container.close()
+            self._open()
+
+    def _seek(self, first: int, index: Index) -> bool:
+        """Whether a seek led to packet `first` or one before it."""
+        try:
+            self._container.seek(int(index.pts[first]), stream=self._stream)
+        except av.FFmpegError:
+            return False
+        packets = self._demux()
+        packet = next(packets, None)
+        if packet is None or packet.pts is None:
+            return False
+        found = np.flatnonzero(index.pts == packet.pts)
+        if len(found) != 1 or found[0] > first:
+            return False
+        self._position = int(found[0])
+        self._packets = itertools.chain([packet], packets)
+        return True
+
+    def _thin_out(self, yes: bool) -> None:
+        """Lets the decoder leave out pictures on which no other depends, where that is safe."""
+        if self._thinned:
+            self._codec.skip_frame = "NONREF" if yes else "DEFAULT"
+
+    def _decode_packet(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        try:
+            return self._stream.decode(packet)
+        except av.FFmpegError:
+            return []  # a damaged packet; those after it may be sound
+
+    @property
+    def claimed_duration(self) -> float:
+        """Seconds, as the header says; 0 if it does not."""
+        return (self._container.duration or 0) / av.time_base
+
+    def read_times(self) -> Float[np.ndarray, "f"]:
+        """Decodes everything for the times of the frames that come out."""
+        pts, count = array("q"), 0
+        for frame in self.decode():
+            count += 1
+            if frame.pts is not None:
+                pts.append(frame.pts)
+        if len(pts) < count:  # without time stamps
+            return np.arange(count) / float(self._stream.guessed_rate or 25)
+        return self.seconds(np.sort(_join(np.frombuffer(pts, np.int64))))
+
+    def seconds(self, pts: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
+        """Time stamps as seconds from the beginning of the file, be it sound or picture."""
+        times = pts * float(self._stream.time_base or 0)
+        origin = self._container.start_time
+        if origin is None:
+            return times - times.min(initial=np.inf)
+        return times - origin / av.time_base
+
+
+def _join(pts: Int[np.ndarray, "f"]) -> Int[np.ndarray, "f"]:
+    """Time stamps that go on where they began anew, as in files put one behind another.
+
+    Where they go back by no more than frames are reordered, they are left as they are.
+    """
+    steps = np.diff(pts)
+    interval = int(np.median(np.abs(steps))) if len(steps) else 0
+    steps[steps < -_REORDERED * interval] = interval
+    return np.concatenate([pts[:1], pts[:1] + np.cumsum(steps)])
+
+
+def _has_one_layer(codec: av.VideoCodecContext) -> bool:
+    """Whether this is HEVC without temporal layers, of which a higher one may depend on any frame.
+
+    Known from hvcC alone (ISO 14496-15, 8.3.3.1), the header in MP4 and Matroska.
+    """
+    header = codec.extradata or b""
+    return (
+        codec.name == "hevc"
+        and header[:1] == b"\1"
+        and header[21:22] != b""
+        and header[21] >> 3 & 7 == 1
+    )

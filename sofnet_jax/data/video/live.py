@@ -1,0 +1,200 @@
+"""Frames of a camera, an address or standard input, as they come."""
+
+import contextlib
+import functools
+import glob
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+
+from sofnet_jax.data.annotations.extension import EXTENSIONS, is_video
+from sofnet_jax.data.annotations.material import find_files
+from sofnet_jax.data.video.canvas import Canvas
+from sofnet_jax.data.video.container import MAX_PIXELS, VideoError, find_stream
+from sofnet_jax.data.video.reader import Pixels, Sight
+from sofnet_jax.host.errors import UserError
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a lost stream is asked for again
+ATTEMPTS = 10  # to find it again, twice as late each time
+_PATIENCE = 10.0  # seconds to wait for a stream to open, and for each piece of it
+_GAP = 0.04  # seconds from frame to frame where neither frames nor stream tell
+_HINT = "an MP4 with its index at the end is no stream, give the file"
+
+# A stream must not make us open files.
+_PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,srtp,srt,crypto,httpproxy,hls"
+_LIMIT = {"max_pixels": str(MAX_PIXELS)}
+_OPTIONS = {"rtsp_transport": "tcp", "protocol_whitelist": _PROTOCOLS, **_LIMIT}
+
+
+def connect(
+    source: str,
+    *,
+    short_side: int = 0,
+    say: Callable[[str], None],
+    decoding: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+) -> Generator[Iterator[Sight], None, None]:
+    """Yields the frames of each connection, one after the other.
+
+    A stream that ends though it need not is asked for again, with pauses that double, which `say`
+    is told. Times are seconds since the first frame; scaling is as of `read_frames`. `decoding`
+    gives a context to decode in, to whoever measures that.
+
+    Raises:
+        VideoError: it cannot be opened at all, or after several attempts not again.
+    """
+    clock, pipe = _Clock(), _Pipe()
+    failures = 0
+    while True:
+        try:
+            with _open(source, pipe) as container:
+                frames = _read(container, source, short_side, decoding)
+                first = next(frames, None)
+                if first is not None:
+                    yield clock.stamp(itertools.chain([first], frames))
+                    failures = 0
+                if pipe.interrupted:
+                    raise KeyboardInterrupt
+                if first is None and not clock.runs:
+                    raise VideoError(f"{source}: no frame can be decoded; {_HINT}")
+                if source == STDIN or container.duration or container.size > 0:
+                    return  # nobody will send more
+        except VideoError:
+            if pipe.interrupted:
+                raise KeyboardInterrupt from None
+            if not clock.runs:
+                raise
+        if failures == ATTEMPTS:
+            raise VideoError(f"{source}: lost, and not found again in {ATTEMPTS} attempts")
+        pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
+        failures += 1
+        say(f"{source}: the stream broke off; trying again in {pause:g} s")
+        time.sleep(pause)
+
+
+class _Clock:
+    """Makes one time of those of several connections, each of which counts from anywhere."""
+
+    def __init__(self):
+        self.runs = False
+        self._begun = self._last = 0.0
+
+    def stamp(self, frames: Iterator[Sight]) -> Iterator[Sight]:
+        """The frames of the next connection, with seconds since the first frame of the first."""
+        shift: float | None = None
+        for at, read in frames:
+            if shift is None:
+                now = time.monotonic()
+                if not self.runs:
+                    self.runs, self._begun = True, now
+                shift = max(now - self._begun, self._last) - at
+            self._last = max(self._last, at + shift)
+            yield self._last, read
+
+
+def _open(source: str, pipe: "_Pipe") -> Any:
+    """The container."""
+    try:
+        if source == STDIN:
+            return av.open(pipe, options={"protocol_whitelist": "", **_LIMIT})
+        if source.startswith(CAMERA):
+            return av.open(source, format="v4l2", timeout=_PATIENCE)
+        return av.open(source, options=_OPTIONS, timeout=_PATIENCE)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"{source}: no stream of video ({reason})") from error
+
+
+class _Pipe:
+    """Standard input, which libav can only read."""
+
+    name = STDIN
+
+    def __init__(self):
+        self.interrupted = False
+
+    def read(self, size: int) -> bytes:
+        try:
+            return os.read(sys.stdin.fileno(), size)
+        except KeyboardInterrupt:  # PyAV would print it, and go on
+            self.interrupted = True
+            return b""
+
+
+def _read(
+    container: Any,
+    source: str,
+    short_side: int,
+    decoding: Callable[[], contextlib.AbstractContextManager],
+) -> Iterator[Sight]:
+    """The frames up to the end or the first error, by their own time."""
+    stream = find_stream(container, source)
+    stream.thread_type = "NONE"
+    stream.codec_context.options = _LIMIT
+    gap = float(1 / stream.guessed_rate) if stream.guessed_rate else _GAP
+    number = itertools.count()
+    for packet in itertools.chain(_demux(container, stream), [None]):  # None: what is held back
+        with decoding():
+            decoded = _decode(stream, packet)
+        for frame in decoded:
+            at = next(number) * gap if frame.time is None else frame.time
+            yield at, functools.partial(_paint, frame, short_side)
+
+
+def _demux(container: Any, stream: Any) -> Iterator[av.Packet]:
+    """The packets up to the end or the first error."""
+    with contextlib.suppress(av.FFmpegError, OSError):
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+
+
+def _decode(stream: Any, packet: av.Packet | None) -> list[av.VideoFrame]:
+    try:
+        return stream.decode(packet)
+    except av.FFmpegError:
+        return []  # a damaged packet; those after it may be sound
+
+
+def _paint(frame: av.VideoFrame, short_side: int) -> Pixels:
+    canvas = Canvas(1, short_side)
+    canvas.paint(0, frame)
+    return canvas.images[0]
+
+
+STDIN = "-"
+
+
+CAMERA = "/dev/video"
+
+
+def is_live(name: str) -> bool:
+    """Whether it is a camera, an address or standard input, of which nobody knows the end."""
+    return name == STDIN or "://" in name or name.startswith(CAMERA)
+
+
+def find_videos(name: str) -> list[str]:
+    """The videos that a name stands for; a live source and a file stand for themselves.
+
+    Raises UserError if there are none.
+    """
+    if is_live(name):
+        return [name]
+    path = os.path.expanduser(name)
+    if os.path.isdir(path):
+        videos = [str(file) for file in find_files(Path(path)) if is_video(file.name)]
+        if not videos:
+            raise UserError(f"{name}: no videos in it (looked for {' '.join(EXTENSIONS)})")
+        return videos
+    if os.path.exists(path):
+        return [path]
+    found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
+    videos = [file for file in found if os.path.isfile(file)]
+    if not videos:
+        raise UserError(f"{name}: no such file" + (" fits" if glob.has_magic(path) else ""))
+    return videos

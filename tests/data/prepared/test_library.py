@@ -1,0 +1,129 @@
+"""A clip's file is found under the names that people's files have."""
+
+import dataclasses
+import os
+
+import pytest
+
+from sofnet_jax.data.annotations.clip import Annotation, Clip
+from sofnet_jax.data.prepared.library import Library, find_tasks
+from sofnet_jax.host.errors import UserError
+
+
+def _touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def _clip(name, **kwargs):
+    return Clip(id=name, split="train", labels=("run",), place="a:1", names=(name,), **kwargs)
+
+
+def _find(folder, clip):
+    found = Library(folder).find(clip)
+    return found and found.path.relative_to(folder).as_posix()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "-aBcDeFgHiJ.mp4",
+        "v_-aBcDeFgHiJ.mp4",
+        "train/some class/-aBcDeFgHiJ.MKV",
+        "-aBcDeFgHiJ.unheard_of",
+        "-aBcDeFgHiJ",
+        "A title: with [brackets] [-aBcDeFgHiJ].webm",
+        "v_-aBcDeFgHiJ_plastering.avi",
+    ],
+)
+def test_file_names(file, tmp_path):
+    _touch(tmp_path, file, "other.mp4")
+    assert _find(tmp_path, _clip("-aBcDeFgHiJ")) == file
+
+
+def test_another_id_is_not_taken(tmp_path):
+    _touch(tmp_path, "-aBcDeFgHij.mp4", "x-aBcDeFgHiJ.mp4", "-aBcDeFgHiJ.mp4.part")
+    assert _find(tmp_path, _clip("-aBcDeFgHiJ")) is None
+
+
+def test_an_id_may_itself_begin_with_v(tmp_path):
+    _touch(tmp_path, "v_v_34567890x.mp4")
+    assert _find(tmp_path, _clip("v_34567890x")) == "v_v_34567890x.mp4"
+    _touch(tmp_path, "v_34567890x.mp4")
+    assert _find(tmp_path, _clip("v_34567890x")) == "v_34567890x.mp4"
+
+
+def test_a_list_may_write_the_prefix_where_the_file_has_none(tmp_path):
+    _touch(tmp_path, "abc.mp4")
+    assert _find(tmp_path, _clip("v_abc")) == "abc.mp4"
+
+
+def test_a_video_is_preferred_to_what_lies_beside_it(tmp_path):
+    _touch(tmp_path, "abc.info", "abc.jpg", "abc.mp4", "abc.txt")
+    found = Library(tmp_path).find(_clip("abc"))
+    assert found.path.name == "abc.mp4" and found.others == ()
+
+
+def test_hidden_folders_are_not_looked_into(tmp_path):
+    _touch(tmp_path, ".trash/abc.mp4", "b/.ipynb_checkpoints/abc.mp4")
+    os.symlink(tmp_path / ".trash", tmp_path / "b/.link")
+    _touch(tmp_path, "b/other.mp4")
+    assert _find(tmp_path, _clip("abc")) is None
+    _touch(tmp_path, "b/abc.mp4")
+    assert _find(tmp_path, _clip("abc")) == "b/abc.mp4"
+    assert _find(tmp_path / ".trash", _clip("abc")) == "abc.mp4"  # where the user says so
+
+
+def test_several_files_are_told_of_but_links_are_one(tmp_path):
+    _touch(tmp_path, "a/abc.mp4", "b/v_abc.webm", "c/abc.mkv")
+    os.symlink(tmp_path / "a/abc.mp4", tmp_path / "c/abc.avi")
+    found = Library(tmp_path).find(_clip("abc"))
+    assert found.path == tmp_path / "a/abc.mp4"
+    assert found.others == (tmp_path / "c/abc.mkv", tmp_path / "b/v_abc.webm")
+
+
+def test_part_of_a_video_is_cut_from_the_whole_or_has_its_own_file(tmp_path):
+    clip = _clip("abcdefghijk", trimmed=("abcdefghijk_000010_000020",), start=10.0, end=20.0)
+    _touch(tmp_path, "abcdefghijk_000050_000060.mp4")  # another part
+    assert _find(tmp_path, clip) is None
+    _touch(tmp_path, "abcdefghijk.mp4")
+    library = Library(tmp_path)
+    assert library.find(clip).path.name == "abcdefghijk.mp4" and not library.find(clip).trimmed
+    annotation = Annotation("videos", ("run",), (clip,))
+    [task] = find_tasks(annotation, library)["train"]
+    assert (task.start, task.end, task.duration) == (10.0, 20.0, 10.0)
+    _touch(tmp_path, "x/abcdefghijk_000010_000020.mp4")
+    [task] = find_tasks(annotation, Library(tmp_path))["train"]
+    assert task.path == str(tmp_path / "x/abcdefghijk_000010_000020.mp4")
+    assert (task.start, task.end, task.duration) == (None, None, 10.0)
+
+
+def test_a_path_is_taken_as_it_is(tmp_path):
+    _touch(tmp_path, "run/1.mp4", "jump/1.mp4")
+    clip = Clip(id="jump/1.mp4", split="train", labels=("jump",), place="a:1", path="jump/1.mp4")
+    assert _find(tmp_path, clip) == "jump/1.mp4"
+    bare = dataclasses.replace(clip, path="jump/1")
+    assert _find(tmp_path, bare) == "jump/1.mp4"
+    gone = Clip(id="jump/2.mp4", split="train", labels=("jump",), place="a:1", path="jump/2.mp4")
+    assert Library(tmp_path).find(gone) is None
+
+
+def test_labels_are_numbers_of_classes_and_missing_files_are_tasks_too(tmp_path):
+    _touch(tmp_path, "abc.mp4")
+    clips = (
+        Clip("abc", "train", ("run", "jump"), "a:1", names=("abc",), duration=7.0),
+        Clip("xyz", "val", ("jump",), "a:2", names=("xyz",), segments=((1.0, 2.0),)),
+    )
+    tasks = find_tasks(Annotation("videos", ("jump", "run"), clips), Library(tmp_path))
+    [found], [missing] = tasks["train"], tasks["val"]
+    assert (found.id, found.labels, found.duration) == ("abc", (1, 0), 7.0)
+    assert (missing.path, missing.labels, missing.segments) == (None, (0,), ((1.0, 2.0),))
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(UserError, match="no such folder of videos"):
+        Library(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no files in this folder"):
+        Library(tmp_path)

@@ -1,0 +1,113 @@
+"""Frames read one by one are those read at once, and none is decoded that nobody asks for."""
+
+import numpy as np
+import pytest
+from numbered_frame import read_number, read_numbers
+
+from sofnet_jax.data.video import reader as reel
+from sofnet_jax.data.video.decode import VideoError, read_frames
+from sofnet_jax.data.video.reader import Reel
+from sofnet_jax.data.views import segment_indices
+
+_FORMATS = {
+    "b_frames.mp4": {},
+    "open_gop.mp4": {"codec_options": {"x264-params": "open-gop=1:keyint=12:bframes=3"}},
+    "close_keyframes.mkv": {"codec_options": {"x264-params": "keyint=2:bframes=3"}},
+    "turned.mp4": {"rotation": 90, "size": (96, 64)},
+    "hevc.mp4": {"codec": "libx265", "codec_options": {"x265-params": "log-level=none:keyint=20"}},
+    # Read in order, for the packets do not tell the frames or their times, or no keyframe suffices.
+    "packed.avi": {"codec": "mpeg4", "codec_options": {"bf": "2"}},
+    "no_time_stamps.h264": {},
+    "some_time_stamps.mpg": {"codec": "mpeg2video"},
+    "gradual_refresh.mkv": {"codec_options": {"x264-params": "intra-refresh=1:keyint=12"}},
+}  # fmt: skip
+
+
+def _choices(count):
+    rng = np.random.default_rng(0)
+    yield from (segment_indices(count, n, None) for n in (1, 5, 16, 100))
+    yield from (np.sort(rng.integers(0, count, n)) for n in (2, 9))
+
+
+@pytest.mark.parametrize("name", _FORMATS)
+def test_frames_are_those_read_at_once(name, write_video, tmp_path):
+    path = write_video(tmp_path / name, **_FORMATS[name])
+    with Reel(path, short_side=48) as opened:
+        for chosen in _choices(64):
+            expected, expected_times = read_frames(path, lambda n, c=chosen: c, short_side=48)
+            frames, times = zip(*opened.read(lambda n, c=chosen: c), strict=True)
+            np.testing.assert_array_equal(np.stack(frames), expected)
+            np.testing.assert_array_equal(times, expected_times)
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 1.5), (None, 0.4), (2.0, None)])
+def test_part_of_a_video(bounds, write_video, tmp_path):
+    path = write_video(tmp_path / "video.mp4")
+    part = {"start": bounds[0], "end": bounds[1]}
+    expected, _ = read_frames(path, lambda n: segment_indices(n, 4, None), **part)
+    with Reel(path) as opened:
+        frames = [
+            pixels for pixels, _ in opened.read(lambda n: segment_indices(n, 4, None), **part)
+        ]
+    np.testing.assert_array_equal(np.stack(frames), expected)
+
+
+def test_decodes_no_further_than_asked(write_video, tmp_path, decoded):
+    # One keyframe, nothing reordered: n + 1 packets hold what frame n depends on.
+    options = {"x264-params": "keyint=250:scenecut=0:bframes=0"}
+    path = write_video(tmp_path / "video.mp4", range(200), codec_options=options)
+    with Reel(path) as opened:
+        assert not decoded
+        frames = opened.read(lambda n: np.arange(10, n, 10))
+        for number in (10, 20, 30):
+            assert read_number(next(frames)[0]) == number
+            assert len(decoded) == number + 1
+        frames.close()
+        assert len(decoded) == 31
+
+
+def test_frames_that_are_not_read_are_passed_over(write_video, tmp_path, decoded, monkeypatch):
+    monkeypatch.setattr(reel, "_AHEAD", 5)
+    options = {"x264-params": "keyint=10:scenecut=0:bframes=0"}
+    path = write_video(tmp_path / "video.mp4", range(200), codec_options=options)
+    with Reel(path) as opened:
+        numbers = []
+        for n, (time, read) in enumerate(opened.scan(np.arange(200))):
+            assert time == pytest.approx(n / 25)
+            if n % 50 < 3:
+                numbers.append(read_number(read()))
+    assert numbers == [0, 1, 2, 50, 51, 52, 100, 101, 102, 150, 151, 152]
+    assert len(decoded) <= 4 * 5  # a keyframe begins at each; 5 are planned at a time
+
+
+def test_all_frames_by_scanning(write_video, tmp_path, monkeypatch):
+    monkeypatch.setattr(reel, "_AHEAD", 7)
+    for name in ("b_frames.mp4", "packed.avi"):
+        path = write_video(tmp_path / name, **_FORMATS[name])
+        with Reel(path) as opened:
+            frames = [read() for _, read in opened.scan(np.arange(0, 64, 2))]
+        assert read_numbers(np.stack(frames)) == list(range(0, 64, 2))
+
+
+@pytest.mark.parametrize("name", ["video.mkv", "video.ts"])
+@pytest.mark.parametrize("place", [0.4, 0.6])
+def test_damage_is_met_on_the_way(place, name, write_video, tmp_path):
+    path = write_video(tmp_path / name, range(100), codec_options={"g": "10"})
+    data = bytearray(path.read_bytes())
+    at = int(place * len(data))
+    data[at : at + 2000] = bytes(2000)
+    path.write_bytes(data)
+    with Reel(path) as opened:
+        frames = list(opened.read(lambda n: segment_indices(n, 20, None)))
+    assert len(frames) == 20
+    assert np.all(np.diff([time for _, time in frames]) >= 0)
+    with Reel(path) as opened:
+        chosen = np.arange(0, len(opened.times), 3)
+        assert len([read() for _, read in opened.scan(chosen)]) == len(chosen)
+
+
+def test_no_video(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    for name, reason in (("none.mp4", "no such file"), ("text.mp4", "not a readable video")):
+        with pytest.raises(VideoError, match=f"{name}: {reason}"):
+            Reel(tmp_path / name)
