@@ -17,10 +17,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sofnet_jax import parallel
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import check_claim, is_number, read_json, write_json
 from sofnet_jax.metrics import CRITERIA
+from sofnet_jax.parallel import devices
 
 Which = Literal["last", "best"]
 _DIGESTS = "crc32"  # their name in a stored record
@@ -140,7 +140,7 @@ class Checkpoints:
                 found = {}
             except DamagedError as error:
                 found = {"why": str(error)}
-            if not (found := parallel.gather_dict(found)):
+            if not (found := devices.gather_dict(found)):
                 return self._set_aside(damaged, step) if damaged else []
             damaged[step] = found["why"]
         if damaged:
@@ -160,7 +160,7 @@ class Checkpoints:
                 aside = self._directory / f"{step}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self._directory / str(step)).rename(aside)
-        parallel.gather_dict({})  # the others wait for it
+        devices.gather_dict({})  # the others wait for it
         self._manager.reload()
         return [
             f"{why}; set aside as {step}.damaged, going on from step {whole}"

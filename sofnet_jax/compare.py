@@ -13,11 +13,11 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from sofnet_jax import parallel
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, SEEDS, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
+from sofnet_jax.parallel import processes
 from sofnet_jax.result import format_table
 from sofnet_jax.train import train
 
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     command_line.refuse_arguments(argv)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
-    with parallel.join_processes(p.coordinator, p.num_processes, p.process_id):
+    with processes.join_processes(p.coordinator, p.num_processes, p.process_id):
         _compare_seeds(config, workdir)
 
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from sofnet_jax import parallel
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import Predictions
+from sofnet_jax.parallel import devices
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 
 
@@ -22,7 +22,7 @@ def create_predict_step(model: SoFNet) -> Callable:
         outputs = cast(Outputs, model.apply(variables, batch["frames"]))
         return outputs.frame_logits.astype(jnp.float32), outputs.decision.stop
 
-    return parallel.pmap_predict_step(step)
+    return devices.pmap_predict_step(step)
 
 
 def predict_videos(
@@ -46,14 +46,14 @@ def predict_videos(
     errors: dict[str, str] = {}
     pending = None
     for batch in tqdm(batches, "evaluate", unit="batch", leave=False, disable=None):
-        outputs = step(variables, parallel.put_batch({"frames": batch["frames"]}))
+        outputs = step(variables, devices.put_batch({"frames": batch["frames"]}))
         for unreadable in batch["errors"]:
             errors |= unreadable
         _append(rows, pending)  # while the device works on this batch, the one before is fetched
         pending = batch, outputs
     _append(rows, pending)
-    arrays = {name: parallel.gather(np.concatenate(values)) for name, values in rows.items()}
-    errors = parallel.gather_dict(errors)
+    arrays = {name: devices.gather(np.concatenate(values)) for name, values in rows.items()}
+    errors = devices.gather_dict(errors)
     order = np.argsort(arrays["index"], kind="stable")
     order = order[arrays["valid"][order]]
     if not len(order):

@@ -10,7 +10,6 @@ import optax
 from jaxtyping import PyTree, UInt8
 from ml_collections import ConfigDict
 
-from sofnet_jax import parallel
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
 from sofnet_jax.data.prepared.dataset import create_prepared_source
@@ -18,6 +17,7 @@ from sofnet_jax.data.source import Source, create_source
 from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.optimizer import create_optimizer
+from sofnet_jax.parallel import devices
 from sofnet_jax.schedules import (
     create_learning_rate_schedule,
     create_temperature_schedule,
@@ -232,7 +232,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
     model = SoFNet(
         architecture,
         dtype=DTYPES[config.train.dtype],
-        bn_axis=parallel.AXIS if config.train.sync_batchnorm else None,
+        bn_axis=devices.AXIS if config.train.sync_batchnorm else None,
         remat=config.train.remat,
         released=released,
     )

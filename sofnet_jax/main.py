@@ -4,10 +4,10 @@ from pathlib import Path
 
 from absl import flags
 
-from sofnet_jax import parallel
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.parallel import processes
 from sofnet_jax.train import evaluate, train
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--profile is of training; leave it out with --mode evaluate")
     config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
-    with parallel.join_processes(p.coordinator, p.num_processes, p.process_id):
+    with processes.join_processes(p.coordinator, p.num_processes, p.process_id):
         if MODE.value == "train":
             train(config, workdir, profile=PROFILE.value)
         else:

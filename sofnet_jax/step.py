@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PyTree, UInt32
 
-from sofnet_jax import parallel
 from sofnet_jax.data.batch import Batch
+from sofnet_jax.parallel import devices
 from sofnet_jax.systems.sofnet.losses import compute_losses
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 
@@ -129,14 +129,14 @@ def create_train_step(
         batch = dict(batch)
         interrupt = batch.pop("interrupt").mean()
         results = _average_over_micro_batches(compute_gradients, state, batch, accumulate)
-        gradients, stats, metrics = parallel.mean_over_devices(results)
+        gradients, stats, metrics = devices.mean_over_devices(results)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         # Computed here, not on the host: there it would wait for the step that is queued.
         metrics["learning_rate"] = learning_rate(state.step)
         if gated:
             metrics["temperature"] = temperature(state.step)
-        metrics["interrupt"] = parallel.mean_over_devices(interrupt)
+        metrics["interrupt"] = devices.mean_over_devices(interrupt)
         params = optax.apply_updates(state.params, updates)
         metrics["weight_norm"] = optax.tree.norm((params, stats))
         new = dataclasses.replace(
@@ -148,7 +148,7 @@ def create_train_step(
         )
         return new, metrics
 
-    return parallel.pmap_train_step(step)
+    return devices.pmap_train_step(step)
 
 
 def select_arrays(batch: Batch, stop: bool = False) -> dict[str, np.ndarray]:

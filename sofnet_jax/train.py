@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from sofnet_jax import parallel
 from sofnet_jax.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.clock import Clock
 from sofnet_jax.data.batch import Batch
@@ -30,6 +29,7 @@ from sofnet_jax.host.memory import describe_peaks, keep_freed_memory, read_peaks
 from sofnet_jax.host.signals import Interrupted, Interruption
 from sofnet_jax.initialisation import Report, initialise, load_weights
 from sofnet_jax.metrics import Predictions, compute_consensus, compute_fates
+from sofnet_jax.parallel import devices
 from sofnet_jax.picture import draw_decisions, write_picture
 from sofnet_jax.prediction_file import write_predictions
 from sofnet_jax.result import create_result, format_result, write_config
@@ -157,7 +157,7 @@ class Run:
         elif (last := self.checkpoints.find("last")) is not None:
             self._restore(last)
         if not self.step:
-            self.state = parallel.replicate(self.state)
+            self.state = devices.replicate(self.state)
 
     def _restore(self, step: int) -> None:
         """Takes up a checkpoint. Raises UserError: it is another run's, or damaged."""
@@ -171,7 +171,7 @@ class Run:
             unset |= {"data.short_side": 0}
         self.schedule = unset | record["schedule"]
         self.left_out = record["left_out"]
-        self.state = parallel.replicate(self.checkpoints.restore(step, self.state))
+        self.state = devices.replicate(self.checkpoints.restore(step, self.state))
         self.step = step
 
     def train(self, interruption: Interruption, profile: bool) -> None:
@@ -252,7 +252,7 @@ class Run:
                     batch = next(batches)
                 self._note_left_out(batch)
                 with clock.part("put"):
-                    arrays = parallel.put_batch(select_arrays(batch, stop=interruption.signum != 0))
+                    arrays = devices.put_batch(select_arrays(batch, stop=interruption.signum != 0))
                 with clock.part("step" if self._gated in self.train_steps else "compilation"):
                     self.state, metrics = self.train_step(self.state, arrays)
                 self.step += 1
@@ -289,7 +289,7 @@ class Run:
             return False
         step, metrics = queued
         with clock.part("metrics"):
-            metrics = parallel.to_host(metrics)
+            metrics = devices.to_host(metrics)
         metrics = {name: float(value) for name, value in metrics.items()}
         loss = metrics["loss/total"]
         if not np.isfinite([loss, metrics["weight_norm"]]).all():
@@ -360,9 +360,9 @@ class Run:
             "identity": self.experiment.identity,
             "schedule": self.experiment.schedule,
             "examples": self.step * self.experiment.config.train.batch_size,  # place in the data
-            "left_out": parallel.gather_dict(self.left_out),
+            "left_out": devices.gather_dict(self.left_out),
         }
-        self.checkpoints.save(self.step, parallel.to_host(self.state), record)
+        self.checkpoints.save(self.step, devices.to_host(self.state), record)
 
     def finish(self) -> dict[str, Any]:
         """Evaluates the checkpoint that the configuration names, prints and writes the result."""
@@ -376,7 +376,7 @@ class Run:
         predictions = self._predict()
         result = self._measure(predictions) | {
             "step": self.step,
-            "left_out": parallel.gather_dict(self.left_out),
+            "left_out": devices.gather_dict(self.left_out),
             "commit": self.commit,
             "seed": e.config.seed,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from sofnet_jax import parallel
 from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.memory import describe_peaks
+from sofnet_jax.parallel import devices
 from sofnet_jax.step import TrainState, create_state, select_arrays
 from sofnet_jax.stopwatch import interleave
 from sofnet_jax.systems.sofnet.gates import Recurrence, run_gates
@@ -32,10 +32,10 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
     e = create_experiment(config)
     if not e.architecture.gates:
         raise UserError("this configuration has no gates, whose share of a step is measured here")
-    state = parallel.replicate(create_state(e.model, e.optimizer, config.seed))
+    state = devices.replicate(create_state(e.model, e.optimizer, config.seed))
     batches = e.create_train_iterator(0)
     try:
-        arrays = parallel.put_batch(select_arrays(next(batches)))
+        arrays = devices.put_batch(select_arrays(next(batches)))
         runs = {
             "joint": _Stepper(e, state, gated=True),
             "plain": _Stepper(e, state, gated=False),
@@ -121,7 +121,7 @@ def _measure_input(
         return (time.perf_counter() - start) / steps
 
     def fetch() -> dict[str, jax.Array]:
-        return parallel.put_batch(select_arrays(next(batches)))
+        return devices.put_batch(select_arrays(next(batches)))
 
     fed, resident = [], []
     for _ in range(ROUNDS):

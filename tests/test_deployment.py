@@ -16,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from configs import activitynet, default
-from sofnet_jax import parallel
+from sofnet_jax.parallel import processes
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
@@ -65,7 +65,7 @@ def test_pods_join_as_the_processes_of_one_run(manifest, monkeypatch):
         with monkeypatch.context() as patch:
             for name, value in environment_of(pod_of(manifest), index).items():
                 patch.setenv(name, value)
-            parallel.initialise_processes(
+            processes.initialise_processes(
                 config.coordinator, config.num_processes, config.process_id
             )
     assert joined == [("run-0.run:12355", NODES, index) for index in range(NODES)]

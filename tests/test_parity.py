@@ -17,7 +17,7 @@ import torch
 import torch_sofnet
 
 from sofnet_jax.optimizer import create_optimizer
-from sofnet_jax.parallel import AXIS, put_batch, replicate, to_host
+from sofnet_jax.parallel.devices import AXIS, put_batch, replicate, to_host
 from sofnet_jax.schedules import create_learning_rate_schedule, create_temperature_schedule
 from sofnet_jax.step import TrainState, create_train_step
 from sofnet_jax.systems.sofnet.architecture import Architecture

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sofnet_jax.host.errors import LOST
-from sofnet_jax.lifeline import Hub
+from sofnet_jax.parallel.lifeline import Hub
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COUNT = 3
 PROCESS = """
 import sys

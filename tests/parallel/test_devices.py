@@ -5,15 +5,15 @@ import jax
 import numpy as np
 import pytest
 
-from sofnet_jax import parallel
 from sofnet_jax.host.errors import LOST, UserError
+from sofnet_jax.parallel import devices, processes
 
 
 def test_batch_is_split_in_order_over_the_devices():
     devices = jax.local_device_count()
     assert devices > 1
     x = np.arange(2 * devices * 3).reshape(2 * devices, 3)
-    put = parallel.put_batch({"x": x})["x"]
+    put = devices.put_batch({"x": x})["x"]
     assert put.shape == (devices, 2, 3)
     for shard in put.addressable_shards:
         i = shard.index[0].start
@@ -23,12 +23,12 @@ def test_batch_is_split_in_order_over_the_devices():
 
 def test_state_stays_replicated_and_the_batch_is_averaged():
     def step(state, batch):
-        mean = parallel.mean_over_devices(batch["x"].mean())
+        mean = devices.mean_over_devices(batch["x"].mean())
         return state + mean, mean
 
     x = np.arange(8, dtype=np.float32)
-    state = parallel.replicate(np.float32(1))
-    state, mean = parallel.pmap_train_step(step)(state, parallel.put_batch({"x": x}))
+    state = devices.replicate(np.float32(1))
+    state, mean = devices.pmap_train_step(step)(state, devices.put_batch({"x": x}))
     assert float(mean) == 3.5
     assert float(state) == 4.5
     assert len({shard.device for shard in state.addressable_shards}) == jax.device_count()
@@ -47,15 +47,15 @@ def test_state_stays_replicated_and_the_batch_is_averaged():
     ],
 )
 def test_cluster_jobs_are_recognised(environment, expected):
-    assert parallel._is_cluster_job(environment) is expected
+    assert processes._is_cluster_job(environment) is expected
 
 
 def test_tpu_machines_set_up_by_hand_are_recognised(monkeypatch):
-    cluster = parallel.cloud_tpu_cluster.GceTpuCluster
+    cluster = devices.cloud_tpu_cluster.GceTpuCluster
     monkeypatch.setattr(cluster, "is_env_present", classmethod(lambda cls: True))
     for count, expected in ((1, False), (2, True)):
         monkeypatch.setattr(cluster, "get_process_count", classmethod(lambda cls, n=count: n))
-        assert parallel._is_cluster_job({}) is expected
+        assert processes._is_cluster_job({}) is expected
 
 
 SIX = {"SLURM_STEP_TASKS_PER_NODE": "2(x2),1,4(x3)"}  # machines
@@ -76,20 +76,20 @@ SIX = {"SLURM_STEP_TASKS_PER_NODE": "2(x2),1,4(x3)"}  # machines
     ],
 )
 def test_a_process_owns_the_gpus_that_no_other_one_sees(environment, expected):
-    assert parallel.owns_all_devices(environment) is expected
+    assert processes.owns_all_devices(environment) is expected
 
 
 @pytest.mark.parametrize(("count", "process"), [(0, 0), (2, 2), (2, -1)])
 def test_coordinator_without_sensible_numbers_is_refused(count, process):
     with pytest.raises(UserError, match=r"parallel\.num_processes"):
-        parallel.initialise_processes("127.0.0.1:1", count, process)
+        processes.initialise_processes("127.0.0.1:1", count, process)
 
 
 def test_waiting_for_a_process_that_never_comes_ends_in_a_line():
     program = """
 from sofnet_jax import parallel
-parallel._JOINING_TIMEOUT = 1
-parallel.initialise_processes("127.0.0.1:1", 2, 1)
+processes._JOINING_TIMEOUT = 1
+processes.initialise_processes("127.0.0.1:1", 2, 1)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == LOST
@@ -98,4 +98,4 @@ parallel.initialise_processes("127.0.0.1:1", 2, 1)
 
 def test_numbers_without_a_coordinator_are_refused():
     with pytest.raises(UserError, match=r"no parallel\.coordinator"):
-        parallel.initialise_processes("", 2, 1)
+        processes.initialise_processes("", 2, 1)
