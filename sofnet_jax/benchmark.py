@@ -28,12 +28,12 @@ from sofnet_jax.host.memory import keep_freed_memory
 from sofnet_jax.inference_benchmark import benchmark_inference
 from sofnet_jax.pipeline_benchmark import benchmark_pipeline
 from sofnet_jax.report.collection import choose_collection, load_collections
+from sofnet_jax.run.config import DTYPES
 from sofnet_jax.runtime_benchmark import benchmark_runtime
 from sofnet_jax.start_benchmark import benchmark_start
 from sofnet_jax.stopwatch import describe_host
 from sofnet_jax.stream_benchmark import benchmark_stream
 from sofnet_jax.training_benchmark import benchmark_training
-from sofnet_jax.values import DTYPES
 from sofnet_jax.workload import Workload, create_workload, load_workload
 
 REPEATS = flags.DEFINE_integer("repeats", None, "Measurements; the median is reported.", 1)

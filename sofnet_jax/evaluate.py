@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import Predictions
 from sofnet_jax.parallel import devices
+from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 
 

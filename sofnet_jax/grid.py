@@ -5,31 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from configs.default import create_default
-from sofnet_jax.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import read_json
 from sofnet_jax.host.lock import claim
 from sofnet_jax.method import Method, create_config
-from sofnet_jax.result import read_result
-from sofnet_jax.values import check_fields
+from sofnet_jax.run.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
+from sofnet_jax.run.config import INDIFFERENT, flatten_fields, read_fields
+from sofnet_jax.run.result import read_result
 
 Progress = Literal["done", "begun", "to do"]
-# Where and how fast a run is computed, which changes nothing of what comes out.
-INDIFFERENT = {
-    "data.keep",
-    "data.num_workers",
-    "data.synthetic.root",
-    "eval.batch_size",
-    "parallel.coordinator",
-    "parallel.num_processes",
-    "parallel.process_id",
-    "train.log_every",
-    "train.remat",
-}
 
 
 @dataclass(frozen=True)
@@ -122,34 +107,3 @@ def create_grid(
         )
         for index, (seed, method) in enumerate(pairs)
     ]
-
-
-def read_fields(path: Path) -> dict[str, Any]:
-    """The fields of a config.json by dotted names; of older ones that lack some, the defaults.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    defaults = flatten_fields(create_default().to_dict())
-    given = read_given_fields(path)
-    return defaults | {name: value for name, value in given.items() if name in defaults}
-
-
-def read_given_fields(path: Path) -> dict[str, Any]:
-    """All that stands in a config.json, by dotted names, with values that fields can have.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    content = read_json(path)
-    try:
-        given = flatten_fields(content)
-        check_fields(given)
-    except (RecursionError, UserError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    return given
-
-
-def flatten_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """The values of a configuration by their dotted names."""
-    return flatten_dict(config, sep=".")

@@ -14,7 +14,6 @@ import numpy as np
 
 from sofnet_jax import hub
 from sofnet_jax.backbones.spec import BACKBONES
-from sofnet_jax.checkpoint import Checkpoints, Which
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.layout import (
     COUNTER,
@@ -24,6 +23,7 @@ from sofnet_jax.layout import (
     infer_architecture,
     rename_tensors,
 )
+from sofnet_jax.run.checkpoint import Checkpoints, Which
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.torch_io import Tree, from_state_dict, to_state_dict, torch_shapes

@@ -3,7 +3,6 @@
 One pass over the videos is enough for every threshold of early termination.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -11,32 +10,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 from sklearn.metrics import average_precision_score
 
+from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost
-
-CRITERIA = ("top1", "top5", "map")  # metrics by which one checkpoint can be better than another
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """What a network said of v videos, in the order of their source.
-
-    Attributes:
-        ids: of the videos that could be evaluated.
-        labels: multi-hot.
-        frame_logits: z_t of every frame, whether it was kept or not.
-        stop: index of the gate that stopped the frame; k, the number of gates, if it was kept.
-        relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
-        total: number of videos in the source.
-        errors: reason by id for every video that could not be evaluated.
-    """
-
-    ids: tuple[str, ...]
-    labels: Float[np.ndarray, "v n"]
-    frame_logits: Float[np.ndarray, "v t n"]
-    stop: Int[np.ndarray, "v t"]
-    relevant: Float[np.ndarray, "v t"]
-    total: int
-    errors: dict[str, str]
 
 
 def compute_metrics(

@@ -29,7 +29,6 @@ from typing import Any, cast
 from absl import flags
 
 from sofnet_jax.bulk import command as archive_command
-from sofnet_jax.checkpoint import Which
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.live import connect, find_videos, is_live
 from sofnet_jax.host import command_line
@@ -40,8 +39,9 @@ from sofnet_jax.host.files import require_place
 from sofnet_jax.illustration import STRIPS, draw_film, draw_picture
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Prediction
+from sofnet_jax.run.checkpoint import Which
+from sofnet_jax.run.config import DTYPES
 from sofnet_jax.trained import LARGEST_SIZE, MOST_FRAMES, TrainedModel, load
-from sofnet_jax.values import DTYPES
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The trained network: RUN.")
 WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Of a run: which checkpoint.")

@@ -1,27 +1,11 @@
 """The result of a run: metrics with and without early termination, as a file and as a table."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import is_number, read_json, write_json
-from sofnet_jax.metrics import Predictions, compute_metrics
+from sofnet_jax.metrics import compute_metrics
+from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost
-
-# Of every evaluation, besides where frames stopped.
-METRICS = (
-    "top1",
-    "top5",
-    "map",
-    "gflops_per_video",
-    "gflops_per_frame",
-    "usage",
-    "exit",
-    "evaluated",
-)
 
 
 def create_result(
@@ -104,26 +88,3 @@ def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str
         text.append(f"left out of training: {count} video{'s' if count > 1 else ''}")
         text += [f"  {reason}" for reason in result["left_out"].values()]
     return "\n".join(text)
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Content of a result.json, with all the metrics that every evaluation has.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    result = read_json(path)
-    for part in ("eval", *(["eval_early"] if "eval_early" in result else [])):
-        metrics = result.get(part)
-        if not isinstance(metrics, dict):
-            raise UserError(f"{path} is damaged: it has no metrics")
-        stops = [name for name in metrics if name.startswith("stop/")]
-        for name in (*METRICS, *stops):
-            if not is_number(metrics.get(name)):
-                raise UserError(f"{path} is damaged: {part}/{name} is {metrics.get(name)!r}")
-    return result
-
-
-def write_config(config: ConfigDict, workdir: Path) -> None:
-    """Saves the resolved configuration as `config.json`."""
-    write_json(workdir / "config.json", config.to_dict())

@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from sofnet_jax.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.clock import Clock
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.evaluate import create_predict_step, predict_videos
@@ -28,15 +27,17 @@ from sofnet_jax.host.lock import claim
 from sofnet_jax.host.memory import describe_peaks, keep_freed_memory, read_peaks
 from sofnet_jax.host.signals import Interrupted, Interruption
 from sofnet_jax.initialisation import Report, initialise, load_weights
-from sofnet_jax.metrics import Predictions, compute_consensus, compute_fates
+from sofnet_jax.metrics import compute_consensus, compute_fates
 from sofnet_jax.parallel import devices
 from sofnet_jax.picture import draw_decisions, write_picture
-from sofnet_jax.prediction_file import write_predictions
-from sofnet_jax.result import create_result, format_result, write_config
+from sofnet_jax.result import create_result, format_result
+from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint, require_same
+from sofnet_jax.run.log import Writer
+from sofnet_jax.run.predictions import Predictions, write_predictions
+from sofnet_jax.run.result import write_config
 from sofnet_jax.step import create_state, select_arrays
 from sofnet_jax.systems.sofnet.released import PAPER
 from sofnet_jax.trace import Trace, choose_steps
-from sofnet_jax.writer import Writer
 
 PICTURED_VIDEOS = 6
 

@@ -11,11 +11,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from configs.default import get_config
-from sofnet_jax.checkpoint import Which
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.video.reader import Pixels, Reel, Sight
 from sofnet_jax.data.views import centre_view, regular_indices, segment_indices, show
-from sofnet_jax.grid import flatten_fields, read_given_fields
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Recognizer, check_pixels
 from sofnet_jax.inference.program import export_program
@@ -23,11 +21,12 @@ from sofnet_jax.inference.stream import Window, Windows
 from sofnet_jax.initialisation import Weights, create_shapes, initialise, load_weights
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Guess, Prediction, Spending
+from sofnet_jax.run.checkpoint import Which
+from sofnet_jax.run.config import DTYPES, flatten_fields, read_given_fields
 from sofnet_jax.systems.early_exit import NEVER, Result, Rule
 from sofnet_jax.systems.sofnet.costs import compute_costs
 from sofnet_jax.systems.sofnet.folded import Network, deploy
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
-from sofnet_jax.values import DTYPES
 
 LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video
 PLATFORMS = {"cpu", "cuda", "rocm", "tpu"}  # that JAX exports for

@@ -30,8 +30,8 @@ import program
 from program import find_steps
 from scene_video import write_scene
 
-from sofnet_jax.checkpoint import Checkpoints
 from sofnet_jax.host.errors import LOST, UserError
+from sofnet_jax.run.checkpoint import Checkpoints
 
 KILLS = 20
 FILLINGS = 6

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from configs.default import create_default
 from sofnet_jax.host.files import write_json
 from sofnet_jax.method import METHODS, create_config
-from sofnet_jax.metrics import Predictions
-from sofnet_jax.prediction_file import write_predictions
-from sofnet_jax.result import create_result, write_config
+from sofnet_jax.result import create_result
+from sofnet_jax.run.predictions import Predictions, write_predictions
+from sofnet_jax.run.result import write_config
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.systems.sofnet.costs import compute_costs
 

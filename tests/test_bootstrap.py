@@ -6,7 +6,7 @@ from scipy.special import softmax
 from sklearn.metrics import average_precision_score
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import Predictions, compute_map, compute_metrics, compute_top_k
+from sofnet_jax.metrics import compute_map, compute_metrics, compute_top_k
 from sofnet_jax.report.bootstrap import (
     Difference,
     Scored,
@@ -14,6 +14,7 @@ from sofnet_jax.report.bootstrap import (
     compute_weighted_accuracy,
     create_scored,
 )
+from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 
 _METRICS = ("top1", "map")

@@ -19,9 +19,9 @@ import torch_sofnet
 from absl.testing import flagsaver
 
 from sofnet_jax import convert
-from sofnet_jax.checkpoint import Checkpoints
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.initialisation import create_shapes, load_weights
+from sofnet_jax.run.checkpoint import Checkpoints
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.torch_io import to_state_dict
 from sofnet_jax.weight_file import WRITABLE, read_tensors

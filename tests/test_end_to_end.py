@@ -21,7 +21,7 @@ from program import read_metrics, read_state, wait_for_step
 from sofnet_jax.host.errors import LOST
 from sofnet_jax.metrics import compute_top_k
 from sofnet_jax.picture import CELL
-from sofnet_jax.prediction_file import read_predictions
+from sofnet_jax.run.predictions import read_predictions
 
 
 @pytest.fixture(scope="module")

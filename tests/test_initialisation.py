@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sofnet_jax.checkpoint import Checkpoints
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.initialisation import Report, Weights, create_shapes, initialise, load_weights
+from sofnet_jax.run.checkpoint import Checkpoints
 from sofnet_jax.systems.sofnet import architecture
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.network import SoFNet

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from sofnet_jax.metrics import (
-    Predictions,
     compute_consensus,
     compute_map,
     compute_metrics,
     compute_observed,
     compute_top_k,
 )
+from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 
 _PAPER = Cost((1.0, 2.0), 4.0)

@@ -3,8 +3,8 @@ import pytest
 
 from sofnet_jax.compare import format_comparison
 from sofnet_jax.host.files import write_json
-from sofnet_jax.metrics import Predictions
 from sofnet_jax.result import create_result, format_result
+from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 
 PREDICTIONS = Predictions(

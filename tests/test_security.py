@@ -24,7 +24,6 @@ from PIL import Image
 from sweep_folder import create_base, write_method
 
 import sofnet_jax
-from sofnet_jax.checkpoint import Checkpoints
 from sofnet_jax.data.prepared.dataset import list_videos
 from sofnet_jax.data.prepared.record import create_features, serialise
 from sofnet_jax.data.video import canvas, container, jpeg, live
@@ -43,7 +42,8 @@ from sofnet_jax.picture import write_picture
 from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.report.runtime import FILE
-from sofnet_jax.result import write_config
+from sofnet_jax.run.checkpoint import Checkpoints
+from sofnet_jax.run.result import write_config
 from sofnet_jax.weight_file import read_tensors
 
 DEEP = "[" * 200_000

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 
 from configs.default import create_default
-from sofnet_jax.checkpoint import Checkpoints
-from sofnet_jax.grid import INDIFFERENT, Cell, create_grid, flatten_fields
+from sofnet_jax.grid import Cell, create_grid
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.host.lock import claim
 from sofnet_jax.host.signals import Interruption
 from sofnet_jax.method import METHODS
-from sofnet_jax.result import METRICS, write_config
+from sofnet_jax.run.checkpoint import Checkpoints
+from sofnet_jax.run.config import INDIFFERENT, flatten_fields
+from sofnet_jax.run.result import METRICS, write_config
 from sofnet_jax.sweep import Sweep, choose_methods, conclude, create_command, split_cores
 
 ROOT = Path(__file__).parents[1]

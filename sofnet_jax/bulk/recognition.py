@@ -11,7 +11,6 @@ from sofnet_jax.bulk.ahead import Ahead, start_ahead
 from sofnet_jax.bulk.device import take_device
 from sofnet_jax.bulk.manifest import Entry
 from sofnet_jax.bulk.store import fetch
-from sofnet_jax.checkpoint import Which
 from sofnet_jax.data.video.container import VideoError
 from sofnet_jax.data.video.reader import Pixels, Reel
 from sofnet_jax.host.compilation import keep_compiled_programs
@@ -22,6 +21,7 @@ from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.initialisation import load_weights
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Prediction
+from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.systems.early_exit import NEVER, Result
 from sofnet_jax.trained import TrainedModel, load
 

@@ -5,7 +5,7 @@ import numpy as np
 from event_file import read_events
 from PIL import Image
 
-from sofnet_jax.writer import Writer
+from sofnet_jax.run.log import Writer
 
 
 def read_rows(workdir):

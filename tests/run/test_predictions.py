@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import Predictions, compute_metrics
-from sofnet_jax.prediction_file import read_predictions, write_predictions
+from sofnet_jax.metrics import compute_metrics
+from sofnet_jax.run.predictions import Predictions, read_predictions, write_predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 
 GATES = ("res1", "res3")

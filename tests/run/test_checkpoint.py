@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sofnet_jax.checkpoint import Checkpoints, DamagedError
 from sofnet_jax.host.errors import UserError, explain_full_disk
+from sofnet_jax.run.checkpoint import Checkpoints, DamagedError
 
 
 def save(checkpoints: Checkpoints, step: int, top1: float | None) -> None:

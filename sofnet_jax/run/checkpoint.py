@@ -19,8 +19,8 @@ import orbax.checkpoint as ocp
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import check_claim, is_number, read_json, write_json
-from sofnet_jax.metrics import CRITERIA
 from sofnet_jax.parallel import devices
+from sofnet_jax.run.config import CRITERIA
 
 Which = Literal["last", "best"]
 _DIGESTS = "crc32"  # their name in a stored record

@@ -4,6 +4,7 @@ import difflib
 import functools
 import math
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,9 @@ from ml_collections import ConfigDict
 from configs.default import create_default
 from sofnet_jax.backbones.spec import SHIFTS
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import CRITERIA
+from sofnet_jax.host.files import read_json
 
+CRITERIA = ("top1", "top5", "map")  # metrics by which one checkpoint can be better than another
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CHOICES: dict[str, Collection[str]] = {
     "data.source": ("videos", "prepared", "synthetic"),
@@ -154,3 +156,48 @@ def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
             f"{name} is '{value}'; choose one of {names}"
             + (f" (did you mean {close[0]}?)" if close else "")
         )
+
+
+# Where and how fast a run is computed, which changes nothing of what comes out.
+INDIFFERENT = {
+    "data.keep",
+    "data.num_workers",
+    "data.synthetic.root",
+    "eval.batch_size",
+    "parallel.coordinator",
+    "parallel.num_processes",
+    "parallel.process_id",
+    "train.log_every",
+    "train.remat",
+}
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields of a config.json by dotted names; of older ones that lack some, the defaults.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    defaults = flatten_fields(create_default().to_dict())
+    given = read_given_fields(path)
+    return defaults | {name: value for name, value in given.items() if name in defaults}
+
+
+def read_given_fields(path: Path) -> dict[str, Any]:
+    """All that stands in a config.json, by dotted names, with values that fields can have.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    content = read_json(path)
+    try:
+        given = flatten_fields(content)
+        check_fields(given)
+    except (RecursionError, UserError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    return given
+
+
+def flatten_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """The values of a configuration by their dotted names."""
+    return flatten_dict(config, sep=".")

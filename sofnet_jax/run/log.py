@@ -6,15 +6,29 @@ The only file that knows TensorBoard.
 import contextlib
 import json
 import re
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from sofnet_jax.absence import pretend_absence
 from sofnet_jax.host.files import write_whole
+
+
+@contextlib.contextmanager
+def pretend_absence(name: str) -> Iterator[None]:
+    """Makes imports of a package fail inside, unless it has been imported before."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # Python's sign for: not there
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
 
 with pretend_absence("torch"):  # which tensorboardX imports where it is there, for some seconds
     from tensorboardX.event_file_writer import EventsWriter
