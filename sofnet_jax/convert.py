@@ -19,10 +19,10 @@ from absl import flags
 
 from sofnet_jax.host import command_line
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.initialisation import HALF, Weights, create_shapes, initialise, load_weights
-from sofnet_jax.layout import COUNTER, describe, fold
 from sofnet_jax.run.checkpoint import Which
-from sofnet_jax.weight_file import require_writable, write_tensors
+from sofnet_jax.weights.files import require_writable, write_tensors
+from sofnet_jax.weights.load import HALF, Weights, create_shapes, initialise, load_weights
+from sofnet_jax.weights.names import COUNTER, describe, fold
 
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Of a run: which one.")
 WIDEN = flags.DEFINE_bool("widen", False, "Turn weights of half precision into float32.")

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from sofnet_jax.benchmark_video import write_video
-from sofnet_jax.torch_io import to_state_dict
-from sofnet_jax.weight_file import write_tensors
+from sofnet_jax.weights.files import write_tensors
+from sofnet_jax.weights.torch import to_state_dict
 from sofnet_jax.workload import BACKBONE, draw_variables
 
 AGAIN = 3  # starts with a full cache; the median is reported

@@ -26,7 +26,6 @@ from sofnet_jax.host.files import write_json
 from sofnet_jax.host.lock import claim
 from sofnet_jax.host.memory import describe_peaks, keep_freed_memory, read_peaks
 from sofnet_jax.host.signals import Interrupted, Interruption
-from sofnet_jax.initialisation import Report, initialise, load_weights
 from sofnet_jax.metrics import compute_consensus, compute_fates
 from sofnet_jax.parallel import devices
 from sofnet_jax.picture import draw_decisions, write_picture
@@ -38,6 +37,7 @@ from sofnet_jax.run.result import write_config
 from sofnet_jax.step import create_state, select_arrays
 from sofnet_jax.systems.sofnet.released import PAPER
 from sofnet_jax.trace import Trace, choose_steps
+from sofnet_jax.weights.load import Report, initialise, load_weights
 
 PICTURED_VIDEOS = 6
 

@@ -18,7 +18,6 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Recognizer, check_pixels
 from sofnet_jax.inference.program import export_program
 from sofnet_jax.inference.stream import Window, Windows
-from sofnet_jax.initialisation import Weights, create_shapes, initialise, load_weights
 from sofnet_jax.meter import Meter
 from sofnet_jax.prediction import Guess, Prediction, Spending
 from sofnet_jax.run.checkpoint import Which
@@ -27,6 +26,7 @@ from sofnet_jax.systems.early_exit import NEVER, Result, Rule
 from sofnet_jax.systems.sofnet.costs import compute_costs
 from sofnet_jax.systems.sofnet.folded import Network, deploy
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
+from sofnet_jax.weights.load import Weights, create_shapes, initialise, load_weights
 
 LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video
 PLATFORMS = {"cpu", "cuda", "rocm", "tpu"}  # that JAX exports for

@@ -26,7 +26,7 @@ from sofnet_jax.bulk.shard import Shards, write_dead_letters
 from sofnet_jax.bulk.store import fetch, join, list_files, read_file, write_file
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.workers import Child, ChildDied
-from sofnet_jax.initialisation import load_weights
+from sofnet_jax.weights.load import load_weights
 
 CLASSES = ["run", "jump", "swim", "dive", "fall"]
 

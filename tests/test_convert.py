@@ -20,11 +20,11 @@ from absl.testing import flagsaver
 
 from sofnet_jax import convert
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.initialisation import create_shapes, load_weights
 from sofnet_jax.run.checkpoint import Checkpoints
 from sofnet_jax.systems.sofnet.architecture import Architecture
-from sofnet_jax.torch_io import to_state_dict
-from sofnet_jax.weight_file import WRITABLE, read_tensors
+from sofnet_jax.weights.files import WRITABLE, read_tensors
+from sofnet_jax.weights.load import create_shapes, load_weights
+from sofnet_jax.weights.torch import to_state_dict
 
 CLASSES = ["run", "jump", "swim", "a é\u00a0\n", "5"]
 ARCHITECTURE = Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8)

@@ -18,8 +18,8 @@ import torch_sofnet
 from PIL import Image
 
 from sofnet_jax.backbones.folded import fold_batchnorm
-from sofnet_jax.initialisation import create_shapes, initialise, load_weights
 from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.weights.load import create_shapes, initialise, load_weights
 
 MATERIAL = Path(os.environ.get("SOFNET_MATERIAL", Path(__file__).parents[2] / "shared" / "data"))
 pytestmark = pytest.mark.skipif(

@@ -24,7 +24,7 @@ from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.losses import compute_losses
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import PAPER, Released
-from sofnet_jax.torch_io import from_state_dict, to_state_dict, torch_shapes
+from sofnet_jax.weights.torch import from_state_dict, to_state_dict, torch_shapes
 
 CLIP_NORM = 1.0  # the released 20 would clip nothing here
 RELEASED = Released(

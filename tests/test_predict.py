@@ -19,9 +19,9 @@ from PIL import Image
 from run_folder import write_run
 from scene_video import FRAMES, RATE, write_scene
 
-from sofnet_jax.initialisation import create_shapes
 from sofnet_jax.picture import CELL, GAP, TEXT
 from sofnet_jax.systems.sofnet.architecture import create_architecture
+from sofnet_jax.weights.load import create_shapes
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["run", "jump", "swim", "dive", "fall"]

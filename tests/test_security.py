@@ -37,14 +37,14 @@ from sofnet_jax.host import files as array_file
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import check_claim, write_whole
 from sofnet_jax.host.lock import claim
-from sofnet_jax.initialisation import load_weights
 from sofnet_jax.picture import write_picture
 from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.report.runtime import FILE
 from sofnet_jax.run.checkpoint import Checkpoints
 from sofnet_jax.run.result import write_config
-from sofnet_jax.weight_file import read_tensors
+from sofnet_jax.weights.files import read_tensors
+from sofnet_jax.weights.load import load_weights
 
 DEEP = "[" * 200_000
 SHARD = "videos-train.array_record-00000-of-00001"

@@ -27,7 +27,7 @@ from sofnet_jax.data.video.reader import Reel
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.metrics import compute_consensus, compute_observed
 from sofnet_jax.systems.sofnet.costs import compute_costs
-from sofnet_jax.torch_io import to_state_dict
+from sofnet_jax.weights.torch import to_state_dict
 from sofnet_jax.workload import load_workload
 
 ROOT = Path(__file__).parents[1]

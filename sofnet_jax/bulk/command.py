@@ -10,7 +10,7 @@ from sofnet_jax.bulk.shard import FORMATS
 from sofnet_jax.host.beam import require_beam
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import count_cores
-from sofnet_jax.initialisation import load_weights
+from sofnet_jax.weights.load import load_weights
 
 MANIFEST = flags.DEFINE_string("manifest", "", "A CSV of the videos of an archive.")
 OUTPUT = flags.DEFINE_string("output", "", "Of an archive: the folder of its results.")

@@ -14,12 +14,12 @@ import pytest
 import safetensors.numpy
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.initialisation import Report, Weights, create_shapes, initialise, load_weights
 from sofnet_jax.run.checkpoint import Checkpoints
 from sofnet_jax.systems.sofnet import architecture
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
-from sofnet_jax.torch_io import to_state_dict, torch_shapes
+from sofnet_jax.weights.load import Report, Weights, create_shapes, initialise, load_weights
+from sofnet_jax.weights.torch import to_state_dict, torch_shapes
 
 CLASSES = ["run", "jump", "swim"]
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch_sofnet
 
-from sofnet_jax.initialisation import create_shapes
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
-from sofnet_jax.torch_io import from_state_dict, to_state_dict, torch_name, torch_shapes
+from sofnet_jax.weights.load import create_shapes
+from sofnet_jax.weights.torch import from_state_dict, to_state_dict, torch_name, torch_shapes
 
 _TINY = Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8)
 

@@ -12,10 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from sofnet_jax import hub
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.layout import (
+from sofnet_jax.run.checkpoint import Checkpoints, Which
+from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.weights import hub
+from sofnet_jax.weights.files import READABLE, Tensors, read_tensors
+from sofnet_jax.weights.names import (
     COUNTER,
     describe,
     fold,
@@ -23,11 +27,7 @@ from sofnet_jax.layout import (
     infer_architecture,
     rename_tensors,
 )
-from sofnet_jax.run.checkpoint import Checkpoints, Which
-from sofnet_jax.systems.sofnet.architecture import Architecture
-from sofnet_jax.systems.sofnet.network import SoFNet
-from sofnet_jax.torch_io import Tree, from_state_dict, to_state_dict, torch_shapes
-from sofnet_jax.weight_file import READABLE, Tensors, read_tensors
+from sofnet_jax.weights.torch import Tree, from_state_dict, to_state_dict, torch_shapes
 
 RUN_LAYOUT = "sofnet_jax run"
 _BACKBONE = ("conv1.", "bn1.", "layer")

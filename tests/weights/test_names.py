@@ -8,8 +8,8 @@ import torch
 import torch_sofnet
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.layout import describe, fold, fold_gates, infer_architecture, rename_tensors
 from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.weights.names import describe, fold, fold_gates, infer_architecture, rename_tensors
 
 COUNTER = "num_batches_tracked"
 STAGES = ["base", "conv_2", "conv_3", "conv_4", "conv_5"]

@@ -22,10 +22,10 @@ import torch
 import torch_sofnet
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.initialisation import create_shapes
 from sofnet_jax.systems.sofnet.architecture import Architecture
-from sofnet_jax.torch_io import torch_shapes
-from sofnet_jax.weight_file import READABLE, WRITABLE, read_tensors, write_tensors
+from sofnet_jax.weights.files import READABLE, WRITABLE, read_tensors, write_tensors
+from sofnet_jax.weights.load import create_shapes
+from sofnet_jax.weights.torch import torch_shapes
 
 ARCHITECTURE = Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8)
 

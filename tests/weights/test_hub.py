@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 import torch_sofnet
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789" * 4
 DOWNLOAD = """
 import sys
