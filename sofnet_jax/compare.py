@@ -19,7 +19,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import processes
 from sofnet_jax.result import format_table
-from sofnet_jax.train import train
+from sofnet_jax.training.loop import train
 
 for name in ("config", "workdir", "seeds"):
     flags.declare_key_flag(name)

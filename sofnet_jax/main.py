@@ -8,7 +8,7 @@ from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.parallel import processes
-from sofnet_jax.train import evaluate, train
+from sofnet_jax.training.loop import evaluate, train
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 PROFILE = flags.DEFINE_bool("profile", False, "Profile some steps of training to WORKDIR/profile.")

@@ -16,14 +16,14 @@ import pytest
 import torch
 import torch_sofnet
 
-from sofnet_jax.optimizer import create_optimizer
 from sofnet_jax.parallel.devices import AXIS, put_batch, replicate, to_host
-from sofnet_jax.schedules import create_learning_rate_schedule, create_temperature_schedule
-from sofnet_jax.step import TrainState, create_train_step
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.losses import compute_losses
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import PAPER, Released
+from sofnet_jax.training.optimizer import create_optimizer
+from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
+from sofnet_jax.training.step import TrainState, create_train_step
 from sofnet_jax.weights.torch import from_state_dict, to_state_dict, torch_shapes
 
 CLIP_NORM = 1.0  # the released 20 would clip nothing here

@@ -22,7 +22,7 @@ from sofnet_jax.data.prepared.record import Format
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import Released
-from sofnet_jax.train import train
+from sofnet_jax.training.loop import train
 
 ROOT = Path(configs.__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))

@@ -13,7 +13,6 @@ import optax
 import pytest
 
 import configs.default
-from sofnet_jax.optimizer import compute_rate, create_optimizer
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import combine_gates, sample_gates
 from sofnet_jax.systems.sofnet.losses import (
@@ -23,6 +22,7 @@ from sofnet_jax.systems.sofnet.losses import (
 )
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import PAPER, Released
+from sofnet_jax.training.optimizer import compute_rate, create_optimizer
 
 ROOT = Path(__file__).parents[3]
 _TINY = Architecture(

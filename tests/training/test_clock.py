@@ -1,6 +1,6 @@
 import pytest
 
-from sofnet_jax.clock import Clock
+from sofnet_jax.training.profile import Clock
 
 
 class FakeTime:

@@ -3,8 +3,8 @@
 import pytest
 
 from configs import default
-from sofnet_jax.experiment import create_experiment
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.training.experiment import create_experiment
 
 MISTAKES = {
     "data.train": ("/nonexistent", "/nonexistent"),

@@ -5,8 +5,8 @@ import optax
 import pytest
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.optimizer import create_optimizer, select_policies
-from sofnet_jax.schedules import create_learning_rate_schedule
+from sofnet_jax.training.optimizer import create_optimizer, select_policies
+from sofnet_jax.training.schedules import create_learning_rate_schedule
 
 _SHAPES = {
     "backbone": {"res1": {"conv1": {"kernel": (2, 3)}, "bn1": {"scale": (3,)}}},

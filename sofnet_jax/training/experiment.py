@@ -16,18 +16,15 @@ from sofnet_jax.data.prepared.dataset import create_prepared_source
 from sofnet_jax.data.source import Source, create_source
 from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.optimizer import create_optimizer
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.config import DTYPES, check_values
-from sofnet_jax.schedules import (
-    create_learning_rate_schedule,
-    create_temperature_schedule,
-)
-from sofnet_jax.step import create_train_step
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
 from sofnet_jax.systems.sofnet.costs import Cost, compute_costs, compute_lookup
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
+from sofnet_jax.training.optimizer import create_optimizer
+from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
+from sofnet_jax.training.step import create_train_step
 
 SYNTHETIC_ROOT = Path("~/.cache/sofnet_jax/synthetic")
 

@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sofnet_jax.clock import Clock
-from sofnet_jax.trace import Trace, choose_steps
+from sofnet_jax.training.profile import Clock, Trace, choose_steps
 
 
 def read_steps(folder):

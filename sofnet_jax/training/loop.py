@@ -16,10 +16,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from sofnet_jax.clock import Clock
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.evaluate import create_predict_step, predict_videos
-from sofnet_jax.experiment import Experiment, create_experiment
 from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError, explain_full_disk
 from sofnet_jax.host.files import write_json
@@ -34,9 +32,10 @@ from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.run.log import Writer
 from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.run.result import write_config
-from sofnet_jax.step import create_state, select_arrays
 from sofnet_jax.systems.sofnet.released import PAPER
-from sofnet_jax.trace import Trace, choose_steps
+from sofnet_jax.training.experiment import Experiment, create_experiment
+from sofnet_jax.training.profile import Clock, Trace, choose_steps
+from sofnet_jax.training.step import create_state, select_arrays
 from sofnet_jax.weights.load import Report, initialise, load_weights
 
 PICTURED_VIDEOS = 6

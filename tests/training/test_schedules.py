@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sofnet_jax.schedules import create_learning_rate_schedule, create_temperature_schedule
+from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
 
 
 def _evaluate(schedule, steps):
