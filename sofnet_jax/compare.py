@@ -13,12 +13,12 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
+from sofnet_jax.evaluation.result import format_table
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, SEEDS, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import processes
-from sofnet_jax.result import format_table
 from sofnet_jax.training.loop import train
 
 for name in ("config", "workdir", "seeds"):

@@ -9,7 +9,15 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from sofnet_jax.data.video.rewrite import rewrite
-from sofnet_jax.picture import EXIT, INK, PAPER, SPAN, STOPPED, draw_decisions, write_picture
+from sofnet_jax.evaluation.strip import (
+    EXIT,
+    INK,
+    PAPER,
+    SPAN,
+    STOPPED,
+    draw_decisions,
+    write_picture,
+)
 from sofnet_jax.prediction import Prediction
 from sofnet_jax.trained import TrainedModel
 

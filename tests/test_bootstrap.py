@@ -5,8 +5,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import average_precision_score
 
+from sofnet_jax.evaluation.metrics import compute_map, compute_metrics, compute_top_k
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import compute_map, compute_metrics, compute_top_k
 from sofnet_jax.report.bootstrap import (
     Difference,
     Scored,

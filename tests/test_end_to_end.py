@@ -18,9 +18,9 @@ from event_file import read_events
 from PIL import Image
 from program import read_metrics, read_state, wait_for_step
 
+from sofnet_jax.evaluation.metrics import compute_top_k
+from sofnet_jax.evaluation.strip import CELL
 from sofnet_jax.host.errors import LOST
-from sofnet_jax.metrics import compute_top_k
-from sofnet_jax.picture import CELL
 from sofnet_jax.run.predictions import read_predictions
 
 

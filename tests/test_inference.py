@@ -12,12 +12,12 @@ import pytest
 from gated_network import FRAMES, SIZE, create_network, draw_videos
 from scipy.special import softmax
 
+from sofnet_jax.evaluation.metrics import compute_consensus, compute_observed
 from sofnet_jax.inference import lockstep as lockstep_module
 from sofnet_jax.inference import online
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import export_program, recognize_videos
-from sofnet_jax.metrics import compute_consensus, compute_observed
 from sofnet_jax.systems.early_exit import NEVER, Rule
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.folded import Network, deploy

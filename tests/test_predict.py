@@ -19,7 +19,7 @@ from PIL import Image
 from run_folder import write_run
 from scene_video import FRAMES, RATE, write_scene
 
-from sofnet_jax.picture import CELL, GAP, TEXT
+from sofnet_jax.evaluation.strip import CELL, GAP, TEXT
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.weights.load import create_shapes
 

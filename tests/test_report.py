@@ -17,8 +17,8 @@ from sweep_folder import (
     write_method,
 )
 
+from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import compute_metrics
 from sofnet_jax.report import paper, table
 from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.bootstrap import Difference

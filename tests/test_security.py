@@ -32,12 +32,12 @@ from sofnet_jax.data.video.decode import read_frames
 from sofnet_jax.data.video.jpeg import JpegError, decode_jpegs, encode_jpeg
 from sofnet_jax.data.video.reader import Reel
 from sofnet_jax.data.views import centre_view, regular_indices
+from sofnet_jax.evaluation.strip import write_picture
 from sofnet_jax.host import command_line
 from sofnet_jax.host import files as array_file
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import check_claim, write_whole
 from sofnet_jax.host.lock import claim
-from sofnet_jax.picture import write_picture
 from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.report.runtime import FILE

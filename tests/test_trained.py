@@ -24,8 +24,8 @@ from sofnet_jax.data.pipeline import create_eval_iterator
 from sofnet_jax.data.source import create_source
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.reader import Reel
+from sofnet_jax.evaluation.metrics import compute_consensus, compute_observed
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import compute_consensus, compute_observed
 from sofnet_jax.systems.sofnet.costs import compute_costs
 from sofnet_jax.weights.torch import to_state_dict
 from sofnet_jax.workload import load_workload

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 from scipy.special import softmax
 
+from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import compute_consensus, compute_fates
 from sofnet_jax.run.predictions import Predictions
 
 Metric = Literal["top1", "map"]

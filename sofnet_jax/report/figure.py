@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from sofnet_jax.metrics import compute_consensus, compute_fates
-from sofnet_jax.picture import draw_decisions
+from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
+from sofnet_jax.evaluation.strip import draw_decisions
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run, Value, measure
 from sofnet_jax.report.part import Bars, Part, Picture, Row, Table

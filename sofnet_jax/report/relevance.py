@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from sofnet_jax.metrics import compute_fates
+from sofnet_jax.evaluation.metrics import compute_fates
 from sofnet_jax.run.predictions import Predictions
 
 

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import compute_metrics
 from sofnet_jax.report import paper
 from sofnet_jax.report.bootstrap import Metric
 from sofnet_jax.report.collection import Collection, Run, Value, measure

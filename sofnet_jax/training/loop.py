@@ -17,17 +17,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from sofnet_jax.data.batch import Batch
-from sofnet_jax.evaluate import create_predict_step, predict_videos
+from sofnet_jax.evaluation.evaluate import create_predict_step, predict_videos
+from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
+from sofnet_jax.evaluation.result import create_result, format_result
+from sofnet_jax.evaluation.strip import draw_decisions, write_picture
 from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError, explain_full_disk
 from sofnet_jax.host.files import write_json
 from sofnet_jax.host.lock import claim
 from sofnet_jax.host.memory import describe_peaks, keep_freed_memory, read_peaks
 from sofnet_jax.host.signals import Interrupted, Interruption
-from sofnet_jax.metrics import compute_consensus, compute_fates
 from sofnet_jax.parallel import devices
-from sofnet_jax.picture import draw_decisions, write_picture
-from sofnet_jax.result import create_result, format_result
 from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.run.log import Writer
 from sofnet_jax.run.predictions import Predictions, write_predictions

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.metrics import compute_metrics
 from sofnet_jax.run.predictions import Predictions, read_predictions, write_predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 

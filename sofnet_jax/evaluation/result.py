@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sofnet_jax.metrics import compute_metrics
+from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from sofnet_jax.metrics import compute_map
+from sofnet_jax.evaluation.metrics import compute_map
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from sofnet_jax.picture import BAR, CELL, GAP, TEXT, draw_decisions, write_picture
+from sofnet_jax.evaluation.strip import BAR, CELL, GAP, TEXT, draw_decisions, write_picture
 
 
 def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sofnet_jax.metrics import (
+from sofnet_jax.evaluation.metrics import (
     compute_consensus,
     compute_map,
     compute_metrics,
