@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sofnet_jax.trained import load as load
+    from sofnet_jax.inference.load import load as load
 
 __all__ = ["load"]
 
@@ -11,7 +11,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     """`load`, whose module takes seconds to import, when somebody asks for it."""
     if name == "load":
-        from sofnet_jax.trained import load
+        from sofnet_jax.inference.load import load
 
         return load
     raise AttributeError(f"module 'sofnet_jax' has no attribute '{name}'")

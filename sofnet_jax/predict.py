@@ -36,12 +36,12 @@ from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.host.compilation import keep_compiled_programs
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import require_place
-from sofnet_jax.illustration import STRIPS, draw_film, draw_picture
-from sofnet_jax.meter import Meter
-from sofnet_jax.prediction import Prediction
+from sofnet_jax.inference.drawing import STRIPS, draw_film, draw_picture
+from sofnet_jax.inference.load import LARGEST_SIZE, MOST_FRAMES, load
+from sofnet_jax.inference.model import TrainedModel
+from sofnet_jax.inference.prediction import Meter, Prediction
 from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.run.config import DTYPES
-from sofnet_jax.trained import LARGEST_SIZE, MOST_FRAMES, TrainedModel, load
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The trained network: RUN.")
 WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Of a run: which checkpoint.")

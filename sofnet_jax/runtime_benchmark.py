@@ -10,12 +10,13 @@ import numpy as np
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
+from sofnet_jax.inference.load import load
+from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import recognize as recognize_on_device
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.runtime import FILE, LOOP, PROGRAM
 from sofnet_jax.stopwatch import describe_host, interleave
-from sofnet_jax.trained import TrainedModel, load
 from sofnet_jax.training.experiment import create_experiment
 from sofnet_jax.workload import recognize
 

@@ -15,10 +15,9 @@ import numpy as np
 from sofnet_jax.benchmark_video import RATE, write_video
 from sofnet_jax.data.video.live import connect
 from sofnet_jax.host.memory import read_memory
-from sofnet_jax.meter import Meter
-from sofnet_jax.prediction import Prediction
+from sofnet_jax.inference.model import TrainedModel
+from sofnet_jax.inference.prediction import Meter, Prediction
 from sofnet_jax.systems.early_exit import NEVER
-from sofnet_jax.trained import TrainedModel
 from sofnet_jax.workload import Workload
 
 WINDOW = 10.0  # seconds

@@ -14,13 +14,13 @@ from jaxtyping import Float, Int, UInt8
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.forced_network import RULE, create_fates, draw_pictures, force
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.inference.load import load
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.systems.early_exit import Result, Rule
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
 from sofnet_jax.systems.sofnet.costs import compute_costs
 from sofnet_jax.systems.sofnet.folded import Network, deploy
 from sofnet_jax.systems.sofnet.network import SoFNet
-from sofnet_jax.trained import load
 
 BACKBONE, CLASSES, FRAMES = "resnet50", 200, 16
 

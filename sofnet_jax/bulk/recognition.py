@@ -17,12 +17,12 @@ from sofnet_jax.host.compilation import keep_compiled_programs
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.memory import keep_freed_memory
 from sofnet_jax.host.workers import Child, ChildDied
+from sofnet_jax.inference.load import load
 from sofnet_jax.inference.lockstep import Lockstep
-from sofnet_jax.meter import Meter
-from sofnet_jax.prediction import Prediction
+from sofnet_jax.inference.model import TrainedModel
+from sofnet_jax.inference.prediction import Meter, Prediction
 from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.systems.early_exit import NEVER, Result
-from sofnet_jax.trained import TrainedModel, load
 from sofnet_jax.weights.load import load_weights
 
 _READY = 0  # what the child says first, when everything is loaded and compiled

@@ -12,7 +12,7 @@ from sofnet_jax.bulk.manifest import Entry
 from sofnet_jax.bulk.recognition import Failure, Outcome
 from sofnet_jax.bulk.store import join, list_files, read_file, write_file
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.prediction import Prediction
+from sofnet_jax.inference.prediction import Prediction
 
 FORMATS = ("jsonl", "parquet")
 DEAD_COLUMNS = ("path", "start", "end", "kind", "error")

@@ -1,5 +1,8 @@
 """What was recognised in a video, and what it cost: as text and as JSON."""
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -132,3 +135,30 @@ def _format_time(seconds: float) -> str:
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{tenths / 10:04.1f}"
+
+
+class Meter:
+    """Stopwatches for decoding and for the network, of which the first may run in the second."""
+
+    def __init__(self):
+        self._decode = self._network = 0.0
+
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Counts the time inside as decoding."""
+        start = time.perf_counter()
+        yield
+        self._decode += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Counts the time inside as the network's, but for that of decoding."""
+        start, before = time.perf_counter(), self._decode
+        yield
+        self._network += time.perf_counter() - start - (self._decode - before)
+
+    def read(self) -> tuple[float, float]:
+        """Milliseconds of decoding and of the network since the last call."""
+        read = 1000 * self._decode, 1000 * self._network
+        self._decode = self._network = 0.0
+        return read

@@ -18,8 +18,8 @@ from sofnet_jax.evaluation.strip import (
     draw_decisions,
     write_picture,
 )
-from sofnet_jax.prediction import Prediction
-from sofnet_jax.trained import TrainedModel
+from sofnet_jax.inference.model import TrainedModel
+from sofnet_jax.inference.prediction import Prediction
 
 STRIPS = 64  # on a picture
 _SHORT_SIDE = 480  # pixels, to which a video is scaled down

@@ -30,7 +30,7 @@ from sofnet_jax.systems.sofnet.costs import compute_costs
 from sofnet_jax.weights.torch import to_state_dict
 from sofnet_jax.workload import load_workload
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLASSES = ["run", "jump", "swim", "dive", "fall"]
 FRAMES = 8
 FIELDS = {
