@@ -28,7 +28,7 @@ from typing import Any, cast
 
 from absl import flags
 
-from sofnet_jax.bulk import command as archive_command
+from sofnet_jax.archive import flags as archive_command
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.live import connect, find_videos, is_live
 from sofnet_jax.host import command_line

@@ -5,8 +5,8 @@ from typing import Any
 
 from absl import flags
 
-from sofnet_jax.bulk.recognition import Settings
-from sofnet_jax.bulk.shard import FORMATS
+from sofnet_jax.archive.recognition import Settings
+from sofnet_jax.archive.results import FORMATS
 from sofnet_jax.host.beam import require_beam
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import count_cores
@@ -43,7 +43,7 @@ def recognize(*, checkpoint: str, **options: Any) -> int:
         if not value:
             raise UserError(f"--{name} is missing")
     require_beam()
-    from sofnet_jax.bulk.pipeline import recognize_archive
+    from sofnet_jax.archive.pipeline import recognize_archive
 
     if not checkpoint.startswith("hub:"):
         checkpoint = os.path.abspath(os.path.expanduser(checkpoint))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from sofnet_jax.bulk.store import is_remote, open_file
+from sofnet_jax.archive.store import is_remote, open_file
 from sofnet_jax.data.annotations.own_row import check_order, parse_time
 from sofnet_jax.host.errors import UserError
 

@@ -20,10 +20,10 @@ from apache_beam.runners import DirectRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from tqdm import tqdm
 
-from sofnet_jax.bulk.manifest import Chunk, Manifest, scan_manifest
-from sofnet_jax.bulk.recognition import Recognition, Settings
-from sofnet_jax.bulk.shard import Shards, Tally, write_dead_letters
-from sofnet_jax.bulk.store import is_remote, join, list_files, read_file, write_file
+from sofnet_jax.archive.manifest import Chunk, Manifest, scan_manifest
+from sofnet_jax.archive.recognition import Recognition, Settings
+from sofnet_jax.archive.results import Shards, Tally, write_dead_letters
+from sofnet_jax.archive.store import is_remote, join, list_files, read_file, write_file
 from sofnet_jax.host.beam import create_runner, quietly
 from sofnet_jax.host.errors import INTERRUPTED, UserError
 from sofnet_jax.host.lock import claim

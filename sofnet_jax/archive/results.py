@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sofnet_jax.bulk.manifest import Entry
-from sofnet_jax.bulk.recognition import Failure, Outcome
-from sofnet_jax.bulk.store import join, list_files, read_file, write_file
+from sofnet_jax.archive.manifest import Entry
+from sofnet_jax.archive.recognition import Failure, Outcome
+from sofnet_jax.archive.store import join, list_files, read_file, write_file
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.prediction import Prediction
 

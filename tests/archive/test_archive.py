@@ -18,12 +18,13 @@ from run_folder import GATED, write_run
 from scene_video import write_scene
 
 import sofnet_jax
-from sofnet_jax.bulk import device, recognition
-from sofnet_jax.bulk.ahead import Ahead, start_ahead
-from sofnet_jax.bulk.manifest import Entry, scan_manifest
-from sofnet_jax.bulk.recognition import Failure, Recognition, Settings
-from sofnet_jax.bulk.shard import Shards, write_dead_letters
-from sofnet_jax.bulk.store import fetch, join, list_files, read_file, write_file
+from sofnet_jax.archive import gpu as device
+from sofnet_jax.archive import recognition
+from sofnet_jax.archive.manifest import Entry, scan_manifest
+from sofnet_jax.archive.prefetch import Ahead, start_ahead
+from sofnet_jax.archive.recognition import Failure, Recognition, Settings
+from sofnet_jax.archive.results import Shards, write_dead_letters
+from sofnet_jax.archive.store import fetch, join, list_files, read_file, write_file
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.workers import Child, ChildDied
 from sofnet_jax.weights.load import load_weights
@@ -397,7 +398,7 @@ def test_a_shard_holds_results_dead_letters_and_their_number(form, model, clips,
 
 def test_an_archive_is_accounted_for_and_taken_up(run, clips, tmp_path):
     pytest.importorskip("apache_beam")
-    from sofnet_jax.bulk.pipeline import recognize_archive
+    from sofnet_jax.archive.pipeline import recognize_archive
 
     names = [f"{i}.mp4" for i in range(7)] + ["none.mp4", "absent.mp4", "2.mp4", "3.mp4"]
     manifest = write_manifest(clips / "all.csv", "\n".join(["path", *names]))

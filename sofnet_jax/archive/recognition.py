@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from sofnet_jax.bulk.ahead import Ahead, start_ahead
-from sofnet_jax.bulk.device import take_device
-from sofnet_jax.bulk.manifest import Entry
-from sofnet_jax.bulk.store import fetch
+from sofnet_jax.archive.gpu import take_device
+from sofnet_jax.archive.manifest import Entry
+from sofnet_jax.archive.prefetch import Ahead, start_ahead
+from sofnet_jax.archive.store import fetch
 from sofnet_jax.data.video.container import VideoError
 from sofnet_jax.data.video.reader import Pixels, Reel
 from sofnet_jax.host.compilation import keep_compiled_programs
