@@ -20,6 +20,7 @@ from scene_video import write_scene
 from scipy.special import softmax
 
 import sofnet_jax
+from sofnet_jax.benchmark.workload import load_workload
 from sofnet_jax.data.pipeline import create_eval_iterator
 from sofnet_jax.data.source import create_source
 from sofnet_jax.data.video.decode import VideoError
@@ -28,7 +29,6 @@ from sofnet_jax.evaluation.metrics import compute_consensus, compute_observed
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.sofnet.costs import compute_costs
 from sofnet_jax.weights.torch import to_state_dict
-from sofnet_jax.workload import load_workload
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ["run", "jump", "swim", "dive", "fall"]

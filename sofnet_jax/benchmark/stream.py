@@ -12,13 +12,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from sofnet_jax.benchmark_video import RATE, write_video
+from sofnet_jax.benchmark.videos import RATE, write_video
+from sofnet_jax.benchmark.workload import Workload
 from sofnet_jax.data.video.live import connect
 from sofnet_jax.host.memory import read_memory
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Meter, Prediction
 from sofnet_jax.systems.early_exit import NEVER
-from sofnet_jax.workload import Workload
 
 WINDOW = 10.0  # seconds
 MINUTE = 60  # seconds of video, sent again and again

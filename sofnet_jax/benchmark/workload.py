@@ -11,8 +11,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int, UInt8
 
+from sofnet_jax.benchmark.forced_gates import RULE, create_fates, draw_pictures, force
 from sofnet_jax.data.video.decode import VideoError
-from sofnet_jax.forced_network import RULE, create_fates, draw_pictures, force
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.load import load
 from sofnet_jax.inference.online import Recognizer

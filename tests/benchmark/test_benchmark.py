@@ -5,9 +5,9 @@ import re
 import pytest
 
 from configs import default
-from sofnet_jax import pipeline_benchmark
+from sofnet_jax.benchmark import reading as pipeline_benchmark
+from sofnet_jax.benchmark.training import benchmark_training
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.training_benchmark import benchmark_training
 
 
 @pytest.fixture

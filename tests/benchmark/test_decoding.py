@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from sofnet_jax import decoding_benchmark as benchmark
-from sofnet_jax.benchmark_video import write_video
+from sofnet_jax.benchmark import decoding as benchmark
+from sofnet_jax.benchmark.videos import write_video
 
 
 @pytest.fixture(autouse=True)

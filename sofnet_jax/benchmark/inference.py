@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from sofnet_jax.benchmark.stopwatch import interleave
+from sofnet_jax.benchmark.workload import Workload, recognize
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer, classify, run, run_gated
 from sofnet_jax.inference.program import recognize as recognize_on_device
-from sofnet_jax.stopwatch import interleave
 from sofnet_jax.systems.early_exit import NEVER
 from sofnet_jax.systems.sofnet.folded import create_states
-from sofnet_jax.workload import Workload, recognize
 
 TOGETHER = (1, 2, 4, 16)  # frames of TSN that go through the network at a time
 QUEUE = 64  # videos in lockstep, about

@@ -18,23 +18,23 @@ from pathlib import Path
 
 from absl import flags
 
+from sofnet_jax.benchmark.decoding import benchmark_decoding
+from sofnet_jax.benchmark.forced_gates import FIGURE_3
+from sofnet_jax.benchmark.inference import benchmark_inference
+from sofnet_jax.benchmark.reading import benchmark_pipeline
+from sofnet_jax.benchmark.runtime import benchmark_runtime
+from sofnet_jax.benchmark.start import benchmark_start
+from sofnet_jax.benchmark.stopwatch import describe_host
+from sofnet_jax.benchmark.stream import benchmark_stream
+from sofnet_jax.benchmark.training import benchmark_training
+from sofnet_jax.benchmark.workload import Workload, create_workload, load_workload
 from sofnet_jax.data.video.live import find_videos
-from sofnet_jax.decoding_benchmark import benchmark_decoding
-from sofnet_jax.forced_network import FIGURE_3
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, DATASET, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.memory import keep_freed_memory
-from sofnet_jax.inference_benchmark import benchmark_inference
-from sofnet_jax.pipeline_benchmark import benchmark_pipeline
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.run.config import DTYPES
-from sofnet_jax.runtime_benchmark import benchmark_runtime
-from sofnet_jax.start_benchmark import benchmark_start
-from sofnet_jax.stopwatch import describe_host
-from sofnet_jax.stream_benchmark import benchmark_stream
-from sofnet_jax.training_benchmark import benchmark_training
-from sofnet_jax.workload import Workload, create_workload, load_workload
 
 REPEATS = flags.DEFINE_integer("repeats", None, "Measurements; the median is reported.", 1)
 VIDEOS = flags.DEFINE_integer("videos", 10_000, "That `data` sends through the pipeline.", 100)

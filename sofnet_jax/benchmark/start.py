@@ -8,10 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from sofnet_jax.benchmark_video import write_video
+from sofnet_jax.benchmark.videos import write_video
+from sofnet_jax.benchmark.workload import BACKBONE, draw_variables
 from sofnet_jax.weights.files import write_tensors
 from sofnet_jax.weights.torch import to_state_dict
-from sofnet_jax.workload import BACKBONE, draw_variables
 
 AGAIN = 3  # starts with a full cache; the median is reported
 

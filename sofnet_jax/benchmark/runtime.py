@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from sofnet_jax.benchmark.stopwatch import describe_host, interleave
+from sofnet_jax.benchmark.workload import recognize
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.inference.load import load
@@ -16,9 +18,7 @@ from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import recognize as recognize_on_device
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.runtime import FILE, LOOP, PROGRAM
-from sofnet_jax.stopwatch import describe_host, interleave
 from sofnet_jax.training.experiment import create_experiment
-from sofnet_jax.workload import recognize
 
 METHODS = ("tsn", "sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sofnet_jax.benchmark_video import RATE, write_video
+from sofnet_jax.benchmark.stopwatch import interleave
+from sofnet_jax.benchmark.videos import RATE, write_video
 from sofnet_jax.data.pipeline import SCALES, create_train_iterator
 from sofnet_jax.data.prepared.dataset import PreparedVideo, list_videos, read_record
 from sofnet_jax.data.prepared.preparation import create_plan, prepare
@@ -23,7 +24,6 @@ from sofnet_jax.data.video.jpeg import decode_jpegs
 from sofnet_jax.data.views import Look, centre_view, random_view
 from sofnet_jax.host.memory import read_memory
 from sofnet_jax.host.workers import count_cores
-from sofnet_jax.stopwatch import interleave
 
 FORM = Format(num_frames=16, short_side=256, quality=90)
 DIFFERENT = 64  # videos

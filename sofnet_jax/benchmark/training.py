@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from sofnet_jax.benchmark.stopwatch import interleave
 from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.memory import describe_peaks
 from sofnet_jax.parallel import devices
-from sofnet_jax.stopwatch import interleave
 from sofnet_jax.systems.sofnet.gates import Recurrence, run_gates
 from sofnet_jax.training.experiment import Experiment, create_experiment
 from sofnet_jax.training.step import TrainState, create_state, select_arrays

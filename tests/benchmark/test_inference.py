@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from sofnet_jax import inference_benchmark as benchmark
-from sofnet_jax import start_benchmark, stream_benchmark, torch_network, workload
-from sofnet_jax.forced_network import FIGURE_3, create_fates
+from sofnet_jax.benchmark import inference as benchmark
+from sofnet_jax.benchmark import start as start_benchmark
+from sofnet_jax.benchmark import stream as stream_benchmark
+from sofnet_jax.benchmark import torch_network, workload
+from sofnet_jax.benchmark.forced_gates import FIGURE_3, create_fates
+from sofnet_jax.benchmark.workload import create_workload
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.workload import create_workload
 
 SIZE = 48
 

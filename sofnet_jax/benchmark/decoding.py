@@ -18,11 +18,11 @@ import av
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from sofnet_jax.benchmark_video import DEFAULT_KEYFRAMES, RATE, write_video
+from sofnet_jax.benchmark.stopwatch import interleave
+from sofnet_jax.benchmark.videos import DEFAULT_KEYFRAMES, RATE, write_video
 from sofnet_jax.data.video.decode import read_frames
 from sofnet_jax.data.views import segment_indices
 from sofnet_jax.host.workers import count_cores
-from sofnet_jax.stopwatch import interleave
 
 SECONDS = 120
 WIDTH, HEIGHT = 1280, 720
