@@ -19,12 +19,12 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from sofnet_jax.grid import Cell, create_grid
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, SEEDS, WORKDIR, make_printable
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.signals import Interruption
-from sofnet_jax.method import METHODS, Method, find_contradiction
+from sofnet_jax.report.ablations import METHODS, Method, find_contradiction
+from sofnet_jax.report.grid import Cell, create_grid
 from sofnet_jax.run.config import flatten_fields
 
 CHOSEN = flags.DEFINE_list(

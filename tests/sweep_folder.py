@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from configs.default import create_default
 from sofnet_jax.evaluation.result import create_result
 from sofnet_jax.host.files import write_json
-from sofnet_jax.method import METHODS, create_config
+from sofnet_jax.report.ablations import METHODS, create_config
 from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.run.result import write_config
 from sofnet_jax.systems.sofnet.architecture import create_architecture

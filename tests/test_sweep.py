@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from configs.default import create_default
-from sofnet_jax.grid import Cell, create_grid
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.host.lock import claim
 from sofnet_jax.host.signals import Interruption
-from sofnet_jax.method import METHODS
+from sofnet_jax.report.ablations import METHODS
+from sofnet_jax.report.grid import Cell, create_grid
 from sofnet_jax.run.checkpoint import Checkpoints
 from sofnet_jax.run.config import INDIFFERENT, flatten_fields
 from sofnet_jax.run.result import METRICS, write_config

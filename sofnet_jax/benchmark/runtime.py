@@ -17,7 +17,7 @@ from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import recognize as recognize_on_device
 from sofnet_jax.report.collection import Collection, Run
-from sofnet_jax.report.runtime import FILE, LOOP, PROGRAM
+from sofnet_jax.report.table3 import FILE, LOOP, PROGRAM
 from sofnet_jax.training.experiment import create_experiment
 
 METHODS = ("tsn", "sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")

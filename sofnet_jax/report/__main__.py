@@ -21,20 +21,21 @@ from sofnet_jax.host.command_line import DATASET, WORKDIR, make_printable
 from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_whole
-from sofnet_jax.report import paper, table
-from sofnet_jax.report.claim import create_claims
+from sofnet_jax.report import paper
+from sofnet_jax.report import tables as table
+from sofnet_jax.report.claims import create_claims
 from sofnet_jax.report.collection import (
     Collection,
     choose_collection,
     load_collections,
 )
-from sofnet_jax.report.curve import create_curves
-from sofnet_jax.report.figure import create_figure3, create_figure4
+from sofnet_jax.report.curves import create_curves
+from sofnet_jax.report.figures import create_figure3, create_figure4
 from sofnet_jax.report.file import write_part
-from sofnet_jax.report.keeping import create_gates
+from sofnet_jax.report.gates import create_gates
 from sofnet_jax.report.page import create_page
 from sofnet_jax.report.part import Part
-from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.table3 import create_table3
 from sofnet_jax.report.text import format_part
 from sofnet_jax.report.threshold import create_table_c
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from configs.default import create_default
 from sofnet_jax.data.synthetic.dataset import is_synthetic
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.method import METHODS, PAPER_SIZE, find_contradiction, scale_size
+from sofnet_jax.report.ablations import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.report.bootstrap import Metric, Scored, create_scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
 from sofnet_jax.run.config import INDIFFERENT, read_fields

@@ -10,7 +10,7 @@ from sofnet_jax.report import paper
 from sofnet_jax.report.bootstrap import Metric
 from sofnet_jax.report.collection import Collection, Run, Value, measure
 from sofnet_jax.report.part import Curve, Part, Plot, Row, Table
-from sofnet_jax.report.table import warn
+from sofnet_jax.report.tables import warn
 
 Rule = tuple[float, int]  # ρ, T_min
 KEPT = ("top1", "map", "gflops_per_frame", "gflops_per_video", "usage", "exit")  # in the JSON

@@ -10,9 +10,9 @@ from sweep_folder import CLASSES, create_base, draw_predictions, write_method
 
 from sofnet_jax.benchmark.runtime import benchmark_runtime
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.method import METHODS, create_config
+from sofnet_jax.report.ablations import METHODS, create_config
 from sofnet_jax.report.collection import choose_collection, load_collections
-from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.table3 import create_table3
 from sofnet_jax.run.config import flatten_fields
 
 NAMES = [f"class{i}" for i in range(CLASSES)]

@@ -19,10 +19,11 @@ from sweep_folder import (
 
 from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.report import paper, table
+from sofnet_jax.report import paper
+from sofnet_jax.report import tables as table
 from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.bootstrap import Difference
-from sofnet_jax.report.claim import (
+from sofnet_jax.report.claims import (
     CLAIMS,
     NOTHING_SAVED,
     OPEN,
@@ -35,13 +36,13 @@ from sofnet_jax.report.claim import (
 )
 from sofnet_jax.report.collection import Value, choose_collection, load_collections
 from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare
-from sofnet_jax.report.curve import create_curves
-from sofnet_jax.report.figure import choose_videos, create_figure3
+from sofnet_jax.report.curves import create_curves
+from sofnet_jax.report.figures import choose_videos, create_figure3
 from sofnet_jax.report.file import write_part
-from sofnet_jax.report.keeping import create_gates
+from sofnet_jax.report.gates import create_gates
 from sofnet_jax.report.page import create_page
 from sofnet_jax.report.part import Part, Picture
-from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.table3 import create_table3
 from sofnet_jax.report.text import format_part
 from sofnet_jax.report.threshold import create_table_c
 

@@ -12,7 +12,7 @@ from sofnet_jax.evaluation.strip import draw_decisions
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run, Value, measure
 from sofnet_jax.report.part import Bars, Part, Picture, Row, Table
-from sofnet_jax.report.table import warn
+from sofnet_jax.report.tables import warn
 from sofnet_jax.training.experiment import create_experiment
 
 STRIPS = 6

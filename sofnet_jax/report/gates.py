@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from sofnet_jax.method import METHODS
+from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.comparison import Side
-from sofnet_jax.report.figure import read_share
+from sofnet_jax.report.figures import read_share
 from sofnet_jax.report.part import Part, Row, Table
 from sofnet_jax.report.relevance import Relevance, compute_relevance
 

@@ -8,9 +8,9 @@ from typing import Any
 from sofnet_jax.report.bootstrap import Metric
 from sofnet_jax.report.collection import Collection, measure
 from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare, format_interval
-from sofnet_jax.report.figure import read_share
+from sofnet_jax.report.figures import read_share
 from sofnet_jax.report.part import Part, Row, Table
-from sofnet_jax.report.table import EARLY, SOFNET, TSN
+from sofnet_jax.report.tables import EARLY, SOFNET, TSN
 
 LITTLE = 0.01  # loss of accuracy that early termination may cost throughout the interval
 SEEN, OPPOSITE, OPEN, NOT_RUN = "seen", "the opposite is seen", "not decided", "not run"

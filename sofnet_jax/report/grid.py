@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.lock import claim
-from sofnet_jax.method import Method, create_config
+from sofnet_jax.report.ablations import Method, create_config
 from sofnet_jax.run.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
 from sofnet_jax.run.config import INDIFFERENT, flatten_fields, read_fields
 from sofnet_jax.run.result import read_result

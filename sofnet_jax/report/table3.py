@@ -10,7 +10,7 @@ from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.line import USAGE, Line, Measure, create_line_data, create_line_table
 from sofnet_jax.report.part import Part
-from sofnet_jax.report.table import warn
+from sofnet_jax.report.tables import warn
 
 FILE = "runtime.json"
 MENTIONED = ("host", "device", "videos", "repeats")

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from configs import synthetic
 from configs.default import create_default
-from sofnet_jax.method import METHODS, create_config, scale_size
+from sofnet_jax.report.ablations import METHODS, create_config, scale_size
 
 
 def fields(config: ConfigDict) -> dict[str, object]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sofnet_jax.host.files import is_number
-from sofnet_jax.method import METHODS
 from sofnet_jax.report import paper
+from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.bootstrap import Metric
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.part import Curve, Part, Plot

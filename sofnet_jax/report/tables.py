@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sofnet_jax.method import METHODS
 from sofnet_jax.report import paper
+from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.bootstrap import Metric
 from sofnet_jax.report.collection import Collection
 from sofnet_jax.report.comparison import (
