@@ -78,7 +78,7 @@ def create_default() -> ConfigDict:
     c.temperature.decay = 0.045
 
     # Points in which to follow the authors' released code, not the paper; all: the variant
-    # "release". What they mean stands in sofnet_jax/systems/sofnet/released.py and docs/fidelity.md.
+    # "release". See sofnet_jax/systems/sofnet/released.py and docs/fidelity.md.
     c.released = ConfigDict()
     c.released.init = False
     c.released.state = False

@@ -7,6 +7,9 @@ from pathlib import Path
 # LLVM's optimisation takes longer than it gains in programs that run a few times. The processes
 # that tests start inherit this.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# One cache of compiled programs for all tests and their processes, kept between runs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache/xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import av
 import jax

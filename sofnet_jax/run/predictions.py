@@ -24,6 +24,29 @@ _ARRAYS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a network said of v videos, in the order of their source.
+
+    Attributes:
+        ids: of the videos that could be evaluated.
+        labels: multi-hot.
+        frame_logits: z_t of every frame, whether it was kept or not.
+        stop: index of the gate that stopped the frame; k, the number of gates, if it was kept.
+        relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
+        total: number of videos in the source.
+        errors: reason by id for every video that could not be evaluated.
+    """
+
+    ids: tuple[str, ...]
+    labels: Float[np.ndarray, "v n"]
+    frame_logits: Float[np.ndarray, "v t n"]
+    stop: Int[np.ndarray, "v t"]
+    relevant: Float[np.ndarray, "v t"]
+    total: int
+    errors: dict[str, str]
+
+
 def write_predictions(path: Path, predictions: Predictions, gate_names: tuple[str, ...]) -> None:
     """Writes an .npz, whole or not at all: the fields of `Predictions`, `errors` as JSON text."""
     fields = vars(predictions) | {"errors": json.dumps(predictions.errors)}
@@ -83,26 +106,3 @@ def _check(arrays: Mapping[str, np.ndarray]) -> None:
         raise ValueError("frames stop where there is no gate")
     if len(set(ids.tolist())) < len(ids) or not arrays["labels"].any():
         raise ValueError("videos are not distinct, or have no labels")
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """What a network said of v videos, in the order of their source.
-
-    Attributes:
-        ids: of the videos that could be evaluated.
-        labels: multi-hot.
-        frame_logits: z_t of every frame, whether it was kept or not.
-        stop: index of the gate that stopped the frame; k, the number of gates, if it was kept.
-        relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
-        total: number of videos in the source.
-        errors: reason by id for every video that could not be evaluated.
-    """
-
-    ids: tuple[str, ...]
-    labels: Float[np.ndarray, "v n"]
-    frame_logits: Float[np.ndarray, "v t n"]
-    stop: Int[np.ndarray, "v t"]
-    relevant: Float[np.ndarray, "v t"]
-    total: int
-    errors: dict[str, str]
