@@ -17,8 +17,27 @@ LAYERS = (
     ("benchmark",),
     ("commands",),
 )
-LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
+# The same for the modules and packages of sofnet_jax.data.
+DATA_LAYERS = (
+    ("annotations",),
+    ("video",),
+    ("views", "batch"),
+    ("source",),
+    ("prepared", "synthetic"),
+    ("pipeline",),
+)
 COMMANDS = {"__init__", "__main__", "main", "predict", "prepare", "convert", "compare", "sweep"}
+
+
+# Still to be turned around; the list may only shrink.
+KNOWN = {
+    "sofnet_jax.prepare imports configs.default.create_default",
+    "sofnet_jax.backbones.costs imports sofnet_jax.systems.sofnet.architecture.Architecture",
+    "sofnet_jax.backbones.resnet imports sofnet_jax.systems.sofnet.architecture.Architecture",
+    "sofnet_jax.report.collection imports configs.default.create_default",
+    "sofnet_jax.inference.load imports configs.default.get_config",
+    "sofnet_jax.run.config imports configs.default.create_default",
+}
 
 
 def find_package(parts: tuple[str, ...]) -> str:
@@ -34,16 +53,31 @@ def find_imports(path: Path) -> set[str]:
     return {name for name in names if name.split(".")[0] in ("sofnet_jax", "configs")}
 
 
-def test_packages_import_downwards_only():
+def find_upward(layers, root: Path, find) -> list[str]:
+    """The imports that do not lead downwards in `layers`; `find` names the layer's member."""
+    levels = {name: level for level, names in enumerate(layers) for name in names}
     upward = []
-    for path in ROOT.rglob("*.py"):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        own = find_package(parts)
+    for path in root.rglob("*.py"):
+        module = ".".join(("sofnet_jax", *path.relative_to(ROOT).with_suffix("").parts))
+        own = find(module)
         for name in find_imports(path):
-            if name.startswith("configs"):
-                upward.append(f"{'.'.join(parts)} imports {name}")
-                continue
-            other = find_package(tuple(name.split(".")[1:]) or ("__init__",))
-            if other != own and LEVELS[other] >= LEVELS[own]:
-                upward.append(f"{'.'.join(parts)} imports {name}")
-    assert not upward
+            other = find(name)
+            if name.startswith("configs") or (
+                other in levels and other != own and levels[other] >= levels[own]
+            ):
+                upward.append(f"{module} imports {name}")
+    return upward
+
+
+def test_packages_import_downwards_only():
+    def find(name: str) -> str:
+        return find_package(tuple(name.split(".")[1:]) or ("__init__",))
+
+    assert set(find_upward(LAYERS, ROOT, find)) <= KNOWN
+
+
+def test_data_imports_downwards_only():
+    def find(name: str) -> str | None:
+        return name.split(".")[2] if name.startswith("sofnet_jax.data.") else None
+
+    assert not find_upward(DATA_LAYERS, ROOT / "data", find)

@@ -29,8 +29,8 @@ from sofnet_jax.data.prepared.record import create_features, serialise
 from sofnet_jax.data.video import canvas, container, jpeg, live
 from sofnet_jax.data.video.container import VideoError
 from sofnet_jax.data.video.decode import read_frames
-from sofnet_jax.data.video.jpeg import JpegError, decode_jpegs, encode_jpeg
-from sofnet_jax.data.video.reader import Reel
+from sofnet_jax.data.video.jpeg import JpegError, decode_jpegs, encode_jpeg, to_rgb
+from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.data.views import centre_view, regular_indices
 from sofnet_jax.evaluation.strip import write_picture
 from sofnet_jax.host import command_line
@@ -188,7 +188,7 @@ def test_more_frames_than_are_counted(write_video, tmp_path, monkeypatch):
         monkeypatch.setattr(container, "MAX_FRAMES", 40)
         assert len(read_frames(path, np.arange)[0]) == 40
         monkeypatch.setattr(container, "MAX_FRAMES", 39)
-        for read in (functools.partial(read_frames, choose=np.arange), Reel):
+        for read in (functools.partial(read_frames, choose=np.arange), VideoReader):
             assert refuse(read, path) == f"{path}: more than 39 frames; cut it"
 
 
@@ -199,8 +199,8 @@ def test_more_pixels_than_are_held_at_once(write_video, tmp_path, monkeypatch):
     assert read_frames(path, lambda n: np.arange(9), short_side=64)[0].shape == (9, 2048, 64, 3)
     message = refuse(read_frames, path, np.arange, short_side=64)
     assert message.startswith(f"{path}: ") and "10 frames of 64×2048 pixels" in message
-    with Reel(path, short_side=64) as reel:
-        assert "10 frames of" in refuse(list, reel.read(np.arange))
+    with VideoReader(path, short_side=64) as reader:
+        assert "10 frames of" in refuse(list, reader.read(np.arange))
     assert len(read_frames(path, np.arange, short_side=32)[0]) == 10
 
 
@@ -213,7 +213,7 @@ def test_jpegs_in_prepared_videos(monkeypatch):
     small, large = (encode_jpeg(np.zeros((side, side, 3), np.uint8), 90) for side in (48, 64))
     with pytest.raises(JpegError, match="of different sizes"):
         decode_jpegs([small, large])
-    assert decode_jpegs([large]).shape == (1, 64, 64, 3)
+    assert to_rgb(decode_jpegs([large])).shape == (1, 64, 64, 3)
     monkeypatch.setattr(jpeg, "MAX_PIXELS", 48 * 48)
     with pytest.raises(JpegError, match="damaged"):
         decode_jpegs([large])

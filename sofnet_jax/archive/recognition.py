@@ -12,7 +12,7 @@ from sofnet_jax.archive.manifest import Entry
 from sofnet_jax.archive.prefetch import Ahead, start_ahead
 from sofnet_jax.archive.store import fetch
 from sofnet_jax.data.video.container import VideoError
-from sofnet_jax.data.video.reader import Pixels, Reel
+from sofnet_jax.data.video.reader import Pixels, VideoReader
 from sofnet_jax.host.compilation import keep_compiled_programs
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.memory import keep_freed_memory
@@ -227,10 +227,10 @@ def _read(model: TrainedModel, video: Entry, view: _View) -> Generator[Pixels, N
     try:
         with fetch(video.path) as path:
             with view.meter.decoding():
-                reel = Reel(path, short_side=model.short_side)
-            with reel:
-                view.end = min(reel.end, reel.end if video.end is None else video.end)
-                frames = model.look(reel, start=video.start, end=video.end)
+                reader = VideoReader(path, short_side=model.short_side)
+            with reader:
+                view.end = min(reader.end, reader.end if video.end is None else video.end)
+                frames = model.look(reader, start=video.start, end=video.end)
                 while True:
                     with view.meter.decoding():
                         pixels, at = next(frames, (None, 0.0))

@@ -148,7 +148,7 @@ def _measure_parts(work: Workload, repeats: int) -> list[str]:
 def _create_torch_programs(work: Workload) -> tuple[dict[str, Callable[[], Any]], list[str]]:
     """PyTorch's ways that work here, and a line for each that does not."""
     try:
-        rival = importlib.import_module("sofnet_jax.torch_network")
+        rival = importlib.import_module("sofnet_jax.benchmark.torch_network")
     except ImportError as error:
         return {}, [f"  PyTorch was not measured: {error}"]
     device = "cpu" if jax.devices()[0].platform == "cpu" else "cuda"

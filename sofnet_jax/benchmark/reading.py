@@ -20,7 +20,7 @@ from sofnet_jax.data.prepared.dataset import PreparedVideo, list_videos, read_re
 from sofnet_jax.data.prepared.preparation import create_plan, prepare
 from sofnet_jax.data.prepared.record import Format, Task, create_record, serialise
 from sofnet_jax.data.source import Source
-from sofnet_jax.data.video.jpeg import decode_jpegs
+from sofnet_jax.data.video.jpeg import decode_jpegs, to_rgb
 from sofnet_jax.data.views import Look, centre_view, random_view
 from sofnet_jax.host.memory import read_memory
 from sofnet_jax.host.workers import count_cores
@@ -56,7 +56,7 @@ def _measure_reading(videos: Sequence[PreparedVideo], repeats: int) -> list[str]
     count = len(records) * FORM.num_frames
     codec = "the codec alone, to RGB"
     functions: dict[str, Callable[[], Any]] = {
-        codec: lambda: [decode_jpegs(images) for images in records],
+        codec: lambda: [to_rgb(decode_jpegs(images)) for images in records],
         "Pillow alone, to RGB": lambda: [_decode_by_pillow(images) for images in records],
     }
     for size in SIZES:

@@ -31,7 +31,7 @@ def benchmark_start(size: int) -> list[str]:
         first = _wait_for_line(command, folder)
         later = statistics.median(_wait_for_line(command, folder) for _ in range(AGAIN))
         imports = _wait_for_line(
-            [sys.executable, "-c", "import sofnet_jax.trained; print()"], folder
+            [sys.executable, "-c", "import sofnet_jax.inference.load; print()"], folder
         )
     return [
         f"{BACKBONE}, {size}×{size}, a video of 10 s: from the start to the first prediction",

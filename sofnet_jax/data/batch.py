@@ -1,12 +1,15 @@
-"""Types that cross module boundaries.
+"""The type of a batch, which crosses module boundaries.
 
 Dimensions: b videos, t frames, h w c pixels, k gates, d features, n classes.
 """
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+
+from sofnet_jax.data.annotations.clip import Interval
 
 
 class Batch(TypedDict):
@@ -19,3 +22,13 @@ class Batch(TypedDict):
     relevant: Float[np.ndarray, "b t"]  # 1 inside the annotated action, 0 outside, NaN unknown
     id: list[str]
     errors: list[dict[str, str]]  # for each place the videos that could not be read: {id: reason}
+
+
+def mark_relevant(
+    segments: Sequence[Interval] | None, times: Float[np.ndarray, "t"]
+) -> Float[np.ndarray, "t"]:
+    """1 for frames inside a relevant interval, 0 outside, NaN if none is annotated."""
+    if segments is None:
+        return np.full(len(times), np.nan, np.float32)
+    start, end = np.array(segments, np.float64).reshape(-1, 2).T[..., None]
+    return np.any((start <= times) & (times < end), axis=0).astype(np.float32)

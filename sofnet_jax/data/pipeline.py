@@ -19,10 +19,9 @@ import grain
 import numpy as np
 from absl import flags
 from grain.multiprocessing import SharedMemoryArray
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from sofnet_jax.data.annotations.clip import Interval
-from sofnet_jax.data.batch import Batch
+from sofnet_jax.data.batch import Batch, mark_relevant
 from sofnet_jax.data.source import Example, Source
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.views import View, centre_view, random_view, segment_indices
@@ -208,16 +207,6 @@ def _describe(video: Example, num_classes: int) -> dict[str, Any]:
     labels = np.zeros(num_classes, np.float32)
     labels[list(video.labels)] = 1
     return {"id": video.id, "labels": labels}
-
-
-def mark_relevant(
-    segments: Sequence[Interval] | None, times: Float[np.ndarray, "t"]
-) -> Float[np.ndarray, "t"]:
-    """1 for frames inside a relevant interval, 0 outside, NaN if none is annotated."""
-    if segments is None:
-        return np.full(len(times), np.nan, np.float32)
-    start, end = np.array(segments, np.float64).reshape(-1, 2).T[..., None]
-    return np.any((start <= times) & (times < end), axis=0).astype(np.float32)
 
 
 def _iterate(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from sofnet_jax.data.video.reader import Pixels, Reel, Sight
+from sofnet_jax.data.video.reader import LazyFrame, Pixels, VideoReader
 from sofnet_jax.data.views import centre_view, regular_indices, segment_indices, show
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Recognizer, check_pixels
@@ -79,21 +79,21 @@ class TrainedModel:
             return self._predict(given, Meter(), "", top_k, early)
         meter = Meter()
         with meter.decoding():
-            reel = Reel(video, short_side=self.short_side)
-        with reel:
-            shown = self.look(reel, start=start, end=end)
+            reader = VideoReader(video, short_side=self.short_side)
+        with reader:
+            shown = self.look(reader, start=start, end=end)
             prediction = self._predict(shown, meter, os.fspath(video), top_k, early)
-            end = min(reel.end, reel.end if end is None else end)
+            end = min(reader.end, reader.end if end is None else end)
         return replace(prediction, start=start or 0.0, end=end)
 
     def look(
-        self, reel: Reel, *, start: float | None = None, end: float | None = None
+        self, reader: VideoReader, *, start: float | None = None, end: float | None = None
     ) -> Iterator[tuple[UInt8[np.ndarray, "size size 3"], float]]:
         """What the network is to see of a file, and when, decoded as it is asked for.
 
         Raises VideoError.
         """
-        frames = reel.read(lambda n: _choose(n, self.num_frames), start=start, end=end)
+        frames = reader.read(lambda n: _choose(n, self.num_frames), start=start, end=end)
         return ((self._crop(pixels), at) for pixels, at in frames)
 
     def segment(
@@ -106,18 +106,18 @@ class TrainedModel:
         _check_windows(seconds, every)
         meter = Meter()
         with meter.decoding():
-            reel = Reel(video, short_side=self.short_side)
-        with reel:
-            if reel.end - reel.times[0] > seconds:
-                start = float(reel.times[0])
+            reader = VideoReader(video, short_side=self.short_side)
+        with reader:
+            if reader.end - reader.times[0] > seconds:
+                start = float(reader.times[0])
                 interval = seconds / self.num_frames
-                chosen = regular_indices(reel.times, start, reel.end, interval)
+                chosen = regular_indices(reader.times, start, reader.end, interval)
                 yield from self.watch(
-                    reel.scan(chosen),
+                    reader.scan(chosen),
                     seconds=seconds,
                     every=every,
                     start=start,
-                    end=reel.end,
+                    end=reader.end,
                     name=os.fspath(video),
                     meter=meter,
                     **options,
@@ -127,7 +127,7 @@ class TrainedModel:
 
     def watch(
         self,
-        frames: Iterable[Sight],
+        frames: Iterable[LazyFrame],
         *,
         seconds: float,
         every: float = 0.0,
@@ -141,7 +141,7 @@ class TrainedModel:
         """Recognises what happens in each window of a stream, as soon as that is known.
 
         Args:
-            frames: the time of each in seconds, and what reads it: such as `Reel.scan` gives.
+            frames: the time of each in seconds, and what reads it (`VideoReader.scan`).
             seconds: of a window.
             every: seconds from the beginning of one window to that of the next, to the nearest
                 segment; 0: a window's, so that they do not overlap.
@@ -211,19 +211,19 @@ class TrainedModel:
 
     def picture(self, prediction: Prediction) -> UInt8[np.ndarray, "t size size 3"]:
         """The frames of a file that a prediction was to look at, also those it did not."""
-        with Reel(prediction.video, short_side=self.short_side) as reel:
+        with VideoReader(prediction.video, short_side=self.short_side) as reader:
 
             def choose(count: int) -> Int[np.ndarray, "t"]:
                 if not prediction.is_window:
                     return _choose(count, self.num_frames)
-                seen = np.searchsorted(reel.times, np.array(prediction.times))
+                seen = np.searchsorted(reader.times, np.array(prediction.times))
                 start, end = prediction.times[-1], max(prediction.end or 0.0, prediction.times[-1])
                 steps = np.arange(1, prediction.unseen + 1) / (prediction.unseen + 0.5)
-                unseen = np.searchsorted(reel.times, start + steps * (end - start))
+                unseen = np.searchsorted(reader.times, start + steps * (end - start))
                 return np.minimum(np.concatenate([seen, unseen]), count - 1)
 
             part = (None, None) if prediction.is_window else (prediction.start, prediction.end)
-            frames = reel.read(choose, start=part[0], end=part[1])
+            frames = reader.read(choose, start=part[0], end=part[1])
             return np.stack([self._crop(pixels) for pixels, _ in frames])
 
     def _predict(

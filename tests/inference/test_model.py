@@ -24,7 +24,7 @@ from sofnet_jax.benchmark.workload import load_workload
 from sofnet_jax.data.pipeline import create_eval_iterator
 from sofnet_jax.data.source import create_source
 from sofnet_jax.data.video.decode import VideoError
-from sofnet_jax.data.video.reader import Reel
+from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.evaluation.metrics import compute_consensus, compute_observed
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.sofnet.costs import compute_costs
@@ -142,8 +142,8 @@ def test_tells_what_it_spent(model, videos):
 
 def test_files_are_cropped_and_frames_of_the_network_are_not(model, write_video, tmp_path):
     path = write_video(tmp_path / "small.mp4", range(16), size=(SIZE, SIZE))
-    with Reel(path) as reel:
-        frames = np.stack([pixels for pixels, _ in reel.read(lambda n: np.arange(1, n, 2))])
+    with VideoReader(path) as reader:
+        frames = np.stack([pixels for pixels, _ in reader.read(lambda n: np.arange(1, n, 2))])
     # Evaluation scales the short side to 8/7 of the network's 32, 37, and cuts 32 of those out.
     expected = np.stack(
         [
@@ -169,8 +169,8 @@ def _cut(size):
 def test_part_of_a_file(model, videos):
     path = videos / "run/1.mp4"
     part = model.predict(path, start=0.8, end=1.6, early=False)
-    with Reel(path, short_side=40) as reel:
-        frames = [pixels for pixels, _ in reel.read(lambda n: np.arange(n))]
+    with VideoReader(path, short_side=40) as reader:
+        frames = [pixels for pixels, _ in reader.read(lambda n: np.arange(n))]
     expected = model.predict(frames[20:40], early=False)
     np.testing.assert_array_equal(part.stop, expected.stop)
     assert (part.start, part.end) == (0.8, 1.6) and 0.8 <= min(part.times) < max(part.times) < 1.6
@@ -183,9 +183,9 @@ def test_windows_of_a_file_are_its_parts(model, videos):
         (pytest.approx(0.64 * i), 8 if i < 3 else 6) for i in range(4)
     ]  # 60 frames are 3.75 windows of 16 frames
     for window in windows[:3]:  # of 16 frames, number 1, 3, 5, … are the first from the centres
-        with Reel(path, short_side=40) as reel:
+        with VideoReader(path, short_side=40) as reader:
             chosen = round(window.start * 25) + 1 + 2 * np.arange(8)
-            frames = [pixels for pixels, _ in reel.read(lambda n, c=chosen: c)]
+            frames = [pixels for pixels, _ in reader.read(lambda n, c=chosen: c)]
         expected = model.predict(frames)
         np.testing.assert_array_equal(window.stop, expected.stop)
         np.testing.assert_allclose(window.scores, expected.scores, atol=1e-6)
@@ -295,10 +295,10 @@ def test_weights_that_do_not_tell_their_frames_are_noted(variables, tmp_path):
 def test_the_picture_of_a_part(model, videos):
     file = min(videos.rglob("*.mp4"))
     prediction = model.predict(file, start=1.0, end=2.0, early=False)
-    with Reel(file, short_side=40) as reel:
-        chosen = np.searchsorted(reel.times, prediction.times)
-        expected = [model._crop(pixels) for pixels, _ in reel.read(lambda _: chosen)]
-    assert reel.times[chosen].min() >= 1 and reel.times[chosen].max() < 2
+    with VideoReader(file, short_side=40) as reader:
+        chosen = np.searchsorted(reader.times, prediction.times)
+        expected = [model._crop(pixels) for pixels, _ in reader.read(lambda _: chosen)]
+    assert reader.times[chosen].min() >= 1 and reader.times[chosen].max() < 2
     np.testing.assert_array_equal(model.picture(prediction), expected)
 
 

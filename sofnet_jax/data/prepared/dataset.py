@@ -22,8 +22,8 @@ from sofnet_jax.data.prepared.record import Summary, describe_features
 from sofnet_jax.data.prepared.shards import count_records
 from sofnet_jax.data.source import Shown, Source
 from sofnet_jax.data.video.decode import Choose, VideoError
-from sofnet_jax.data.video.jpeg import JpegError, show_jpegs
-from sofnet_jax.data.views import Look
+from sofnet_jax.data.video.jpeg import JpegError, crop, decode_jpegs
+from sofnet_jax.data.views import Look, finish
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.host.errors import UserError
 
@@ -58,9 +58,12 @@ class PreparedVideo:
         images, times = record["frames"], record["times"]
         chosen = choose(len(images))
         try:
-            return show_jpegs(images[chosen], look), times[chosen].astype(np.float64)
+            frames = decode_jpegs(images[chosen])
         except JpegError as error:
             raise VideoError(f"{self.folder}: {self.id}: {error}") from error
+        view = look(frames[0].height, frames[0].width)
+        squares = crop(frames, view.box, view.via or view.size)
+        return finish(squares, view), times[chosen].astype(np.float64)
 
 
 def read_record(video: PreparedVideo) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from sofnet_jax.data.pipeline import mark_relevant
+from sofnet_jax.data.batch import mark_relevant
 from sofnet_jax.data.prepared.contact_sheet import Sample, draw_contact_sheet
 from sofnet_jax.data.prepared.dataset import PreparedVideo, list_all_videos, read_record
 from sofnet_jax.data.prepared.manifest import find_version, read_classes
 from sofnet_jax.data.prepared.record import Format, Summary, Task, create_record, cut_segments
 from sofnet_jax.data.video.decode import VideoError, probe
-from sofnet_jax.data.video.jpeg import JpegError, decode_jpegs
+from sofnet_jax.data.video.jpeg import JpegError, decode_jpegs, to_rgb
 from sofnet_jax.data.views import segment_indices
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import map_in_order
@@ -106,7 +106,7 @@ def _create_sample(
     labels = ", ".join(classes[label] for label in video.labels)
     return Sample(
         f"{split}  {video.id}  {labels}  {video.width} x {video.height}  {video.duration:.1f} s",
-        decode_jpegs(images[chosen]),
+        to_rgb(decode_jpegs(images[chosen])),
         mark_relevant(video.segments, times[chosen]) == 1,
     )
 

@@ -1,7 +1,7 @@
 """JPEG: written by Pillow; read by libav, which crops and scales before it makes RGB."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import av
@@ -11,12 +11,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from sofnet_jax.data.video.container import MAX_PIXELS
-from sofnet_jax.data.views import Look, finish
 
+Pixels = int | float
 _FORMAT = "yuvj420p"  # what `encode_jpeg` writes: full range, colours at half the resolution
 _MARGIN = 16  # pixels that a crop may be widened by, so that its edges fall on whole pixels
-
-
 _LONGEST = 65500  # pixels of a side, says libjpeg
 
 
@@ -34,49 +32,50 @@ def encode_jpeg(frame: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode_jpegs(images: Iterable[bytes]) -> UInt8[np.ndarray, "t h w 3"]:
-    """Frames, all of one size. Raises JpegError."""
-    convert = VideoReformatter()
-    return np.stack([_to_rgb(convert, frame) for frame in _decode(images)])
-
-
-def show_jpegs(images: Iterable[bytes], look: Look) -> UInt8[np.ndarray, "t size size 3"]:
-    """What a view shows of frames of one size, as `transforms.show` has it but for rounding.
-
-    The crop is scaled while its colours have half the resolution, and only then made RGB: a third
-    of the work. Raises JpegError.
-    """
-    scale, convert = VideoReformatter(), VideoReformatter()
-    squares: list[np.ndarray] = []
-    for frame in _decode(images):
-        if not squares:
-            view = look(frame.height, frame.width)
-            side = view.via or view.size
-            across = _cut(frame.width, view.box[0], view.box[2], side)
-            down = _cut(frame.height, view.box[1], view.box[3], side)
-        part = _crop(frame, across, down)
-        scaled = scale.reformat(
-            part, across.size, down.size, _FORMAT, interpolation=Interpolation.BILINEAR, threads=1
-        )
-        image = _to_rgb(convert, scaled)
-        squares.append(image[down.offset :, across.offset :][:side, :side])
-    return finish(np.stack(squares), view)
-
-
-def _decode(images: Iterable[bytes]) -> Iterator[av.VideoFrame]:
+def decode_jpegs(images: Iterable[bytes]) -> list[av.VideoFrame]:
+    """Decodes JPEGs of one size, without converting their colours. Raises JpegError."""
     decoder = av.CodecContext.create("mjpeg", "r")
     decoder.thread_count = 1
     decoder.options = {"max_pixels": str(MAX_PIXELS)}
-    sizes = set()
+    frames: list[av.VideoFrame] = []
     for data in images:
         try:
             [frame] = decoder.decode(av.Packet(data))
         except (av.FFmpegError, ValueError) as error:
             raise JpegError("damaged JPEG") from error
-        sizes.add((frame.width, frame.height))
-        if len(sizes) > 1:
+        frames.append(frame)
+        if (frame.width, frame.height) != (frames[0].width, frames[0].height):
             raise JpegError("JPEGs of different sizes")
-        yield frame
+    return frames
+
+
+def to_rgb(frames: Iterable[av.VideoFrame]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Converts frames of one size."""
+    convert = VideoReformatter()
+    return np.stack([_to_rgb(convert, frame) for frame in frames])
+
+
+def crop(
+    frames: Sequence[av.VideoFrame], box: tuple[Pixels, Pixels, Pixels, Pixels], side: int
+) -> UInt8[np.ndarray, "t side side 3"]:
+    """Resizes `box` (left, top, right, bottom) of each frame to a square.
+
+    The result differs from that of `views.resize` by rounding: the crop is scaled while its colours
+    have half the resolution, and only then converted to RGB, which is a third of the work.
+    """
+    scale, convert = VideoReformatter(), VideoReformatter()
+    across = _cut(frames[0].width, box[0], box[2], side)
+    down = _cut(frames[0].height, box[1], box[3], side)
+    squares = []
+    for frame in frames:
+        scaled = scale.reformat(
+            _crop(frame, across, down),
+            *(across.size, down.size, _FORMAT),
+            interpolation=Interpolation.BILINEAR,
+            threads=1,
+        )
+        squares.append(_to_rgb(convert, scaled)[down.offset :, across.offset :][:side, :side])
+    return np.stack(squares)
 
 
 def _to_rgb(convert: VideoReformatter, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
@@ -92,7 +91,7 @@ class _Cut(NamedTuple):
     offset: int
 
 
-def _cut(length: int, first: int | float, last: int | float, side: int) -> _Cut:
+def _cut(length: int, first: Pixels, last: Pixels, side: int) -> _Cut:
     """Even pixels, for the colours' sake, around `first` to `last`, which become `side`.
 
     The crop is widened to where its edges fall on whole pixels of the result, as nearly as may be.
@@ -111,7 +110,7 @@ def _cut(length: int, first: int | float, last: int | float, side: int) -> _Cut:
     )
 
 
-def _fraction(x: int | float) -> float:
+def _fraction(x: Pixels) -> float:
     return round(abs(x - round(x)), 6)
 
 

@@ -17,7 +17,7 @@ from sofnet_jax.data.annotations.extension import EXTENSIONS, is_video
 from sofnet_jax.data.annotations.material import find_files
 from sofnet_jax.data.video.canvas import Canvas
 from sofnet_jax.data.video.container import MAX_PIXELS, VideoError, find_stream
-from sofnet_jax.data.video.reader import Pixels, Sight
+from sofnet_jax.data.video.reader import LazyFrame, Pixels
 from sofnet_jax.host.errors import UserError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a lost stream is asked for again
@@ -71,7 +71,7 @@ def connect(
     short_side: int = 0,
     say: Callable[[str], None],
     decoding: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
-) -> Generator[Iterator[Sight], None, None]:
+) -> Generator[Iterator[LazyFrame], None, None]:
     """Yields the frames of each connection, one after the other.
 
     A stream that ends though it need not is asked for again, with pauses that double, which `say`
@@ -117,7 +117,7 @@ class _Clock:
         self.runs = False
         self._begun = self._last = 0.0
 
-    def stamp(self, frames: Iterator[Sight]) -> Iterator[Sight]:
+    def stamp(self, frames: Iterator[LazyFrame]) -> Iterator[LazyFrame]:
         """The frames of the next connection, with seconds since the first frame of the first."""
         shift: float | None = None
         for at, read in frames:
@@ -164,7 +164,7 @@ def _read(
     source: str,
     short_side: int,
     decoding: Callable[[], contextlib.AbstractContextManager],
-) -> Iterator[Sight]:
+) -> Iterator[LazyFrame]:
     """The frames up to the end or the first error, by their own time."""
     stream = find_stream(container, source)
     stream.thread_type = "NONE"

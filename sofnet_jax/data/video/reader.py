@@ -14,13 +14,13 @@ from sofnet_jax.data.video.decode import Choose, Part, plan_runs, require_file, 
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 _Frames = Generator[tuple[Pixels, float], None, None]
-# The time of a frame in seconds, and what reads it.
-Sight = tuple[float, Callable[[], Pixels]]
+# The time of a frame in seconds, and a function that decodes it.
+LazyFrame = tuple[float, Callable[[], Pixels]]
 
 _AHEAD = 64  # frames; so many are planned at a time, which bounds the memory they take
 
 
-class Reel:
+class VideoReader:
     """An open video file. Not for more than one thread at a time.
 
     Opening it reads the file's packets, for their times, and decodes nothing, unless the packets
@@ -45,7 +45,7 @@ class Reel:
             self._video.__exit__()
             raise VideoError(f"{self._path}: no frame can be decoded")
 
-    def __enter__(self) -> "Reel":
+    def __enter__(self) -> "VideoReader":
         return self
 
     def __exit__(self, *_) -> None:
@@ -80,7 +80,7 @@ class Reel:
         for i, pixels in zip(selected, self._decode_in_order(selected), strict=True):
             yield pixels, float(self.times[i])
 
-    def scan(self, chosen: Int[np.ndarray, "n"]) -> Iterator[Sight]:
+    def scan(self, chosen: Int[np.ndarray, "n"]) -> Iterator[LazyFrame]:
         """Yields the times of the ascending frames `chosen`, with what reads each.
 
         Those that are not read are not decoded, as far as none that is read depends on them.

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from sofnet_jax.data.video.reader import Pixels, Reel
+from sofnet_jax.data.video.reader import Pixels, VideoReader
 from sofnet_jax.host.files import write_whole
 
 _CLOCK = Fraction(1, 12800)  # seconds; a multiple of all usual rates
@@ -26,14 +26,14 @@ def rewrite(
     `short_side` is as of `read_frames`. Raises VideoError and OSError.
     """
     with (
-        Reel(source, short_side=short_side) as reel,
+        VideoReader(source, short_side=short_side) as reader,
         write_whole(target) as partial,
         av.open(str(partial), "w", format="mp4") as container,
     ):
         stream = container.add_stream("libx264", rate=25)
         stream.codec_context.time_base = _CLOCK
         last = -1
-        for time, read in reel.scan(np.arange(len(reel.times))):
+        for time, read in reader.scan(np.arange(len(reader.times))):
             pixels = draw(read(), time)
             height, width = (side - side % 2 for side in pixels.shape[:2])
             if not stream.codec_context.is_open:

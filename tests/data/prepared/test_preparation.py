@@ -23,7 +23,7 @@ from sofnet_jax.data.prepared.preparation import create_plan, describe_problems,
 from sofnet_jax.data.prepared.record import Format, Task, create_record
 from sofnet_jax.data.prepared.shards import data_path, is_finished, plan_shards, write_shards
 from sofnet_jax.data.source import Source, Video
-from sofnet_jax.data.video.jpeg import decode_jpegs
+from sofnet_jax.data.video.jpeg import decode_jpegs, to_rgb
 from sofnet_jax.data.views import centre_view
 from sofnet_jax.host.errors import UserError
 
@@ -77,7 +77,7 @@ def _open(folder, split):
 
 def _read(video):
     """All stored frames as they are, and their times."""
-    return decode_jpegs(read_record(video)["frames"]), video.read(np.arange, _look)[1]
+    return to_rgb(decode_jpegs(read_record(video)["frames"])), video.read(np.arange, _look)[1]
 
 
 def _look(height, width):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numbered_frame import read_number, read_numbers
 
-from sofnet_jax.data.video import reader as reel
+from sofnet_jax.data.video import reader as reader
 from sofnet_jax.data.video.decode import VideoError, read_frames
-from sofnet_jax.data.video.reader import Reel
+from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.data.views import segment_indices
 
 _FORMATS = {
@@ -32,7 +32,7 @@ def _choices(count):
 @pytest.mark.parametrize("name", _FORMATS)
 def test_frames_are_those_read_at_once(name, write_video, tmp_path):
     path = write_video(tmp_path / name, **_FORMATS[name])
-    with Reel(path, short_side=48) as opened:
+    with VideoReader(path, short_side=48) as opened:
         for chosen in _choices(64):
             expected, expected_times = read_frames(path, lambda n, c=chosen: c, short_side=48)
             frames, times = zip(*opened.read(lambda n, c=chosen: c), strict=True)
@@ -45,7 +45,7 @@ def test_part_of_a_video(bounds, write_video, tmp_path):
     path = write_video(tmp_path / "video.mp4")
     part = {"start": bounds[0], "end": bounds[1]}
     expected, _ = read_frames(path, lambda n: segment_indices(n, 4, None), **part)
-    with Reel(path) as opened:
+    with VideoReader(path) as opened:
         frames = [
             pixels for pixels, _ in opened.read(lambda n: segment_indices(n, 4, None), **part)
         ]
@@ -56,7 +56,7 @@ def test_decodes_no_further_than_asked(write_video, tmp_path, decoded):
     # One keyframe, nothing reordered: n + 1 packets hold what frame n depends on.
     options = {"x264-params": "keyint=250:scenecut=0:bframes=0"}
     path = write_video(tmp_path / "video.mp4", range(200), codec_options=options)
-    with Reel(path) as opened:
+    with VideoReader(path) as opened:
         assert not decoded
         frames = opened.read(lambda n: np.arange(10, n, 10))
         for number in (10, 20, 30):
@@ -67,10 +67,10 @@ def test_decodes_no_further_than_asked(write_video, tmp_path, decoded):
 
 
 def test_frames_that_are_not_read_are_passed_over(write_video, tmp_path, decoded, monkeypatch):
-    monkeypatch.setattr(reel, "_AHEAD", 5)
+    monkeypatch.setattr(reader, "_AHEAD", 5)
     options = {"x264-params": "keyint=10:scenecut=0:bframes=0"}
     path = write_video(tmp_path / "video.mp4", range(200), codec_options=options)
-    with Reel(path) as opened:
+    with VideoReader(path) as opened:
         numbers = []
         for n, (time, read) in enumerate(opened.scan(np.arange(200))):
             assert time == pytest.approx(n / 25)
@@ -81,10 +81,10 @@ def test_frames_that_are_not_read_are_passed_over(write_video, tmp_path, decoded
 
 
 def test_all_frames_by_scanning(write_video, tmp_path, monkeypatch):
-    monkeypatch.setattr(reel, "_AHEAD", 7)
+    monkeypatch.setattr(reader, "_AHEAD", 7)
     for name in ("b_frames.mp4", "packed.avi"):
         path = write_video(tmp_path / name, **_FORMATS[name])
-        with Reel(path) as opened:
+        with VideoReader(path) as opened:
             frames = [read() for _, read in opened.scan(np.arange(0, 64, 2))]
         assert read_numbers(np.stack(frames)) == list(range(0, 64, 2))
 
@@ -97,11 +97,11 @@ def test_damage_is_met_on_the_way(place, name, write_video, tmp_path):
     at = int(place * len(data))
     data[at : at + 2000] = bytes(2000)
     path.write_bytes(data)
-    with Reel(path) as opened:
+    with VideoReader(path) as opened:
         frames = list(opened.read(lambda n: segment_indices(n, 20, None)))
     assert len(frames) == 20
     assert np.all(np.diff([time for _, time in frames]) >= 0)
-    with Reel(path) as opened:
+    with VideoReader(path) as opened:
         chosen = np.arange(0, len(opened.times), 3)
         assert len([read() for _, read in opened.scan(chosen)]) == len(chosen)
 
@@ -110,4 +110,4 @@ def test_no_video(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     for name, reason in (("none.mp4", "no such file"), ("text.mp4", "not a readable video")):
         with pytest.raises(VideoError, match=f"{name}: {reason}"):
-            Reel(tmp_path / name)
+            VideoReader(tmp_path / name)
