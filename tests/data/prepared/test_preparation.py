@@ -259,7 +259,8 @@ if __name__ == "__main__":
 def _start(tmp_path, code, *arguments):
     script = tmp_path / "script.py"
     script.write_text(code)
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.getcwd()])
+    folders = (Path(__file__).parent, Path(__file__).parents[2], os.getcwd())
+    paths = os.pathsep.join(map(str, folders))
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
         stdout=subprocess.PIPE,
