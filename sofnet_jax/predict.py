@@ -18,7 +18,6 @@ results-…, a JSON line for each video, and dead_letters.csv, those that could 
 The exit code is 1 if a video could not be recognised; the others are all the same.
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,7 +34,7 @@ from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.host.compilation import keep_compiled_programs
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import require_place
+from sofnet_jax.host.files import format_json, require_place
 from sofnet_jax.inference.drawing import STRIPS, draw_film, draw_picture
 from sofnet_jax.inference.load import LARGEST_SIZE, MOST_FRAMES, load
 from sofnet_jax.inference.model import TrainedModel
@@ -153,7 +152,7 @@ def _recognize_one(video: str, model: TrainedModel, outcome: _Outcome) -> None:
     try:
         for prediction in _predict(video, model):
             if JSON.value:
-                lines = [json.dumps(prediction.to_json())]
+                lines = [format_json(prediction.to_json())]
             elif prediction.is_window:
                 lines = [] if shown else [make_printable(video)]
                 lines.append(f"  {prediction.describe_line()}")
@@ -238,7 +237,7 @@ def _visualize(predictions: Sequence[Prediction], model: TrainedModel) -> None:
 
 def _report(video: str, error: Exception) -> None:
     if JSON.value:
-        print(json.dumps({"video": video, "error": str(error)}), flush=True)
+        print(format_json({"video": video, "error": str(error)}), flush=True)
     _say(f"error: {error}")
 
 

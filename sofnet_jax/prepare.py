@@ -36,7 +36,7 @@ from sofnet_jax.data.prepared.record import Format, Task
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.lock import claim
+from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.host.workers import count_cores
 
 ANNOTATIONS = flags.DEFINE_list("annotations", [], "Files, or folders of them, with commas.")
@@ -96,7 +96,7 @@ def _workers() -> int:
 def _prepare(annotation: Annotation, tasks: Mapping[str, Sequence[Task]], out: Path) -> None:
     name = annotation.name
     beam = None if BEAM.value is None else configure_beam(BEAM.value)
-    with claim(out / name, "preparation"):
+    with lock_folder(out / name, "preparation"):
         plan = create_plan(
             name,
             tasks,

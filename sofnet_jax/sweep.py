@@ -226,7 +226,7 @@ class Sweep:
         try:
             if cell.find_progress() == "done":
                 self._print_finished(cell, "done before")
-            elif cell.is_claimed():
+            elif cell.is_locked():
                 self._print_skipped(cell)
             else:
                 self._start(cell)
@@ -265,7 +265,7 @@ class Sweep:
         elif signum:
             saved = code == 128 + signum and job.read_last_line()
             self._print(cell, saved or "stopped")
-        elif cell.is_claimed():  # by another sweep, while this process was starting
+        elif cell.is_locked():  # by another sweep, while this process was starting
             self._print_skipped(cell)
         else:
             end = f"code {code}" if code > 0 else signal.Signals(-code).name

@@ -36,8 +36,8 @@ from sofnet_jax.evaluation.strip import write_picture
 from sofnet_jax.host import command_line
 from sofnet_jax.host import files as array_file
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import check_claim, write_whole
-from sofnet_jax.host.lock import claim
+from sofnet_jax.host.files import check_size, write_whole
+from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.report.table3 import FILE
@@ -239,16 +239,16 @@ def test_archives_that_unpack_to_far_more(suffix, tmp_path, monkeypatch):
     monkeypatch.setattr(array_file, "_SMALL", 10_000)
     bomb = write("bomb", np.zeros(10**6, np.float32))
     assert bomb.stat().st_size < 10_000
-    assert " bytes claim to be 4,000," in refuse(read_tensors, bomb)
+    assert " bytes declare 4,000," in refuse(read_tensors, bomb)
     sound = write("sound", np.random.default_rng(0).normal(size=10_000).astype(np.float32))
     assert read_tensors(sound)[0]["x"].shape == (10_000,)
 
 
-def test_what_files_may_claim():
-    check_claim(64 * 2**20, 1)  # little is allowed to anybody
-    check_claim(50 * 10**9, 10**9)
-    with pytest.raises(ValueError, match="1,000 bytes claim to be 1,000,000,000,000"):
-        check_claim(10**12, 1000)
+def test_the_largest_plausible_content():
+    check_size(64 * 2**20, 1)  # little is allowed to anybody
+    check_size(50 * 10**9, 10**9)
+    with pytest.raises(ValueError, match="1,000 bytes declare 1,000,000,000,000"):
+        check_size(10**12, 1000)
 
 
 @pytest.mark.parametrize("field", ["shape", "chunks"])
@@ -258,7 +258,7 @@ def test_a_checkpoint_that_claims_more_than_any_memory(field, run):
     key = "params.head.kernel/.zarray"
     array = json.loads(store.read(key).result().value)
     store.write(key, json.dumps(array | {field: [10**12, 3]})).result()
-    assert "bytes claim to be 12,000,000,000," in refuse(load_weights, str(run))
+    assert "bytes declare 12,000,000,000," in refuse(load_weights, str(run))
 
 
 @pytest.mark.parametrize("text", [DEEP, "[]", "null", '{"7": 3}', '{"7": {"map": "x"}}', "\0"])
@@ -470,27 +470,30 @@ def test_a_folder_with_links_is_not_written_to(name, target, precious, tmp_path)
     link = tmp_path / "run" / name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(precious / target)
-    with pytest.raises(UserError, match="is a link to .*precious"), claim(tmp_path / "run", "x"):
+    with (
+        pytest.raises(UserError, match="is a link to .*precious"),
+        lock_folder(tmp_path / "run", "x"),
+    ):
         pass
     link.unlink()
     (tmp_path / "link").symlink_to(tmp_path / "run")
-    with claim(tmp_path / "link", "x"):  # which is the user's own
+    with lock_folder(tmp_path / "link", "x"):  # which is the user's own
         pass
 
 
 def test_a_lock_that_would_be_waited_for(tmp_path):
     os.mkfifo(tmp_path / ".lock")
-    with pytest.raises(UserError, match="is no ordinary file"), claim(tmp_path, "x"):
+    with pytest.raises(UserError, match="is not a regular file"), lock_folder(tmp_path, "x"):
         pass
 
 
 def test_links_where_files_are_written(precious, tmp_path):
-    for name in ("x.png", "x.png.partial"):
+    for name in ("x.png", "x.png.partial-0"):
         (tmp_path / name).symlink_to(precious / "diary")
     write_picture(tmp_path / "x.png", Image.new("RGB", (4, 4)))
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (4, 4)
-    (tmp_path / "x.json.partial").symlink_to(precious / "diary")
+    (tmp_path / "x.json.partial-0").symlink_to(precious / "diary")
     with write_whole(tmp_path / "x.json") as partial:
         partial.write_text("{}")
     assert (tmp_path / "x.json").read_text() == "{}"

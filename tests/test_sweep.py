@@ -16,7 +16,7 @@ import pytest
 from configs.default import create_default
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
-from sofnet_jax.host.lock import claim
+from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.host.signals import Interruption
 from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.grid import Cell, create_grid
@@ -172,7 +172,7 @@ def test_a_damaged_folder_fails_alone(tmp_path, capsys):
 
 def test_a_run_that_another_process_trains_is_skipped(tmp_path, capsys):
     cells = create_cells(tmp_path)
-    with claim(cells[0].folder, "training"):
+    with lock_folder(cells[0].folder, "training"):
         sweep = train(cells, {"sofnet": FINISH})
     assert (sweep.finished, sweep.failed, sweep.skipped) == (1, 0, 1)
     assert "1/2  tsn  seed 0  skipped: another process trains" in capsys.readouterr().out
@@ -182,7 +182,7 @@ def test_a_run_that_another_process_claims_meanwhile_is_skipped(tmp_path):
     """Its own process finds the folder taken and fails."""
     cells = create_cells(tmp_path, ("tsn",))
     sweep = None
-    with claim(tmp_path / "other", "training"):
+    with lock_folder(tmp_path / "other", "training"):
         command = f"import os; os.replace({str(tmp_path / 'other' / '.lock')!r}, folder + '/.lock')"
         sweep = train(cells, {"tsn": command + "\nraise SystemExit('error: in use')"})
     assert (sweep.failed, sweep.skipped) == (0, 1)

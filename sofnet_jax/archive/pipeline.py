@@ -26,7 +26,8 @@ from sofnet_jax.archive.results import Shards, Tally, write_dead_letters
 from sofnet_jax.archive.store import is_remote, join, list_files, read_file, write_file
 from sofnet_jax.host.beam import create_runner, quietly
 from sofnet_jax.host.errors import INTERRUPTED, UserError
-from sofnet_jax.host.lock import claim
+from sofnet_jax.host.files import format_json
+from sofnet_jax.host.lock import lock_folder
 
 PLAN, SUMMARY, DEAD_LETTERS = "plan.json", "summary.json", "dead_letters.csv"
 
@@ -100,7 +101,7 @@ def recognize_archive(
     shards = Shards(folder, len(manifest.chunks), form)
     archive = Archive(manifest, settings, shards)
     local = not is_remote(folder)
-    with claim(Path(folder), "recognition") if local else contextlib.nullcontext():
+    with lock_folder(Path(folder), "recognition") if local else contextlib.nullcontext():
         _take_up(archive)
         done = shards.find_done()
         left = [chunk for chunk in manifest.chunks if chunk.number not in done]
@@ -130,7 +131,7 @@ def _take_up(archive: Archive) -> None:
     }
     path = join(folder, PLAN)
     if not list_files(folder, PLAN):
-        write_file(path, (json.dumps(plan, indent=2) + "\n").encode())
+        write_file(path, (format_json(plan, indent=2) + "\n").encode())
         return
     try:
         before = json.loads(read_file(path))
@@ -153,7 +154,7 @@ def _conclude(archive: Archive, begin: float, new: int) -> Account:
     )
     account = Account(tally, archive.manifest.num_repeated, time.monotonic() - begin, new)
     summary = {"rows": account.rows, **asdict(tally), "repeated": account.repeated}
-    write_file(join(folder, SUMMARY), (json.dumps(summary, indent=2) + "\n").encode())
+    write_file(join(folder, SUMMARY), (format_json(summary, indent=2) + "\n").encode())
     return account
 
 

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from sofnet_jax.archive.gpu import take_device
 from sofnet_jax.archive.manifest import Entry
@@ -16,7 +15,7 @@ from sofnet_jax.data.video.reader import Pixels, VideoReader
 from sofnet_jax.host.compilation import keep_compiled_programs
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.memory import keep_freed_memory
-from sofnet_jax.host.workers import Child, ChildDied
+from sofnet_jax.host.workers import Child, ChildDied, Failure
 from sofnet_jax.inference.load import load
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.model import TrainedModel
@@ -26,13 +25,6 @@ from sofnet_jax.systems.early_exit import NEVER, Result
 from sofnet_jax.weights.load import load_weights
 
 _READY = 0  # what the child says first, when everything is loaded and compiled
-
-
-class Failure(NamedTuple):
-    """Why a video has no prediction: unreadable, crashed or slow, and a sentence about it."""
-
-    kind: str
-    detail: str
 
 
 Outcome = Prediction | Failure
@@ -114,7 +106,7 @@ class Recognition:
                 raise LostError(f"the network could not be loaded: {error}") from error
             again = len(videos) - len(outcomes)
             print(f"note: {error}; of its videos {again} are not done", file=sys.stderr, flush=True)
-            return Failure(error.kind, str(error))
+            return error.failure
         return None
 
     def close(self) -> None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sofnet_jax.archive.manifest import Entry
-from sofnet_jax.archive.recognition import Failure, Outcome
+from sofnet_jax.archive.recognition import Outcome
 from sofnet_jax.archive.store import join, list_files, read_file, write_file
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import format_json
+from sofnet_jax.host.workers import Failure
 from sofnet_jax.inference.prediction import Prediction
 
 FORMATS = ("jsonl", "parquet")
@@ -85,7 +87,7 @@ class Shards:
                 tally += _count(outcome)
         write_file(self._path(_RESULTS, number, self.form), _encode(results, self.form))
         write_file(self._path(_DEAD, number, "csv"), _write_csv(dead))
-        content = json.dumps(vars(tally)) + "\n"
+        content = format_json(vars(tally)) + "\n"
         write_file(self._path(_DONE, number, "json"), content.encode())
         return tally
 
@@ -126,7 +128,7 @@ def _count(prediction: Prediction) -> Tally:
 
 def _encode(rows: Sequence[dict[str, Any]], form: str) -> bytes:
     if form == "jsonl":
-        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+        return "".join(format_json(row) + "\n" for row in rows).encode()
     import pyarrow as pa  # comes with Apache Beam
     from pyarrow import parquet
 

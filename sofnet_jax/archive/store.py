@@ -5,14 +5,12 @@ import os
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from sofnet_jax.host.errors import UserError
-
-_PARTIAL = ".partial-"
+from sofnet_jax.host.files import PARTIAL, name_partial, write_whole
 
 
 def is_remote(path: str) -> bool:
@@ -57,39 +55,19 @@ def fetch(path: str) -> Iterator[str]:
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Writes a file that is there whole or not at all, in place of an earlier one.
-
-    Raises UserError.
-    """
+    """Write a file atomically, replacing an earlier one. Raises UserError."""
     try:
-        (_write_remote if is_remote(path) else _write_local)(path, content)
+        if is_remote(path):
+            filesystems = _filesystems()
+            partial = name_partial(path)
+            with filesystems.create(partial, compression_type="uncompressed") as file:
+                file.write(content)
+            filesystems.rename([partial], [path])
+        else:
+            with write_whole(Path(path)) as local:
+                local.write_bytes(content)
     except Exception as error:
         raise UserError(f"cannot write {path}: {_reason(error)}") from error
-
-
-def _write_local(path: str, content: bytes) -> None:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    partial = Path(_name_partial(path))
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _name_partial(path: str) -> str:
-    return f"{path}{_PARTIAL}{uuid.uuid4().hex}"  # for two workers may write the same
-
-
-def _write_remote(path: str, content: bytes) -> None:
-    filesystems = _filesystems()
-    partial = _name_partial(path)
-    with filesystems.create(partial, compression_type="uncompressed") as file:
-        file.write(content)
-    filesystems.rename([partial], [path])
 
 
 def list_files(folder: str, prefix: str) -> list[str]:
@@ -100,7 +78,7 @@ def list_files(folder: str, prefix: str) -> list[str]:
         else:
             found = _filesystems().match([join(folder, f"{prefix}*")])[0].metadata_list
             names = [data.path.rpartition("/")[2] for data in found]
-        return sorted(name for name in names if _PARTIAL not in name)
+        return sorted(name for name in names if PARTIAL not in name)
     except Exception as error:
         raise UserError(f"cannot read {folder}: {_reason(error)}") from error
 

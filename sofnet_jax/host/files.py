@@ -1,52 +1,98 @@
-"""Files that are written whole or not at all."""
+"""Files that survive a crash or a power cut, JSON, and arrays from untrusted files."""
 
 import contextlib
 import errno
+import fcntl
+import glob
 import json
+import math
 import os
 import sys
 import tempfile
+import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from sofnet_jax.host.errors import UserError
 
+PARTIAL = ".partial-"
+_MOST_COMPRESSED = 50  # arrays of predictions compress 3 times, a hostile file 1000 times
+_SMALL = 1 << 26  # bytes that are always allowed
+
 
 @contextlib.contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and renames it when that succeeded.
+    """Yield a temporary path beside `path` to write to, then put that file in place of `path`.
 
-    After an error nothing is left of it, and a file that `path` was before is as it was.
+    Contents and folder are flushed to disk, so a crash or power cut at any moment leaves either the
+    old file or the new one. Concurrent writers do not collide; the last to finish wins. If the body
+    raises, `path` is unchanged. The temporary file of a killed process is deleted by the next
+    `write_whole` of the same path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)  # a link of this name would lead elsewhere
+    for abandoned in path.parent.glob(glob.escape(path.name) + PARTIAL + "*"):
+        _remove_unless_locked(abandoned)
+    partial = Path(name_partial(str(path)))
+    with _create_locked(partial):
+        try:
+            yield partial
+            _flush(partial, os.O_RDWR)
+            os.replace(partial, path)
+            _flush(path.parent, os.O_RDONLY)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def name_partial(path: str) -> str:
+    """A unique name for a file that is to be renamed to `path`."""
+    return f"{path}{PARTIAL}{uuid.uuid4().hex[:12]}"
+
+
+def _create_locked(path: Path) -> IO[bytes]:
+    """An open new file; the lock tells other writers that its owner is alive."""
+    while True:
+        file = path.open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another writer deleted it just before it was locked
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _flush(path: Path, mode: int) -> None:
+    descriptor = os.open(path, mode)
     try:
-        yield partial
-        os.replace(partial, path)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every file system can
+            raise
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def require_place(path: Path) -> None:
-    """Raises OSError if `path` could not be written, for whoever will only after long work."""
+    """Raise OSError if `path` cannot be written; to be called before long work."""
     if path.is_dir():
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    with tempfile.TemporaryFile(dir=folder):  # the folders below are made when it is written
+    with tempfile.TemporaryFile(dir=folder):  # deeper folders are created on writing
         pass
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file that is an object.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """Read a JSON file that holds an object. Raises UserError if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -59,47 +105,54 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a number, and a finite one."""
+    """Whether a value from JSON is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) <= sys.float_info.max  # of an integer, too, which may have 4300 digits
+    return abs(value) <= sys.float_info.max  # also for integers, which may have 4300 digits
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Write an indented JSON file with `write_whole` and `format_json`."""
     with write_whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(format_json(content, indent=2) + "\n", encoding="utf-8")
 
 
-_MOST_COMPRESSED = 50  # arrays of predictions come to 3, and a file made for it to 1000
+def format_json(content: Any, indent: int | None = None) -> str:
+    """JSON text, with null ("no value") for NaN and infinity, which JSON lacks."""
+    return json.dumps(_replace_non_finite(content), indent=indent, allow_nan=False)
 
 
-_SMALL = 1 << 26  # bytes that nobody minds
+def _replace_non_finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _replace_non_finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_replace_non_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def read_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of an .npz of these names, or all; no pickle is read.
+    """Read the named arrays of an .npz, by default all of them, without unpickling anything.
 
     Raises:
-        OSError: it cannot be opened.
-        Exception: of any kind, for the readers raise anything at a damaged or hostile file.
+        OSError: the file cannot be opened.
+        Exception: any type, since readers of damaged or hostile files raise anything.
     """
-    # Not `np.load`, which takes a file for a pickle if it is no archive.
+    # `np.load` would unpickle a file that is not an archive.
     with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
         check_archive(path)
         arrays = {name: archive[name] for name in names or archive.files}
     if odd := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
-        raise ValueError(f"{odd[0]} is no array")
+        raise ValueError(f"{odd[0]} is not an array")
     return arrays
 
 
 def check_archive(path: Path) -> None:
-    """Raises ValueError for a ZIP that unpacks to more than any of ours; BadZipFile for another."""
+    """Raise ValueError for a ZIP that unpacks to an implausible size, BadZipFile for non-ZIPs."""
     with zipfile.ZipFile(path) as archive:
-        check_claim(sum(member.file_size for member in archive.infolist()), path.stat().st_size)
+        check_size(sum(member.file_size for member in archive.infolist()), path.stat().st_size)
 
 
-def check_claim(claimed: int, size: int) -> None:
-    """Raises ValueError if files of `size` bytes claim to hold arrays that they hardly can."""
-    if claimed > max(_MOST_COMPRESSED * size, _SMALL):
-        raise ValueError(f"{size:,} bytes claim to be {claimed:,}")
+def check_size(unpacked: int, stored: int) -> None:
+    """Raise ValueError if `stored` bytes cannot plausibly unpack to `unpacked` bytes of arrays."""
+    if unpacked > max(_MOST_COMPRESSED * stored, _SMALL):
+        raise ValueError(f"{stored:,} bytes declare {unpacked:,} bytes of content")

@@ -1,4 +1,4 @@
-"""One writer a folder."""
+"""At most one writer per folder."""
 
 import contextlib
 import fcntl
@@ -11,17 +11,17 @@ from sofnet_jax.host.errors import UserError
 
 
 @contextlib.contextmanager
-def claim(folder: Path, who: str) -> Iterator[None]:
-    """Creates the folder and holds it; the system frees it however the holder ends.
+def lock_folder(folder: Path, who: str) -> Iterator[None]:
+    """Create the folder and lock it; the system releases the lock however the holder ends.
 
-    `who` is what another holder would be called: "training".
+    `who` names another holder in the error message, e.g. "training".
 
     Raises:
-        UserError: another process holds it, it cannot be written to, or it holds links.
+        UserError: another process holds the lock, or the folder is not writable or contains links.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _require_plain(folder)
+        _refuse_links(folder)
         file = (folder / ".lock").open("a")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
@@ -33,13 +33,13 @@ def claim(folder: Path, who: str) -> Iterator[None]:
         yield
 
 
-def _require_plain(folder: Path) -> None:
-    """Refuses what would make a writer of the folder write elsewhere, or wait for ever."""
+def _refuse_links(folder: Path) -> None:
+    """Raise UserError for links, which redirect a writer, and pipes, which block it."""
     for path in (*folder.iterdir(), *folder.glob("checkpoints/*")):
         mode = path.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            kind = f"a link to {os.readlink(path)}" if stat.S_ISLNK(mode) else "no ordinary file"
+            kind = f"a link to {os.readlink(path)}" if stat.S_ISLNK(mode) else "not a regular file"
             raise UserError(
-                f"{path} is {kind}, and what is written must stay in {folder}; remove it. A link "
-                "to the whole folder is no mistake"
+                f"{path} is {kind}; files written to {folder} must stay there, so remove it "
+                "(a link to the whole folder is fine)"
             )

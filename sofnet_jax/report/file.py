@@ -3,10 +3,8 @@
 import csv
 import io
 import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from sofnet_jax.host.files import write_json, write_whole
 from sofnet_jax.report.part import Part, Table
@@ -21,21 +19,12 @@ def write_part(folder: Path, part: Part) -> list[Path]:
         The files, each of which is written whole or not at all. Raises OSError.
     """
     paths = [folder / f"{part.name}.json"]
-    write_json(paths[0], _clean(part.data))
+    write_json(paths[0], part.data)
     for name, content in _list_contents(part):
         paths.append(folder / name)
         with write_whole(paths[-1]) as partial:
             partial.write_bytes(content)
     return paths
-
-
-def _clean(data: Any) -> Any:
-    """The same with null for NaN and infinity, which JSON does not have."""
-    if isinstance(data, Mapping):
-        return {name: _clean(value) for name, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_clean(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _list_contents(part: Part) -> Iterator[tuple[str, bytes]]:

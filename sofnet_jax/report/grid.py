@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.lock import claim
+from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.report.ablations import Method, create_config
 from sofnet_jax.run.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
 from sofnet_jax.run.config import INDIFFERENT, flatten_fields, read_fields
@@ -77,14 +77,14 @@ class Cell:
         """The result of the training. Raises UserError."""
         return read_result(self.folder / "result.json")
 
-    def is_claimed(self) -> bool:
-        """Whether some process trains it at this moment; creates the folder.
+    def is_locked(self) -> bool:
+        """Whether a process is training it now; creates the folder.
 
         Raises:
             UserError: the folder cannot be written to.
         """
         try:
-            with claim(self.folder, "training"):
+            with lock_folder(self.folder, "training"):
                 return False
         except UserError as error:
             if isinstance(error.__cause__, BlockingIOError):

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import check_claim, is_number, read_json, write_json
+from sofnet_jax.host.files import check_size, is_number, read_json, write_json
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.config import CRITERIA
 
@@ -203,7 +203,7 @@ class Checkpoints:
         with self._reading(step) as path:
             # Not through the manager, whose processes wait for each other, also for one that fails.
             handler = ocp.StandardCheckpointHandler()
-            _check_claims(handler, path / "state")
+            _check_sizes(handler, path / "state")
             state = handler.restore(path / "state", args=ocp.args.StandardRestore(target))
             if digest not in (None, _digest_arrays(state)):
                 raise ValueError("its arrays are not what was written")
@@ -292,17 +292,17 @@ def _digest_arrays(state: Any) -> int:
     return zlib.crc32("\n".join(sorted(lines)).encode())
 
 
-def _check_claims(handler: ocp.StandardCheckpointHandler, folder: Path) -> None:
+def _check_sizes(handler: ocp.StandardCheckpointHandler, folder: Path) -> None:
     """Refuses arrays of sizes that their files cannot mean: TensorStore would end the process.
 
     Raises ValueError.
     """
     arrays = jax.tree.leaves(handler.metadata(folder))
-    claimed = sum(  # a piece is read as a whole, however small the array
+    unpacked = sum(  # a piece is read as a whole, however small the array
         max(math.prod(x.shape), math.prod(x.storage.chunk_shape)) * np.dtype(x.dtype).itemsize
         for x in arrays
     )
-    check_claim(claimed, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
+    check_size(unpacked, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from sofnet_jax.host.files import write_whole
+from sofnet_jax.host.files import format_json, write_whole
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ class Writer:
         """Writes scalars, whose names are paths such as `train/loss`, for an optimizer step."""
         if self._tensorboard is None:
             return
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._file.write(format_json({"step": step, **scalars}) + "\n")
         self._file.flush()
         for name, value in scalars.items():
             self._tensorboard.add(step, scalar(name, value))

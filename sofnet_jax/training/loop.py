@@ -24,7 +24,7 @@ from sofnet_jax.evaluation.strip import draw_decisions, write_picture
 from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError, explain_full_disk
 from sofnet_jax.host.files import write_json
-from sofnet_jax.host.lock import claim
+from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.host.memory import describe_peaks, keep_freed_memory, read_peaks
 from sofnet_jax.host.signals import Interrupted, Interruption
 from sofnet_jax.parallel import devices
@@ -57,8 +57,9 @@ def train(config: ConfigDict, workdir: Path, *, profile: bool = False) -> dict[s
     experiment = create_experiment(config)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    claimed = claim(workdir, "training") if jax.process_index() == 0 else contextlib.nullcontext()
-    with claimed, explain_full_disk(workdir), contextlib.closing(Run(experiment, workdir)) as run:
+    is_main = jax.process_index() == 0
+    locked = lock_folder(workdir, "training") if is_main else contextlib.nullcontext()
+    with locked, explain_full_disk(workdir), contextlib.closing(Run(experiment, workdir)) as run:
         with Interruption() as interruption:
             run.train(interruption, profile)
         return run.finish()

@@ -22,11 +22,11 @@ from sofnet_jax.archive import gpu as device
 from sofnet_jax.archive import recognition
 from sofnet_jax.archive.manifest import Entry, scan_manifest
 from sofnet_jax.archive.prefetch import Ahead, start_ahead
-from sofnet_jax.archive.recognition import Failure, Recognition, Settings
+from sofnet_jax.archive.recognition import Recognition, Settings
 from sofnet_jax.archive.results import Shards, write_dead_letters
 from sofnet_jax.archive.store import fetch, join, list_files, read_file, write_file
 from sofnet_jax.host.errors import LostError, UserError
-from sofnet_jax.host.workers import Child, ChildDied
+from sofnet_jax.host.workers import Child, ChildDied, Failure
 from sofnet_jax.weights.load import load_weights
 
 CLASSES = ["run", "jump", "swim", "dive", "fall"]
@@ -144,14 +144,14 @@ def test_a_child_streams_and_outlives_what_it_raises_but_not_its_end(child):
     assert list(child.run(("who", 0), 60.0)) == [first]
     with pytest.raises(ChildDied, match="ended by SIGKILL") as died:
         list(child.run(("kill", 2), 60.0))
-    assert died.value.kind == "crashed"
+    assert died.value.failure.kind == "crashed"
     (second,) = child.run(("who", 0), 60.0)
     assert second not in (first, os.getpid())
     got = []
-    with pytest.raises(ChildDied, match=r"nothing came of it for 0\.2 s") as died:
+    with pytest.raises(ChildDied, match=r"no progress for 0\.2 s") as died:
         for number in child.run(("sleep", 2), 0.2):
             got.append(number)
-    assert died.value.kind == "slow" and got == [0, 1]
+    assert died.value.failure.kind == "slow" and got == [0, 1]
 
 
 class Fragile:

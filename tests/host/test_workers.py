@@ -128,8 +128,8 @@ def test_items_are_taken_only_as_results_are_asked_for():
 _PARENT = """
 import os, sys, time
 sys.path.insert(0, {tests!r})
-from test_worker import _do
-from sofnet_jax.data.worker import map_in_order
+from test_workers import _do
+from sofnet_jax.host.workers import map_in_order
 if __name__ == "__main__":
     results = map_in_order(_do, (("plain", i) for i in range(10**9)), num_workers=2, time_limit=9)
     print(next(results)[1], next(results)[1], flush=True)
@@ -139,7 +139,7 @@ if __name__ == "__main__":
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "parent.py"
-    script.write_text(_PARENT.format(tests=str(Path(__file__).parents[1])))
+    script.write_text(_PARENT.format(tests=str(Path(__file__).parent)))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     workers = {int(pid) for pid in done.stdout.split()}
     assert done.returncode == -9 and workers

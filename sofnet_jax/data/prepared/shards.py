@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from sofnet_jax.data.prepared.record import (
     serialise,
 )
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import write_whole
+from sofnet_jax.host.files import format_json, write_whole
 from sofnet_jax.host.workers import Failure, map_in_order
 
 VIDEOS = 64  # in a shard: some 100 MB, and no more than is lost when the work is interrupted
@@ -43,7 +42,7 @@ class Report:
     def write(self, path: Path) -> None:
         """Writes it whole, as JSON; it says that the shard is finished."""
         with write_whole(path) as partial:
-            partial.write_text(json.dumps(asdict(self)))
+            partial.write_text(format_json(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> "Report":
@@ -196,7 +195,6 @@ def _write_shard(shard: Shard, results: Iterable[tuple[Outcome, bytes | None]]) 
                 outcomes.append(outcome)
                 if data is not None:
                     write(data)
-        _sync(partial)
         report = summarise(outcomes)
         found = count_records(partial)
         if found != len(report.videos):
@@ -231,11 +229,6 @@ def _room() -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error).partition(";")[0].removeprefix("write() failed: ")
         raise OSError(reason) from error
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 def count_records(path: Path) -> int:
