@@ -20,7 +20,7 @@ from absl import flags
 from configs.default import create_default
 from sofnet_jax.data.annotations.benchmark import BENCHMARKS, describe_counts, read_annotation
 from sofnet_jax.data.annotations.clip import Annotation
-from sofnet_jax.data.annotations.note import Notes
+from sofnet_jax.data.annotations.files import Notes
 from sofnet_jax.data.prepared.builders import PROBLEMS
 from sofnet_jax.data.prepared.inspection import Sheet, inspect_prepared, inspect_tasks
 from sofnet_jax.data.prepared.library import Library, find_tasks, write_listing

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from sofnet_jax.archive.store import is_remote, open_file
-from sofnet_jax.data.annotations.own_row import check_order, parse_time
+from sofnet_jax.data.annotations.own import check_order, parse_time
 from sofnet_jax.host.errors import UserError
 
 COLUMNS = ("path", "start", "end")

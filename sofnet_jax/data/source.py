@@ -15,14 +15,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from sofnet_jax.data.annotations.class_folder import read_class_folder
 from sofnet_jax.data.annotations.clip import Interval
-from sofnet_jax.data.annotations.material import Material
-from sofnet_jax.data.annotations.own_row import (
+from sofnet_jax.data.annotations.files import Material
+from sofnet_jax.data.annotations.own import (
     OwnRow,
     group_rows,
     is_integer,
     name_video,
+    read_class_folder,
     read_csv,
     sort_labels,
 )

@@ -5,24 +5,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sofnet_jax.data.annotations.assembly import UNDECIDED, Parts, assemble
-from sofnet_jax.data.annotations.cell import parse_count, parse_seconds, show
-from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.document import Node
-from sofnet_jax.data.annotations.identity import YOUTUBE, check_id, check_label, strip_prefix
-from sofnet_jax.data.annotations.material import Material, Row, sort_materials
-from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.data.annotations.numbering import is_names, is_numbered, read_names, read_numbered
-from sofnet_jax.data.annotations.roster import (
+from sofnet_jax.data.annotations.classes import is_names, is_numbered, read_names, read_numbered
+from sofnet_jax.data.annotations.clip import Annotation, Clip, clean_segments
+from sofnet_jax.data.annotations.files import (
+    Material,
+    Node,
+    Notes,
+    Row,
+    parse_count,
+    parse_seconds,
+    show,
+    sort_materials,
+)
+from sofnet_jax.data.annotations.lists import (
     LISTED,
     Listed,
     Roster,
     collect,
     read_roster,
+    require_split,
     split_left,
 )
-from sofnet_jax.data.annotations.row_reader import require_split
-from sofnet_jax.data.annotations.segment import clean_segments
-from sofnet_jax.data.annotations.split import parse_split
+from sofnet_jax.data.annotations.names import (
+    YOUTUBE,
+    check_id,
+    check_label,
+    parse_split,
+    strip_prefix,
+)
 from sofnet_jax.host.errors import UserError
 
 NAME = "activitynet"

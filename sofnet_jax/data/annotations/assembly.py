@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sofnet_jax.data.annotations.classes import Evidence, Numbering, name_labels
 from sofnet_jax.data.annotations.clip import SPLITS, Annotation, Clip
-from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.data.annotations.numbering import Evidence, Numbering, name_labels
-from sofnet_jax.data.annotations.roster import Listed, Roster, compare_rosters
+from sofnet_jax.data.annotations.files import Notes
+from sofnet_jax.data.annotations.lists import Listed, Roster, compare_rosters
 from sofnet_jax.host.errors import UserError
 
 UNDECIDED = ""  # the split of a clip that only a list can tell

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from sofnet_jax.data.annotations import activitynet, generic, kinetics, sports1m, thumos14
+from sofnet_jax.data.annotations import activitynet, kinetics, own, sports1m, thumos14
 from sofnet_jax.data.annotations.clip import SPLITS, Annotation
-from sofnet_jax.data.annotations.material import create_materials
+from sofnet_jax.data.annotations.files import create_materials
 from sofnet_jax.host.errors import UserError
 
 _READERS = {module.NAME: module.read for module in (activitynet, kinetics, thumos14, sports1m)}
-BENCHMARKS = (*_READERS, generic.NAME)
+BENCHMARKS = (*_READERS, own.NAME)
 
 # Section 4 of the paper; it does not say how many videos mini-Sports1M has.
 _PAPER = {
@@ -26,8 +26,8 @@ def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
     Raises UserError for a file that is named and not recognised, and for one that would make
     labels, or which video is which, wrong. What else is odd is among the notes.
     """
-    if name == generic.NAME:
-        return generic.read(paths)
+    if name == own.NAME:
+        return own.read(paths)
     if name not in _READERS:
         raise UserError(f"'{name}' is no benchmark; choose one of {', '.join(BENCHMARKS)}")
     try:

@@ -5,12 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sofnet_jax.data.annotations.assembly import Parts, assemble
-from sofnet_jax.data.annotations.cell import parse_seconds, show
-from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.identity import YOUTUBE, check_id, check_label
-from sofnet_jax.data.annotations.material import Material, sort_materials
-from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.data.annotations.numbering import (
+from sofnet_jax.data.annotations.classes import (
     Evidence,
     Numbering,
     is_names,
@@ -18,16 +13,25 @@ from sofnet_jax.data.annotations.numbering import (
     read_names,
     read_numbered,
 )
-from sofnet_jax.data.annotations.roster import (
+from sofnet_jax.data.annotations.clip import Annotation, Clip
+from sofnet_jax.data.annotations.files import Material, Notes, parse_seconds, show, sort_materials
+from sofnet_jax.data.annotations.lists import (
     LISTED,
+    IdReader,
     Listed,
+    PathReader,
     Roster,
     collect,
     read_roster,
 )
-from sofnet_jax.data.annotations.row_reader import IdReader, PathReader
-from sofnet_jax.data.annotations.spelling import Spelling
-from sofnet_jax.data.annotations.split import find_split, parse_split
+from sofnet_jax.data.annotations.names import (
+    YOUTUBE,
+    Spelling,
+    check_id,
+    check_label,
+    find_split,
+    parse_split,
+)
 from sofnet_jax.host.errors import UserError
 
 NAME = "mini_kinetics"

@@ -8,22 +8,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sofnet_jax.data.annotations.assembly import Parts, assemble
-from sofnet_jax.data.annotations.cell import parse_count, show
-from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.document import Node
-from sofnet_jax.data.annotations.identity import YOUTUBE, check_id
-from sofnet_jax.data.annotations.material import Material, sort_materials
-from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.data.annotations.numbering import (
+from sofnet_jax.data.annotations.classes import (
     Numbering,
     is_names,
     is_numbered,
     read_names,
     read_numbered,
 )
-from sofnet_jax.data.annotations.roster import LISTED, Listed, Roster, read_roster
-from sofnet_jax.data.annotations.row_reader import IdReader, PathReader, require_split
-from sofnet_jax.data.annotations.split import find_split, parse_split
+from sofnet_jax.data.annotations.clip import Annotation, Clip
+from sofnet_jax.data.annotations.files import (
+    Material,
+    Node,
+    Notes,
+    parse_count,
+    show,
+    sort_materials,
+)
+from sofnet_jax.data.annotations.lists import (
+    LISTED,
+    IdReader,
+    Listed,
+    PathReader,
+    Roster,
+    read_roster,
+    require_split,
+)
+from sofnet_jax.data.annotations.names import YOUTUBE, check_id, find_split, parse_split
 from sofnet_jax.host.errors import UserError
 
 NAME = "mini_sports1m"

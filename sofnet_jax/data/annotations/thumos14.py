@@ -1,43 +1,144 @@
-"""THUMOS'14: the metadata in MATLAB's format, temporal annotations, and lists.
+"""THUMOS'14: metadata in MATLAB files, temporal annotations, and lists.
 
-Its validation set is what the paper trains on, and its test set what it is tested on.
+The paper trains on its validation set and tests on its test set.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from sofnet_jax.data.annotations.assembly import Parts, assemble
-from sofnet_jax.data.annotations.cell import parse_seconds, show
-from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.identity import check_label
-from sofnet_jax.data.annotations.localisation import (
-    Instance,
-    localise,
-    read_avoided,
-    read_temporal,
-)
-from sofnet_jax.data.annotations.material import Material, Row, sort_materials
-from sofnet_jax.data.annotations.matlab import Structure, is_matlab, read_structures
-from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.data.annotations.numbering import (
+from sofnet_jax.data.annotations.classes import (
     Numbering,
     is_names,
     is_numbered,
     read_names,
     read_numbered,
 )
-from sofnet_jax.data.annotations.roster import LISTED, Listed, Roster, read_roster, split_left
-from sofnet_jax.data.annotations.thumos14_id import check_id, get_split
+from sofnet_jax.data.annotations.clip import Annotation, Clip, Interval, clean_segments
+from sofnet_jax.data.annotations.files import (
+    Material,
+    Notes,
+    Row,
+    parse_seconds,
+    show,
+    sort_materials,
+)
+from sofnet_jax.data.annotations.lists import LISTED, Listed, Roster, read_roster, split_left
+from sofnet_jax.data.annotations.matlab_file import Structure, is_matlab, read_structures
+from sofnet_jax.data.annotations.names import check_label
 from sofnet_jax.host.errors import UserError
+
+_VIDEO_ID = re.compile(r"video_(validation|test|background)_[0-9]{7}")
+_SPLITS = {"validation": "train", "test": "val", "background": None}
+
+
+def check_id(place: str, id: str) -> str:
+    """The id, if it is one of THUMOS'14; raises UserError."""
+    if not _VIDEO_ID.fullmatch(id):
+        raise UserError(
+            f"{place}: {show(id)} is no video of THUMOS'14, as video_test_0000001 is one"
+        )
+    return id
+
+
+def get_split(id: str) -> str | None:
+    """The split of ours, or None for the background set."""
+    return _SPLITS[id.split("_")[1]]
+
+
+_FILE = re.compile(r"([A-Za-z]+)_(val|validation|test)")
+_AMBIGUOUS = "Ambiguous"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A row of a class's temporal annotations."""
+
+    label: str
+    place: str
+    interval: Interval
+
+
+def read_temporal(materials: Sequence[Material], notes: Notes) -> dict[str, list[Instance]]:
+    """The temporal annotations by id; those of ambiguous instances are left out."""
+    instances: dict[str, list[Instance]] = {}
+    for material in materials:
+        match = _FILE.fullmatch(material.path.stem)
+        if not match:
+            raise UserError(
+                f"{material.path}: temporal annotations of a class that the file's name does not "
+                "tell; call it as it was published, such as Diving_val.txt"
+            )
+        for row in material.rows:
+            id, interval = _parse_temporal(row)
+            if match[1] == _AMBIGUOUS:
+                notes.add("segments of ambiguous instances: left out", row.place)
+            else:
+                instances.setdefault(id, []).append(Instance(match[1], row.place, interval))
+    return instances
+
+
+def _parse_temporal(row: Row) -> tuple[str, Interval]:
+    cells = row.text.split()
+    if len(cells) != 3:
+        raise UserError(f"{row.place}: {len(cells)} columns; a row is 'video start end'")
+    start, end = (
+        parse_seconds(row.place, *pair) for pair in zip(("start", "end"), cells[1:], strict=True)
+    )
+    return check_id(row.place, cells[0]), (start, end)
+
+
+def read_avoided(materials: Sequence[Material]) -> set[tuple[str, str]]:
+    """Videos and classes whose temporal annotations are wrong: the videos do not show the class."""
+    avoided = set()
+    for row in (row for material in materials for row in material.rows):
+        cells = row.text.split()
+        if len(cells) != 2:
+            raise UserError(f"{row.place}: {len(cells)} columns; a row is 'video class'")
+        avoided.add((check_id(row.place, cells[0]), cells[1]))
+    return avoided
+
+
+def localise(
+    clip: Clip, instances: Sequence[Instance], avoided: set[tuple[str, str]], notes: Notes
+) -> Clip:
+    """The clip with its segments, if they cover all of its classes."""
+    by_label: dict[str, list[Instance]] = {}
+    for instance in instances:
+        if (clip.id, instance.label) in avoided:
+            notes.add(
+                "segments that the lists of videos to avoid call wrong: left out", instance.place
+            )
+        elif instance.label not in clip.labels:
+            notes.add(
+                "segments of a class that their video does not have: left out", instance.place
+            )
+        else:
+            by_label.setdefault(instance.label, []).append(instance)
+    cleaned = {
+        label: clean_segments(((i.place, i.interval) for i in found), clip.duration, notes)
+        for label, found in by_label.items()
+    }
+    lacking = [label for label in clip.labels if not cleaned.get(label)]
+    if lacking and any(cleaned.values()):
+        notes.add(
+            "videos with segments of some of their classes only: taken as not localised",
+            f"{clip.id}, not of {lacking[0]}",
+        )
+    if lacking:
+        return clip
+    segments = dict.fromkeys(s for label in clip.labels for s in cleaned[label] or ())
+    return replace(clip, segments=tuple(segments))
+
 
 NAME = "thumos14"
 _CLASSES = 101
 _TEMPORAL = re.compile(r"video_\w+\s+[-+.\w]+\s+[-+.\w]*\.[-+.\w]*")
 _AVOIDED = re.compile(r"video_\w+\s+[A-Z][A-Za-z]+")
 _DURATION = re.compile(r"(\S*/)?video_\w+\.\w+|[0-9]+\.[0-9]+")
-_ROUNDING = 0.1  # seconds
+_TOLERANCE = 0.1  # seconds
 
 
 def read(materials: Sequence[Material]) -> Annotation:
@@ -204,7 +305,7 @@ def _read_durations(materials: Sequence[Material], notes: Notes) -> dict[str, fl
             seconds = parse_seconds(time.place, "the duration", time.text)
             if seconds <= 0:
                 notes.add("durations that are not positive: taken as unknown", time.place)
-            elif abs(durations.setdefault(id, seconds) - seconds) > _ROUNDING:
+            elif abs(durations.setdefault(id, seconds) - seconds) > _TOLERANCE:
                 notes.add("durations that differ between files: the first counts", time.place)
         if len(material.rows) % 2:
             raise UserError(f"{material.rows[-1].place}: the last video has no duration")
@@ -213,7 +314,7 @@ def _read_durations(materials: Sequence[Material], notes: Notes) -> dict[str, fl
 
 def _set_duration(clip: Clip, durations: Mapping[str, float], notes: Notes) -> Clip:
     seconds = durations.get(clip.id)
-    if seconds and clip.duration and abs(seconds - clip.duration) > _ROUNDING:
+    if seconds and clip.duration and abs(seconds - clip.duration) > _TOLERANCE:
         notes.add(
             "durations that differ from those in the metadata, which count",
             f"{clip.id} {seconds:g}, not {clip.duration:g} s",

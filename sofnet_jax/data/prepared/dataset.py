@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sofnet_jax.data.annotations.clip import Interval
-from sofnet_jax.data.annotations.material import Material
+from sofnet_jax.data.annotations.files import Material
 from sofnet_jax.data.prepared.builders import VIDEOS
 from sofnet_jax.data.prepared.manifest import (
     find_version,

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.extension import is_video
-from sofnet_jax.data.annotations.material import find_files
-from sofnet_jax.data.annotations.note import Notes
+from sofnet_jax.data.annotations.files import Notes, find_files
+from sofnet_jax.data.annotations.names import is_video
 from sofnet_jax.data.prepared.record import Task
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_whole

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sofnet_jax.data.annotations.document import parse_document
-from sofnet_jax.data.annotations.material import Material
+from sofnet_jax.data.annotations.files import Material, parse_document
 from sofnet_jax.data.prepared.builders import ABOUT, VIDEOS
 from sofnet_jax.data.prepared.record import Summary
 from sofnet_jax.host.errors import UserError

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from sofnet_jax.data.annotations.clip import Interval
-from sofnet_jax.data.annotations.document import Node
+from sofnet_jax.data.annotations.files import Node
 from sofnet_jax.data.video.decode import VideoError, read_footage
 from sofnet_jax.data.video.jpeg import JpegError, encode_jpeg
 from sofnet_jax.data.views import segment_indices

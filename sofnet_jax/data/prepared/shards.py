@@ -13,8 +13,7 @@ from typing import Any
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from sofnet_jax.data.annotations.document import Node
-from sofnet_jax.data.annotations.material import Material
+from sofnet_jax.data.annotations.files import Material, Node
 from sofnet_jax.data.prepared.record import (
     VERSION,
     Format,

@@ -13,8 +13,8 @@ from typing import Any
 
 import av
 
-from sofnet_jax.data.annotations.extension import EXTENSIONS, is_video
-from sofnet_jax.data.annotations.material import find_files
+from sofnet_jax.data.annotations.files import find_files
+from sofnet_jax.data.annotations.names import EXTENSIONS, is_video
 from sofnet_jax.data.video.canvas import Canvas
 from sofnet_jax.data.video.container import MAX_PIXELS, VideoError, find_stream
 from sofnet_jax.data.video.reader import LazyFrame, Pixels

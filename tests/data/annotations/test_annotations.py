@@ -13,10 +13,9 @@ from sofnet_jax.data.annotations.benchmark import (
     describe_counts,
     read_annotation,
 )
-from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.data.annotations.segment import clean_segments
-from sofnet_jax.data.annotations.split import find_split
+from sofnet_jax.data.annotations.clip import Annotation, Clip, clean_segments
+from sofnet_jax.data.annotations.files import Notes
+from sofnet_jax.data.annotations.names import find_split
 from sofnet_jax.host.errors import UserError
 
 # The smallest files that each reader takes.

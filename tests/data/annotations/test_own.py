@@ -3,7 +3,7 @@ from annotation_files import refuse, write_files
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
-from sofnet_jax.data.annotations.own_row import OwnRow, group_rows
+from sofnet_jax.data.annotations.own import OwnRow, group_rows
 from sofnet_jax.data.source import create_source
 from sofnet_jax.host.errors import UserError
 

@@ -8,7 +8,7 @@ from annotation_files import refuse, write_files
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
-from sofnet_jax.data.annotations.mat_file import read_variables
+from sofnet_jax.data.annotations.matlab_file import read_variables
 from sofnet_jax.host.errors import UserError
 
 NAMES = ("BaseballPitch", "Basketball", "CliffDiving", "Diving", "Drumming")

@@ -2,7 +2,7 @@
 
 import os
 
-from sofnet_jax.data.annotations.note import Notes
+from sofnet_jax.data.annotations.files import Notes
 from sofnet_jax.data.prepared.library import write_listing
 from sofnet_jax.data.prepared.record import Task
 from sofnet_jax.data.source import Video, create_source

@@ -1,13 +1,18 @@
-"""Lists of videos with numbers for labels: `<id or path> <frames> <label>`."""
+"""Lists of videos with numeric labels: `<id or path> <frames> <label>`."""
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from sofnet_jax.data.annotations.cell import parse_count, show
-from sofnet_jax.data.annotations.material import Material, Row
-from sofnet_jax.data.annotations.note import Notes
+from sofnet_jax.data.annotations.files import Material, Notes, Row, parse_count, show
+from sofnet_jax.data.annotations.names import (
+    YOUTUBE,
+    check_path,
+    find_split,
+    parse_split,
+    strip_extension,
+)
 from sofnet_jax.host.errors import UserError
 
 LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
@@ -95,3 +100,46 @@ def compare_rosters(a: Roster, b: Roster, notes: Notes) -> None:
             if p.num_frames != q.num_frames
         ),
     )
+
+
+class PathReader:
+    """Reads rows `<path> <frames> <label>`; an id is the name of a file without its extension."""
+
+    def __init__(self, material: Material):
+        self._split = find_split(material.path)
+
+    def __call__(self, row: Row) -> Listed:
+        text, num_frames, labels = split_right(row)
+        path = PurePosixPath(check_path(row.place, text).replace("\\", "/"))
+        splits = {split for part in path.parts[:-1] if (split := parse_split(part))}
+        split = splits.pop() if len(splits) == 1 else self._split
+        if split is None:
+            raise UserError(
+                f"{row.place}: neither the path nor the list's name tells the split; put train "
+                "or val into its name"
+            )
+        name = strip_extension(path.name)
+        return Listed(row.place, name, split, labels, num_frames, path.parent.name, str(path))
+
+
+class IdReader:
+    """Reads rows that are ids of YouTube and nothing else."""
+
+    def __init__(self, material: Material):
+        self._split = require_split(material)
+
+    def __call__(self, row: Row) -> Listed:
+        if not YOUTUBE.fullmatch(row.text):
+            raise UserError(f"{row.place}: {show(row.text)} is no id of YouTube")
+        return Listed(row.place, row.text, self._split, ())
+
+
+def require_split(material: Material) -> str:
+    """The split that a file's name tells; raises UserError."""
+    split = find_split(material.path)
+    if split is None:
+        raise UserError(
+            f"{material.path}: neither its name nor its folder's tells the split; put train or val "
+            "into the name"
+        )
+    return split

@@ -1,15 +1,13 @@
-"""Which number stands for which class: lists say numbers, and every public list has its own."""
+"""Class orders: which class a number in a list stands for."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sofnet_jax.data.annotations.cell import parse_count, show
-from sofnet_jax.data.annotations.identity import YOUTUBE, check_label
-from sofnet_jax.data.annotations.material import Material, Row
-from sofnet_jax.data.annotations.note import Notes
-from sofnet_jax.data.annotations.roster import LISTED, Listed, Roster
+from sofnet_jax.data.annotations.files import Material, Notes, Row, parse_count, show
+from sofnet_jax.data.annotations.lists import LISTED, Listed, Roster
+from sofnet_jax.data.annotations.names import YOUTUBE, check_label
 from sofnet_jax.host.errors import UserError
 
 _NUMBERED = re.compile(r"([0-9]+)[,\s]+(\S.*)")
