@@ -13,12 +13,12 @@ With :192, 76.4 % and 43.7, early 76.3 % and 37.4; with :224, 77.1 % and 55.7, e
 
 from ml_collections import ConfigDict
 
-from configs import default
+from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field, whose values are this experiment's, and variants."""
-    c = default.create_default()
+    c = create_default()
     c.data.name = "activitynet"
     c.data.source = "prepared"
-    return default.apply_variant(c, variant)
+    return apply_variant(c, variant)

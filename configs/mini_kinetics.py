@@ -11,13 +11,13 @@ Paper, with early termination: top-1 72.8 % with 28.0 GFLOPs/V (Table 1).
 
 from ml_collections import ConfigDict
 
-from configs import default
+from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
-    c = default.create_default()
+    c = create_default()
     c.data.name = "mini_kinetics"
     c.data.source = "prepared"
     c.eval.metric = "top1"
-    return default.apply_variant(c, variant)
+    return apply_variant(c, variant)

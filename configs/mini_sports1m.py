@@ -11,13 +11,13 @@ Paper: top-1 41.2 % with 29.0 GFLOPs/V; with :tsn, 39.2 % and 40.3 (Table B of t
 
 from ml_collections import ConfigDict
 
-from configs import default
+from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
-    c = default.create_default()
+    c = create_default()
     c.data.name = "mini_sports1m"
     c.data.source = "prepared"
     c.eval.metric = "top1"
-    return default.apply_variant(c, variant)
+    return apply_variant(c, variant)

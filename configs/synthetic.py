@@ -5,12 +5,12 @@ python -m sofnet_jax.main --config configs/synthetic.py --workdir /tmp/sofnet
 
 from ml_collections import ConfigDict
 
-from configs import default
+from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
-    c = default.create_default()
+    c = create_default()
     c.data.name = "synthetic"
     c.data.source = "synthetic"
     c.data.num_frames = 8
@@ -34,4 +34,4 @@ def get_config(variant: str = "") -> ConfigDict:
     c.eval.metric = "top1"
     c.eval.every_epochs = 8
     c.eval.threshold = 0.98  # so few epochs leave the scores less extreme than the paper's
-    return default.apply_variant(c, variant)
+    return apply_variant(c, variant)

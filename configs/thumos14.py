@@ -11,14 +11,14 @@ Paper, with early termination: mAP 47.8 % with 25.6 GFLOPs/V; with :tsn, 46.6 % 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
-    c = default.create_default()
+    c = create_default()
     c.data.name = "thumos14"
     c.data.source = "prepared"
     c.data.size = 224
     c.eval.metric = "map"
-    return default.apply_variant(c, variant)
+    return apply_variant(c, variant)

@@ -13,12 +13,12 @@ weights of that network.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """See configs/default.py for every field and for the variants."""
-    c = default.create_default()
+    c = create_default()
     c.data.num_workers = 4
     c.model.forward_bias = 2.0  # few steps an epoch: start with gates that let most frames through
     c.train.batch_size = 8
@@ -26,4 +26,4 @@ def get_config(variant: str = "") -> ConfigDict:
     c.eval.batch_size = 8
     c.eval.every_epochs = 5
     c.eval.metric = "top1"
-    return default.apply_variant(c, variant)
+    return apply_variant(c, variant)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from absl import flags
 
-from configs.default import create_default
 from sofnet_jax.data.annotations.benchmark import BENCHMARKS, describe_counts, read_annotation
 from sofnet_jax.data.annotations.clip import Annotation
 from sofnet_jax.data.annotations.files import Notes
@@ -38,6 +37,7 @@ from sofnet_jax.host.command_line import CONFIG
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.host.workers import count_cores
+from sofnet_jax.run.config import create_default
 
 ANNOTATIONS = flags.DEFINE_list("annotations", [], "Files, or folders of them, with commas.")
 VIDEOS = flags.DEFINE_string("videos", "", "Folder of the videos, however they lie in it.")

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from gated_network import SIZE
 
-from configs.default import create_default
 from sofnet_jax.run.checkpoint import Checkpoints
+from sofnet_jax.run.config import create_default
 from sofnet_jax.run.result import write_config
 
 # Of a run of `gated_network.create_network`, some of whose videos end early.

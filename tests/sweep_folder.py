@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs.default import create_default
 from sofnet_jax.evaluation.result import create_result
 from sofnet_jax.host.files import write_json
 from sofnet_jax.report.ablations import METHODS, create_config
+from sofnet_jax.run.config import create_default
 from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.run.result import write_config
 from sofnet_jax.systems.sofnet.architecture import create_architecture

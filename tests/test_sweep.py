@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.default import create_default
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.host.lock import lock_folder
@@ -21,7 +20,8 @@ from sofnet_jax.host.signals import Interruption
 from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.grid import Cell, create_grid
 from sofnet_jax.run.checkpoint import Checkpoints
-from sofnet_jax.run.config import INDIFFERENT, flatten_fields
+from sofnet_jax.run.config import create_default, flatten_fields
+from sofnet_jax.run.fields import INDIFFERENT
 from sofnet_jax.run.result import METRICS, write_config
 from sofnet_jax.sweep import Sweep, choose_methods, conclude, create_command, split_cores
 

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from configs.default import get_config
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
-from sofnet_jax.run.config import DTYPES, flatten_fields, read_given_fields
+from sofnet_jax.run.config import DTYPES, flatten_fields, get_config, read_given_fields
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.folded import deploy
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
@@ -33,8 +32,9 @@ def load(
     """Loads a trained network and compiles it.
 
     Args:
-        source: the folder of a run, a file of weights, or hub:owner/name. How the network is shown
-            a video, and when that ends, a run's `config.json` tells, or else `configs/default.py`.
+        source: the folder of a run, a file of weights, or hub:owner/name. A run's
+            `config.json` says how the network sees a video and when that ends; for other weights
+            the defaults of `sofnet_jax.run.fields` do.
         which: checkpoint of a run: the last or the best.
         dtype: of the stages' computation, float32 or bfloat16; by default what suits the device,
             float32 on a CPU.

@@ -12,13 +12,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.default import create_default
 from sofnet_jax.data.synthetic.dataset import is_synthetic
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.ablations import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.report.bootstrap import Metric, Scored, create_scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
-from sofnet_jax.run.config import INDIFFERENT, read_fields
+from sofnet_jax.run.config import create_default, read_fields
+from sofnet_jax.run.fields import INDIFFERENT
 from sofnet_jax.run.predictions import Predictions, read_predictions
 from sofnet_jax.run.result import read_result
 from sofnet_jax.systems.sofnet.architecture import create_architecture

@@ -11,7 +11,8 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.report.ablations import Method, create_config
 from sofnet_jax.run.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
-from sofnet_jax.run.config import INDIFFERENT, flatten_fields, read_fields
+from sofnet_jax.run.config import flatten_fields, read_fields
+from sofnet_jax.run.fields import INDIFFERENT
 from sofnet_jax.run.result import read_result
 
 Progress = Literal["done", "begun", "to do"]

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import check_size, is_number, read_json, write_json
 from sofnet_jax.parallel import devices
-from sofnet_jax.run.config import CRITERIA
+from sofnet_jax.run.fields import CRITERIA
 
 Which = Literal["last", "best"]
 _DIGESTS = "crc32"  # their name in a stored record

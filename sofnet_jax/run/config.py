@@ -1,146 +1,66 @@
-"""Which values the fields of a configuration may have."""
+"""Configurations: creating, varying, checking and reading them. `fields` lists what is in them."""
 
-import difflib
-import functools
-import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from configs.default import create_default
-from sofnet_jax.backbones.spec import SHIFTS
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import read_json
+from sofnet_jax.run.fields import FIELDS, PRECISIONS
 
-CRITERIA = ("top1", "top5", "map")  # metrics by which one checkpoint can be better than another
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-CHOICES: dict[str, Collection[str]] = {
-    "data.source": ("videos", "prepared", "synthetic"),
-    "eval.checkpoint": ("last", "best"),
-    "eval.metric": CRITERIA,
-    "model.shift": SHIFTS,
-    "train.dtype": DTYPES,
+DTYPES = {name: getattr(jnp, name) for name in PRECISIONS}
+# What the words after the colon of `--config configs/X.py:tsn,192` change; a number is data.size.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "tsn": {"model.gates": ()},
+    "fc": {"model.temporal": False},
+    "tsm_online": {"model.shift": "online"},
+    "tsm_offline": {"model.shift": "offline"},
+    "release": {f.name: True for f in FIELDS if f.name.startswith("released.")}
+    # The released code can end a video at the fifth frame, not at the fourth.
+    | {"released.clip_norm": 20.0, "optimizer.weight_decay": 1e-4, "eval.min_frames": 4},
+    "sync_bn": {"train.sync_batchnorm": True},
+    "bfloat16": {"train.dtype": "bfloat16"},
 }
 
 
-class Rule(NamedTuple):
-    """What must hold of some fields; NaN breaks every rule."""
-
-    allows: Callable[[Any], bool]
-    text: str
-    fields: tuple[str, ...]
+def get_config(variant: str = "") -> ConfigDict:
+    """Create the default configuration, with a variant such as "tsn,192"."""
+    return apply_variant(create_default(), variant)
 
 
-def _above(x: int | float) -> int | float:
-    """What a number of this type must stay below."""
-    return 2**63 if isinstance(x, int) else math.inf
+def create_default() -> ConfigDict:
+    """Create the paper's experiment on ActivityNet-v1.3, without a data set."""
+    return ConfigDict(unflatten_dict({field.name: field.default for field in FIELDS}, sep="."))
 
 
-RULES = (
-    Rule(
-        lambda x: 1 <= x < _above(x),
-        "a number from 1 up",
-        (
-            "data.num_frames",
-            "data.size",
-            "eval.batch_size",
-            "eval.every_epochs",
-            "model.hidden",
-            "train.log_every",
-        ),
-    ),
-    Rule(
-        lambda x: 0 <= x < _above(x),
-        "a number from 0 up",
-        (
-            "data.num_workers",
-            "data.short_side",
-            "eval.min_frames",
-            "loss.reference_gflops",
-            "model.width",
-            "optimizer.learning_rate",
-            "optimizer.policy_rate",
-            "optimizer.weight_decay",
-            "released.clip_norm",
-            "seed",
-            "temperature.decay",
-            "train.joint_epochs",
-            "train.warmup_epochs",
-        ),
-    ),
-    Rule(lambda x: all(e >= 0 for e in x), "epochs from 0 up", ("optimizer.drop_epochs",)),
-    Rule(lambda x: 0 <= x <= 1, "from 0 to 1", ("eval.threshold", "loss.alpha", "loss.beta")),
-    Rule(lambda x: 0 <= x < 1, "from 0 to below 1", ("model.dropout", "optimizer.momentum")),
-    Rule(lambda x: x > 0, "above 0", ("temperature.initial",)),
-    Rule(
-        lambda x: len(x) > 0 and all(0 < scale <= 1 for scale in x),
-        "one or more numbers above 0 and up to 1",
-        ("data.scales",),
-    ),
-)
-
-
-def check_fields(fields: Mapping[str, Any]) -> None:
-    """Refuses fields, by their dotted names, of a configuration that comes with a run.
-
-    Unlike those of `check_values`, they may be of any type.
+def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
+    """Apply the words of a variant, separated by commas, in place.
 
     Raises:
-        UserError: naming the field.
+        ValueError: an unknown word.
     """
-    for name, default in flatten_dict(create_default().to_dict(), sep=".").items():
-        if name in fields and not _is_like(fields[name], default):
-            raise UserError(f"{name} is {_show(fields[name])}")
-    for rule in RULES:
-        for name in rule.fields:
-            if name in fields and not rule.allows(fields[name]):
-                raise UserError(f"{name} is {_show(fields[name])}; it must be {rule.text}")
-    for name, choices in CHOICES.items():
-        if name in fields:
-            _check_choice(name, fields[name], choices)
+    for word in filter(None, variant.split(",")):
+        if word not in VARIANTS and not word.isdecimal():
+            known = f"{', '.join(VARIANTS)} or a resolution such as 192"
+            raise ValueError(f"no variant '{word}' of this configuration; known: {known}")
+        changes = VARIANTS[word] if word in VARIANTS else {"data.size": int(word)}
+        config.update_from_flattened_dict(changes)
+    return config
 
 
-def _is_like(value: Any, default: Any) -> bool:
-    """Whether a value from JSON can be that of a field with this default."""
-    if isinstance(default, tuple):
-        return isinstance(value, list) and all(_is_like(item, default[0]) for item in value)
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is type(default)
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else text[:77] + "…"
-
-
-def check_values(config: ConfigDict) -> None:
-    """Refuses values that would fail later and less clearly.
+def check_config(config: ConfigDict) -> None:
+    """Reject values that would fail later and less clearly.
 
     Raises:
         UserError: naming the field, its value, and what it must be.
     """
-    _check_batch_size(config.train.batch_size, config.train.accumulate)
-    for rule in RULES:
-        for name in rule.fields:
-            value = _get(config, name)
-            if not rule.allows(value):
-                raise UserError(f"{name} is {value}; it must be {rule.text}")
-    for name, choices in CHOICES.items():
-        _check_choice(name, _get(config, name), choices)
-
-
-def _get(config: ConfigDict, name: str) -> Any:
-    return functools.reduce(getattr, name.split("."), config)
-
-
-def _check_batch_size(batch: int, parts: int) -> None:
-    devices = jax.device_count()
+    check_fields(flatten_fields(config.to_dict()))
+    batch, parts, devices = config.train.batch_size, config.train.accumulate, jax.device_count()
     if batch < 1 or parts < 1 or batch % (devices * parts):
         raise UserError(
             f"train.batch_size is {batch}; it must be a multiple of {devices} device(s) × "
@@ -148,47 +68,25 @@ def _check_batch_size(batch: int, parts: int) -> None:
         )
 
 
-def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        names = ", ".join(choice or "''" for choice in choices)
-        close = difflib.get_close_matches(str(value), choices, 1, 0)
-        raise UserError(
-            f"{name} is '{value}'; choose one of {names}"
-            + (f" (did you mean {close[0]}?)" if close else "")
-        )
-
-
-# Where and how fast a run is computed, which changes nothing of what comes out.
-INDIFFERENT = {
-    "data.keep",
-    "data.num_workers",
-    "data.synthetic.root",
-    "eval.batch_size",
-    "parallel.coordinator",
-    "parallel.num_processes",
-    "parallel.process_id",
-    "train.log_every",
-    "train.remat",
-}
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Reject fields, by dotted names, of a wrong type or value. Raises UserError."""
+    for field in FIELDS:
+        if field.name in fields:
+            field.check(fields[field.name])
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """The fields of a config.json by dotted names; of older ones that lack some, the defaults.
+    """Read all fields of a config.json by dotted names; those it lacks have their defaults.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the file is missing or damaged.
     """
-    defaults = flatten_fields(create_default().to_dict())
     given = read_given_fields(path)
-    return defaults | {name: value for name, value in given.items() if name in defaults}
+    return {field.name: given.get(field.name, field.default) for field in FIELDS}
 
 
 def read_given_fields(path: Path) -> dict[str, Any]:
-    """All that stands in a config.json, by dotted names, with values that fields can have.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """Read what is in a config.json, by dotted names. Raises UserError as `read_fields` does."""
     content = read_json(path)
     try:
         given = flatten_fields(content)
@@ -198,6 +96,13 @@ def read_given_fields(path: Path) -> dict[str, Any]:
     return given
 
 
+def select_fields(config: ConfigDict, role: str) -> dict[str, Any]:
+    """Return the fields of a role that the configuration's data source reads, by dotted names."""
+    values = flatten_fields(config.to_dict())
+    sources = ("", config.data.source)
+    return {f.name: values[f.name] for f in FIELDS if role in f.role and f.source in sources}
+
+
 def flatten_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """The values of a configuration by their dotted names."""
+    """Return the values of a configuration by their dotted names."""
     return flatten_dict(config, sep=".")

@@ -17,7 +17,7 @@ from sofnet_jax.data.source import Source, create_source
 from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.parallel import devices
-from sofnet_jax.run.config import DTYPES, check_values
+from sofnet_jax.run.config import DTYPES, check_config, select_fields
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
 from sofnet_jax.systems.sofnet.costs import Cost, compute_costs, compute_lookup
 from sofnet_jax.systems.sofnet.network import SoFNet
@@ -62,38 +62,18 @@ class Experiment:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What a checkpoint must agree on to be taken up."""
+        """What a checkpoint must agree on to be restored."""
         model = {f"model.{k}": v for k, v in dataclasses.asdict(self.architecture).items()}
-        released = {f"released.{k}": v for k, v in self.config.released.items()}
-        return (
-            model
-            | released
-            | {
-                "model.backbone": self.config.model.backbone,
-                "classes": list(self.train_source.classes),
-                "optimizer.name": self.config.optimizer.name,
-            }
-        )
+        classes = {"classes": list(self.train_source.classes)}
+        return select_fields(self.config, "identity") | model | classes
 
     @property
     def schedule(self) -> dict[str, object]:
-        """What a training must agree on with the checkpoint that it continues."""
-        c = self.config
-        fields = {f"data.{name}": c.data[name] for name in ("num_frames", "size", "scales", "flip")}
-        if c.data.source == "synthetic":
-            made = c.data.synthetic.to_dict() | {"version": VERSION}
-            fields |= {f"data.synthetic.{k}": v for k, v in made.items() if k != "root"}
-        elif c.data.source == "videos":
-            fields |= {"data.short_side": c.data.short_side}
-        for group in ("loss", "optimizer", "temperature"):
-            fields |= {f"{group}.{name}": value for name, value in c[group].items()}
-        return fields | {
-            "init_from": c.init_from,
-            "seed": c.seed,
-            "train.batch_size": c.train.batch_size,
-            "train.warmup_epochs": c.train.warmup_epochs,
-            "number of training videos": len(self.train_source),
-        }
+        """What a training must agree on with the checkpoint that it resumes."""
+        generated = self.config.data.source == "synthetic"
+        version = {"data.synthetic.version": VERSION} if generated else {}
+        videos = {"number of training videos": len(self.train_source)}
+        return select_fields(self.config, "schedule") | version | videos
 
     def create_train_step(self, gated: bool) -> Callable:
         """The optimizer step of the joint training, or with `gated` false that of the warm-up."""
@@ -207,7 +187,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
     Raises:
         UserError: a value that makes no sense, or data that is not there.
     """
-    check_values(config)
+    check_config(config)
     train_source, val_source = _create_sources(config)
     m, released = config.model, Released(**config.released)
     if m.shift == "online" and released.state:

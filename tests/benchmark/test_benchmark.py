@@ -4,17 +4,17 @@ import re
 
 import pytest
 
-from configs import default
 from sofnet_jax.benchmark import reading as pipeline_benchmark
 from sofnet_jax.benchmark.training import benchmark_training
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.run.config import create_default
 
 
 @pytest.fixture
 def config(tmp_path, write_video):
     for i in range(8):
         write_video(tmp_path / f"class{i % 2}" / f"{i}.mp4", range(4), size=(32, 32))
-    c = default.create_default()
+    c = create_default()
     c.model.backbone, c.model.width, c.model.hidden = "tiny", 4, 8
     c.data.train = c.data.val = str(tmp_path)
     c.data.num_frames, c.data.size, c.data.num_workers = 2, 32, 0

@@ -5,8 +5,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs import synthetic
-from configs.default import create_default
 from sofnet_jax.report.ablations import METHODS, create_config, scale_size
+from sofnet_jax.run.config import create_default
 
 
 def fields(config: ConfigDict) -> dict[str, object]:

@@ -14,7 +14,6 @@ import pytest
 from flax.traverse_util import flatten_dict
 from jax.experimental.compilation_cache import compilation_cache
 
-import configs
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.prepared.library import Library, find_tasks
 from sofnet_jax.data.prepared.preparation import create_plan, prepare
@@ -24,7 +23,7 @@ from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import Released
 from sofnet_jax.training.loop import train
 
-ROOT = Path(configs.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 VARIANTS = {
     "": {},

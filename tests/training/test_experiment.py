@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs import default
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.run.config import create_default
 from sofnet_jax.training.experiment import create_experiment
 
 MISTAKES = {
@@ -50,7 +50,7 @@ def data(tmp_path_factory, write_video) -> str:
 
 
 def create_config(data: str):
-    config = default.create_default()
+    config = create_default()
     config.model.backbone = "tiny"
     config.data.train = config.data.val = data
     config.train.batch_size = 4

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-import configs.default
+from sofnet_jax.run.config import get_config
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import combine_gates, sample_gates
 from sofnet_jax.systems.sofnet.losses import (
@@ -31,7 +31,7 @@ _TINY = Architecture(
 
 
 def test_configuration_has_these_fields_and_the_variant_sets_them_all():
-    default, release = configs.default.get_config(), configs.default.get_config("release")
+    default, release = get_config(), get_config("release")
     assert Released(**default.released) == PAPER
     fields = dataclasses.asdict(Released(**release.released))
     assert fields.pop("clip_norm") == 20.0
