@@ -31,12 +31,8 @@ COMMANDS = {"__init__", "__main__", "main", "predict", "prepare", "convert", "co
 
 # Still to be turned around; the list may only shrink.
 KNOWN = {
-    "sofnet_jax.prepare imports configs.default.create_default",
     "sofnet_jax.backbones.costs imports sofnet_jax.systems.sofnet.architecture.Architecture",
     "sofnet_jax.backbones.resnet imports sofnet_jax.systems.sofnet.architecture.Architecture",
-    "sofnet_jax.report.collection imports configs.default.create_default",
-    "sofnet_jax.inference.load imports configs.default.get_config",
-    "sofnet_jax.run.config imports configs.default.create_default",
 }
 
 
