@@ -24,7 +24,7 @@ from sofnet_jax.run.checkpoint import Checkpoints
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.weights.files import WRITABLE, read_tensors
 from sofnet_jax.weights.load import create_shapes, load_weights
-from sofnet_jax.weights.torch import to_state_dict
+from sofnet_jax.weights.names import to_state_dict
 
 CLASSES = ["run", "jump", "swim", "a é\u00a0\n", "5"]
 ARCHITECTURE = Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8)
@@ -215,7 +215,7 @@ def test_half_precision_is_refused_or_widened(kind, suffix, tmp_path):
     save = torch.save if suffix == ".pth" else safetensors.torch.save_file
     save(half, source)
     before = list_files(tmp_path)
-    assert "is of half precision" in (message := refuse(source, target))
+    assert "is in half precision" in (message := refuse(source, target))
     assert "python -m sofnet_jax.convert --widen" in message
     assert list_files(tmp_path) == before
     run(source, target, widen=True)
@@ -462,5 +462,5 @@ def test_names_are_two(arguments):
 @pytest.mark.parametrize("source", ["~nobody-of-this-name/x.pth", "", "x" * 300 + ".pth", "/"])
 def test_sources_that_are_none(source, tmp_path):
     message = refuse(source, tmp_path / "y.pth")
-    assert "no file" in message or "the folder of no run" in message
+    assert "no file" in message or "not the folder of a run" in message
     assert not list_files(tmp_path)

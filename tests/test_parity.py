@@ -24,7 +24,7 @@ from sofnet_jax.systems.sofnet.released import PAPER, Released
 from sofnet_jax.training.optimizer import create_optimizer
 from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
 from sofnet_jax.training.step import TrainState, create_train_step
-from sofnet_jax.weights.torch import from_state_dict, to_state_dict, torch_shapes
+from sofnet_jax.weights.names import from_state_dict, to_state_dict, torch_shapes
 
 CLIP_NORM = 1.0  # the released 20 would clip nothing here
 RELEASED = Released(

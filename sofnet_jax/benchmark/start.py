@@ -11,7 +11,7 @@ from pathlib import Path
 from sofnet_jax.benchmark.videos import write_video
 from sofnet_jax.benchmark.workload import BACKBONE, draw_variables
 from sofnet_jax.weights.files import write_tensors
-from sofnet_jax.weights.torch import to_state_dict
+from sofnet_jax.weights.names import to_state_dict
 
 AGAIN = 3  # starts with a full cache; the median is reported
 

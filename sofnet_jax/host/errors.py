@@ -51,3 +51,14 @@ def explain_full_disk(workdir: Path) -> Iterator[None]:
                     "from the last checkpoint"
                 ) from error
         raise
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, printable and short; its type if it has no message."""
+    text = str(error).strip() or type(error).__name__
+    return shorten("".join(c if c.isprintable() else "?" for c in text.splitlines()[0]))
+
+
+def shorten(text: str, length: int = 160) -> str:
+    """Cut a text to `length` characters, with an ellipsis in place of the rest."""
+    return text if len(text) <= length else text[: length - 1] + "…"

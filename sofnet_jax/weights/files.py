@@ -1,6 +1,6 @@
 """Files of named tensors: .safetensors, PyTorch's, and NumPy's .npz.
 
-Nothing that a file holds is run: pickles are read as weights and nothing else.
+Reading a file never executes code: a pickle that holds anything but tensors is rejected.
 """
 
 import io
@@ -17,13 +17,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, first_line
 from sofnet_jax.host.files import check_archive, read_arrays, write_whole
 
 Tensors = dict[str, np.ndarray]
 Metadata = dict[str, str]
 
-PYTORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # "….pth.tar" is no archive but a habit
+PYTORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # "….pth.tar" is a habit, not an archive
 READABLE = (".safetensors", ".npz", *PYTORCH)
 WRITABLE = (".safetensors", ".npz", ".pth", ".pt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep weights
@@ -32,11 +32,10 @@ _MOST_SHARED = 4  # the authors' file holds the same tensors under two names
 
 
 def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
-    """The tensors of a file in their own types, and what a .safetensors says of them.
+    """Read the tensors of a file in their stored types, and the metadata of a .safetensors.
 
     Raises:
-        UserError: no such file, one that is damaged or of another kind, or one that holds something
-            else than tensors.
+        UserError: the file is missing, damaged, of another kind, or holds more than tensors.
     """
     if not os.path.isfile(path):
         raise UserError(f"no file {path}" + (", but a folder" if os.path.isdir(path) else ""))
@@ -44,25 +43,29 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
         raise UserError(f"{path}: weights are read from files that end in {', '.join(READABLE)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats, which are welcome
+            warnings.simplefilter("ignore")  # old formats are welcome
             tensors, metadata = _read(path)
     except UserError:
         raise
     except MemoryError as error:
         raise UserError(f"{path} asks for more memory than there is") from error
     except Exception as error:  # a damaged or hostile file makes the readers raise anything
-        raise _unreadable(path, error) from error
-    _check_names(path, tensors)
+        raise _explain(path, error) from error
+    for name in tensors:
+        if not name.isprintable() or len(name) > _LONGEST_NAME:  # would break a line or a terminal
+            raise UserError(
+                f"{path} calls a tensor {_quote(name)}, as no network does; take another copy"
+            )
     return tensors, metadata
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -> None:
-    """Writes a file of the kind that its suffix names, whole or not at all.
+    """Write the kind of file that the suffix names, whole or not at all.
 
-    Only .safetensors takes the `metadata`: PyTorch's is a plain state dict.
+    Only .safetensors takes the `metadata`: a .pth is a plain state dict.
 
     Raises:
-        UserError: another suffix, or a place that cannot be written to.
+        UserError: unknown suffix, or the file cannot be written.
     """
     require_writable(path)
     content = _encode(path, tensors, metadata)
@@ -70,18 +73,18 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metad
         with write_whole(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {_first_line(error)}") from error
+        raise UserError(f"cannot write {path}: {first_line(error)}") from error
 
 
 def require_writable(path: Path) -> None:
-    """Raises UserError unless `write_tensors` knows the suffix."""
+    """Raise UserError unless `write_tensors` knows the suffix."""
     if path.suffix not in WRITABLE:
         raise UserError(f"{path}: weights are written to files that end in {', '.join(WRITABLE)}")
 
 
 def _encode(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -> bytes:
-    """What stands in the file; in memory, since the libraries hide why the disk took no more."""
-    # Of a transposed array safetensors would write the memory as it lies.
+    """The file's content, built in memory because the libraries hide the reason of a full disk."""
+    # safetensors would write a transposed array in its memory order.
     tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     if path.suffix == ".safetensors":
         return safetensors.numpy.save(tensors, {"format": "pt"} | metadata)
@@ -95,12 +98,8 @@ def _encode(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -
 
 
 def _read(path: Path) -> tuple[Tensors, Metadata]:
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return (read_arrays(path) if path.suffix == ".npz" else _read_pytorch(path)), {}
-
-
-def _read_safetensors(path: Path) -> tuple[Tensors, Metadata]:
+    if path.suffix != ".safetensors":
+        return (read_arrays(path) if path.suffix == ".npz" else _read_pytorch(path)), {}
     with safetensors.safe_open(path, "np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
@@ -115,7 +114,7 @@ def _read_pytorch(path: Path) -> Tensors:
     except Exception as error:
         if foreign := re.search(r"GLOBAL ([\w.]{1,100})", str(error)):
             raise UserError(
-                f"{path} holds Python objects ({foreign[1]}), not only tensors; nothing of it was "
+                f"{path} holds Python objects ({foreign[1]}), not only tensors; none of it was "
                 "run. Save model.state_dict() where it comes from"
             ) from error
         if "TorchScript" in str(error):
@@ -129,15 +128,15 @@ def _read_pytorch(path: Path) -> Tensors:
             f"{path} holds no state dict, but {_describe(content)}; save model.state_dict()"
         )
     tensors = {name: _to_numpy(torch, path, name, value) for name, value in state_dict.items()}
-    # A tensor is a view and may claim any size, to be paid by whoever copies it.
+    # A tensor is a view and may claim any size; copying it would allocate that much.
     if sum(value.nbytes for value in tensors.values()) > _MOST_SHARED * path.stat().st_size:
         raise ValueError("its tensors claim to be larger than the file")
     return tensors
 
 
 def _unwrap(torch: Any, content: Any) -> dict[str, Any]:
-    """The tensors by name in what a checkpoint holds."""
-    for _ in range(3):  # wrappers hold wrappers, and a hostile one itself
+    """The tensors by name, out of the dictionaries that a checkpoint wraps them in."""
+    for _ in range(3):  # wrappers nest, and a hostile one contains itself
         inner = [content.get(name) for name in _WRAPPERS] if isinstance(content, dict) else []
         content = next((value for value in inner if isinstance(value, dict)), content)
     if not isinstance(content, dict):
@@ -151,26 +150,16 @@ def _unwrap(torch: Any, content: Any) -> dict[str, Any]:
 
 def _to_numpy(torch: Any, path: Path, name: str, tensor: Any) -> np.ndarray:
     try:
-        # Not `tensor.detach`, for a pickled parameter may have an attribute of that name.
+        # Not `tensor.detach`: a pickled parameter may carry an attribute of that name.
         tensor = torch.Tensor.detach(tensor)
-        if tensor.dtype == torch.bfloat16:  # which NumPy has not of its own
+        if tensor.dtype == torch.bfloat16:  # unknown to NumPy
             return tensor.view(torch.uint16).numpy().view(jnp.bfloat16)
         return tensor.numpy()
     except (TypeError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{path}: {name} is no ordinary tensor: {_first_line(error)}") from error
-
-
-def _check_names(path: Path, tensors: Tensors) -> None:
-    """Refuses names that would break a line or a terminal when they are printed."""
-    for name in tensors:
-        if not name.isprintable() or len(name) > _LONGEST_NAME:
-            raise UserError(
-                f"{path} calls a tensor {_shorten(name)}, as no network does; take another copy"
-            )
+        raise UserError(f"{path}: {name} is no ordinary tensor: {_reason(error)}") from error
 
 
 def _import_torch(path: Path) -> Any:
-    """PyTorch, which nothing but its own files needs."""
     try:
         import torch
     except ImportError as error:
@@ -181,7 +170,7 @@ def _import_torch(path: Path) -> Any:
 
 
 class _Ignored:
-    """Stands for NumPy's numbers, such as a learning rate in an optimizer's state."""
+    """Placeholder for NumPy's numbers, such as a learning rate in an optimizer's state."""
 
     def __init__(self, *_: Any):
         pass
@@ -190,7 +179,7 @@ class _Ignored:
         pass
 
 
-# The names in pickles of what makes NumPy's numbers, the second one before version 2.
+# What creates NumPy's numbers, as pickles name it; the second is of NumPy before version 2.
 _INERT = [
     (_Ignored, "numpy._core.multiarray.scalar"),
     (_Ignored, "numpy.core.multiarray.scalar"),
@@ -198,12 +187,12 @@ _INERT = [
 ]
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def _explain(path: Path, error: Exception) -> UserError:
     if not path.stat().st_size:
         return UserError(f"{path} is empty")
-    kind = "a file of PyTorch's" if path.suffix in PYTORCH else f"a {path.suffix} file"
-    reason = _first_line(error)
-    if isinstance(error, KeyError):  # of a pickle's codes, which says nothing to anybody
+    kind = "a PyTorch file" if path.suffix in PYTORCH else f"a {path.suffix} file"
+    reason = _reason(error)
+    if isinstance(error, KeyError):  # a pickle opcode, which tells the user nothing
         with path.open("rb") as file:
             reason = f"it begins with {file.read(9)!r}"
     return UserError(f"{path} is not {kind}, or damaged: {reason}")
@@ -213,20 +202,17 @@ def _describe(content: Any) -> str:
     """What a file holds instead of a state dict."""
     if not isinstance(content, dict):
         return f"something of type {type(content).__name__}"
-    names = [_shorten(name) for name in content if isinstance(name, str)]
+    names = [_quote(name) for name in content if isinstance(name, str)]
     return f"a dict of {', '.join(names[:3])}" if names else "a dict without names"
 
 
-def _shorten(name: str) -> str:
+def _quote(name: str) -> str:
     return repr(name[:50]) + ("…" if len(name) > 50 else "")
 
 
-def _first_line(error: Exception) -> str:
-    """The error's own words as far as they fit a line."""
-    # PyTorch first tells how to load the file all the same, and then what is wrong with it.
+def _reason(error: Exception) -> str:
+    """The first sentence of a library's message; further ones are guesses and advice."""
+    # PyTorch first advises how to load the file regardless, then says what is wrong with it.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
-    line = (text.splitlines() or [""])[0].partition(". ")[0]  # longer ones go on with guesses
-    if isinstance(error, KeyError) or not line:
-        line = f"{type(error).__name__} {line}".strip()
-    line = "".join(letter if letter.isprintable() else "?" for letter in line)
-    return line if len(line) <= 160 else line[:157] + "…"
+    sentence = (text.splitlines() or [""])[0].partition(". ")[0]
+    return first_line(Exception(sentence or type(error).__name__))

@@ -5,21 +5,21 @@ import re
 import sys
 from pathlib import Path
 
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, first_line
 
 PREFIX = "hub:"
-FILE = "model.safetensors"  # where timm and transformers keep weights; pickles are not fetched
+FILE = "model.safetensors"  # of timm and transformers; pickles are not fetched
 _NAME = r"[\w.-]+/[\w.-]+"
 
 
 def download(identifier: str) -> Path:
-    """The file of weights of a repository, from the cache if it is there.
+    """Fetch the weights of a repository, or find them in the cache.
 
-    A bar shows the progress, and what arrived is compared with the checksum of the hub, again each
-    time that it is taken from the cache.
+    A bar shows the progress. The file's checksum is compared with the hub's on every call.
 
     Raises:
-        UserError: no network and nothing in the cache, no such repository, or a damaged file.
+        UserError: the repository does not exist, the file is damaged, or it is not in the cache and
+            there is no network.
     """
     try:
         import huggingface_hub
@@ -31,8 +31,8 @@ def download(identifier: str) -> Path:
     match = re.fullmatch(rf"({_NAME})(?:@([\w./-]+))?", identifier.removeprefix(PREFIX))
     if not match:
         raise UserError(f"'{identifier}' is no hub id; write hub:owner/name or hub:owner/name@rev")
-    huggingface_hub.logging.set_verbosity_error()  # a warning for each of many tries to connect
-    print(f"{identifier}: fetching {FILE}, unless the cache has it", file=sys.stderr, flush=True)
+    huggingface_hub.logging.set_verbosity_error()  # it warns at every retry
+    print(f"{identifier}: fetching {FILE}, unless it is cached", file=sys.stderr, flush=True)
     try:
         path = huggingface_hub.hf_hub_download(match[1], FILE, revision=match[2])
     except errors.RepositoryNotFoundError as error:
@@ -44,33 +44,32 @@ def download(identifier: str) -> Path:
     except errors.LocalEntryNotFoundError as error:
         raise UserError(
             f"{identifier} is not in the cache, and the hub cannot be reached; download {FILE} "
-            "where there is a network and give its path"
+            "on a machine with a network and give its path"
         ) from error
     except errors.EntryNotFoundError as error:
         raise UserError(f"{identifier}: the repository has no {FILE}") from error
     except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"{identifier}: {reason}") from error
+        raise UserError(f"{identifier}: {first_line(error)}") from error
     _verify(Path(path))
     return Path(path)
 
 
 def is_name(text: str) -> bool:
-    """Whether it could be owner/name."""
+    """Whether a text has the form owner/name."""
     return re.fullmatch(_NAME, text) is not None
 
 
 def _verify(path: Path) -> None:
-    """Compares a cached file with its checksum: SHA-256, or git's SHA-1.
+    """Compare a cached file with its checksum: SHA-256, or git's SHA-1.
 
-    The cache names what a path links to by it. That may link on, to a store which all repositories
-    share and whose names are other checksums.
+    The cache links each path to a file named by its checksum. That file may itself be a link, into
+    a store shared by all repositories and named by other checksums.
 
     Raises:
-        UserError: they differ; the file is removed, so that the next try fetches it anew.
+        UserError: they differ; the file is removed, so that the next call fetches it again.
     """
     if not path.is_symlink():
-        return  # on a file system without links nothing bears the checksum
+        return  # a file system without links does not keep the checksum
     checksum = path.readlink().name
     content = path.read_bytes()
     checksums = {

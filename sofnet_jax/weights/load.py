@@ -1,4 +1,4 @@
-"""Weights to start from: from a file, a run or the hub into the variables of a network."""
+"""Load weights from a file, a run or the hub into the variables of a network."""
 
 import contextlib
 import dataclasses
@@ -21,13 +21,16 @@ from sofnet_jax.weights import hub
 from sofnet_jax.weights.files import READABLE, Tensors, read_tensors
 from sofnet_jax.weights.names import (
     COUNTER,
+    Tree,
     describe,
     fold,
     fold_gates,
+    from_state_dict,
     infer_architecture,
     rename_tensors,
+    to_state_dict,
+    torch_shapes,
 )
-from sofnet_jax.weights.torch import Tree, from_state_dict, to_state_dict, torch_shapes
 
 RUN_LAYOUT = "sofnet_jax run"
 _BACKBONE = ("conv1.", "bn1.", "layer")
@@ -36,15 +39,15 @@ HALF = ("float16", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Tensors by our names (`layout`), whatever they were called where they come from.
+    """Tensors by our names, whatever their source calls them.
 
     Attributes:
-        source: where that is, for messages.
-        layout: whose names they had.
+        source: where they come from, for messages.
+        layout: whose names they had there.
         tensors: in PyTorch's shapes.
-        left_out: names there that are no weight of ours.
+        left_out: names in the source that are no weight of ours.
         classes: names of the classes, if known.
-        notes: what else to know of them, a sentence each.
+        notes: warnings, a sentence each.
     """
 
     source: str
@@ -56,12 +59,12 @@ class Weights:
 
     @property
     def architecture(self) -> Architecture:
-        """The network that they belong to."""
+        """The network that the tensors belong to."""
         return infer_architecture(self.tensors, self.source)
 
     @property
     def digest(self) -> str:
-        """What tells them from others, whatever they are called where they come from."""
+        """A hash of the tensors by our names: equal whatever file they come from."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
@@ -71,14 +74,14 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of every tensor of a source and of a network, by our names.
+    """What happened to every tensor of a source and of a network, by our names.
 
     Attributes:
         source, layout: of the weights.
-        loaded: tensors taken over.
-        reinitialised: tensors of the network that start anew, with the reason.
+        loaded: tensors taken from the source.
+        reinitialised: tensors of the network that keep their initial values, with the reason.
         left_out: tensors of the source that are not used.
-        notes: what else to know, a sentence each.
+        notes: warnings, a sentence each.
     """
 
     source: str
@@ -96,14 +99,12 @@ class Report:
         for reason in dict.fromkeys(self.reinitialised.values()):
             names = [name for name, why in self.reinitialised.items() if why == reason]
             lines.append(f"  re-initialised {len(names)} ({reason}): {self._list(names)}")
-        counters = [name for name in self.left_out if name.endswith(COUNTER)]
-        others = [name for name in self.left_out if name not in counters]
+        others = [name for name in self.left_out if not name.endswith(COUNTER)]
         if others:
             lines.append(f"  left out {len(others)}: {self._list(others)}")
-        if counters:
-            lines.append(f"  left out {len(counters)} counters of batches (*{COUNTER})")
-        lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        if counters := len(self.left_out) - len(others):
+            lines.append(f"  left out {counters} counters of batches (*{COUNTER})")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     def _list(self, names: list[str]) -> str:
         everything = [*self.loaded, *self.reinitialised, *self.left_out]
@@ -111,10 +112,10 @@ class Report:
 
 
 def load_weights(source: str, which: Which = "last") -> Weights:
-    """Reads a file, the folder of a run (its `which` checkpoint), or hub:owner/name.
+    """Read a file, the folder of a run (its `which` checkpoint), or hub:owner/name.
 
     Raises:
-        UserError: nothing there, or nothing that can be used.
+        UserError: the source does not exist or cannot be used.
     """
     if "://" in source:
         raise UserError(f"{source} is an address; download it and give the path")
@@ -125,7 +126,7 @@ def load_weights(source: str, which: Which = "last") -> Weights:
     if os.path.isdir(path):
         return _load_run(path, which)
     if not os.path.exists(path) and path.suffix not in READABLE and hub.is_name(source):
-        raise UserError(f"no file or folder {source}; of the hub it would be hub:{source}")
+        raise UserError(f"no file or folder {source}; on the hub it would be hub:{source}")
     tensors, metadata = read_tensors(path)
     layout, tensors, left_out = rename_tensors(tensors, source)
     classes = _read_classes(metadata, tensors, source)
@@ -136,19 +137,19 @@ def load_weights(source: str, which: Which = "last") -> Weights:
 def initialise(
     variables: Tree, weights: Weights, classes: Sequence[str] | None = None
 ) -> tuple[Tree, Report]:
-    """Puts weights into a network.
+    """Put weights into a network.
 
-    All of the backbone must be there and fit; so must the gates, unless there is none. The
-    classifiers, the final and the inner ones, start anew if their classes are others.
+    The whole backbone must be present and fit; so must the gates, unless the weights have none.
+    The final and the inner classifiers keep their initial values if the classes differ.
 
     Args:
-        variables: of `SoFNet`, with what is to stay where there is no weight.
-        weights: to take over.
+        variables: of `SoFNet`; what has no weight keeps its value.
+        weights: to load.
         classes: names of the network's classes, if known.
 
     Raises:
-        UserError: tensors that are missing, of another shape, of half precision, not finite, or of
-            a network of another kind; it lists them.
+        UserError: tensors are missing, of another shape, in half precision, not finite, or belong
+            to another network; the message lists them.
     """
     shapes = torch_shapes(variables)
     reinitialised = _find_reinitialised(shapes, weights, classes)
@@ -156,19 +157,24 @@ def initialise(
     _check(wanted, shapes, weights)
     tensors = {name: weights.tensors[name] for name in wanted}
     unused = [name for name in weights.tensors if name not in wanted]
+    notes = list(weights.notes)
+    if "fc.weight" in wanted and classes is not None and weights.classes is None:
+        notes.append(
+            f"the names of its {len(classes)} classes are unknown; taken to be these, in this order"
+        )
     report = Report(
         weights.source,
         weights.layout,
         list(wanted),
         reinitialised,
         [*unused, *weights.left_out],
-        [*weights.notes, *_describe_classes(wanted, weights, classes)],
+        notes,
     )
     return from_state_dict(tensors, variables), report
 
 
 def create_shapes(architecture: Architecture) -> Tree:
-    """Variables of a network, as shapes without values."""
+    """The variables of a network as shapes without values."""
     frames = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), np.uint8)
     return jax.eval_shape(SoFNet(architecture).init, jax.random.key(0), frames)
 
@@ -176,28 +182,28 @@ def create_shapes(architecture: Architecture) -> Tree:
 def _load_run(folder: Path, which: Which) -> Weights:
     for name in ("config.json", "checkpoints"):
         if not (folder / name).exists():
-            raise UserError(f"{folder} is the folder of no run: it has no {name}")
+            raise UserError(f"{folder} is not the folder of a run: it has no {name}")
     try:
         step, identity, variables = _read_checkpoint(folder, which)
         tensors = to_state_dict(variables)
         classes = _check_classes(identity["classes"], tensors, f"{folder}: its checkpoint's fields")
     except UserError:
         raise
-    except Exception as error:  # Orbax and TensorStore raise anything at what is missing
+    except Exception as error:  # Orbax and TensorStore raise anything for a missing file
         raise UserError(
-            f"the {which} checkpoint in {folder} is damaged or not whole ({type(error).__name__}); "
-            "take another copy of it"
+            f"the {which} checkpoint in {folder} is damaged or not whole "
+            f"({type(error).__name__}); take another copy of it"
         ) from error
     layout = f"{RUN_LAYOUT}, {which} checkpoint, of step {step}"
     followed = [name for name, value in identity.items() if name.startswith("released.") and value]
-    if shift := identity.get("model.shift"):  # absent from checkpoints of before there was one
+    if shift := identity.get("model.shift"):
         followed.append(f"model.shift={shift}")
     notes = (f"trained with {', '.join(followed)}; use the same",) if followed else ()
     return Weights(str(folder), layout, tensors, [], classes, notes)
 
 
 def _read_checkpoint(folder: Path, which: Which) -> tuple[int, Mapping[str, Any], Tree]:
-    """The step of a checkpoint, its identity, and its variables."""
+    """A checkpoint's step, identity and variables."""
     metric = json.loads((folder / "config.json").read_text(encoding="utf-8"))["eval"]["metric"]
     checkpoints = Checkpoints(folder / "checkpoints", metric=metric, read_only=True)
     with contextlib.closing(checkpoints):
@@ -210,7 +216,7 @@ def _read_checkpoint(folder: Path, which: Which) -> tuple[int, Mapping[str, Any]
 def _read_classes(
     metadata: Mapping[str, str], tensors: Tensors, source: str
 ) -> tuple[str, ...] | None:
-    """The names of the classes that `convert` wrote into a .safetensors."""
+    """The class names that `convert` wrote into a .safetensors."""
     if "classes" not in metadata:
         return None
     try:
@@ -221,7 +227,7 @@ def _read_classes(
 
 
 def _check_classes(classes: Any, tensors: Tensors, who: str) -> tuple[str, ...]:
-    """The names, if they are some and as many as the classifier has. Raises UserError."""
+    """The names. Raises UserError unless they are as many as the classifier has."""
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{who} name no classes; the file is damaged")
     if "fc.weight" in tensors and tensors["fc.weight"].shape[:1] != (len(classes),):
@@ -234,20 +240,27 @@ def _check_classes(classes: Any, tensors: Tensors, who: str) -> tuple[str, ...]:
 def _find_reinitialised(
     shapes: Mapping[str, tuple[int, ...]], weights: Weights, classes: Sequence[str] | None
 ) -> dict[str, str]:
-    """The tensors of a network that weights may lack or have otherwise, with the reason."""
-    reasons = {
-        "classifier": _compare_classes(shapes, weights, classes),
-        "gates": None if _has(weights, ".gate.") else "no gates there",
-        "inner": None if _has(weights, ".inner.") else "no inner classifiers there",
-    }
-    reasons["inner"] = reasons["classifier"] or reasons["gates"] or reasons["inner"]
-    return {name: reason for name in shapes if (reason := reasons.get(_get_part(name)))}
+    """The tensors of a network that the weights may lack or have otherwise, with the reason."""
+
+    def lacks(part: str) -> bool:
+        return not any(part in name for name in weights.tensors)
+
+    classifier = _compare_classes(shapes, weights, classes)
+    gates = "no gates there" if lacks(".gate.") else None
+    inner = classifier or gates or ("no inner classifiers there" if lacks(".inner.") else None)
+
+    def explain(name: str) -> str | None:
+        if name.startswith("policy."):
+            return inner if ".inner." in name else gates
+        return classifier if name.startswith("fc.") else None
+
+    return {name: reason for name in shapes if (reason := explain(name))}
 
 
 def _compare_classes(
     shapes: Mapping[str, tuple[int, ...]], weights: Weights, classes: Sequence[str] | None
 ) -> str | None:
-    """Why the classifiers must start anew, if they must."""
+    """Why the classifiers must keep their initial values, if they must."""
     theirs = weights.tensors.get("fc.weight")
     if theirs is None:
         return "no classifier there"
@@ -259,35 +272,10 @@ def _compare_classes(
     return None
 
 
-def _describe_classes(
-    wanted: Mapping[str, Any], weights: Weights, classes: Sequence[str] | None
-) -> list[str]:
-    """That a classifier was taken over though nobody knows what its classes are called."""
-    if "fc.weight" not in wanted or classes is None or weights.classes is not None:
-        return []
-    return [
-        f"the names of its {len(classes)} classes are unknown; taken to be these, in this order"
-    ]
-
-
-def _has(weights: Weights, part: str) -> bool:
-    return any(part in name for name in weights.tensors)
-
-
-def _get_part(name: str) -> str:
-    if name.startswith("policy."):
-        return "inner" if ".inner." in name else "gates"
-    return "classifier" if name.startswith("fc.") else "backbone"
-
-
 def _check(
     wanted: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], weights: Weights
 ) -> None:
-    """Refuses weights that do not fit.
-
-    Raises:
-        UserError: with all that is wrong.
-    """
+    """Raise UserError, listing everything that is wrong, unless the weights fit."""
     tensors = weights.tensors
     there = {name: value for name, value in tensors.items() if name in wanted}
     wrong = {
@@ -306,32 +294,22 @@ def _check(
         name = misshaped[0]
         problems[-1] += f" ({name} is {tensors[name].shape} there, {wanted[name]} here)"
     if problems:
-        there_kind = describe(weights.architecture)
-        here_kind = describe(infer_architecture(_to_structs(shapes), "the configuration"))
-        raise UserError(
-            f"{weights.source} ({there_kind}) does not fit {here_kind}: {'; '.join(problems)}"
-            + _advise(there_kind, here_kind)
-        )
+        structs = {n: jax.ShapeDtypeStruct(shape, np.float32) for n, shape in shapes.items()}
+        theirs = describe(weights.architecture)
+        ours = describe(infer_architecture(structs, "the configuration"))
+        message = f"{weights.source} ({theirs}) does not fit {ours}: {'; '.join(problems)}"
+        backbone, other = (kind.partition(" ")[0] for kind in (theirs, ours))
+        if backbone != other and backbone in BACKBONES:
+            message += f". Does --config.model.backbone={backbone} help?"
+        raise UserError(message)
     _check_numbers(there, weights.source)
-
-
-def _advise(there_kind: str, here_kind: str) -> str:
-    """The field that would help, if it is the backbone that differs."""
-    there, here = (kind.partition(" ")[0] for kind in (there_kind, here_kind))
-    if there == here or there not in BACKBONES:
-        return ""
-    return f". Does --config.model.backbone={there} help?"
-
-
-def _to_structs(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
 
 
 def _check_numbers(tensors: Mapping[str, np.ndarray], source: str) -> None:
     kinds = {name: str(value.dtype) for name, value in tensors.items()}
     if half := [name for name, kind in kinds.items() if kind in HALF]:
         raise UserError(
-            f"{source} is of half precision: {', '.join(fold(half, tensors))} ({kinds[half[0]]}); "
+            f"{source} is in half precision: {', '.join(fold(half, tensors))} ({kinds[half[0]]}); "
             "take the float32 original, or widen it to float32: "
             f"python -m sofnet_jax.convert --widen {source} float32.safetensors"
         )

@@ -1,21 +1,47 @@
-"""Names of the same weights in other people's files, and what network a set of names belongs to.
+"""Names of weights: ours, those of other people's files, and the network they belong to.
 
-The names used here are torchvision's for the backbone and the classifier, `conv1.weight` …
+Our names are torchvision's for the backbone and the classifier, `conv1.weight` …
 `layer4.2.bn3.running_var`, `fc.weight`, and `policy.{n}.…` for the gate after stage n + 1.
 """
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.sofnet.architecture import Architecture
 
+Tree = Mapping[str, Any]
+Path = tuple[str, ...]
+
 COUNTER = ".num_batches_tracked"  # of PyTorch's BatchNorm; nothing reads it
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_MODULES = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
+_GATE_LEAVES = {
+    "w_ih": "lstm.weight_ih",
+    "w_hh": "lstm.weight_hh",
+    "b_ih": "lstm.bias_ih",
+    "b_hh": "lstm.bias_hh",
+    "w_q": "gate.weight",
+    "b_q": "gate.bias",
+}
+# Axes by number of dimensions: HWIO to OIHW, (in, out) to (out, in), and back.
+_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+_FROM_TORCH = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
 # The authors' released SoF-Net: module dictionaries with a key for every stage.
 _STAGES = {"base": 0, "conv_2": 1, "conv_3": 2, "conv_4": 3, "conv_5": 4}
@@ -29,25 +55,86 @@ _RELEASED_MODULES = {
 _TRANSFORMERS_MODULES = {"convolution": "conv", "normalization": "bn"}
 
 
+def to_state_dict(variables: Tree) -> dict[str, np.ndarray]:
+    """Convert the `params` and `batch_stats` of `SoFNet` to a PyTorch state dict, bit for bit."""
+    return {
+        torch_name(path): np.asarray(leaf).transpose(_TO_TORCH[leaf.ndim])
+        for path, leaf in _flatten(variables)
+    }
+
+
+def from_state_dict(tensors: Mapping[str, np.ndarray], variables: Tree) -> Tree:
+    """Replace the leaves of `variables` that have a tensor; the inverse of `to_state_dict`.
+
+    Args:
+        tensors: by PyTorch's names, in the shapes of `torch_shapes`.
+        variables: `params` and `batch_stats` of `SoFNet`.
+    """
+    filled = {}
+    for path, leaf in _flatten(variables):
+        value = tensors.get(torch_name(path))
+        if value is not None:
+            leaf = jnp.asarray(value.transpose(_FROM_TORCH[value.ndim]), leaf.dtype)
+        filled[path] = leaf
+    return traverse_util.unflatten_dict(filled)
+
+
+def torch_shapes(variables: Tree) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of `to_state_dict`; `variables` may be shapes without values."""
+    return {
+        torch_name(path): tuple(leaf.shape[axis] for axis in _TO_TORCH[len(leaf.shape)])
+        for path, leaf in _flatten(variables)
+    }
+
+
+def torch_name(path: Path) -> str:
+    """PyTorch's name of a variable, given its path from the collection down.
+
+    Gates use the names of `torch.nn.Linear` and `torch.nn.LSTMCell`.
+
+    >>> torch_name(("batch_stats", "backbone", "res2", "block0", "downsample_bn", "var"))
+    'layer1.0.downsample.1.running_var'
+    """
+    _, part, *inside = path
+    if part == "backbone":
+        *block, module, leaf = inside
+        prefix = "" if block == ["res1"] else f"layer{int(block[0][3:]) - 1}.{block[1][5:]}."
+        return f"{prefix}{_MODULES.get(module, module)}.{_LEAVES[leaf]}"
+    if part == "head":
+        return f"fc.{_LEAVES[inside[0]]}"
+    kind, stage = part.split("_res")
+    prefix = f"policy.{int(stage) - 1}"
+    if kind == "inner":
+        return f"{prefix}.inner.{_LEAVES[inside[-1]]}"
+    if len(inside) == 1:
+        return f"{prefix}.{_GATE_LEAVES[inside[0]]}"
+    return f"{prefix}.{inside[0]}.{_LEAVES[inside[1]]}"  # embed, or fc without an LSTM
+
+
+def _flatten(variables: Tree) -> list[tuple[Path, Any]]:
+    collections = {name: variables[name] for name in ("params", "batch_stats")}
+    return list(traverse_util.flatten_dict(collections).items())
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a kind of file names things.
+    """How one kind of file names its tensors.
 
     Attributes:
-        name: for people.
-        is_of: whether these names are of this kind.
-        rename: our name of one of theirs among all, or None for what is no weight of ours.
-        note: what else to know.
+        name: shown to people.
+        matches: whether a file's names are of this kind.
+        rename: maps one of the file's names, given all of them, to ours; None drops it.
+        note: a warning that comes with this kind of file.
     """
 
     name: str
-    is_of: Callable[[Collection[str]], bool]
+    matches: Callable[[Collection[str]], bool]
     rename: Callable[[str, Collection[str]], str | None]
     note: str = ""
 
 
-def _starts(prefix: str) -> Callable[[Collection[str]], bool]:
-    return lambda names: any(name.startswith(prefix) for name in names)
+def _starts(*prefixes: str) -> Callable[[Collection[str]], bool]:
+    return lambda names: any(name.startswith(prefixes) for name in names)
 
 
 def _keep(name: str, names: Collection[str]) -> str:
@@ -60,7 +147,7 @@ def _rename_released(name: str, names: Collection[str]) -> str | None:
     if module == "new_fc":
         return f"fc.{stage}"
     if stage not in _STAGES:
-        return None  # base_model: the same tensors a second time, and ImageNet's classifier
+        return None  # base_model: a second copy of the tensors, and ImageNet's classifier
     if module == "block_cnn_dict" and stage == "base":
         number, _, leaf = rest.partition(".")
         return f"{_RELEASED_STEM[number]}.{leaf}" if number in _RELEASED_STEM else None
@@ -73,9 +160,9 @@ def _rename_released(name: str, names: Collection[str]) -> str | None:
 
 
 def _rename_tsn(name: str, names: Collection[str]) -> str | None:
-    """The classifier is new_fc, or without dropout the backbone's own.
+    """The classifier is `new_fc`, or the backbone's own if the network has no dropout.
 
-    TSM wraps the first convolution of a block into a module whose `net` it is.
+    TSM wraps the first convolution of a block into a module that calls it `net`.
     """
     if name.startswith("new_fc."):
         return name.removeprefix("new_")
@@ -84,11 +171,6 @@ def _rename_tsn(name: str, names: Collection[str]) -> str | None:
     if name.startswith("base_model."):
         return name.removeprefix("base_model.").replace(".net.", ".")
     return None
-
-
-def _is_transformers(names: Collection[str]) -> bool:
-    """With the classifier, or the backbone alone, which has no prefix."""
-    return any(name.startswith(("resnet.embedder.", "embedder.embedder.")) for name in names)
 
 
 def _rename_transformers(name: str, names: Collection[str]) -> str | None:
@@ -123,10 +205,11 @@ LAYOUTS = (
         "TSM",
         lambda names: any(n.startswith("base_model.") and ".net." in n for n in names),
         _rename_tsn,
-        "it was trained with a temporal shift, which this network has not",
+        "it was trained with a temporal shift, which this network does not have",
     ),
     Layout("TSN", _starts("base_model."), _rename_tsn),
-    Layout("transformers", _is_transformers, _rename_transformers),
+    # A bare backbone has no prefix.
+    Layout("transformers", _starts("resnet.embedder.", "embedder.embedder."), _rename_transformers),
     Layout("sofnet_jax", _starts("policy."), _keep),
     Layout("torchvision or timm", lambda names: "conv1.weight" in names, _keep),
 )
@@ -135,31 +218,31 @@ LAYOUTS = (
 def rename_tensors(
     tensors: Mapping[str, np.ndarray], source: str
 ) -> tuple[Layout, dict[str, np.ndarray], list[str]]:
-    """Recognises a layout and takes its names to ours.
+    """Detect the layout of a file and rename its tensors to our names.
 
     Args:
-        tensors: of a file.
-        source: of them, for messages.
+        tensors: content of the file.
+        source: name of the file, for messages.
 
     Returns:
-        The layout, the tensors by our names, and those names of the file that were left out.
+        The layout, the tensors by our names, and the names in the file that were left out.
 
     Raises:
-        UserError: names of no known layout, or two tensors of one name.
+        UserError: the layout is unknown, or two tensors map to one name.
     """
     plain = {name: name.removeprefix("module.") for name in tensors}  # of DataParallel
-    layout = _recognise(plain.values())
-    for _ in range(2):  # a model inside a model, as Lightning and torch.compile save it
+    layout = _find_layout(plain.values())
+    for _ in range(2):  # Lightning and torch.compile save a model inside a model
         prefix = _find_common_prefix(plain.values())
         if layout is None and prefix:
             plain = {theirs: name.removeprefix(prefix) for theirs, name in plain.items()}
-            layout = _recognise(plain.values())
+            layout = _find_layout(plain.values())
     names = set(plain.values())
     if layout is None:
         some = ", ".join(list(tensors)[:3])
         raise UserError(
-            f"{source} holds no ResNet of torchvision's, timm's, transformers', TSN's, TSM's or "
-            f"SoF-Net's names, but {some or 'nothing'}{', …' if len(tensors) > 3 else ''}"
+            f"{source} holds no ResNet with the names of torchvision, timm, transformers, TSN, "
+            f"TSM or SoF-Net, but {some or 'nothing'}{', …' if len(tensors) > 3 else ''}"
         )
     renamed: dict[str, np.ndarray] = {}
     left_out = []
@@ -174,12 +257,12 @@ def rename_tensors(
     return layout, renamed, left_out
 
 
-def _recognise(names: Collection[str]) -> Layout | None:
-    return next((layout for layout in LAYOUTS if layout.is_of(names)), None)
+def _find_layout(names: Collection[str]) -> Layout | None:
+    return next((layout for layout in LAYOUTS if layout.matches(names)), None)
 
 
 def _find_common_prefix(names: Collection[str]) -> str:
-    """The first module if all are inside it: `model.`; otherwise empty."""
+    """The first module, such as `model.`, if every name is inside it; otherwise empty."""
     first = {name.partition(".")[0] for name in names if "." in name}
     return f"{first.pop()}." if len(first) == 1 and all("." in name for name in names) else ""
 
@@ -188,11 +271,11 @@ def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
     """The network that tensors with our names belong to; two classes if there is no classifier.
 
     Args:
-        tensors: arrays, or anything else with a shape.
-        source: of them, for messages.
+        tensors: arrays, or anything with a shape.
+        source: where they come from, for messages.
 
     Raises:
-        UserError: they belong to none.
+        UserError: the tensors are not those of a whole ResNet.
     """
     try:
         channels, _, stem_kernel, _ = _get_shape(tensors, "conv1.weight", 4)
@@ -231,13 +314,16 @@ def describe(architecture: Architecture) -> str:
 
 
 def fold(names: Iterable[str], universe: Iterable[str]) -> list[str]:
-    """Names in short: `layer1.*` where they are all of the universe's that begin so.
+    """Shorten a list of names: `layer1.*` stands for all names in the universe with that prefix.
 
     >>> fold(["a.x", "a.y", "b.x"], ["a.x", "a.y", "b.x", "b.y"])
     ['a.*', 'b.x']
     """
     names = list(names)
-    have, there = _count_prefixes(names), _count_prefixes({*universe, *names})
+    have, there = (
+        Counter(prefix for name in some for prefix in _prefixes(name))
+        for some in (names, {*universe, *names})
+    )
     short = (
         next((f"{p}.*" for p in _prefixes(name) if have[p] == there[p]), name) for name in names
     )
@@ -245,19 +331,14 @@ def fold(names: Iterable[str], universe: Iterable[str]) -> list[str]:
 
 
 def fold_gates(short: Iterable[str], universe: Iterable[str]) -> list[str]:
-    """`policy.*.inner.*` where it stands for every gate of the universe.
-
-    Args:
-        short: of `fold`.
-        universe: as there.
-    """
+    """Shorten the result of `fold`: `policy.*.inner.*` stands for every gate in the universe."""
     short = list(short)
     gates = sorted(_find(universe, r"policy\.(\d)\."))
     folded = []
     for name in short:
         _, _, part = name.removeprefix("policy.").partition(".")
-        all_of_them = [f"policy.{n}.{part}" for n in gates]
-        whole = len(gates) > 1 and name in all_of_them and set(all_of_them) <= set(short)
+        each = [f"policy.{n}.{part}" for n in gates]
+        whole = len(gates) > 1 and name in each and set(each) <= set(short)
         folded.append(f"policy.*.{part}" if whole else name)
     return list(dict.fromkeys(folded))
 
@@ -267,16 +348,8 @@ def _prefixes(name: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _count_prefixes(names: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        for prefix in _prefixes(name):
-            counts[prefix] = counts.get(prefix, 0) + 1
-    return counts
-
-
 def _get_shape(tensors: Mapping[str, Any], name: str, dimensions: int) -> tuple[int, ...]:
-    """Raises ValueError if it is empty or of another number of dimensions."""
+    """Raises ValueError if it is empty or has another number of dimensions."""
     shape = tuple(tensors[name].shape)
     if len(shape) != dimensions or 0 in shape:
         raise ValueError(f"{name} of shape {shape}")

@@ -20,7 +20,7 @@ from sofnet_jax.systems.early_exit import NEVER
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.systems.sofnet.folded import deploy
 from sofnet_jax.systems.sofnet.network import SoFNet
-from sofnet_jax.weights.torch import to_state_dict
+from sofnet_jax.weights.names import to_state_dict
 
 GATES = (1, 2, 3, 4, 5)
 

@@ -28,7 +28,7 @@ from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.evaluation.metrics import compute_consensus, compute_observed
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.sofnet.costs import compute_costs
-from sofnet_jax.weights.torch import to_state_dict
+from sofnet_jax.weights.names import to_state_dict
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ["run", "jump", "swim", "dive", "fall"]

@@ -25,7 +25,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.weights.files import READABLE, WRITABLE, read_tensors, write_tensors
 from sofnet_jax.weights.load import create_shapes
-from sofnet_jax.weights.torch import torch_shapes
+from sofnet_jax.weights.names import torch_shapes
 
 ARCHITECTURE = Architecture(5, "basic", (2, 1, 1, 1), 4, 3, gates=(1, 3, 5), hidden=8)
 
@@ -251,7 +251,7 @@ def test_payloads_are_not_run(kind, place, zipped, tmp_path):
     }[place]
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     message = refuse(tmp_path / "x.pth")
-    assert f"({name})" in message and "nothing of it was run" in message
+    assert f"({name})" in message and "none of it was run" in message
     assert not marker.exists()
     pickle.loads(pickle.dumps(payload))
     assert marker.exists()  # so it is one

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789" * 4
 DOWNLOAD = """
 import sys
-from sofnet_jax import errors, hub
+from sofnet_jax.host import errors
+from sofnet_jax.weights import hub
 for identifier in sys.argv[1:]:
     try:
         print(hub.download(identifier))
@@ -264,7 +265,7 @@ def test_convert_takes_weights_from_the_hub(server, run, tmp_path):
     code, out, err = run("-m", "sofnet_jax.convert", "hub:owner/net", target)
     assert code == 0, err
     assert out[0].startswith("hub:owner/net (sofnet_jax): ")
-    assert err == ["hub:owner/net: fetching model.safetensors, unless the cache has it"]
+    assert err == ["hub:owner/net: fetching model.safetensors, unless it is cached"]
     theirs, ours = safetensors.numpy.load(server.content), safetensors.numpy.load_file(target)
     assert ours.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
     assert all((ours[name] == theirs[name]).all() for name in ours)
@@ -276,6 +277,6 @@ def test_convert_tells_in_one_line_that_there_are_none(run, tmp_path):
     assert (code, out) == (1, [])
     assert not target.exists()
     assert err == [
-        "hub:owner/none: fetching model.safetensors, unless the cache has it",
+        "hub:owner/none: fetching model.safetensors, unless it is cached",
         "error: hub:owner/none: the hub has no such repository, or it is private or gated",
     ]

@@ -19,7 +19,7 @@ from sofnet_jax.systems.sofnet import architecture
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.weights.load import Report, Weights, create_shapes, initialise, load_weights
-from sofnet_jax.weights.torch import to_state_dict, torch_shapes
+from sofnet_jax.weights.names import to_state_dict, torch_shapes
 
 CLASSES = ["run", "jump", "swim"]
 
@@ -295,7 +295,7 @@ FAULTS = {
     ),
     "half precision": (
         lambda t: t | {n: t[n].astype(np.float16) for n in select(t, r"layer1\.|bn1\.bias")},
-        "is of half precision: bn1.bias, layer1.* (float16)",
+        "is in half precision: bn1.bias, layer1.* (float16)",
     ),
     "whole numbers": (
         lambda t: t | {"bn1.bias": fill((4,), 1, np.int32)},
@@ -435,12 +435,12 @@ def test_a_folder_that_is_no_run(missing, run_folder, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns(missing))
     line = read_error(lambda: load_weights(str(folder)))
-    assert line == f"{folder} is the folder of no run: it has no {missing}"
+    assert line == f"{folder} is not the folder of a run: it has no {missing}"
 
 
 def test_an_empty_folder_and_none(tmp_path):
     line = read_error(lambda: load_weights(str(tmp_path)))
-    assert line == f"{tmp_path} is the folder of no run: it has no config.json"
+    assert line == f"{tmp_path} is not the folder of a run: it has no config.json"
     line = read_error(lambda: load_weights(str(tmp_path / "none")))
     assert line == f"no file {tmp_path / 'none'}"
 
@@ -468,7 +468,7 @@ def test_an_address_is_no_path(source):
 
 def test_a_name_of_the_hub_without_its_prefix():
     line = read_error(lambda: load_weights("timm/resnet50.tv_in1k"))
-    assert line.endswith("of the hub it would be hub:timm/resnet50.tv_in1k")
+    assert line.endswith("on the hub it would be hub:timm/resnet50.tv_in1k")
     assert "hub" not in read_error(lambda: load_weights("runs/resnet50.pth"))
 
 
