@@ -2,9 +2,9 @@
 
 python -m sofnet_jax.report NAME --workdir D [--dataset …] [--out …]
 
-NAME: table1 … table5, tableA … tableD, figure3, figure4; beyond the paper claims, gates (what the
-kept frames are), curves (accuracy against computation); or all, as one page. D is the folder of
-`python -m sofnet_jax.sweep` or `.compare`. What is shown is written to D/report, or to --out.
+NAME is table1 … table5, tableA … tableD, figure3 or figure4; beyond the paper, claims, gates (what
+the kept frames show) or curves (accuracy against computation); or all, which also writes a page.
+D is a folder of `python -m sofnet_jax.sweep` or `.compare`. Files go to D/report, or to --out.
 """
 
 import os
@@ -21,23 +21,16 @@ from sofnet_jax.host.command_line import DATASET, WORKDIR, make_printable
 from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_whole
-from sofnet_jax.report import paper
-from sofnet_jax.report import tables as table
+from sofnet_jax.report import paper, tables
 from sofnet_jax.report.claims import create_claims
-from sofnet_jax.report.collection import (
-    Collection,
-    choose_collection,
-    load_collections,
-)
-from sofnet_jax.report.curves import create_curves
+from sofnet_jax.report.collection import Collection, choose_collection, load_collections
+from sofnet_jax.report.curves import create_curves, create_table_c
 from sofnet_jax.report.figures import create_figure3, create_figure4
-from sofnet_jax.report.file import write_part
 from sofnet_jax.report.gates import create_gates
-from sofnet_jax.report.page import create_page
+from sofnet_jax.report.page import create_page, write_part
 from sofnet_jax.report.part import Part
 from sofnet_jax.report.table3 import create_table3
 from sofnet_jax.report.text import format_part
-from sofnet_jax.report.threshold import create_table_c
 
 OUT = flags.DEFINE_string("out", "", "Folder to write to; default: WORKDIR/report.")
 ALL = "all"
@@ -47,24 +40,18 @@ flags.declare_key_flag("dataset")
 
 @dataclass(frozen=True)
 class Request:
-    """What a report is made of.
-
-    Attributes:
-        collections: the runs by data set.
-        dataset: the one that is asked for, or "".
-        workdir: where the runs are.
-    """
+    """What a report is made of: the runs by data set, and the data set asked for or ""."""
 
     collections: Mapping[str, Collection]
     dataset: str
     workdir: Path
 
     def choose(self, otherwise: str = "") -> Collection:
-        """The runs of a part. Raises UserError if there are several data sets to choose from."""
+        """The runs for a part. Raises UserError if there are several data sets to choose from."""
         return choose_collection(self.collections, self.dataset, otherwise)
 
     def choose_several(self) -> list[Collection]:
-        """Those on the two data sets of Table 1 if there are any, else as `choose`."""
+        """The runs on both data sets of Table 1 if there are any, else as `choose`."""
         names = (paper.ACTIVITYNET, paper.KINETICS)
         both = [self.collections[name] for name in names if name in self.collections]
         return both if both and not self.dataset else [self.choose()]
@@ -72,72 +59,57 @@ class Request:
 
 PARTS: dict[str, Callable[[Request], Part]] = {
     "claims": lambda r: create_claims(r.choose()),
-    "table1": lambda r: table.create_table1(r.choose_several()),
-    "table2": lambda r: table.create_table2(r.choose(paper.THUMOS)),
+    "table1": lambda r: tables.create_table1(r.choose_several()),
+    "table2": lambda r: tables.create_table2(r.choose(paper.THUMOS)),
     "table3": lambda r: create_table3(r.choose(), r.workdir),
-    "table4": lambda r: table.create_table4(r.choose()),
-    "table5": lambda r: table.create_table5(r.choose()),
+    "table4": lambda r: tables.create_table4(r.choose()),
+    "table5": lambda r: tables.create_table5(r.choose()),
     "figure3": lambda r: create_figure3(r.choose()),
     "figure4": lambda r: create_figure4(r.choose()),
-    "tableA": lambda r: table.create_table_a(r.choose()),
-    "tableB": lambda r: table.create_table_b(r.choose(paper.SPORTS)),
+    "tableA": lambda r: tables.create_table_a(r.choose()),
+    "tableB": lambda r: tables.create_table_b(r.choose(paper.SPORTS)),
     "tableC": lambda r: create_table_c(r.choose()),
-    "tableD": lambda r: table.create_table_d(r.choose()),
+    "tableD": lambda r: tables.create_table_d(r.choose()),
     "gates": lambda r: create_gates(r.choose()),
     "curves": lambda r: create_curves(r.choose()),
 }
 
 
 def main(argv: list[str]) -> None:
-    """Makes the parts that are asked for; exits with 1 if one could not be made."""
-    match argv[1:]:
-        case [name] if name in PARTS or name == ALL:
-            names = list(PARTS) if name == ALL else [name]
-        case []:
-            raise UserError(f"say what to report: {', '.join(PARTS)} or {ALL}")
-        case [name]:
-            raise UserError(f"'{name}' is no part of a report; choose {', '.join(PARTS)} or {ALL}")
-        case _:
-            raise UserError(f"one part at a time, or {ALL}; not {' '.join(argv[1:])}")
+    """Create, write and print the parts asked for; exit with 1 if one failed."""
+    known = f"{', '.join(PARTS)} or {ALL}"
+    if len(argv) != 2:
+        raise UserError(f"give one part to report: {known}; not '{' '.join(argv[1:])}'")
+    if argv[1] not in PARTS and argv[1] != ALL:
+        raise UserError(f"'{argv[1]}' is not a part of the report; choose {known}")
+    names = list(PARTS) if argv[1] == ALL else [argv[1]]
     workdir = Path(WORKDIR.value or "").expanduser()
-    jax.config.update("jax_platforms", "cpu")  # nothing of it is for an accelerator
-    collections = load_collections(workdir)
-    request = Request(collections, DATASET.value, workdir)
+    jax.config.update("jax_platforms", "cpu")  # nothing here needs an accelerator
+    request = Request(load_collections(workdir), DATASET.value, workdir)
     out = Path(OUT.value).expanduser() if OUT.value else workdir / "report"
+    page = out / "index.html" if argv[1] == ALL else None
+    notes = list(dict.fromkeys(n for c in request.collections.values() for n in c.notes))
     parts, failures = create_parts(request, names)
+    reasons = summarise_failures(failures)
     try:
         for part in parts:
             write_part(out, part)
-        if name == ALL:
-            _write_page(out / "index.html", request, parts, failures)
+        if page:
+            lead = _create_lead(request, reasons, notes)
+            with write_whole(page) as partial:
+                html = create_page("SoF-Net: report", lead, parts)
+                partial.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
-    try:
-        for part in parts:
-            print(format_part(part) + "\n", flush=True)
-        if name == ALL:
-            print(f"wrote {out / 'index.html'}", flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # then whoever reads it has seen enough
-            raise UserError(f"cannot write to standard output: {error.strerror}") from error
-    for note in dict.fromkeys(n for c in collections.values() for n in c.notes):
+    _print([format_part(part) + "\n" for part in parts] + ([f"wrote {page}"] if page else []))
+    for note in notes:
         print(f"note: {make_printable(note)}", file=sys.stderr)
     if failures:
-        raise UserError("; ".join(summarise_failures(failures)))
-
-
-def summarise_failures(failures: Mapping[str, str]) -> list[str]:
-    """A line for each reason, with the parts that it hinders."""
-    reasons = dict.fromkeys(failures.values())
-    return [
-        f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
-        for reason in reasons
-    ]
+        raise UserError("; ".join(reasons))
 
 
 def create_parts(request: Request, names: list[str]) -> tuple[list[Part], dict[str, str]]:
-    """The parts, and of those that cannot be made why not."""
+    """The parts, and for each that could not be created the reason."""
     parts, failures = [], {}
     for name in names:
         try:
@@ -147,34 +119,36 @@ def create_parts(request: Request, names: list[str]) -> tuple[list[Part], dict[s
     return parts, failures
 
 
-def _write_page(
-    path: Path, request: Request, parts: list[Part], failures: Mapping[str, str]
-) -> None:
+def summarise_failures(failures: Mapping[str, str]) -> list[str]:
+    """A line for each reason, with the parts that failed for it."""
+    return [
+        f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
+        for reason in dict.fromkeys(failures.values())
+    ]
+
+
+def _create_lead(request: Request, reasons: list[str], notes: list[str]) -> list[str]:
     titles = ", ".join(collection.title for collection in request.collections.values())
-    commits = {
-        run.commit
-        for collection in request.collections.values()
-        for runs in collection.runs.values()
-        for run in runs
-    }
-    count = sum(
-        len(runs)
-        for collection in request.collections.values()
-        for runs in collection.runs.values()
-    )
-    lead = [
-        f"Runs on {titles}: {count}, trained by commit {', '.join(sorted(commits))}; this page by "
+    runs = [run for c in request.collections.values() for same in c.runs.values() for run in same]
+    commits = ", ".join(sorted({run.commit for run in runs}))
+    return [
+        f"Runs on {titles}: {len(runs)}, trained by commit {commits}; this page by "
         f"{read_commit()}.",
         "Every number under 'ours' was measured in these runs; what was not run says so. Numbers "
         "under 'paper' are those of Seon et al., WACV 2023.",
-        *(f"Could not be made: {line}." for line in summarise_failures(failures)),
-        *dict.fromkeys(
-            note for collection in request.collections.values() for note in collection.notes
-        ),
+        *(f"Could not be made: {line}." for line in reasons),
+        *notes,
     ]
-    with write_whole(path) as partial:
-        page = create_page("SoF-Net: report", lead, parts)
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _print(texts: list[str]) -> None:
+    try:
+        for text in texts:
+            print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # which only means that the reader has left
+            raise UserError(f"cannot write to standard output: {error.strerror}") from error
 
 
 if __name__ == "__main__":

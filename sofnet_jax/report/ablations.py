@@ -1,4 +1,4 @@
-"""The methods that the paper's tables and figures compare, as changes of a base configuration."""
+"""The methods of the paper's tables and figures, as changes of a base configuration."""
 
 import copy
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
-PAPER_SIZE = 168  # pixels a side of the paper's frames, unless a method says otherwise
+PAPER_SIZE = 168  # side of the paper's frames in pixels
 SIZE_STEP = 8
 
 
@@ -15,11 +15,11 @@ class Method:
     """What is trained for a row of a table.
 
     Attributes:
-        name: of its folder and on the command line.
+        name: its folder, and its name on the command line.
         title: as in the paper's rows.
-        changes: values of fields of the configuration by their dotted names.
-        tables: the tables and figures that need it.
-        size: side of the frames where `PAPER_SIZE` stands for that of the base.
+        changes: values of configuration fields by their dotted names.
+        tables: the tables and figures that show it.
+        size: the frame size, where `PAPER_SIZE` stands for the base configuration's.
     """
 
     name: str
@@ -29,93 +29,67 @@ class Method:
     size: int = PAPER_SIZE
 
 
-# What every method has unless it changes it; further fields are the base's own.
+# What every method has unless it changes it; all other fields are the base configuration's.
 COMMON: dict[str, object] = {"model.temporal": True, "loss.guidance": True, "model.shift": ""}
 _UNGUIDED: dict[str, object] = {"loss.guidance": False}
-_FULLY_CONNECTED: dict[str, object] = {"model.temporal": False}
+_FC: dict[str, object] = {"model.temporal": False}
 _TSN: dict[str, object] = {"model.gates": ()}
+_ONLINE, _OFFLINE = ({"model.shift": shift} for shift in ("online", "offline"))
+_ALPHA_1: dict[str, object] = {"loss.alpha": 1.0}
+_4, _A, _D, _SIZES = ("table4",), ("tableA",), ("tableD",), ("table3", "table5")
+_TABLES = "table1 table2 table3 table4 table5 figure3 figure4 tableA tableB tableC tableD"
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("tsn", "TSN", _TSN, ("table2", "table3", "table4", "tableA", "tableB")),
+        Method("sofnet", "SoF-Net", {}, tuple(_TABLES.split())),
         Method(
-            "sofnet",
-            "SoF-Net",
-            {},
-            (
-                *("table1", "table2", "table3", "table4", "table5", "figure3", "figure4"),
-                *("tableA", "tableB", "tableC", "tableD"),
-            ),
+            "fc_unguided", "SoF-Net, fully connected gates, without guidance", _FC | _UNGUIDED, _4
         ),
-        Method(
-            "fc_unguided",
-            "SoF-Net, fully connected gates, without guidance",
-            _FULLY_CONNECTED | _UNGUIDED,
-            ("table4",),
-        ),
-        Method("unguided", "SoF-Net, without guidance", _UNGUIDED, ("table4", "tableD")),
-        Method("fc", "SoF-Net, fully connected gates", _FULLY_CONNECTED, ("table4",)),
-        Method("sofnet_192", "SoF-Net, 192×192", {}, ("table3", "table5"), size=192),
-        Method("sofnet_224", "SoF-Net, 224×224", {}, ("table3", "table5"), size=224),
-        Method("tsm", "TSM", _TSN | {"model.shift": "offline"}, ("tableA",)),
-        Method("tsm_online", "TSM, online", _TSN | {"model.shift": "online"}, ("tableA",)),
-        Method("sofnet_tsm", "SoF-Net with TSM", {"model.shift": "online"}, ("tableA",)),
-        Method(
-            "sofnet_tsm_offline",
-            "SoF-Net with TSM, offline",
-            {"model.shift": "offline"},
-            ("tableA",),
-        ),
-        Method(
-            "alpha1_unguided",
-            "SoF-Net, α = 1, without guidance",
-            _UNGUIDED | {"loss.alpha": 1.0},
-            ("tableD",),
-        ),
-        *(
-            Method(
-                f"alpha1_beta{digits}",
-                f"SoF-Net, α = 1, β = {beta:g}",
-                {"loss.alpha": 1.0, "loss.beta": beta},
-                ("tableD",),
-            )
-            for digits, beta in (("0", 0.0), ("05", 0.5), ("1", 1.0))
-        ),
-        Method("beta05", "SoF-Net, β = 0.5", {"loss.beta": 0.5}, ("tableD",)),
+        Method("unguided", "SoF-Net, without guidance", _UNGUIDED, _4 + _D),
+        Method("fc", "SoF-Net, fully connected gates", _FC, _4),
+        Method("sofnet_192", "SoF-Net, 192×192", {}, _SIZES, size=192),
+        Method("sofnet_224", "SoF-Net, 224×224", {}, _SIZES, size=224),
+        Method("tsm", "TSM", _TSN | _OFFLINE, _A),
+        Method("tsm_online", "TSM, online", _TSN | _ONLINE, _A),
+        Method("sofnet_tsm", "SoF-Net with TSM", _ONLINE, _A),
+        Method("sofnet_tsm_offline", "SoF-Net with TSM, offline", _OFFLINE, _A),
+        Method("alpha1_unguided", "SoF-Net, α = 1, without guidance", _UNGUIDED | _ALPHA_1, _D),
+        Method("alpha1_beta0", "SoF-Net, α = 1, β = 0", _ALPHA_1 | {"loss.beta": 0.0}, _D),
+        Method("alpha1_beta05", "SoF-Net, α = 1, β = 0.5", _ALPHA_1 | {"loss.beta": 0.5}, _D),
+        Method("alpha1_beta1", "SoF-Net, α = 1, β = 1", _ALPHA_1 | {"loss.beta": 1.0}, _D),
+        Method("beta05", "SoF-Net, β = 0.5", {"loss.beta": 0.5}, _D),
     )
 }
 
 
 def create_config(base: ConfigDict, method: Method, seed: int) -> ConfigDict:
-    """A copy of the base with the method's changes and the seed.
+    """Copy the base configuration with the method's changes and the seed.
 
     Raises:
         AttributeError, KeyError: the base lacks a field that the method changes.
     """
-    config = copy.deepcopy(base).lock()  # else a field that is not there would be made
+    config = copy.deepcopy(base).lock()  # otherwise a missing field would be created
     config.update_from_flattened_dict(dict(method.changes) | {"seed": seed})
     config.data.size = scale_size(base.data.size, method.size)
     return config
 
 
 def find_contradiction(config: Mapping[str, object], method: Method) -> str | None:
-    """In which field a configuration, by dotted names, is not that of a method; None if in none."""
+    """How a configuration, by dotted names, contradicts a method; None if it does not."""
     for field, value in {**COMMON, **method.changes}.items():
         given = config[field]
         same = not given if value == () else given == value
         if not same:
-            return f"its {field} is {given!r}, and of {method.name} it would be {value!r}"
+            return f"{field} is {given!r}, but {value!r} in {method.name}"
     if "model.gates" not in method.changes and not config["model.gates"]:
-        return f"it has no gates, and {method.name} does"
+        return f"model.gates is empty, but not in {method.name}"
     return None
 
 
 def scale_size(base: int, size: int) -> int:
-    """Pixels a side that are to `base` as `size` is to `PAPER_SIZE`.
-
-    To the nearest multiple of 8 unless the two are the same.
-    """
+    """Scale `base` by `size` / `PAPER_SIZE` and, unless that is 1, round to a multiple of 8."""
     if size == PAPER_SIZE:
         return base
     return SIZE_STEP * round(base * size / (PAPER_SIZE * SIZE_STEP))

@@ -18,6 +18,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.run.predictions import Predictions
 
 Metric = Literal["top1", "map"]
+TITLES: dict[Metric, str] = {"map": "mAP", "top1": "top-1"}
 
 _INTERVAL = (2.5, 97.5)  # percentiles
 _CHUNK = 128  # resamples at a time: their weights stay in the processor's cache

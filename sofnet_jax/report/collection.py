@@ -1,4 +1,4 @@
-"""The finished trainings below a folder, by method and seed, as `sofnet_jax.sweep` leaves them."""
+"""The finished runs of a sweep or comparison, by data set, method and seed."""
 
 import functools
 import math
@@ -24,10 +24,10 @@ from sofnet_jax.run.result import read_result
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.systems.sofnet.costs import Cost, compute_costs
 
-# Of sofnet_jax.sweep, METHOD/seed_N; of sofnet_jax.compare, METHOD_seedN.
+# METHOD/seed_N by sofnet_jax.sweep, METHOD_seedN by sofnet_jax.compare.
 _FOLDER = re.compile(r"(?:^|/)(\w+?)(?:/seed_|_seed)(\d+)$")
-# Fields that make a method what it is, and in which runs of one must therefore agree.
-_METHODICAL = {"data.size", *(field for method in METHODS.values() for field in method.changes)}
+# Fields that define a method: its runs must agree in them.
+_DEFINING = {"data.size", *(field for method in METHODS.values() for field in method.changes)}
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Run:
 
     Attributes:
         method: a key of `METHODS`.
-        config: its fields by their dotted names.
-        result: content of its result.json.
+        config: the fields of config.json by their dotted names.
+        result: the content of result.json.
     """
 
     method: str
@@ -54,37 +54,37 @@ class Run:
 
     @property
     def commit(self) -> str:
-        """Of the code that trained it."""
+        """The commit that trained it."""
         return str(self.result.get("commit", "unknown"))
 
     @property
     def gate_names(self) -> tuple[str, ...]:
-        """`("res1", …)`, the stages that a gate follows."""
+        """The stages before each gate, `("res1", …)`."""
         return tuple(f"res{stage}" for stage in self.config["model.gates"])
 
     def metrics(self, early: bool) -> Mapping[str, float]:
-        """Of the evaluation with or without early termination."""
+        """Metrics with or without early termination."""
         return self.result["eval_early" if early else "eval"]
 
     @functools.cached_property
     def predictions(self) -> tuple[Predictions, tuple[str, ...]]:
-        """What it said of each video, and the names of its gates. Raises UserError."""
+        """The stored predictions and the gates' names. Raises UserError."""
         path = self.folder / "predictions.npz"
         predictions, gate_names = read_predictions(path)
         if gate_names != self.gate_names:
-            raise UserError(f"{path} is of other gates than its config.json; evaluate it again")
+            raise UserError(f"{path} and config.json disagree on the gates; evaluate the run again")
         return predictions, gate_names
 
     @property
     def rule(self) -> dict[str, Any]:
-        """Of the early termination: `threshold` and `min_frames`."""
+        """`threshold` and `min_frames` of early termination."""
         return {name: self.config[f"eval.{name}"] for name in ("threshold", "min_frames")}
 
     def restore_config(self) -> ConfigDict:
-        """Its configuration as `experiment` takes it.
+        """Its configuration for `experiment`.
 
-        A folder that it names is read, but not written to: embedded videos that are not there are
-        drawn in the cache.
+        Folders named there are read but not written to: embedded videos that are missing are drawn
+        in the cache.
         """
         config = create_default()
         config.update_from_flattened_dict(dict(self.config))
@@ -94,7 +94,7 @@ class Run:
 
     @functools.cached_property
     def tsn_gflops(self) -> float:
-        """GFLOPs of a video, of the network without gates."""
+        """GFLOPs per video of the network without gates."""
         classes = self.predictions[0].labels.shape[1]
         cost, _ = replace(self, config={**self.config, "model.gates": ()}).compute_costs(classes)
         return cost.whole * self.config["data.num_frames"]
@@ -108,7 +108,7 @@ class Run:
 
     @functools.cache  # noqa: B019 (a report ends before memory matters)
     def score(self, early: bool) -> Scored:
-        """Its predictions of whole videos. Raises UserError."""
+        """Its scores of whole videos. Raises UserError."""
         return create_scored(*self.predictions, **self.rule if early else {})
 
     def __hash__(self) -> int:
@@ -117,15 +117,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Value:
-    """A number of several runs that differ in their seeds alone."""
+    """A number over runs that differ only in their seeds; a single run has no deviation."""
 
     mean: float
     deviation: float | None
     count: int
 
     def format(self, spec: str) -> str:
-        """Such as `91.4 ± 0.3`, both to the same place; without a deviation of but one run."""
-        if spec.endswith("g"):  # so many significant digits of the mean
+        """Mean and deviation with the same number of decimals, such as `91.4 ± 0.3`."""
+        if spec.endswith("g"):  # significant digits of the mean
             exponent = math.floor(math.log10(abs(self.mean))) if self.mean else 0
             spec = f".{max(int(spec[1:-1]) - 1 - exponent, 0)}f"
         text = format(self.mean, spec)
@@ -134,12 +134,9 @@ class Value:
 
 @dataclass(frozen=True)
 class Collection:
-    """The runs on one data set.
+    """The runs on one data set, by method and in the order of their seeds.
 
-    Attributes:
-        dataset: its name.
-        runs: by method, in the order of their seeds.
-        notes: what is odd about them, a sentence each.
+    `notes` has a sentence for each irregularity.
     """
 
     dataset: str
@@ -152,17 +149,17 @@ class Collection:
         return DATASETS.get(self.dataset, self.dataset)
 
     def find(self, method: str) -> tuple[Run, ...]:
-        """The runs of a method; none if it was not trained."""
+        """The runs of a method; empty if it was not trained."""
         return self.runs.get(method, ())
 
     def choose_metric(self, otherwise: Metric = "map") -> Metric:
-        """The accuracy that the paper reports of the data set; of others that of a table."""
+        """The paper's accuracy for this data set, or `otherwise` if the paper does not use it."""
         if self.dataset in TOP1_DATASETS:
             return "top1"
         return "map" if self.dataset in ("activitynet", "thumos14") else otherwise
 
     def describe(self, methods: Sequence[str]) -> str:
-        """What the runs of some methods are: seeds and commits."""
+        """Data set, seeds and commits of the runs of some methods."""
         runs = [run for method in methods for run in self.find(method)]
         if not runs:
             return f"{self.title}: no runs"
@@ -173,7 +170,7 @@ class Collection:
 
 
 def measure(runs: Sequence[Run], read: Callable[[Run], float | None]) -> Value | None:
-    """Mean and standard deviation over the runs that have such a number; None if none has."""
+    """Mean and standard deviation over the runs that have the number; None if none has."""
     known = [number for run in runs if (number := read(run)) is not None]
     if not known:
         return None
@@ -185,12 +182,12 @@ def load_collections(workdir: Path) -> dict[str, Collection]:
     """All finished runs below a folder, by data set.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
-    notes: list[str] = []
-    found: dict[str, dict[str, dict[int, Run]]] = defaultdict(lambda: defaultdict(dict))
     if not workdir.is_dir():
         raise UserError(f"{workdir}: no such folder")
+    notes: list[str] = []
+    found: dict[str, dict[tuple[str, int], Run]] = defaultdict(dict)
     for path in sorted(workdir.rglob("config.json")):
         match = _FOLDER.search(path.parent.relative_to(workdir).as_posix())
         if match is None or match[1] not in METHODS:
@@ -200,38 +197,34 @@ def load_collections(workdir: Path) -> dict[str, Collection]:
         except UserError as error:
             notes.append(str(error))
             continue
-        others = found[run.dataset][run.method]
-        if other := others.get(run.seed):
-            notes.append(
-                f"{run.folder}: left out, for {other.folder} is of the same method and seed"
-            )
-        else:
-            others[run.seed] = run
+        first = found[run.dataset].setdefault((run.method, run.seed), run)
+        if first is not run:
+            notes.append(f"{run.folder}: skipped, {first.folder} has the same method and seed")
     if not found:
         raise UserError(
             f"{workdir} holds no finished runs ({'; '.join(notes) or 'none begun'}); train some: "
             f"python -m sofnet_jax.sweep --config configs/synthetic.py --workdir {workdir}"
         )
-    return {name: _create(name, methods, notes) for name, methods in found.items()}
+    return {name: _create(name, list(runs.values()), notes) for name, runs in found.items()}
 
 
 def choose_collection(
     collections: Mapping[str, Collection], dataset: str = "", otherwise: str = ""
 ) -> Collection:
-    """The runs on the data set that is asked for, or on the only one there is.
+    """The runs on the data set asked for, or on the only one.
 
     Args:
-        collections: of `load_collections`.
-        dataset: its name; "" leaves it open.
-        otherwise: of several, the one to take if nothing is asked for.
+        collections: from `load_collections`.
+        dataset: name of a data set, or "".
+        otherwise: the data set to take from several if `dataset` is "".
 
     Raises:
-        UserError: there are none of that one, or of several.
+        UserError: there are no runs on it, or several data sets to choose from.
     """
     names = ", ".join(collections)
     if dataset:
         if dataset not in collections:
-            raise UserError(f"no runs on '{dataset}' there, but on {names}; see --dataset")
+            raise UserError(f"--dataset: no runs on '{dataset}', only on {names}")
         return collections[dataset]
     if len(collections) == 1:
         return next(iter(collections.values()))
@@ -242,60 +235,55 @@ def choose_collection(
 
 def _load_run(folder: Path, method: str, seed: int) -> Run:
     if not (folder / "result.json").exists():
-        raise UserError(f"{folder}: begun and not finished")
+        raise UserError(f"{folder}: not finished")
     config = read_fields(folder / "config.json")
     result = read_result(folder / "result.json")
     if why := find_contradiction(config, METHODS[method]):
-        raise UserError(f"{folder}: left out, for {why}")
+        raise UserError(f"{folder}: skipped, {why}")
     if config["seed"] != seed:
-        raise UserError(f"{folder}: left out, for it is not what its name says")
+        raise UserError(f"{folder}: skipped, its seed is {config['seed']}, not that of its name")
     run = Run(method, seed, folder, config, result)
     try:
         run.compute_costs(num_classes=2)
     except UserError as error:
-        raise UserError(f"{folder}: left out, for {error}") from error
+        raise UserError(f"{folder}: skipped, {error}") from error
     gates = {f"stop/{name}" for name in run.gate_names}
     missing = gates - result["eval"].keys() or (gates and {"eval_early"} - result.keys())
     if missing:
-        raise UserError(f"{folder}: left out, for its result.json lacks {min(missing)}")
+        raise UserError(f"{folder}: skipped, its result.json lacks {min(missing)}")
     return run
 
 
-def _create(
-    dataset: str, methods: Mapping[str, Mapping[int, Run]], notes: Sequence[str]
-) -> Collection:
-    everything = [
-        found[seed]
-        for method, found in sorted(methods.items(), key=lambda item: item[0] != "sofnet")
-        for seed in sorted(found)
-    ]
-    first, odd = everything[0], []
+def _create(dataset: str, found: Sequence[Run], notes: Sequence[str]) -> Collection:
+    """Leave out runs that contradict the first one, which is SoF-Net's if it was trained."""
+    methods = list(dict.fromkeys(run.method for run in found))
+    order = sorted(found, key=lambda r: (r.method != "sofnet", methods.index(r.method), r.seed))
+    first, odd = order[0], []
     runs: dict[str, tuple[Run, ...]] = {}
-    for run in everything:
+    for run in order:
         differences = _compare(run, first)
-        wrong = {field: text for field, text in differences.items() if field in _METHODICAL}
+        wrong = [text for field, text in differences.items() if field in _DEFINING]
         if wrong:
-            odd.append(f"{run.folder}: left out, for it has {', '.join(wrong.values())}")
+            odd.append(f"{run.folder}: skipped, {', '.join(wrong)}")
             continue
         if differences:
-            told = ", ".join(differences.values())
-            odd.append(f"{run.folder}: trained with {told}, unlike {first.folder}")
+            odd.append(f"{run.folder}: {', '.join(differences.values())} as in {first.folder}")
         runs[run.method] = (*runs.get(run.method, ()), run)
     return Collection(dataset, runs, (*notes, *odd))
 
 
-def _compare(run: Run, other: Run) -> dict[str, str]:
+def _compare(run: Run, first: Run) -> dict[str, str]:
     """The fields in which two runs differ and should not."""
-    methods = METHODS[run.method], METHODS[other.method]
+    methods = METHODS[run.method], METHODS[first.method]
     own = INDIFFERENT | {"seed"} | methods[0].changes.keys() | methods[1].changes.keys()
-    expected = dict(other.config)
+    expected = dict(first.config)
     if methods[0].size != methods[1].size:
         if methods[1].size == PAPER_SIZE:
-            expected["data.size"] = scale_size(other.config["data.size"], methods[0].size)
+            expected["data.size"] = scale_size(first.config["data.size"], methods[0].size)
         else:
             own |= {"data.size"}
     return {
-        name: f"{name} {run.config[name]} (not {expected.get(name)})"
+        name: f"{name} is {run.config[name]}, not {expected.get(name)}"
         for name in sorted(run.config.keys() - own)
         if run.config[name] != expected.get(name)
     }

@@ -1,4 +1,4 @@
-"""Differences between methods on the same videos, with intervals, and what becomes of a claim."""
+"""Differences between two methods on the same videos, with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,12 @@ class Side:
     early: bool = False
 
 
+TSN, SOFNET, EARLY = Side("tsn"), Side("sofnet"), Side("sofnet", early=True)
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Is `a` more accurate than `b`?
-
-    Attributes:
-        label: what differs between them.
-        paper: points that the paper has a above b; None if it does not compare them.
-    """
+    """`a` against `b`; `paper` is the paper's difference in points, None if it has none."""
 
     label: str
     a: Side
@@ -35,12 +33,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found of a comparison.
+    """The result of a comparison.
 
     Attributes:
-        difference: of the accuracies, in 0…1; None if it was not run.
-        cost: GFLOPs a video of a over those of b.
-        missing: what hinders, if something does.
+        difference: in accuracy; None if it could not be computed.
+        cost: GFLOPs per video of `a` divided by those of `b`.
+        missing: why there is no difference, or "".
     """
 
     comparison: Comparison
@@ -48,9 +46,34 @@ class Outcome:
     cost: float | None
     missing: str = ""
 
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The paper's points, ours, their interval, and the ratio of costs."""
+        paper, difference = self.comparison.paper, self.difference
+        return (
+            "" if paper is None else f"{paper:+.1f}",
+            "" if difference is None else f"{100 * difference.mean:+.1f}",
+            ""
+            if difference is None
+            else f"{100 * difference.low:+.1f} … {100 * difference.high:+.1f}",
+            "" if self.cost is None else f"{self.cost:.2f}",
+        )
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The same for JSON."""
+        difference = self.difference
+        return {
+            "paper": self.comparison.paper,
+            "points": difference and 100 * difference.mean,
+            "interval": difference and [100 * difference.low, 100 * difference.high],
+            "gflops_ratio": self.cost,
+            "missing": self.missing,
+        }
+
 
 def compare(comparison: Comparison, metric: Metric, collection: Collection) -> Outcome:
-    """The difference in accuracy on the same videos, by a paired bootstrap over them."""
+    """Estimate the difference in accuracy by a paired bootstrap over the videos."""
     sides = comparison.a, comparison.b
     absent = [side.method for side in sides if not collection.find(side.method)]
     if absent:
@@ -73,39 +96,14 @@ def _measure_cost(side: Side, collection: Collection) -> Value | None:
 def create_comparison_table(outcomes: Sequence[Outcome]) -> Table:
     """A row for each comparison."""
     columns = ("", "paper", "ours", "95 % interval", "GFLOPs, ratio", "")
-    rows = tuple(_create_row(outcome) for outcome in outcomes)
+    rows = tuple(
+        Row(o.comparison.label, (*o.cells, o.missing), measured=o.difference is not None)
+        for o in outcomes
+    )
     return Table("Differences in accuracy, in points, on the same videos", columns, rows)
 
 
 def create_comparison_data(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The same for JSON, in points."""
-    return [
-        {
-            "label": o.comparison.label,
-            "a": vars(o.comparison.a),
-            "b": vars(o.comparison.b),
-            "paper": o.comparison.paper,
-            "points": o.difference and 100 * o.difference.mean,
-            "interval": o.difference and [100 * o.difference.low, 100 * o.difference.high],
-            "gflops_ratio": o.cost,
-            "missing": o.missing,
-        }
-        for o in outcomes
-    ]
-
-
-def _create_row(outcome: Outcome) -> Row:
-    paper, difference = outcome.comparison.paper, outcome.difference
-    cells = (
-        "" if paper is None else f"{paper:+.1f}",
-        "" if difference is None else f"{100 * difference.mean:+.1f}",
-        "" if difference is None else format_interval(difference),
-        "" if outcome.cost is None else f"{outcome.cost:.2f}",
-        outcome.missing,
-    )
-    return Row(outcome.comparison.label, cells, measured=difference is not None)
-
-
-def format_interval(difference: Difference) -> str:
-    """In points."""
-    return f"{100 * difference.low:+.1f} … {100 * difference.high:+.1f}"
+    """The same for JSON."""
+    compared = [(o.comparison, o.data) for o in outcomes]
+    return [{"label": c.label, "a": vars(c.a), "b": vars(c.b), **data} for c, data in compared]

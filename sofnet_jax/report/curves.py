@@ -1,82 +1,150 @@
-"""Accuracy against computation: along thresholds, and over the course of training."""
+"""Accuracy against computation: along thresholds of early termination, and over training."""
 
+import functools
 import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.files import is_number
 from sofnet_jax.report import paper
 from sofnet_jax.report.ablations import METHODS
-from sofnet_jax.report.bootstrap import Metric
-from sofnet_jax.report.collection import Collection, Run
-from sofnet_jax.report.part import Curve, Part, Plot
-from sofnet_jax.report.threshold import CURVE, evaluate_rule
+from sofnet_jax.report.bootstrap import TITLES, Metric
+from sofnet_jax.report.collection import Collection, Run, Value, measure
+from sofnet_jax.report.part import Curve, Part, Plot, Row, Table
+from sofnet_jax.report.tables import warn
 
+Rule = tuple[float, int]  # ρ, T_min
+Metrics = Mapping[str, float]
+KEPT = ("top1", "map", "gflops_per_frame", "gflops_per_video", "usage", "exit")  # in the JSON
+RHOS = (0.95, 0.99, 0.999)
+MIN_FRAMES = (2, 3, 4, 5)
+# ρ of the curves, from where nearly every video ends early to where none does.
+CURVE = (*(x / 20 for x in range(8, 19)), *(round(1 - 10 ** (-x / 3), 6) for x in range(4, 16)))
 TRACED = ("sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 PLAIN = ("tsn", "tsm", "tsm_online")
 COST = "GFLOPs of a video, % of plain TSN's"
 
 
-def create_curves(collection: Collection) -> Part:
-    """Both plots, with the systems of Table 1 as the paper reports them.
+@functools.cache
+def evaluate_rule(run: Run, rule: Rule) -> dict[str, float]:
+    """Metrics with these thresholds, from the stored scores. Raises UserError without them."""
+    predictions, gate_names = run.predictions
+    paper_cost, full_cost = run.compute_costs(predictions.labels.shape[1])
+    return compute_metrics(
+        predictions,
+        gate_names=gate_names,
+        paper_cost=paper_cost,
+        full_cost=full_cost,
+        threshold=rule[0],
+        min_frames=rule[1],
+    )
+
+
+def create_table_c(collection: Collection) -> Part:
+    """The grid over ρ and T_min, and the curve that ρ traces.
 
     Raises:
-        UserError: predictions or logs that cannot be read.
+        UserError: predictions cannot be read.
     """
-    metric = collection.choose_metric()
-    label = {"map": "mAP %", "top1": "top-1 %"}[metric]
-    of = collection.dataset if collection.dataset == paper.KINETICS else paper.ACTIVITYNET
+    metric, runs = collection.choose_metric(), collection.find("sofnet")
+    title = f"{TITLES[metric]} %"
+    grid = {rule: _measure_rule(runs, rule, metric) for rule in paper.TABLE_C}
+    rows = []
+    for rho in RHOS:
+        cells: list[str] = []
+        for least in MIN_FRAMES:
+            reported, (accuracy, cost) = paper.TABLE_C[rho, least], grid[rho, least]
+            ours = f"{accuracy.mean:.1f} / {cost.mean:.3g}" if accuracy and cost else ""
+            cells += [f"{reported.accuracy:.1f} / {reported.per_frame:.2f}", ours]
+        rows.append(Row(f"{rho:g}", tuple(cells), measured=bool(runs)))
+    notes = ["SoF-Net: not run."]
+    if runs:
+        used = sorted({(run.rule["threshold"], run.rule["min_frames"]) for run in runs})
+        described = collection.describe(["sofnet"])
+        notes = [f"Ours: {described}; one evaluation of each run, and no other."]
+        if used != [(0.999, 3)]:
+            rules = ", ".join(f"ρ = {rho:g}, T_min = {least}" for rho, least in used)
+            notes.append(f"The other tables end these videos with {rules}.")
+    groups = tuple((f"T_min = {least}", 2) for least in MIN_FRAMES)
+    columns = (f"ρ ({title} / GFLOPs/f)", *("paper", "ours") * len(MIN_FRAMES))
+    return Part(
+        "tableC",
+        "Table C: thresholds of early termination",
+        lead=tuple(filter(None, [warn(collection, paper.ACTIVITYNET)])),
+        tables=(Table("Early termination after ρ and T_min", columns, tuple(rows), groups),),
+        drawings=(_create_threshold_plot(runs, metric),) if runs else (),
+        notes=tuple(notes),
+        data={
+            "grid": [_describe_rule(rule, *values) for rule, values in grid.items()],
+            "curve": [
+                {"rho": rho, "min_frames": least, "seed": run.seed}
+                | {name: evaluate_rule(run, (rho, least))[name] for name in KEPT}
+                for run in runs
+                for least in [int(run.rule["min_frames"])]
+                for rho in CURVE
+            ],
+            "dataset": collection.dataset,
+            "metric": metric,
+        },
+    )
+
+
+def create_curves(collection: Collection) -> Part:
+    """Accuracy against GFLOPs, ours alone and with the reported systems, and over training.
+
+    Raises:
+        UserError: predictions cannot be read.
+    """
+    metric, title = collection.choose_metric(), "Accuracy against computation"
     base = next(iter(collection.find("sofnet")), None)
     if base is None:
-        return Part("curves", "Accuracy against computation", notes=("SoF-Net: not run.",))
-    whole = base.tsn_gflops
-    traced = [
-        _trace(METHODS[method].title, runs, metric, whole)
-        for method in TRACED
-        if (runs := collection.find(method))
-    ]
-    plain = [
-        _average(METHODS[method].title, runs, metric, whole)
-        for method in PLAIN
-        if (runs := collection.find(method))
-    ]
-    reported = create_reported(of)
+        return Part("curves", title, notes=("SoF-Net: not run.",))
+    whole, label = base.tsn_gflops, f"{TITLES[metric]} %"
+    known = {name: runs for name in (*TRACED, *PLAIN) if (runs := collection.find(name))}
+    curves = []
+    for name, runs in known.items():
+        end = _average([run.metrics(False) for run in runs], metric, whole)
+        if name in TRACED:
+            points = [end, *(_average(found, metric, whole) for found in _trace(runs))]
+            x, y = zip(*sorted(points), strict=True)
+            curves.append(Curve(METHODS[name].title, x, y))
+        else:
+            names = (METHODS[name].title,)
+            curves.append(Curve(names[0], end[:1], end[1:], "points", names))
     training = [
-        _follow(METHODS[method].title, runs, metric, whole)
-        for method in (*TRACED, "tsn")
-        if (runs := collection.find(method))
+        _follow(METHODS[name].title, known[name], metric, whole)
+        for name in (*TRACED, "tsn")
+        if name in known
     ]
+    of = collection.dataset if collection.dataset == paper.KINETICS else paper.ACTIVITYNET
+    reported = create_reported(of)
     caption = f"Early termination from ρ = {CURVE[0]:g} to {CURVE[-1]:g}; {collection.title}"
+    comparison = (
+        f"The same, and the systems of Table 1 as reported on {paper.DATASETS[of]}, where "
+        f"TSN's {paper.TSN_GFLOPS} GFLOPs are 100 %"
+    )
     plots = [
-        Plot(caption, COST, label, (*traced, *plain)),
-        Plot(
-            f"The same, and the systems of Table 1 as reported on {paper.DATASETS[of]}, where "
-            f"TSN's {paper.TSN_GFLOPS} GFLOPs are 100 %",
-            COST,
-            label,
-            (*traced, *plain, reported),
-        ),
+        Plot(caption, COST, label, tuple(curves)),
+        Plot(comparison, COST, label, (*curves, reported)),
     ]
-    followed = tuple(curve for curve in training if len(curve.x) > 1)
-    if followed:
-        plots.append(
-            Plot("Checkpoints of the training, by epoch; without early end", COST, label, followed)
-        )
-    methods = [method for method in (*TRACED, *PLAIN) if collection.find(method)]
+    if followed := tuple(curve for curve in training if len(curve.x) > 1):
+        checkpoints = "Checkpoints of the training, by epoch; without early end"
+        plots.append(Plot(checkpoints, COST, label, followed))
     return Part(
         "curves",
-        "Accuracy against computation",
-        plots=tuple(plots),
+        title,
+        drawings=tuple(plots),
         notes=(
-            f"{collection.describe(methods)}; means over seeds. Other systems' points are the "
+            f"{collection.describe(list(known))}; means over seeds. Other systems' points are the "
             "paper's: reported, not measured here.",
         ),
         data={
             "metric": metric,
             "tsn_gflops": whole,
-            "curves": [_describe(curve) for curve in (*traced, *plain)],
+            "curves": [_describe(curve) for curve in curves],
             "reported": _describe(reported),
             "training": [_describe(curve) for curve in training],
         },
@@ -84,7 +152,7 @@ def create_curves(collection: Collection) -> Part:
 
 
 def create_reported(of: str) -> Curve:
-    """The systems of Table 1, none of them measured here."""
+    """The systems of Table 1 on a data set, none of them measured here."""
     systems = [*paper.SYSTEMS, paper.SOFNET_TABLE_1]
     known = [(s.name, s.reported[of]) for s in systems if of in s.reported]
     return Curve(
@@ -96,42 +164,46 @@ def create_reported(of: str) -> Curve:
     )
 
 
-def _trace(title: str, runs: Sequence[Run], metric: Metric, whole: float) -> Curve:
-    points = []
-    for rho in CURVE:
-        found = [evaluate_rule(run, (rho, int(run.rule["min_frames"]))) for run in runs]
-        points.append(_mean(found, metric, whole))
-    points.append(_mean([run.metrics(False) for run in runs], metric, whole))
-    x, y = zip(*sorted(points), strict=True)
-    return Curve(title, x, y)
-
-
-def _average(title: str, runs: Sequence[Run], metric: Metric, whole: float) -> Curve:
-    x, y = _mean([run.metrics(False) for run in runs], metric, whole)
-    return Curve(title, (x,), (y,), "points", (title,))
-
-
-def _follow(title: str, runs: Sequence[Run], metric: Metric, whole: float) -> Curve:
-    """The evaluations that the runs logged, in the order of their epochs."""
-    by_epoch: dict[float, list[Mapping[str, float]]] = defaultdict(list)
-    for run in runs:
-        for epoch, metrics in _read_evaluations(run):
-            by_epoch[epoch].append(metrics)
-    points = [
-        (epoch, _mean(found, metric, whole))
-        for epoch, found in sorted(by_epoch.items())
-        if len(found) == len(runs)
-    ]
-    return Curve(
-        title,
-        tuple(x for _, (x, _) in points),
-        tuple(y for _, (_, y) in points),
-        names=tuple(f"{epoch:g}" for epoch, _ in points),
+def _create_threshold_plot(runs: Sequence[Run], metric: Metric) -> Plot:
+    """Accuracy against GFLOPs per frame along ρ, and without early termination."""
+    least = int(runs[0].rule["min_frames"])
+    average = functools.partial(_average, metric=metric, whole=100.0, cost="gflops_per_frame")
+    x, y = zip(*sorted(average(found) for found in _trace(runs, least)), strict=True)
+    end = average([run.metrics(False) for run in runs])
+    return Plot(
+        f"What ρ from {CURVE[0]:g} to {CURVE[-1]:g} trades, T_min = {least}",
+        "GFLOPs a frame",
+        f"{TITLES[metric]} %",
+        (
+            Curve("SoF-Net along ρ", x, y),
+            Curve("without early end", end[:1], end[1:], "points"),
+        ),
     )
 
 
-def _read_evaluations(run: Run) -> list[tuple[float, dict[str, float]]]:
-    """Epoch and metrics of every evaluation in a run's log; a damaged line is passed over."""
+def _trace(runs: Sequence[Run], min_frames: int | None = None) -> list[list[Metrics]]:
+    """The metrics of every run at each ρ, with the T_min given or else the run's own."""
+    least = [min_frames or int(run.rule["min_frames"]) for run in runs]
+    return [
+        [evaluate_rule(run, (rho, own)) for run, own in zip(runs, least, strict=True)]
+        for rho in CURVE
+    ]
+
+
+def _follow(title: str, runs: Sequence[Run], metric: Metric, whole: float) -> Curve:
+    """The evaluations that all runs logged, by epoch."""
+    by_epoch: dict[float, list[Metrics]] = defaultdict(list)
+    for run in runs:
+        for epoch, metrics in _read_evaluations(run):
+            by_epoch[epoch].append(metrics)
+    shared = {epoch: found for epoch, found in by_epoch.items() if len(found) == len(runs)}
+    points = [_average(shared[epoch], metric, whole) for epoch in sorted(shared)]
+    names = tuple(f"{epoch:g}" for epoch in sorted(shared))
+    return Curve(title, tuple(x for x, _ in points), tuple(y for _, y in points), names=names)
+
+
+def _read_evaluations(run: Run) -> list[tuple[float, Metrics]]:
+    """Epoch and metrics of every evaluation in a run's log; damaged lines are skipped."""
     try:
         text = (run.folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -154,18 +226,37 @@ def _read_evaluations(run: Run) -> list[tuple[float, dict[str, float]]]:
 
 
 def _read_number(value: Any) -> float:
-    """Raises ValueError if it is none that can be drawn."""
+    """Raises ValueError if the value is not a finite number."""
     if not is_number(value):
-        raise ValueError(f"{value} is no number")
+        raise ValueError(f"{value} is not a number")
     return float(value)
 
 
-def _mean(
-    metrics: Sequence[Mapping[str, float]], metric: Metric, whole: float
+def _average(
+    metrics: Sequence[Metrics], metric: Metric, whole: float, cost: str = "gflops_per_video"
 ) -> tuple[float, float]:
-    """Cost in percent of `whole`, and accuracy in percent."""
-    cost = statistics.fmean(m["gflops_per_video"] for m in metrics)
-    return 100 * cost / whole, 100 * statistics.fmean(m[metric] for m in metrics)
+    """Mean cost in percent of `whole`, and mean accuracy in percent."""
+    mean = statistics.fmean(m[cost] for m in metrics)
+    return 100 * mean / whole, 100 * statistics.fmean(m[metric] for m in metrics)
+
+
+def _measure_rule(
+    runs: Sequence[Run], rule: Rule, metric: Metric
+) -> tuple[Value | None, Value | None]:
+    """Accuracy in percent, and GFLOPs per frame."""
+    accuracy = measure(runs, lambda run: 100.0 * evaluate_rule(run, rule)[metric])
+    return accuracy, measure(runs, lambda run: evaluate_rule(run, rule)["gflops_per_frame"])
+
+
+def _describe_rule(rule: Rule, accuracy: Value | None, cost: Value | None) -> dict[str, Any]:
+    reported = paper.TABLE_C[rule]
+    return {
+        "rho": rule[0],
+        "min_frames": rule[1],
+        "paper": {"accuracy": reported.accuracy, "per_frame": reported.per_frame},
+        "accuracy": accuracy and vars(accuracy),
+        "per_frame": cost and vars(cost),
+    }
 
 
 def _describe(curve: Curve) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def create_figure3(collection: Collection) -> Part:
         "Figure 3: what becomes of the frames",
         lead=tuple(filter(None, [warn(collection, paper.ACTIVITYNET)])),
         tables=(Table("Percent of the frames", ("", "paper", "ours"), tuple(rows)),),
-        bars=tuple(drawn),
+        drawings=tuple(drawn),
         notes=(
             "The paper draws how the stopped frames spread over the gates, mostly over res1 and "
             "res5, and writes no figures.",

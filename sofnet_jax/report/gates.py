@@ -1,45 +1,108 @@
-"""What the gates keep, against the annotated action: beyond the paper."""
+"""The frames that the gates keep, against the annotated action; not in the paper."""
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
+from sofnet_jax.evaluation.metrics import compute_fates
 from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.comparison import Side
 from sofnet_jax.report.figures import read_share
 from sofnet_jax.report.part import Part, Row, Table
-from sofnet_jax.report.relevance import Relevance, compute_relevance
+from sofnet_jax.run.predictions import Predictions
 
-DETAILED = ("sofnet", "sofnet_tsm")  # of which inside and outside are told
+DETAILED = ("sofnet", "sofnet_tsm")  # shown inside and outside the action
+SCALARS = ("share", "precision", "recall")
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """What happens to frames inside and outside the annotated action; all shares in 0…1.
+
+    Attributes:
+        share: the frames inside, among all.
+        precision: the frames inside, among those kept; NaN if none was kept.
+        inside, outside: the frames there that stop at each gate, by its name; `exit`, never seen
+            because of early termination; `used`, kept. They sum to 1; NaN if no frame is there.
+    """
+
+    share: float
+    precision: float
+    inside: Mapping[str, float]
+    outside: Mapping[str, float]
+
+    @property
+    def recall(self) -> float:
+        """The frames kept, among those inside; NaN if none is inside."""
+        return self.inside["used"]
+
+
+def compute_relevance(
+    predictions: Predictions,
+    gate_names: tuple[str, ...],
+    *,
+    threshold: float | None = None,
+    min_frames: int = 0,
+) -> Relevance | None:
+    """Over all annotated frames, with early termination (Eq. 7) if `threshold` is given.
+
+    None if nothing is annotated.
+    """
+    p = predictions
+    inside, outside = p.relevant == 1, p.relevant == 0
+    known = inside | outside
+    if not known.any():
+        return None
+    kept, seen, _ = compute_fates(p, len(gate_names), threshold, min_frames)
+    fates = {name: (p.stop == k) & seen for k, name in enumerate(gate_names)}
+    fates |= {"exit": ~seen, "used": kept & seen}
+    return Relevance(
+        share=_share(inside, known),
+        precision=_share(inside, known & fates["used"]),
+        inside={name: _share(fate, inside) for name, fate in fates.items()},
+        outside={name: _share(fate, outside) for name, fate in fates.items()},
+    )
+
+
+def _share(of: Bool[np.ndarray, "v t"], among: Bool[np.ndarray, "v t"]) -> float:
+    return float(of[among].mean()) if among.any() else float("nan")
 
 
 def create_gates(collection: Collection) -> Part:
     """Precision and recall of the kept frames, and what each gate does inside and outside.
 
     Raises:
-        UserError: predictions that cannot be read.
+        UserError: predictions cannot be read.
     """
     sides = list_sides(collection)
     found = {side: _read_relevances(collection, side) for side in sides}
     known = {side: list(values.values()) for side, values in found.items() if values}
+    detailed = [
+        (side, where, [getattr(value, where) for value in values])
+        for side, values in known.items()
+        if side.method in DETAILED
+        for where in ("inside", "outside")
+    ]
     kinds = (*(collection.find(sides[0].method)[0].gate_names if sides else ()), "exit", "used")
     tables = [
         Table(
             "Kept frames against the annotated action, percent",
             ("", "inside, of all frames", "precision", "recall"),
-            tuple(_create_relevance_row(side, values) for side, values in known.items()),
+            tuple(
+                Row(_name(side), _average([{n: getattr(v, n) for n in SCALARS} for v in values]))
+                for side, values in known.items()
+            ),
         ),
         Table(
             "What becomes of frames inside and outside, percent",
             ("", *kinds),
             tuple(
-                _create_side_row(side, where, values)
-                for side, values in known.items()
-                if side.method in DETAILED
-                for where in ("inside", "outside")
+                Row(f"{_name(side)}, {where}", _average(shares)) for side, where, shares in detailed
             ),
         ),
         Table(
@@ -69,7 +132,7 @@ def create_gates(collection: Collection) -> Part:
 
 
 def list_sides(collection: Collection) -> list[Side]:
-    """The methods with gates that were run, and SoF-Net with early termination as well."""
+    """The methods with gates that were run, SoF-Net with early termination, too."""
     sides = []
     for name, method in METHODS.items():
         if collection.find(name) and method.changes.get("model.gates") != ():
@@ -80,34 +143,24 @@ def list_sides(collection: Collection) -> list[Side]:
 
 
 def _read_relevances(collection: Collection, side: Side) -> dict[Run, Relevance]:
-    """Of the runs whose videos are annotated."""
-    found = {}
-    for run in collection.find(side.method):
-        value = compute_relevance(*run.predictions, **run.rule if side.early else {})
-        if value is not None:
-            found[run] = value
-    return found
+    """By run, where videos are annotated."""
+    runs = collection.find(side.method)
+    found = {r: compute_relevance(*r.predictions, **r.rule if side.early else {}) for r in runs}
+    return {run: value for run, value in found.items() if value is not None}
 
 
 def _name(side: Side) -> str:
     return METHODS[side.method].title + (", early end" if side.early else "")
 
 
-def _summarise(numbers: Sequence[float]) -> str:
-    spread = f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
-    return f"{np.mean(numbers):.1f}{spread}"
-
-
-def _create_relevance_row(side: Side, values: Sequence[Relevance]) -> Row:
-    names = "share", "precision", "recall"
-    cells = [_summarise([100 * getattr(value, name) for value in values]) for name in names]
-    return Row(_name(side), tuple(cells))
-
-
-def _create_side_row(side: Side, where: str, values: Sequence[Relevance]) -> Row:
-    shares: list[Mapping[str, float]] = [getattr(value, where) for value in values]
-    cells = [_summarise([100 * share[kind] for share in shares]) for kind in shares[0]]
-    return Row(f"{_name(side)}, {where}", tuple(cells))
+def _average(shares: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """Mean ± standard deviation of each share, in percent."""
+    cells = []
+    for name in shares[0]:
+        numbers = [100 * share[name] for share in shares]
+        spread = f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
+        cells.append(f"{np.mean(numbers):.1f}{spread}")
+    return tuple(cells)
 
 
 def _create_stop_row(side: Side, collection: Collection) -> Row:
@@ -120,5 +173,5 @@ def _create_stop_row(side: Side, collection: Collection) -> Row:
 
 
 def _describe(relevance: Relevance) -> dict[str, Any]:
-    scalars = {name: getattr(relevance, name) for name in ("share", "precision", "recall")}
+    scalars = {name: getattr(relevance, name) for name in SCALARS}
     return scalars | {"inside": dict(relevance.inside), "outside": dict(relevance.outside)}

@@ -1,4 +1,4 @@
-"""A grid of trainings, methods × seeds, and what of it is done. Its folders are METHOD/seed_N."""
+"""A grid of trainings, methods × seeds in folders METHOD/seed_N, and their progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,7 @@ Progress = Literal["done", "begun", "to do"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a grid.
-
-    Attributes:
-        index: in the grid, from 0.
-        config: the resolved configuration.
-        folder: the --workdir of the training.
-    """
+    """One training of a grid: its index from 0, resolved configuration and --workdir."""
 
     index: int
     method: Method
@@ -35,10 +29,10 @@ class Cell:
     folder: Path
 
     def find_progress(self) -> Progress:
-        """How far the training has come, as its folder tells.
+        """How far the training has come.
 
         Raises:
-            UserError: the folder is that of another configuration.
+            UserError: the folder holds a run of another configuration.
         """
         if not (self.folder / "config.json").exists():
             return "to do"
@@ -54,11 +48,11 @@ class Cell:
             {name: asked[name] for name in compared},
             self.folder,
         )
-        # Checkpoints may have been deleted to save space; `main` writes the result after the last.
+        # `main` writes the result after the last checkpoint, which may have been deleted since.
         return "done" if has_result and (not resumes or self._is_complete()) else "begun"
 
     def _is_complete(self) -> bool:
-        """Whether the result is that of the whole training; `--mode evaluate` writes others."""
+        """Whether the result belongs to the end of training; `--mode evaluate` writes others."""
         c = self.config
         checkpoints = Checkpoints(self.folder / "checkpoints", metric=c.eval.metric, read_only=True)
         try:
@@ -67,7 +61,7 @@ class Cell:
                 return False
             videos = checkpoints.read_record(last)["schedule"]["number of training videos"]
         except DamagedError:
-            return False  # training goes on from the one before
+            return False  # training resumes from the one before
         finally:
             checkpoints.close()
         epochs = c.train.warmup_epochs + c.train.joint_epochs
@@ -75,7 +69,7 @@ class Cell:
         return whole and self.read_result().get("step") == chosen
 
     def read_result(self) -> dict[str, Any]:
-        """The result of the training. Raises UserError."""
+        """The content of result.json. Raises UserError."""
         return read_result(self.folder / "result.json")
 
     def is_locked(self) -> bool:
@@ -96,15 +90,10 @@ class Cell:
 def create_grid(
     base: ConfigDict, workdir: Path, methods: Sequence[Method], seeds: Sequence[int]
 ) -> list[Cell]:
-    """Seed by seed, so that a sweep cut short has whole comparisons."""
+    """List the trainings seed by seed, so that a sweep cut short has complete comparisons."""
     pairs = [(seed, method) for seed in seeds for method in methods]
     return [
-        Cell(
-            index=index,
-            method=method,
-            seed=seed,
-            config=create_config(base, method, seed),
-            folder=workdir / method.name / f"seed_{seed}",
-        )
-        for index, (seed, method) in enumerate(pairs)
+        Cell(i, method, seed, create_config(base, method, seed), folder)
+        for i, (seed, method) in enumerate(pairs)
+        for folder in [workdir / method.name / f"seed_{seed}"]
     ]

@@ -1,21 +1,13 @@
-"""What a report consists of: parts, each with tables, plots and pictures, before they are drawn."""
+"""The content of a report before it is formatted: parts with tables, drawings and pictures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Style = Literal["line", "points", "reported"]
-
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table, as text.
-
-    Attributes:
-        label: what it is of.
-        cells: one for each further column; "" is shown as an empty cell.
-        measured: whether there is anything of ours in it; rows without are shown paler.
-    """
+    """A table row; `measured` is false if none of its cells holds a result of ours."""
 
     label: str
     cells: tuple[str, ...]
@@ -24,14 +16,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table of text.
 
     Attributes:
-        caption: a line above it.
-        groups: headings over neighbouring columns, with how many they span; the first column, of
-            the labels, is not counted. Empty if there are none.
-        columns: headings of all columns; the first is that of the labels.
-        rows: the lines.
+        columns: the headings of all columns, starting with that of the row labels.
+        groups: headings above neighbouring columns, each with its span. They leave out the label
+            column and cover all others; empty for a table without groups.
     """
 
     caption: str
@@ -42,22 +32,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of a plot: joined, single, or single and marked as reported by others.
+    """Points of a plot, with a legend label and optionally a name beside each point.
 
-    Attributes:
-        label: in the legend; beside each point if `names` are given.
-        x, y: the values.
-        style: how it is drawn.
-        names: of the points, drawn beside them.
-        spread: standard deviations of y, if known, drawn as bars.
+    A "line" joins its points; "reported" marks numbers that were not measured here.
     """
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
-    style: Style = "line"
+    style: Literal["line", "points", "reported"] = "line"
     names: tuple[str, ...] = ()
-    spread: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,9 +59,8 @@ class Bars:
     """Stacked horizontal bars (Figure 3).
 
     Attributes:
-        caption: a line above.
-        kinds: what the pieces of each bar are, in order: "res1" … "exit", "used".
-        bars: percentages by label of the bar, one for each kind; they add to 100 or less.
+        kinds: the kind of each segment, in order: "res1" … "exit", "used".
+        bars: by label, the percentage of each kind; together at most 100.
     """
 
     caption: str
@@ -95,23 +78,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class Part:
-    """One table or figure of the paper, or one of our own.
+    """A table or figure of the paper, or one that goes beyond it.
 
     Attributes:
-        name: as in `python -m sofnet_jax.report NAME`; of its files, too.
-        title: its heading.
-        lead: sentences below the heading.
-        tables, plots, bars, pictures: what it shows, in this order.
-        notes: small print: what was not run, what to know of the runs.
-        data: everything that was drawn, for JSON.
+        name: as in `python -m sofnet_jax.report NAME`, and of the files written.
+        lead: paragraphs below the title.
+        tables, drawings, pictures: shown in this order.
+        notes: small print.
+        data: everything shown, for the JSON file.
     """
 
     name: str
     title: str
     lead: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
-    plots: tuple[Plot, ...] = ()
-    bars: tuple[Bars, ...] = ()
+    drawings: tuple[Plot | Bars, ...] = ()
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)

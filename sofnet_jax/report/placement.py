@@ -1,4 +1,4 @@
-"""Where the names of points stand in a plot."""
+"""Where the names of points go in a plot."""
 
 import itertools
 import math
@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
-Place = tuple[float, float, str, str]  # horizontal and vertical offset and alignment
+Place = tuple[float, float, str, str]  # offset and alignment, each horizontal and vertical
 
 _SIZE = 10.5  # of the names, in points, as are the offsets
-_SIDES = (  # horizontal and vertical direction and alignment; the first are preferred
+_SIDES = (  # direction and alignment, by preference
     (1.0, 0.0, "left", "center_baseline"),
     (-1.0, 0.0, "right", "center_baseline"),
     (0.0, 1.0, "center", "bottom"),
@@ -25,20 +25,20 @@ _SIDES = (  # horizontal and vertical direction and alignment; the first are pre
     (-0.75, 0.75, "right", "bottom"),
     (-0.75, -0.75, "right", "top"),
 )
-_DISTANCES = (7.0, 20.0, 34.0, 50.0)  # from the point; a thin line leads to what is farther off
+_DISTANCES = (7.0, 20.0, 34.0, 50.0)  # from the point; a leader line bridges all but the first
 _PLACES: list[Place] = [(d * x, d * y, ha, va) for d in _DISTANCES for x, y, ha, va in _SIDES]
-_HALF = 6.0  # of the side of a box around a point
+_HALF = 6.0  # half the side of a box around a point
 _ROUNDS = 4
-_FAR = 0.5  # the area, in square points, that a name may cover to be a point nearer
+_FAR = 0.5  # the area in square points that a name may cover to be one point nearer
 
 
 def place_names(figure: Figure, axes: Axes, names: Iterable[tuple[str, float, float, str]]) -> None:
-    """Writes names beside their points, each where it covers least.
+    """Write names beside their points, each where it covers least.
 
     Args:
-        figure: with everything else drawn; it needs a canvas that can measure text.
-        axes: of the points.
-        names: with x, y and colour; points that are not finite have none.
+        figure: everything else is drawn already; its canvas must be able to measure text.
+        axes: those of the points.
+        names: with x, y and colour; a point that is not finite is left out.
     """
     figure.draw_without_rendering()  # from here on the axes stay where they are
     texts = [
@@ -47,9 +47,8 @@ def place_names(figure: Figure, axes: Axes, names: Iterable[tuple[str, float, fl
         if np.isfinite([x, y]).all()
     ]
     fixed = np.concatenate([np.empty((0, 4)), *(_list_boxes(line, axes) for line in axes.lines)])
-    for text, place in zip(
-        texts, _choose_places(texts, fixed, np.array(axes.bbox.extents)), strict=True
-    ):
+    places = _choose_places(texts, fixed, np.array(axes.bbox.extents))
+    for text, place in zip(texts, places, strict=True):
         text.set_in_layout(False)
         _move(text, place)
         if math.hypot(*text.get_position()) > 1.5 * _DISTANCES[0]:
@@ -61,7 +60,7 @@ def _choose_places(
     fixed: Float[np.ndarray, "m 4"],
     inside: Float[np.ndarray, "4"],
 ) -> list[Place]:
-    """For each text the best of its places, given those of the others, in a few rounds."""
+    """The best place of each text given those of the others, improved in a few rounds."""
     if not texts:
         return []
     boxes = np.array([[_measure(text, place) for place in _PLACES] for text in texts])
@@ -78,7 +77,7 @@ def _choose_places(
 def _compute_overlap(
     boxes: Float[np.ndarray, "*n 4"], others: Float[np.ndarray, "m 4"]
 ) -> Float[np.ndarray, "*n"]:
-    """The area that each box shares with others; boxes are left, bottom, right, top."""
+    """The area that each box shares with the others; a box is left, bottom, right, top."""
     low = np.maximum(boxes[..., None, :2], others[:, :2])
     high = np.minimum(boxes[..., None, 2:], others[:, 2:])
     return np.prod(np.maximum(high - low, 0), axis=-1).sum(axis=-1)
@@ -90,7 +89,7 @@ def _measure(text: Annotation, place: Place) -> Float[np.ndarray, "4"]:
 
 
 def _draw_leader(axes: Axes, text: Annotation) -> None:
-    """A thin line between a name that is farther off and its point."""
+    """A thin line between a distant name and its point."""
     line = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.6, "shrinkB": _HALF}
     where: dict[str, Any] = {"xytext": text.get_position(), "textcoords": "offset points"}
     axes.annotate("", text.xy, arrowprops=line, **where).set_in_layout(False)
@@ -102,7 +101,7 @@ def _move(text: Annotation, place: Place) -> None:
 
 
 def _list_boxes(line: Line2D, axes: Axes) -> Float[np.ndarray, "n 4"]:
-    """Boxes, in pixels, around the points of a line and around what joins them."""
+    """Boxes in pixels around the points of a line and along what joins them."""
     path = line.get_path()
     if line.get_linestyle() != "None":
         path = path.interpolated(12)

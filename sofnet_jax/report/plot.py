@@ -1,29 +1,29 @@
-"""Plots and bars, drawn as SVG."""
+"""Plots and bars as SVG: inline in the colours and fonts of the page, or as files."""
 
-import contextlib
+import io
 import itertools
+import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sofnet_jax.report.colour import CURVES, PLACEHOLDERS, STOPS
 from sofnet_jax.report.part import Bars, Curve, Plot
 from sofnet_jax.report.placement import place_names
-from sofnet_jax.report.vector import create_inline
+from sofnet_jax.report.style import CURVES, LIGHT, PLACEHOLDERS, STOPS, name_colours, resolve
 
 _INK, _MUTED, _RULE, _PAPER = (PLACEHOLDERS[name] for name in ("ink", "muted", "rule", "paper"))
-_SIZE = 11.5  # of text, in points; the unit of an SVG is one, too
+_SIZE = 11.5  # of text, in points; an SVG's unit is a point, too
 _STYLE = {
     "svg.fonttype": "none",  # text remains text
-    "svg.hashsalt": "sofnet_jax",
     "text.parse_math": False,
     "font.size": _SIZE,
     "text.color": _INK,
@@ -56,34 +56,63 @@ _STYLE = {
     "figure.constrained_layout.w_pad": 0.0,
 }
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_MARKED = 16  # points of a line with markers, at most about twice as many
+_MARKED = 16  # markers on a line, at most about twice as many
 _THICK = 0.4  # inches, of a bar
 _LABEL = 44  # characters of a bar's label on one line
-_LEAST = 7.0  # per cent of a bar in which a number has room
+_LEAST = 7.0  # percent of a bar in which a number fits
 _KINDS = {"exit": "piece-exit", "used": "piece-used"}  # all others are stops
 
+_SVG = "http://www.w3.org/2000/svg"
+_SHRINK, _GROW = 1.0, 1.4  # limits of the width on the page, in pixels for a point
+_MARGIN = 12  # points, of a file
+_FONT = "system-ui, sans-serif"
+ElementTree.register_namespace("", _SVG)
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
-@contextlib.contextmanager
-def _set_up() -> Iterator[None]:
-    """Draws as here whatever a user's matplotlibrc says."""
-    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
-        # Text is drawn later, with the reader's fonts.
+
+def draw(drawing: Plot | Bars, salt: str = "sofnet_jax") -> str:
+    """An SVG element in the page's colours, the same text for the same arguments.
+
+    `salt` makes its ids differ from those of other elements on a page.
+    """
+    # Settings in a user's matplotlibrc have no effect.
+    style = matplotlib.style.context(["default", _STYLE | {"svg.hashsalt": salt}])
+    with style, warnings.catch_warnings():
+        # Text is rendered later, with the reader's fonts.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        yield
+        figure = _draw_plot(drawing) if isinstance(drawing, Plot) else _draw_bars(drawing)
+        return _create_inline(figure, drawing.caption)
 
 
-@_set_up()
-def draw_plot(plot: Plot) -> str:
-    """The curves as an SVG element in the page's colours; the y axis is labelled above it."""
+def create_standalone(svg: str) -> str:
+    """An SVG file from an inline element: in the colours for light paper, with a margin."""
+    root = ElementTree.fromstring(svg)
+    width, height = (float(size) + 2 * _MARGIN for size in root.attrib["viewBox"].split()[2:])
+    root.attrib.update(
+        width=f"{width:g}pt",
+        height=f"{height:g}pt",
+        viewBox=f"{-_MARGIN} {-_MARGIN} {width:g} {height:g}",
+        style="stroke-linejoin: round",
+    )
+    for element in root.iter():
+        if style := element.get("style"):
+            element.set("style", resolve(style, LIGHT))
+    paper = f"M{-_MARGIN} {-_MARGIN}h{width:g}v{height:g}h{-width:g}z"
+    style = f"fill: {LIGHT['paper']}"
+    root.insert(0, ElementTree.Element(f"{{{_SVG}}}path", {"d": paper, "style": style}))
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _draw_plot(plot: Plot) -> Figure:
+    """Curves, with the label of the y axis above it."""
     figure, axes = _create_axes(7.0, 5.2)
     axes.set_xlabel(plot.x_label, loc="right")
     axes.set_title(plot.y_label, loc="left", pad=10)
-    colours, markers = itertools.cycle(CURVES), itertools.cycle(_MARKERS)
-    hollow = itertools.cycle(_MARKERS)
+    colours, markers, hollow = map(itertools.cycle, (CURVES, _MARKERS, _MARKERS))
     lines = [
-        _draw_reported(axes, curve, next(hollow))
+        _draw_curve(axes, curve, _MUTED, next(hollow))
         if curve.style == "reported"
-        else _draw_measured(axes, curve, PLACEHOLDERS[next(colours)], next(markers))
+        else _draw_curve(axes, curve, PLACEHOLDERS[next(colours)], next(markers))
         for curve in plot.curves
     ]
     _add_legend(figure, lines, [curve.label for curve in plot.curves])
@@ -93,15 +122,24 @@ def draw_plot(plot: Plot) -> str:
         for name, x, y in zip(curve.names, curve.x, curve.y, strict=False)
     ]
     place_names(figure, axes, names)
-    return create_inline(figure, plot.caption)
+    return figure
 
 
-@_set_up()
-def draw_bars(bars: Bars) -> str:
-    """The bars as an SVG element in the page's colours, each below its label.
+def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> Line2D:
+    options: dict[str, Any] = {
+        "markeredgecolor": _PAPER,
+        "markevery": max(len(curve.x) // _MARKED, 1),
+        "zorder": 3,
+    }
+    if curve.style == "reported":
+        options = {"markerfacecolor": _PAPER, "markeredgewidth": 1.5, "zorder": 2.5}
+    joined = "-" if curve.style == "line" else "none"
+    [line] = axes.plot(curve.x, curve.y, color=colour, marker=marker, linestyle=joined, **options)
+    return line
 
-    It is narrow enough for a phone, where labels of more than one line are wrapped.
-    """
+
+def _draw_bars(bars: Bars) -> Figure:
+    """Bars, each below its label; narrow enough for a phone, so that long labels are wrapped."""
     labels = ["\n".join(textwrap.wrap(label, _LABEL)) for label in bars.bars]
     lines = max((label.count("\n") + 1 for label in labels), default=0)
     slot = 0.55 + 0.2 * lines  # inches, as are heights on the axes
@@ -120,7 +158,7 @@ def draw_bars(bars: Bars) -> str:
     axes.grid(False)
     patches = [Patch(facecolor=colour, edgecolor="none") for colour in colours]
     _add_legend(figure, patches, bars.kinds, handlelength=0.9)
-    return create_inline(figure, bars.caption)
+    return figure
 
 
 def _draw_bar(axes: Axes, low: float, shares: Sequence[float], colours: Sequence[str]) -> None:
@@ -140,50 +178,43 @@ def _create_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _draw_measured(axes: Axes, curve: Curve, colour: str, marker: str) -> ErrorbarContainer:
-    return axes.errorbar(
-        curve.x,
-        curve.y,
-        curve.spread or None,
-        color=colour,
-        marker=marker,
-        linestyle="-" if curve.style == "line" else "none",
-        markevery=max(len(curve.x) // _MARKED, 1),
-        markeredgecolor=_PAPER,
-        elinewidth=1.2,
-        capsize=3,
-        zorder=3,
-    )
-
-
-def _draw_reported(axes: Axes, curve: Curve, marker: str) -> ErrorbarContainer:
-    return axes.errorbar(
-        curve.x,
-        curve.y,
-        curve.spread or None,
-        color=_MUTED,
-        marker=marker,
-        linestyle="none",
-        markerfacecolor=_PAPER,
-        markeredgewidth=1.5,
-        elinewidth=1.2,
-        capsize=3,
-        zorder=2.5,
-    )
-
-
 def _add_legend(
     figure: Figure, handles: Sequence[Any], labels: Sequence[str], **options: Any
 ) -> None:
     if not handles:
         return
-    wide = 0.6 * _SIZE * max(map(len, labels)) + 38  # about what one takes
+    wide = 0.6 * _SIZE * max(map(len, labels)) + 38  # about the width of an entry
     columns = min(int(figure.bbox.width // wide) or 1, len(labels))
+    # A legend fills its columns from above, but one reads along the rows.
     order = [i for column in range(columns) for i in range(len(labels))[column::columns]]
     figure.legend(
-        [handles[i] for i in order],  # which goes down the columns, while one reads along the rows
+        [handles[i] for i in order],
         [labels[i] for i in order],
         loc="outside upper left",
         ncols=columns,
         **options,
     )
+
+
+def _create_inline(figure: Figure, caption: str) -> str:
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(text, format="svg", metadata=nothing, facecolor="none")
+    root = ElementTree.fromstring(_clean(text.getvalue()))
+    root.remove(root[0])  # a style sheet, which would apply to the whole page
+    width = figure.bbox.width  # of the view box
+    sizes = f"min-width: {_SHRINK * width:.0f}px; max-width: {_GROW * width:.0f}px"
+    root.attrib.update(style=f"{sizes}; stroke-linejoin: round", role="img")
+    root.set("aria-label", _clean(caption))
+    for element in root.iter():
+        if element.tag == f"{{{_SVG}}}g":
+            element.attrib.pop("id", None)  # figure_1, axes_1 …, the same in every figure
+        if style := element.get("style"):
+            style = re.sub(r"'DejaVu Sans'.*sans-serif", _FONT, style)
+            element.set("style", name_colours(style))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _clean(text: str) -> str:
+    """Replace control characters, which XML does not have."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "\ufffd", text)

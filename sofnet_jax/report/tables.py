@@ -1,44 +1,132 @@
 """The paper's tables of methods: 1, 2, 4, 5, A, B and D."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sofnet_jax.report import paper
 from sofnet_jax.report.ablations import METHODS
-from sofnet_jax.report.bootstrap import Metric
-from sofnet_jax.report.collection import Collection
+from sofnet_jax.report.bootstrap import TITLES, Metric
+from sofnet_jax.report.collection import Collection, Run, Value, measure
 from sofnet_jax.report.comparison import (
+    EARLY,
+    SOFNET,
+    TSN,
     Comparison,
     Side,
     compare,
     create_comparison_data,
     create_comparison_table,
 )
-from sofnet_jax.report.line import (
-    PER_FRAME,
-    PER_VIDEO,
-    USAGE,
-    Line,
-    Measure,
-    create_accuracy,
-    create_line_data,
-    create_line_table,
-    create_share,
-    list_methods,
-)
 from sofnet_jax.report.paper import Published
-from sofnet_jax.report.part import Part
+from sofnet_jax.report.part import Part, Row, Table
 
-INTERVALS = "of the choice of videos (paired bootstrap, 1,000 resamples)"
-TSN, SOFNET, EARLY = Side("tsn"), Side("sofnet"), Side("sofnet", early=True)
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table of methods.
+
+    Attributes:
+        paper: the paper's numbers, if it has any.
+        method: ours, a key of `METHODS`; None for systems that are not implemented here.
+        early: whether videos end early.
+    """
+
+    label: str
+    paper: Published | None = None
+    method: str | None = None
+    early: bool = False
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A group of columns: the paper's number, ours, and the difference.
+
+    Attributes:
+        field: its name in the JSON file, and in `Published` unless `read_paper` is given.
+        title: with the unit.
+        spec: format of our numbers.
+        paper_spec: format of the paper's; "" if it has none, which leaves one column.
+        read: a run's number, with or without early termination; None if it has none.
+        read_paper: the paper's number, if it is not a field of `Published`.
+    """
+
+    field: str
+    title: str
+    spec: str
+    paper_spec: str
+    read: Callable[[Run, bool], float | None]
+    read_paper: Callable[[Published], float | None] | None = None
+
+    def find_paper(self, paper: Published | None) -> float | None:
+        """The paper's number, None if it reports none."""
+        if paper is None or not self.paper_spec:
+            return None
+        return self.read_paper(paper) if self.read_paper else getattr(paper, self.field)
+
+    def measure(self, runs: Sequence[Run], early: bool) -> Value | None:
+        """Our number over the runs."""
+        return measure(runs, lambda run: self.read(run, early))
+
+    def format(self, paper: float | None, ours: Value | None) -> list[str]:
+        """The cells of a row."""
+        own = "" if ours is None else ours.format(self.spec)
+        if not self.paper_spec:
+            return [own]
+        gap = None if paper is None or ours is None else ours.mean - paper
+        return [
+            "" if paper is None else format(paper, self.paper_spec),
+            own,
+            "" if gap is None else format(gap, f"+{self.paper_spec}"),
+        ]
+
+
+def _read_metric(name: str, scale: float = 1.0) -> Callable[[Run, bool], float]:
+    return lambda run, early: scale * run.metrics(early)[name]
+
+
+PER_FRAME = Measure("per_frame", "GFLOPs/f", ".3g", ".2f", _read_metric("gflops_per_frame"))
+PER_VIDEO = Measure("per_video", "GFLOPs/V", ".3g", ".1f", _read_metric("gflops_per_video"))
+USAGE = Measure("usage", "frames used %", ".1f", ".1f", _read_metric("usage", 100.0))
+
+
+def create_line_table(
+    caption: str, lines: Sequence[Line], measures: Sequence[Measure], collection: Collection
+) -> tuple[Table, list[dict[str, Any]]]:
+    """A row for each line, and the same for JSON, unrounded and with every run."""
+    rows, data = [], []
+    for line in lines:
+        runs = collection.find(line.method) if line.method else ()
+        cells: list[str] = []
+        numbers = {}
+        for each in measures:
+            paper = each.find_paper(line.paper)
+            ours = each.measure(runs, line.early)
+            cells += each.format(paper, ours)
+            own = vars(ours) if ours else None
+            numbers[each.field] = {"title": each.title, "paper": paper, "ours": own}
+        if runs:
+            seeds = " ".join(str(run.seed) for run in runs)
+            commits = ", ".join(sorted({run.commit for run in runs}))
+            remark = f"{line.method}, seed{'s' if len(runs) > 1 else ''} {seeds}, {commits}"
+        else:
+            remark = "not run" if line.method else "reported"
+        rows.append(Row(line.label, (*cells, remark), measured=bool(runs)))
+        sources = [{"folder": str(r.folder), "seed": r.seed, "commit": r.commit} for r in runs]
+        entry = {"label": line.label, "method": line.method, "early": line.early}
+        data.append({**entry, "measures": numbers, "runs": sources})
+    headings = [("paper", "ours", "difference") if m.paper_spec else ("ours",) for m in measures]
+    groups = [(m.title, len(own)) for m, own in zip(measures, headings, strict=True)]
+    columns = ("", *(column for own in headings for column in own), "runs")
+    return Table(caption, columns, tuple(rows), (*groups, ("", 1))), data
 
 
 def create_table1(collections: Sequence[Collection]) -> Part:
-    """SoF-Net beside the systems that the paper compares it with, on one data set or two."""
+    """SoF-Net beside the systems that the paper compares it with, on one or two data sets."""
     parts = [_create_table1(collection) for collection in collections]
     return replace(
         parts[0],
-        lead=tuple(dict.fromkeys(sentence for part in parts for sentence in part.lead)),
+        lead=tuple(dict.fromkeys(paragraph for part in parts for paragraph in part.lead)),
         tables=tuple(table for part in parts for table in part.tables),
         notes=tuple(note for part in parts for note in part.notes),
         data={part.data["dataset"]: part.data for part in parts},
@@ -69,119 +157,86 @@ def _create_table1(collection: Collection) -> Part:
 
 def create_table2(collection: Collection) -> Part:
     """THUMOS'14."""
-    title = "Table 2: THUMOS'14"
-    measures = PER_FRAME, PER_VIDEO
     return _create_benchmark(
-        "table2", title, collection, paper.TABLE_2, measures, of=paper.THUMOS, gain=1.2
+        *("table2", "Table 2: THUMOS'14", collection, paper.TABLE_2, (PER_FRAME, PER_VIDEO)),
+        of=paper.THUMOS,
+        gain=1.2,
     )
 
 
 def create_table4(collection: Collection) -> Part:
     """The ablation of the components."""
-    names = {
-        (False, False, False, False): "tsn",
-        (True, False, False, False): "fc_unguided",
-        (True, True, False, False): "unguided",
-        (True, False, True, False): "fc",
-        (True, True, True, False): "sofnet",
-        (True, True, True, True): "sofnet",
-    }
+    methods = ("tsn", "fc_unguided", "unguided", "fc", "sofnet", "sofnet")  # as in the paper's rows
     components = "policy", "temporal", "guidance", "early end"
     lines = [
         Line(
             " + ".join(c for c, on in zip(components, key, strict=True) if on) or "none (TSN)",
             published,
-            names[key],
+            method,
             early=key[-1],
         )
-        for key, published in paper.TABLE_4.items()
+        for (key, published), method in zip(paper.TABLE_4.items(), methods, strict=True)
     ]
+    unguided, fc, fc_unguided = Side("unguided"), Side("fc"), Side("fc_unguided")
     comparisons = [
         Comparison("all three − none", SOFNET, TSN, 1.9),
-        Comparison("temporal, with guidance", SOFNET, Side("fc"), 0.9),
-        Comparison("temporal, without guidance", Side("unguided"), Side("fc_unguided"), 0.7),
-        Comparison("guidance, with temporal", SOFNET, Side("unguided"), 0.6),
-        Comparison("guidance, without temporal", Side("fc"), Side("fc_unguided"), 0.4),
+        Comparison("temporal, with guidance", SOFNET, fc, 0.9),
+        Comparison("temporal, without guidance", unguided, fc_unguided, 0.7),
+        Comparison("guidance, with temporal", SOFNET, unguided, 0.6),
+        Comparison("guidance, without temporal", fc, fc_unguided, 0.4),
         Comparison("early end", EARLY, SOFNET, -0.3),
     ]
-    return _create_part(
-        "table4",
-        "Table 4: the components",
-        collection,
-        lines,
-        (PER_VIDEO,),
-        comparisons,
-    )
+    title = "Table 4: the components"
+    return _create_part("table4", title, collection, lines, (PER_VIDEO,), comparisons)
 
 
 def create_table5(collection: Collection) -> Part:
-    """Sizes of the frames, with and without early termination."""
-    names = {168: "sofnet", 192: "sofnet_192", 224: "sofnet_224"}
+    """Frame sizes, with and without early termination."""
+    methods = {168: "sofnet", 192: "sofnet_192", 224: "sofnet_224"}
     lines, comparisons = [], []
     for size, (whole, early) in paper.TABLE_5.items():
-        method = names[size]
+        method = methods[size]
         sides = sorted({run.config["data.size"] for run in collection.find(method)})
         ours = f" (ours: {'/'.join(map(str, sides))})" if sides and sides != [size] else ""
-        lines += [
-            Line(f"{size}×{size}{ours}", whole, method),
-            Line(f"{size}×{size}{ours}, early end", early, method, early=True),
-        ]
-        comparisons.append(
-            Comparison(
-                f"early end, {size}×{size}",
-                Side(method, early=True),
-                Side(method),
-                round((early.accuracy or 0) - (whole.accuracy or 0), 1),
-            )
-        )
+        label = f"{size}×{size}{ours}"
+        lines += [Line(label, whole, method), Line(f"{label}, early end", early, method, True)]
+        loss = round((early.accuracy or 0) - (whole.accuracy or 0), 1)
+        sides_compared = Side(method, early=True), Side(method)
+        comparisons.append(Comparison(f"early end, {size}×{size}", *sides_compared, loss))
     comparisons += [
         Comparison("192×192 − 168×168", Side("sofnet_192"), SOFNET, 0.8),
         Comparison("224×224 − 168×168", Side("sofnet_224"), SOFNET, 1.5),
     ]
-    return _create_part(
-        "table5",
-        "Table 5: the size of the frames",
-        collection,
-        lines,
-        (PER_FRAME, PER_VIDEO),
-        comparisons,
-    )
+    title = "Table 5: the size of the frames"
+    return _create_part("table5", title, collection, lines, (PER_FRAME, PER_VIDEO), comparisons)
 
 
 def create_table_a(collection: Collection) -> Part:
-    """SoF-Net on the temporal shift."""
-    reported = paper.TABLE_A
+    """SoF-Net with the temporal shift."""
+    whole = "SoF-Net with TSM, without early end"
     lines = [
-        Line("TSM", reported["TSM"], "tsm"),
+        Line("TSM", paper.TABLE_A["TSM"], "tsm"),
         Line("TSM, online", None, "tsm_online"),
-        Line(
-            "SoF-Net with TSM, without early end",
-            reported["SoF-Net with TSM, without early end"],
-            "sofnet_tsm",
-        ),
-        Line("SoF-Net with TSM", reported["SoF-Net with TSM"], "sofnet_tsm", early=True),
+        Line(whole, paper.TABLE_A[whole], "sofnet_tsm"),
+        Line("SoF-Net with TSM", paper.TABLE_A["SoF-Net with TSM"], "sofnet_tsm", early=True),
         Line("SoF-Net with offline TSM, without early end", None, "sofnet_tsm_offline"),
         Line("for comparison: TSN", Published(73.7, per_video=40.3), "tsn"),
         Line("for comparison: SoF-Net, without early end", paper.TABLE_5[168][0], "sofnet"),
     ]
-    tsm = Side("sofnet_tsm")
+    sofnet, offline, online = Side("sofnet_tsm"), Side("tsm"), Side("tsm_online")
     comparisons = [
-        Comparison("SoF-Net with TSM − TSM, both online", tsm, Side("tsm_online"), 1.1),
+        Comparison("SoF-Net with TSM − TSM, both online", sofnet, online, 1.1),
         Comparison(
-            "SoF-Net with TSM − TSM, both offline", Side("sofnet_tsm_offline"), Side("tsm"), 1.1
+            "SoF-Net with TSM − TSM, both offline", Side("sofnet_tsm_offline"), offline, 1.1
         ),
-        Comparison("SoF-Net with TSM − SoF-Net", tsm, SOFNET, -1.5),
-        Comparison("TSM − TSN", Side("tsm"), TSN, -0.7),
-        Comparison("TSM, online − TSN", Side("tsm_online"), TSN),
-        Comparison("TSM, online − TSM", Side("tsm_online"), Side("tsm")),
+        Comparison("SoF-Net with TSM − SoF-Net", sofnet, SOFNET, -1.5),
+        Comparison("TSM − TSN", offline, TSN, -0.7),
+        Comparison("TSM, online − TSN", online, TSN),
+        Comparison("TSM, online − TSM", online, offline),
     ]
     return _create_part(
-        "tableA",
-        "Table A: SoF-Net with TSM",
-        collection,
-        lines,
-        (PER_VIDEO, USAGE),
-        comparisons,
+        *("tableA", "Table A: SoF-Net with TSM", collection),
+        *(lines, (PER_VIDEO, USAGE), comparisons),
         lead="TSM shifts offline, from the frames before and after. SoF-Net shifts online, from "
         "the last kept frame alone, since a stopped frame's features are not computed; the paper "
         "does not say what its own took. Offline it can be evaluated, but no GFLOPs be saved.",
@@ -190,46 +245,34 @@ def create_table_a(collection: Collection) -> Part:
 
 def create_table_b(collection: Collection) -> Part:
     """mini-Sports1M."""
-    title = "Table B: mini-Sports1M"
-    measures = PER_VIDEO, USAGE
     return _create_benchmark(
-        "tableB", title, collection, paper.TABLE_B, measures, of=paper.SPORTS, gain=2.0
+        *("tableB", "Table B: mini-Sports1M", collection, paper.TABLE_B, (PER_VIDEO, USAGE)),
+        of=paper.SPORTS,
+        gain=2.0,
     )
 
 
 def create_table_d(collection: Collection) -> Part:
     """The weights of the loss."""
-    names = {
-        (1.0, None): "alpha1_unguided",
-        (0.9, None): "unguided",
-        (1.0, 0.0): "alpha1_beta0",
-        (1.0, 0.5): "alpha1_beta05",
-        (1.0, 1.0): "alpha1_beta1",
-        (0.9, 0.5): "beta05",
-    }
+    methods = (  # as in the paper's rows
+        *("alpha1_unguided", "unguided", "alpha1_beta0", "alpha1_beta05"),
+        *("alpha1_beta1", "beta05"),
+    )
     lines = []
-    for (alpha, beta), published in paper.TABLE_D.items():
-        method = names[alpha, beta]
+    for ((alpha, beta), published), method in zip(paper.TABLE_D.items(), methods, strict=True):
         used = {run.config["loss.alpha"] for run in collection.find(method)} - {alpha}
         ours = f" (ours: α = {'/'.join(map(str, sorted(used)))})" if used else ""
         label = f"α = {alpha}, {'without L_pg' if beta is None else f'β = {beta}'}{ours}"
         lines.append(Line(label, published, method))
     lines.append(Line("as in Table 4 (α = β = 0.9 in the paper)", paper.TABLE_5[168][0], "sofnet"))
+    unguided, beta05 = Side("unguided"), Side("alpha1_beta05")
     comparisons = [
-        Comparison(
-            "the cost in the loss, without L_pg", Side("unguided"), Side("alpha1_unguided"), -0.5
-        ),
-        Comparison("β = 0.5 − β = 0, α = 1", Side("alpha1_beta05"), Side("alpha1_beta0"), 0.7),
-        Comparison("β = 0.5 − β = 1, α = 1", Side("alpha1_beta05"), Side("alpha1_beta1"), 1.2),
+        Comparison("the cost in the loss, without L_pg", unguided, Side("alpha1_unguided"), -0.5),
+        Comparison("β = 0.5 − β = 0, α = 1", beta05, Side("alpha1_beta0"), 0.7),
+        Comparison("β = 0.5 − β = 1, α = 1", beta05, Side("alpha1_beta1"), 1.2),
     ]
-    return _create_part(
-        "tableD",
-        "Table D: the weights of the loss",
-        collection,
-        lines,
-        (PER_VIDEO, USAGE),
-        comparisons,
-    )
+    title = "Table D: the weights of the loss"
+    return _create_part("tableD", title, collection, lines, (PER_VIDEO, USAGE), comparisons)
 
 
 def _create_benchmark(
@@ -248,10 +291,10 @@ def _create_benchmark(
         Line("AR-Net", reported["AR-Net"]),
         Line("SoF-Net", reported["SoF-Net"], "sofnet", early=True),
     ]
-    comparison = Comparison("SoF-Net with early end − TSN", EARLY, TSN, gain)
+    comparisons = [Comparison("SoF-Net with early end − TSN", EARLY, TSN, gain)]
     whole = reported["TSN"].per_video or paper.TSN_GFLOPS
     return _create_part(
-        name, title, collection, lines, measures, [comparison], of=of, tsn_gflops=whole
+        name, title, collection, lines, measures, comparisons, of=of, tsn_gflops=whole
     )
 
 
@@ -267,35 +310,52 @@ def _create_part(
     tsn_gflops: float = paper.TSN_GFLOPS,
     lead: str = "",
 ) -> Part:
+    """A part of a table of methods and one of comparisons; `of` is the paper's data set."""
     theirs: Metric = "top1" if of in paper.TOP1_DATASETS else "map"
     metric = collection.choose_metric(theirs)
-    accuracy = create_accuracy(metric, {"map": "mAP %", "top1": "top-1 %"}[theirs])
-    share = create_share(collection, tsn_gflops)
-    every = [accuracy, *([share] if share else []), *measures]
-    outcomes = [compare(each, metric, collection) for each in comparisons]
+    measures = [*_create_shared(metric, theirs, collection, tsn_gflops), *measures]
     caption = f"Paper: {paper.DATASETS[of]}. Ours: {collection.title}."
-    tables = [create_line_table(caption, lines, every, collection)]
-    if outcomes:
-        tables.append(create_comparison_table(outcomes))
-    methods = list(list_methods(lines))
+    table, line_data = create_line_table(caption, lines, measures, collection)
+    outcomes = [compare(each, metric, collection) for each in comparisons]
+    methods = list(dict.fromkeys(line.method for line in lines if line.method))
+    deviations = f"Ours: {collection.describe(methods)}. Mean ± standard deviation over seeds"
+    intervals = "; the intervals are of the choice of videos (paired bootstrap, 1,000 resamples)"
     return Part(
         name,
         title,
         lead=tuple(filter(None, [lead, warn(collection, of)])),
-        tables=tuple(tables),
+        tables=(table, create_comparison_table(outcomes)) if outcomes else (table,),
         notes=(
-            f"Ours: {collection.describe(methods)}. Mean ± standard deviation over seeds"
-            + (f"; the intervals are {INTERVALS}." if outcomes else "."),
+            f"{deviations}{intervals if outcomes else ''}.",
             *_list_missing(methods, collection),
         ),
         data={
             "dataset": collection.dataset,
             "paper_dataset": of,
             "metric": metric,
-            "lines": create_line_data(lines, every, collection),
+            "lines": line_data,
             "comparisons": create_comparison_data(outcomes),
         },
     )
+
+
+def _create_shared(
+    metric: Metric, theirs: Metric, collection: Collection, tsn_gflops: float
+) -> list[Measure]:
+    """Accuracy, and GFLOPs in percent of TSN's at a table's smallest frames if TSN was run."""
+    title = f"{TITLES[metric]} %"
+    if metric != theirs:
+        title = f"{title} (paper: {TITLES[theirs]} %)"
+    accuracy = Measure("accuracy", title, ".1f", ".1f", _read_metric(metric, 100.0))
+    tsn = measure(collection.find("tsn"), lambda run: run.metrics(False)["gflops_per_video"])
+    if tsn is None:
+        return [accuracy]
+    share = Measure(
+        *(f"share of {tsn_gflops}", "GFLOPs, % of TSN's", ".0f", ".0f"),
+        lambda run, early: 100 * run.metrics(early)["gflops_per_video"] / tsn.mean,
+        lambda p: None if p.per_video is None else 100 * p.per_video / tsn_gflops,
+    )
+    return [accuracy, share]
 
 
 def _list_missing(methods: Sequence[str], collection: Collection) -> list[str]:
@@ -308,7 +368,7 @@ def _list_missing(methods: Sequence[str], collection: Collection) -> list[str]:
 
 
 def warn(collection: Collection, of: str) -> str:
-    """What to say where ours and the paper's are of different data; nothing if they are not."""
+    """A caution if our data set is not the paper's, `of`; otherwise ""."""
     if collection.dataset == of:
         return ""
     return (

@@ -1,58 +1,112 @@
-"""A part as plain text."""
+"""Tables as text, CSV and HTML, and parts as text."""
 
+import csv
+import io
+import re
 import textwrap
+from html import escape
 
 from sofnet_jax.host.command_line import make_printable
-from sofnet_jax.report.alignment import find_words
-from sofnet_jax.report.part import Part, Table
+from sofnet_jax.report.part import Part, Plot, Table
 
-_WIDTH = 100  # columns to which sentences are wrapped; a table is as wide as it needs to be
+_WIDTH = 100  # columns to which paragraphs are wrapped; a table takes the width it needs
 _GAP = "  "
 
 
 def format_part(part: Part) -> str:
-    """Heading, sentences, tables and notes; of plots, bars and pictures the captions alone."""
-    shown = [
-        *(("Plot", plot.caption) for plot in part.plots),
-        *(("Bars", bars.caption) for bars in part.bars),
-        *(("Picture", picture.caption) for picture in part.pictures),
+    """Title, paragraphs, tables and notes; drawings and pictures by their captions."""
+    kinds = ["Plot" if isinstance(drawing, Plot) else "Bars" for drawing in part.drawings]
+    captions = [
+        *(f"{kind}: {drawing.caption}" for kind, drawing in zip(kinds, part.drawings, strict=True)),
+        *(f"Picture: {picture.caption}" for picture in part.pictures),
     ]
     blocks = [
         f"{part.title}\n{'=' * len(part.title)}",
-        *(textwrap.fill(sentence, _WIDTH) for sentence in part.lead),
+        *(textwrap.fill(paragraph, _WIDTH) for paragraph in part.lead),
         *(format_table(table) for table in part.tables),
-        *(textwrap.fill(f"{kind}: {caption}", _WIDTH) for kind, caption in shown),
-        *(textwrap.fill(note, _WIDTH) for note in part.notes),
+        *(textwrap.fill(text, _WIDTH) for text in (*captions, *part.notes)),
     ]
-    text = "\n\n".join(blocks)
-    return "\n".join(make_printable(line) for line in text.split("\n"))
+    return "\n".join(make_printable(line) for line in "\n\n".join(blocks).split("\n"))
 
 
 def format_table(table: Table) -> str:
-    """The table with its columns in line."""
+    """The caption and the table in aligned columns."""
     cells = [table.columns, *((row.label, *row.cells) for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    groups = _format_groups(table, widths)
-    words = find_words(table)
+    groups, first = [" " * widths[0]], 1
+    for heading, span in table.groups:
+        room = sum(widths[first : first + span]) + len(_GAP) * (span - 1)
+        widths[first] += max(len(heading) - room, 0)
+        groups.append(heading.center(room))
+        first += span
     lines = [
         _GAP.join(
-            cell.ljust(width) if left else cell.rjust(width)
-            for cell, width, left in zip(row, widths, words, strict=True)
+            cell.ljust(width) if is_text else cell.rjust(width)
+            for cell, width, is_text in zip(row, widths, _find_text_columns(table), strict=True)
         ).rstrip()
         for row in cells
     ]
+    above = [_GAP.join(groups).rstrip()] if table.groups else []
     rule = "-" * (sum(widths) + len(_GAP) * (len(widths) - 1))
-    return "\n".join([table.caption, "", *groups, lines[0], rule, *lines[1:]])
+    return "\n".join([table.caption, "", *above, lines[0], rule, *lines[1:]])
 
 
-def _format_groups(table: Table, widths: list[int]) -> list[str]:
-    """The line of the groups' headings, if there are any; widens columns that are too narrow."""
-    parts, column = [" " * widths[0]], 1
-    for heading, span in table.groups:
-        own = slice(column, column + span)
-        room = sum(widths[own]) + len(_GAP) * (span - 1)
-        widths[column] += max(len(heading) - room, 0)
-        room = max(len(heading), room)
-        parts.append(heading.center(room) if heading else " " * room)
-        column += span
-    return [_GAP.join(parts).rstrip()] if table.groups else []
+def format_csv(table: Table) -> str:
+    """A line of headings, each after its group's, and a line for each row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    groups = [heading for heading, span in table.groups for _ in range(span)]
+    above = ["", *(groups or [""] * (len(table.columns) - 1))]
+    headings = zip(above, table.columns, strict=True)
+    writer.writerow([": ".join(filter(None, pair)) for pair in headings])
+    writer.writerows([row.label, *row.cells] for row in table.rows)
+    return text.getvalue()
+
+
+def format_html(table: Table) -> str:
+    """A `<table>` element."""
+    kinds = [' class="words"' if is_text else "" for is_text in _find_text_columns(table)]
+    head = [f"<table>\n<caption><span>{escape(table.caption)}</span></caption>", "<thead>"]
+    if table.groups:
+        spans = "".join(f'<colgroup span="{span}"></colgroup>' for _, span in table.groups)
+        headings = "".join(
+            f'<th scope="colgroup" colspan="{span}"><span>{escape(heading)}</span></th>'
+            if heading
+            else f'<td colspan="{span}"></td>'
+            for heading, span in table.groups
+        )
+        head[1:] = [f"<colgroup></colgroup>{spans}", f"<thead>\n<tr><td></td>{headings}</tr>"]
+    headings = "".join(
+        f'<th scope="col"{kind}>{escape(heading)}</th>'
+        for heading, kind in zip(table.columns, kinds, strict=True)
+    )
+    rows = [
+        ("<tr>" if row.measured else '<tr class="others">')
+        + f'<th scope="row">{escape(row.label)}</th>'
+        + "".join(
+            f"<td{kind}>{_hang_mark(escape(cell))}</td>"
+            for cell, kind in zip(row.cells, kinds[1:], strict=True)
+        )
+        + "</tr>"
+        for row in table.rows
+    ]
+    parts = [*head, f"<tr>{headings}</tr>\n</thead>\n<tbody>", *rows, "</tbody>\n</table>"]
+    return "\n".join(parts)
+
+
+def _hang_mark(cell: str) -> str:
+    """Hang a mark at the end beside the column, so that the digits stay aligned."""
+    return re.sub(r"(?<=\d)([†‡*])$", r'<span class="mark">\1</span>', cell)
+
+
+def _find_text_columns(table: Table) -> list[bool]:
+    """Whether each column is left-aligned: the labels, and columns of words."""
+    columns = zip(*(row.cells for row in table.rows), strict=True)
+    found = [_is_text(cells) for cells in columns] or [False] * (len(table.columns) - 1)
+    return [True, *found]
+
+
+def _is_text(cells: tuple[str, ...]) -> bool:
+    """Whether more cells start with a letter than with a digit, leading signs aside."""
+    first = [re.search(r"[^\W_]", cell) for cell in cells]
+    return sum(1 if match[0].isalpha() else -1 for match in first if match) > 0

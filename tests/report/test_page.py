@@ -11,12 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sofnet_jax.report.colour import DARK, LIGHT
-from sofnet_jax.report.file import write_part
-from sofnet_jax.report.page import create_page
+from sofnet_jax.report.page import create_page, write_part
 from sofnet_jax.report.part import Bars, Curve, Part, Picture, Plot, Row, Table
 from sofnet_jax.report.placement import place_names
-from sofnet_jax.report.plot import draw_bars, draw_plot
+from sofnet_jax.report.plot import draw
+from sofnet_jax.report.style import DARK, LIGHT
 from sofnet_jax.report.text import format_part
 
 VOID = {"meta", "link", "img", "br", "col", "hr"}
@@ -70,7 +69,7 @@ PLOT = Plot(
     "GFLOPs",
     "mAP",
     (
-        Curve("ours", (1.0, 2.0, 3.0), (1.0, 2.0, 2.5), spread=(0.1, 0.1, 0.2)),
+        Curve("ours", (1.0, 2.0, 3.0), (1.0, 2.0, 2.5)),
         Curve("single", (1.5,), (1.0,), "points", ("a",)),
         Curve("others", (1.0, 2.0), (2.0, 1.0), "reported", ("b", "c")),
     ),
@@ -81,8 +80,7 @@ PART = Part(
     "Table 1",
     ("A sentence.",),
     (TABLE, TABLE),
-    (PLOT,),
-    (BARS,),
+    (PLOT, BARS),
     (Picture("strip", create_png(40, 20)),),
     ("A note.",),
     {"map": [0.737, None], "name": "ρ"},
@@ -91,7 +89,7 @@ PART = Part(
 
 def create() -> str:
     # With the same plot twice: what it refers to is named differently the second time.
-    second = Part(name="figure3", title=HOSTILE, lead=(HOSTILE,), plots=(PLOT,), bars=(BARS,))
+    second = Part(name="figure3", title=HOSTILE, lead=(HOSTILE,), drawings=(PLOT, BARS))
     return create_page("A report", ("Lead.",), [PART, second])
 
 
@@ -127,10 +125,10 @@ def test_text_of_users_is_text():
         title=HOSTILE,
         lead=(HOSTILE,),
         tables=(Table(HOSTILE, (HOSTILE,) * 2, (Row(HOSTILE, (HOSTILE,)),), ((HOSTILE, 1),)),),
-        plots=(
+        drawings=(
             Plot(HOSTILE, HOSTILE, HOSTILE, (Curve(HOSTILE, (1.0,), (1.0,), names=(HOSTILE,)),)),
+            Bars(HOSTILE, (HOSTILE,), {HOSTILE: (100.0,)}),
         ),
-        bars=(Bars(HOSTILE, (HOSTILE,), {HOSTILE: (100.0,)}),),
         pictures=(Picture(HOSTILE, create_png(1, 1)),),
         notes=(HOSTILE, "\x1b[2J"),
     )
@@ -143,9 +141,9 @@ def test_text_of_users_is_text():
     assert "\x1b" not in format_part(part)
 
 
-@pytest.mark.parametrize("draw, shown", [(draw_plot, PLOT), (draw_bars, BARS)])
-def test_drawings_have_the_colours_of_the_page(draw, shown):
-    styles = " ".join(e.get("style", "") for e in ElementTree.fromstring(draw(shown)).iter())
+@pytest.mark.parametrize("drawing", [PLOT, BARS])
+def test_drawings_have_the_colours_of_the_page(drawing):
+    styles = " ".join(e.get("style", "") for e in ElementTree.fromstring(draw(drawing)).iter())
     assert not re.search(r"#[0-9a-f]|rgb|DejaVu", styles)
     values = set(re.findall(r"(?:fill|stroke): (\S+?)(?:;| |$)", styles))
     assert values <= {"none"} | {f"var(--{name})" for name in LIGHT}
@@ -154,7 +152,7 @@ def test_drawings_have_the_colours_of_the_page(draw, shown):
 
 def test_points_are_where_their_values_are():
     curve = Curve("", (1.0, 2.0, 4.0), (0.0, 1.0, 1.5), "points")
-    root = ElementTree.fromstring(draw_plot(Plot("", "", "", (curve,))))
+    root = ElementTree.fromstring(draw(Plot("", "", "", (curve,))))
     uses = [e for e in root.iter() if e.tag.endswith("}use") and "curve-1" in e.get("style", "")]
     (x1, y1), (x2, y2), (x3, y3) = [(float(e.get("x")), float(e.get("y"))) for e in uses[:3]]
     assert x3 - x2 == pytest.approx(2 * (x2 - x1))
@@ -162,7 +160,7 @@ def test_points_are_where_their_values_are():
 
 
 def test_pieces_are_as_long_as_their_shares():
-    svg = draw_bars(BARS)
+    svg = draw(BARS)
     widths = {}
     for element in ElementTree.fromstring(svg).iter():
         kind = re.search(r"fill: var\(--(piece-\S+)\);", element.get("style", ""))
@@ -187,19 +185,16 @@ def test_names_of_neighbouring_points_do_not_cover_each_other():
 
 
 @pytest.mark.parametrize(
-    "draw, little",
+    "drawing",
     [
-        (draw_plot, Plot("", "", "", ())),
-        (
-            draw_plot,
-            Plot("", "", "", (Curve("", (), ()), Curve("", (1.0,), (np.nan,), "line", ("a",)))),
-        ),
-        (draw_bars, Bars("", (), {})),
-        (draw_bars, Bars("", ("used",), {"": (0.0,)})),
+        Plot("", "", "", ()),
+        Plot("", "", "", (Curve("", (), ()), Curve("", (1.0,), (np.nan,), "line", ("a",)))),
+        Bars("", (), {}),
+        Bars("", ("used",), {"": (0.0,)}),
     ],
 )
-def test_little_can_be_drawn(draw, little):
-    assert draw(little).startswith("<svg")
+def test_little_can_be_drawn(drawing):
+    assert draw(drawing).startswith("<svg")
 
 
 def test_files_hold_what_the_part_holds(tmp_path):

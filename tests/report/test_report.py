@@ -36,15 +36,13 @@ from sofnet_jax.report.claims import (
 )
 from sofnet_jax.report.collection import Value, choose_collection, load_collections
 from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare
-from sofnet_jax.report.curves import create_curves
+from sofnet_jax.report.curves import create_curves, create_table_c
 from sofnet_jax.report.figures import choose_videos, create_figure3
-from sofnet_jax.report.file import write_part
 from sofnet_jax.report.gates import create_gates
-from sofnet_jax.report.page import create_page
+from sofnet_jax.report.page import create_page, write_part
 from sofnet_jax.report.part import Part, Picture
 from sofnet_jax.report.table3 import create_table3
 from sofnet_jax.report.text import format_part
-from sofnet_jax.report.threshold import create_table_c
 
 GATES = 5
 
@@ -154,7 +152,7 @@ def test_thresholds_are_those_of_an_evaluation_each(tmp_path):
         costs_along[entry["min_frames"]].append(entry["per_frame"]["mean"])
     for row in costs_along.values():
         assert row == sorted(row)  # a higher ρ never ends a video sooner
-    assert len(part.plots) == 1
+    assert len(part.drawings) == 1
 
 
 def test_a_comparison_is_on_the_same_videos(tmp_path):
@@ -186,7 +184,7 @@ def test_a_comparison_is_on_the_same_videos(tmp_path):
 )
 def test_verdicts(interval, cost, by_sign, by_saving):
     difference = Difference(sum(interval) / 2, *interval)
-    outcome = Outcome(CLAIMS[0].comparison, difference, cost)
+    outcome = Outcome(CLAIMS[0], difference, cost)
     assert decide_by_sign(outcome) == by_sign
     assert decide_by_saving(outcome) == by_saving
 
@@ -248,7 +246,7 @@ def test_curves_over_training_and_reported_systems(tmp_path):
     assert training["x"] == pytest.approx((1 / whole, 0.5 / whole))
     reported = dict(zip(part.data["reported"]["names"], part.data["reported"]["x"], strict=True))
     assert reported["AdaFrame"] == pytest.approx(100 * 79.0 / 40.3)
-    assert "reported" in part.notes[0] and len(part.plots) == 3
+    assert "reported" in part.notes[0] and len(part.drawings) == 3
 
 
 def test_runs_of_several_data_sets_are_not_mixed(tmp_path):
@@ -266,7 +264,7 @@ def test_runs_of_several_data_sets_are_not_mixed(tmp_path):
     assert made["table2"].data["dataset"] == "thumos14"
     parts, failures = _create_all(tmp_path, "thumos14")
     assert set(failures) == {"figure4"}  # whose videos are not there
-    with pytest.raises(UserError, match="no runs on 'ucf' there, but on activitynet, "):
+    with pytest.raises(UserError, match="--dataset: no runs on 'ucf', only on activitynet, "):
         choose_collection(load_collections(tmp_path), "ucf")
 
 
@@ -275,7 +273,7 @@ def test_a_folder_without_runs(tmp_path):
         load_collections(tmp_path)
     folder = write_method(tmp_path, "sofnet")
     (folder / "result.json").unlink()
-    with pytest.raises(UserError, match="begun and not finished"):
+    with pytest.raises(UserError, match=": not finished"):
         load_collections(tmp_path)
     with pytest.raises(UserError, match="none: no such folder"):
         load_collections(tmp_path / "none")
@@ -286,7 +284,7 @@ def test_runs_of_compare_are_found(tmp_path):
     assert [run.seed for run in _load(tmp_path).find("sofnet")] == [3]
 
 
-def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
+def test_runs_that_are_not_what_they_seem_are_skipped(tmp_path):
     write_method(tmp_path, "sofnet")
     damaged = write_method(tmp_path, "tsn")
     (damaged / "result.json").write_text('{"eval": ')
@@ -307,13 +305,13 @@ def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
     notes = "\n".join(collection.notes)
     for expected in (
         f"{damaged / 'result.json'} is damaged",
-        f"{other}: left out, for its model.temporal is True, and of fc it would be False",
-        f"{shifted}: left out, for its model.shift is 'online', and of tsn it would be ''",
-        f"{larger}: left out, for it has data.size 64 (not 48)",
-        f"{weighted}: left out, for it has loss.alpha 0.5 (not 0.9)",
-        "seed_2: left out, for it is not what its name says",
-        "beta05/seed_0: trained with train.joint_epochs 5 (not 60), unlike",
-        f"{again}: left out, for ",
+        f"{other}: skipped, model.temporal is True, but False in fc",
+        f"{shifted}: skipped, model.shift is 'online', but '' in tsn",
+        f"{larger}: skipped, data.size is 64, not 48",
+        f"{weighted}: skipped, loss.alpha is 0.5, not 0.9",
+        "seed_2: skipped, its seed is 1, not that of its name",
+        "beta05/seed_0: train.joint_epochs is 5, not 60 as in ",
+        f"{again}: skipped, ",
     ):
         assert expected in notes
 
@@ -330,7 +328,7 @@ def test_runs_that_are_not_what_they_seem_are_left_out(tmp_path):
         ("config.json", {"eval": {"threshold": None}}),
     ],
 )
-def test_damaged_runs_are_left_out(tmp_path, file, damage):
+def test_damaged_runs_are_skipped(tmp_path, file, damage):
     write_method(tmp_path, "tsn")
     folder = write_method(tmp_path, "sofnet")
     content = json.loads((folder / file).read_text())
@@ -343,7 +341,7 @@ def test_damaged_runs_are_left_out(tmp_path, file, damage):
     assert f"{folder / file} is damaged" in note
 
 
-def test_odd_logs_names_and_gates_are_borne(tmp_path):
+def test_odd_logs_names_and_gates_are_accepted(tmp_path):
     base = create_base(**{"model.gates": (3,)})
     predictions = draw_predictions(1)
     ids = ("<b>\udcff.mp4", *predictions.ids[1:])
@@ -360,7 +358,7 @@ def test_odd_logs_names_and_gates_are_borne(tmp_path):
     assert "<b>" not in page and "<i>" not in page
 
 
-def test_missing_predictions_are_told_and_the_rest_is_made(tmp_path):
+def test_missing_predictions_are_reported_and_the_rest_is_made(tmp_path):
     for method in ("tsn", "sofnet"):
         folder = write_method(tmp_path, method)
     (folder / "predictions.npz").unlink()
@@ -396,7 +394,7 @@ def test_runtime_is_of_the_seed_that_was_measured(tmp_path):
         with pytest.raises(UserError, match="damaged; measure again"):
             create_table3(_load(tmp_path), tmp_path)
     (tmp_path / "runtime.json").write_text(json.dumps(content | {"dataset": "thumos14"}))
-    with pytest.raises(UserError, match="is of thumos14, and not of activitynet"):
+    with pytest.raises(UserError, match="was measured on thumos14, not on activitynet"):
         create_table3(_load(tmp_path), tmp_path)
 
 

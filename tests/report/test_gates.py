@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sofnet_jax.evaluation.metrics import compute_metrics
-from sofnet_jax.report.relevance import compute_relevance
+from sofnet_jax.report.gates import compute_relevance
 from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 
