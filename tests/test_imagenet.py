@@ -17,7 +17,7 @@ import torch
 import torch_sofnet
 from PIL import Image
 
-from sofnet_jax.backbones.folded import fold_batchnorm
+from sofnet_jax.systems.sofnet.folded import deploy
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.weights.load import create_shapes, initialise, load_weights
 
@@ -61,6 +61,18 @@ def classify_ours(variables, architecture, pixels, dtype=np.float32) -> np.ndarr
     return np.concatenate([score(variables, batch) for batch in batches])
 
 
+def classify_folded(variables, architecture, pixels) -> np.ndarray:
+    network = deploy(architecture, variables, dtype="float32")
+
+    @jax.jit
+    def score(network, frames):
+        (span,) = network.spans
+        return network.head(span(frames)[1])
+
+    batches = np.split(pixels, len(pixels) // BATCH)
+    return np.concatenate([score(network, batch) for batch in batches])
+
+
 def classify_theirs(path: Path, pixels: np.ndarray) -> np.ndarray:
     network = torch_sofnet.SoFNet(num_classes=1000, gates=()).eval()
     network.load_state_dict(torch.load(path, weights_only=True), strict=True)
@@ -85,7 +97,7 @@ def test_real_images(images, files):
     rows = {
         "PyTorch": theirs,
         "as trained": classify_ours(variables, a, pixels),
-        "BatchNorm folded": classify_ours(fold_batchnorm(variables), a, pixels),
+        "BatchNorm folded": classify_folded(variables, a, pixels),
         "bfloat16": classify_ours(variables, a, pixels, jnp.bfloat16),
     }
     print(f"\n{report}\n{'':17}  top-1 %  largest difference  other decisions")

@@ -1,78 +1,94 @@
-"""Multiply–adds of every convolution of a backbone."""
+"""The price list of a backbone: multiply–adds and elementwise operations of every stage."""
 
-import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from sofnet_jax.backbones.spec import BOTTLENECK_EXPANSION
-from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.backbones.spec import ConvSpec, ResNetSpec
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Convolution:
-    """One convolution without bias, followed by BatchNorm; square inputs and kernels.
+    """A convolution at its place in a network, for square inputs.
 
     Attributes:
         stage: 1…5.
-        size, out_size: side of its input and of its output in pixels.
+        spec: channels, kernel and stride.
+        size: side of its input in pixels.
         relu: whether a ReLU follows.
         residual: whether its output is added to another tensor.
     """
 
     stage: int
-    in_channels: int
-    channels: int
-    kernel: int
-    stride: int
+    spec: ConvSpec
     size: int
     relu: bool = True
     residual: bool = False
 
     @property
     def out_size(self) -> int:
-        return (self.size - 1) // self.stride + 1
+        """Side of its output in pixels."""
+        return (self.size - 1) // self.spec.stride + 1
 
     @property
     def elements(self) -> int:
-        return self.out_size**2 * self.channels
+        """Number of values in its output."""
+        return self.out_size**2 * self.spec.channels
 
     @property
     def macs(self) -> int:
-        """Multiply–adds, those with padding included as is the custom."""
-        return self.elements * self.kernel**2 * self.in_channels
+        """Multiply–adds, including those with padding, as is customary."""
+        return self.elements * self.spec.kernel**2 * self.spec.in_channels
 
 
-def convolutions(a: Architecture, size: int) -> Iterator[Convolution]:
-    """Every convolution of the network in order, for square inputs of `size` pixels."""
-    stem = Convolution(1, 3, a.width, a.stem_kernel, 2, size)
+class StageCost(NamedTuple):
+    """Operations of a stage, and the side of its output in pixels."""
+
+    operations: int
+    size: int
+
+
+def list_convolutions(spec: ResNetSpec, size: int) -> Iterator[Convolution]:
+    """Every convolution of a backbone in order, for square images of `size` pixels."""
+    stem = Convolution(1, spec.stem, size)
     yield stem
-    size = (stem.out_size - 1) // 2 + 1  # max-pool
-    channels = a.width
-    expansion = BOTTLENECK_EXPANSION if a.block == "bottleneck" else 1
-    for i, depth in enumerate(a.depths):
-        width = a.width * 2**i
-        for block in range(depth):
-            stride = 2 if i > 0 and block == 0 else 1
-            yield from _block(i + 2, channels, width, stride, size, expansion)
-            channels = width * expansion
-            size = (size - 1) // stride + 1
+    size = _halve(stem.out_size)
+    for stage, blocks in enumerate(spec.stages, 2):
+        for block in blocks:
+            side = size
+            for i, conv in enumerate(block.convolutions, 1):
+                last = i == len(block.convolutions)
+                placed = Convolution(stage, conv, side, residual=last)
+                yield placed
+                side = placed.out_size
+            if block.shortcut is not None:
+                yield Convolution(stage, block.shortcut, size, relu=False)
+            size = side
 
 
-def _block(
-    stage: int, channels: int, width: int, stride: int, size: int, expansion: int
-) -> Iterator[Convolution]:
-    out = width * expansion
-    out_size = (size - 1) // stride + 1
-    if expansion > 1:
-        yield Convolution(stage, channels, width, 1, 1, size)
-        yield Convolution(stage, width, width, 3, stride, size)
-        yield Convolution(stage, width, out, 1, 1, out_size, residual=True)
-    else:
-        yield Convolution(stage, channels, width, 3, stride, size)
-        yield Convolution(stage, width, out, 3, 1, out_size, residual=True)
-    if channels != out or stride != 1:
-        yield Convolution(stage, channels, out, 1, stride, size, relu=False)
+def compute_stage_costs(spec: ResNetSpec, size: int, *, full: bool) -> list[StageCost]:
+    """The cost of res1…res5 for an image of `size`×`size` pixels.
+
+    Counts convolutions and two operations for each BatchNorm element; with `full` also ReLUs,
+    residual sums and the max-pool.
+    """
+    operations, sizes = [0] * 5, [0] * 5
+    for conv in list_convolutions(spec, size):
+        each = 2 + (conv.relu + conv.residual if full else 0)
+        operations[conv.stage - 1] += conv.macs + each * conv.elements
+        if conv.relu:
+            sizes[conv.stage - 1] = conv.out_size
+    sizes[0] = _halve(sizes[0])
+    if full:
+        operations[0] += 9 * sizes[0] ** 2 * spec.width  # max-pool
+    return [StageCost(*stage) for stage in zip(operations, sizes, strict=True)]
 
 
-def _pool(size: int, channels: int) -> int:
+def compute_pool_cost(size: int, channels: int) -> int:
     """Sum and division of a global average pool."""
     return (size**2 + 1) * channels
+
+
+def _halve(size: int) -> int:
+    """Side of the max-pool's output."""
+    return (size - 1) // 2 + 1

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
+from sofnet_jax.backbones.spec import ConvSpec
+
 # Convolutions of at most so many output pixels or values in a patch are one matrix product.
 FEW_PIXELS, FEW_TAPS = 16, 32
 
@@ -19,16 +21,15 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class Conv(nn.Module):
     """`convolve` with a kernel that is learned."""
 
-    channels: int
-    kernel: int
-    stride: int
+    spec: ConvSpec
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
-        shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
+        spec = self.spec
+        shape = (spec.kernel, spec.kernel, spec.in_channels, spec.channels)
         kernel = self.param("kernel", kaiming_normal, shape)
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), spec.stride)
 
 
 def convolve(
@@ -94,6 +95,9 @@ def _convolve_backward(
         rhs_dilation=(stride, stride),
     )
     return x_gradient, kernel_gradient.transpose(1, 2, 0, 3)
+
+
+convolve_on_cpu.defvjp(_convolve_forward, _convolve_backward)
 
 
 class BatchNorm(nn.Module):

@@ -12,15 +12,21 @@ other hand, is not computed yet when it is asked for: *offline* shifts between n
 were stopped, which can be trained and evaluated, but not skipped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 SHARE = 8  # one channel in so many comes from a neighbour
 
-# A block's input to what its first convolution is given.
-Shift = Callable[[Float[Array, "b h w c"]], Float[Array, "b h w c"]]
+# For each stage or span, for each of its blocks that shift: the channels of its input that a later
+# frame reads.
+Channels = tuple[Float[Array, "b _ _ _"], ...]
+Past = tuple[Channels, ...]
+
+# A block's input and its entry of the past (None before the first frame) to what its first
+# convolution reads and to the entry that it leaves.
+Shift = Callable[[Array, Array | None], tuple[Array, Array]]
 
 
 def shift_frames(
@@ -39,22 +45,15 @@ def shift_frames(
     return jnp.concatenate(shifted, axis=-1).reshape(x.shape)
 
 
-class Memory:
-    """Shifts from a frame that is past, block by block, and keeps what a later one is to be given.
+def shift_frame(
+    x: Float[Array, "b h w c"], past: Float[Array, "b h w p"] | None = None
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w p"]]:
+    """Shifts one frame from the last kept one; zeros if there was none.
 
-    Attributes:
-        new: of each block so far, the channels of the frame at hand.
+    Returns:
+        What the block's first convolution reads, and the `past` of a later frame.
     """
-
-    def __init__(self, past: Sequence[Float[Array, "b h w p"]] | None):
-        """Of what the last kept frame left, block by block; None: there was none."""
-        self._past = past
-        self.new: list[Float[Array, "b h w p"]] = []
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """What the next block's first convolution is given of its input."""
-        part = x.shape[-1] // SHARE
-        own = x[..., :part]
-        past = jnp.zeros_like(own) if self._past is None else self._past[len(self.new)]
-        self.new.append(own)
-        return jnp.concatenate([past, x[..., part:]], axis=-1)
+    part = x.shape[-1] // SHARE
+    own = x[..., :part]
+    before = jnp.zeros_like(own) if past is None else past
+    return jnp.concatenate([before, x[..., part:]], axis=-1), own

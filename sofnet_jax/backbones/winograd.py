@@ -36,9 +36,8 @@ class WinogradConvolution:
     kernel: Float[Array, "16 c c2"]
     bias: Float[Array, "c2"]
 
-    def __call__(self, x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h w c2"]:
-        """Without the ReLU."""
-        assert stride == 1
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
+        """The convolution, without the ReLU."""
         batch, height, width, channels = x.shape
         down, across = (height + 1) // 2, (width + 1) // 2  # tiles
         margins = (0, 0), (1, 2 * down - height + 1), (1, 2 * across - width + 1), (0, 0)

@@ -129,7 +129,7 @@ def _measure_parts(work: Workload, repeats: int) -> list[str]:
     x: Any = jax.device_put(work.videos[0][:1], network.device)
     names = [*network.architecture.gate_names, "the rest"]
     for k, (name, span) in enumerate(zip(names, network.spans, strict=True)):
-        if not span.stages:
+        if not span.layers:
             break
         alone[name] = functools.partial(run, span, x)
         if k < network.num_gates:

@@ -22,7 +22,7 @@ Make = Callable[[nn.Module, Any], Callable]
 class _Stem(nn.Module):
     def __init__(self, stem: Stem):
         super().__init__()
-        self.convolution = _convolution(stem.convolution, 2)
+        self.convolution = _convolution(stem.convolution)
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.scale: torch.Tensor
         self.shift: torch.Tensor
@@ -39,12 +39,8 @@ class _Stem(nn.Module):
 class _Block(nn.Module):
     def __init__(self, block: Block):
         super().__init__()
-        strides = (1, block.stride, 1) if len(block.convolutions) == 3 else (block.stride, 1)
-        pairs = zip(block.convolutions, strides, strict=True)
-        self.convolutions = nn.ModuleList(_convolution(c, s) for c, s in pairs)
-        self.shortcut = (
-            nn.Identity() if block.shortcut is None else _convolution(block.shortcut, block.stride)
-        )
+        self.convolutions = nn.ModuleList(map(_convolution, block.convolutions))
+        self.shortcut = nn.Identity() if block.shortcut is None else _convolution(block.shortcut)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x
@@ -58,10 +54,8 @@ class _Span(nn.Module):
 
     def __init__(self, span: Span):
         super().__init__()
-        parts: list[nn.Module] = []
-        for stage in span.stages:
-            parts += [_Stem(stage)] if isinstance(stage, Stem) else map(_Block, stage.blocks)
-        self.parts = nn.Sequential(*parts)
+        layers = (_Stem(x) if isinstance(x, Stem) else _Block(x) for x in span.layers)
+        self.parts = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = self.parts(x)
@@ -172,7 +166,7 @@ class TorchRecognizer:
         dtype = getattr(torch, jnp.dtype(network.dtype).name)
         with torch.inference_mode():
             for span in network.spans:
-                if not span.stages:
+                if not span.layers:
                     continue
                 module: nn.Module = _Span(span).eval().to(self._device, dtype)
                 if channels_last:
@@ -232,9 +226,11 @@ class TorchRecognizer:
         return x.to(self._device)
 
 
-def _convolution(weights: Convolution | WinogradConvolution, stride: int) -> nn.Conv2d:
-    winograd = isinstance(weights, WinogradConvolution)
-    plain = restore_kernel(weights.kernel) if winograd else weights.kernel
+def _convolution(weights: Convolution | WinogradConvolution) -> nn.Conv2d:
+    if isinstance(weights, WinogradConvolution):
+        plain, stride = restore_kernel(weights.kernel), 1
+    else:
+        plain, stride = np.asarray(weights.kernel, np.float32), weights.stride
     kernel = _tensor(plain).permute(3, 2, 0, 1).contiguous()
     out, inputs, size, _ = kernel.shape
     convolution = nn.Conv2d(inputs, out, size, stride, size // 2)

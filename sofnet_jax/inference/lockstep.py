@@ -316,7 +316,7 @@ class Lockstep:
 
 def _create_hops(network: Network) -> list[_Hop]:
     """The spans with their gates; after the last gate there may be no stage of its own."""
-    spans = [span for span in network.spans if span.stages]
+    spans = [span for span in network.spans if span.layers]
     gates = [*network.gates, None][: len(spans)]
     heads = [*[None] * (len(spans) - 1), network.head]
     return [_Hop(*parts) for parts in zip(spans, gates, heads, strict=True)]

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from sofnet_jax.backbones.folded import Past, Span
+from sofnet_jax.backbones.folded import Span
+from sofnet_jax.backbones.shift import Past
 from sofnet_jax.systems.early_exit import NEVER, Consensus, Result, Rule
 from sofnet_jax.systems.sofnet.folded import Gate, Head, Network, create_past, create_states
 
@@ -90,7 +91,7 @@ class Frame:
         while len(self._pooled) <= k:
             span = self._network.spans[len(self._pooled)]
             left: tuple[Array, ...] = ()
-            if span.stages:
+            if span.layers:
                 past = self._past[len(self._pooled)]
                 self._features, pooled, left = run(span, self._features, past)
             else:  # the last gate follows the last stage

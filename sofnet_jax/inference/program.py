@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import export as jax_export
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
-from sofnet_jax.backbones.folded import Past
+from sofnet_jax.backbones.shift import Past
 from sofnet_jax.host.files import write_whole
 from sofnet_jax.systems.early_exit import NEVER, Rule
 from sofnet_jax.systems.sofnet.folded import Network, create_past, create_states
@@ -112,7 +112,7 @@ def _pass(
 ) -> _Passage:
     """A frame from span k on; `h` and `c` are new for the gates before, old for the others."""
     span = network.spans[k]
-    if span.stages:
+    if span.layers:
         x, pooled, left = span(x, past[k])
         past = (*past[:k], left, *past[k + 1 :])
     assert pooled is not None

@@ -302,8 +302,8 @@ def describe(architecture: Architecture) -> str:
     kind = next(
         (
             name
-            for name, (block, depths, width, kernel) in BACKBONES.items()
-            if (block, depths, width, kernel) == (a.block, a.depths, a.width, a.stem_kernel)
+            for name, spec in BACKBONES.items()
+            if spec == dataclasses.replace(a.backbone, shifts=False)
         ),
         f"a ResNet of {' + '.join(map(str, a.depths))} {a.block} blocks and width {a.width}",
     )

@@ -1,5 +1,6 @@
 """The temporal shift is TSM's; with gates, a stopped frame leaves no trace in it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,7 @@ from torch import nn
 
 from sofnet_jax.backbones.layers import normalise
 from sofnet_jax.backbones.shift import shift_frames
+from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.stream import Windows
@@ -105,12 +107,12 @@ def test_plain_network_is_pytorchs(shift):
 
 def test_deep_networks_shift_in_every_second_block():
     def count(name):
-        a = create_architecture(name, num_classes=2, gates=(), shift="offline")
-        return [-(-depth // a.shift_every) for depth in a.depths]
+        spec = dataclasses.replace(BACKBONES[name], shifts=True)
+        return [sum(block.shifts for block in blocks) for blocks in spec.stages]
 
     assert count("resnet50") == [3, 4, 6, 3]
     assert count("resnet101") == [2, 2, 12, 2]
-    assert create_architecture("resnet50", num_classes=2, gates=()).shift_every == 0
+    assert not any(block.shifts for blocks in BACKBONES["resnet50"].stages for block in blocks)
 
 
 def test_all_gates_forward_is_the_plain_network_forwards_and_backwards():

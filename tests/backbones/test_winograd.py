@@ -13,7 +13,7 @@ def test_equals_the_convolution(shape):
     keys = jax.random.split(jax.random.key(sum(shape)), 3)
     x = jax.random.normal(keys[0], (*shape, 32))
     kernel, bias = jax.random.normal(keys[1], (3, 3, 32, 8)), jax.random.normal(keys[2], (8,))
-    y = WinogradConvolution(transform_kernel(kernel), bias)(x, 1)
+    y = WinogradConvolution(transform_kernel(kernel), bias)(x)
     # In float64, by the definition: the sum over the nine shifts of the padded input.
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     _, height, width, _ = x.shape

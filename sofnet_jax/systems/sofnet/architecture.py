@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sofnet_jax.backbones.spec import BACKBONES, BOTTLENECK_EXPANSION, DEEP, Block, Shift
+from sofnet_jax.backbones.spec import BACKBONES, Block, ResNetSpec, Shift
 from sofnet_jax.host.errors import UserError
 
 
@@ -37,18 +37,11 @@ class Architecture:
     dropout: float = 0.5
 
     @property
-    def channels(self) -> tuple[int, int, int, int, int]:
-        """Channels of the features after res1…res5."""
-        expansion = BOTTLENECK_EXPANSION if self.block == "bottleneck" else 1
-        res2, res3, res4, res5 = (self.width * 2**i * expansion for i in range(4))
-        return self.width, res2, res3, res4, res5
-
-    @property
-    def shift_every(self) -> int:
-        """The first block of a stage shifts, and every so many after it; 0: none."""
-        if not self.shift:
-            return 0
-        return 2 if self.depths[2] >= DEEP else 1
+    def backbone(self) -> ResNetSpec:
+        """The ResNet, without gates and classifier."""
+        return ResNetSpec(
+            self.block, self.depths, self.width, self.stem_kernel, shifts=bool(self.shift)
+        )
 
     @property
     def gate_names(self) -> tuple[str, ...]:
@@ -77,13 +70,13 @@ def create_architecture(
         raise UserError(f"model.gates is {gates}; give ascending stages among 1, 2, 3, 4, 5")
     if num_classes < 2:
         raise UserError(f"{num_classes} class to tell apart; at least two are needed")
-    block, depths, own_width, stem_kernel = BACKBONES[backbone]
+    spec = BACKBONES[backbone]
     return Architecture(
         num_classes=num_classes,
-        block=block,
-        depths=depths,
-        width=width or own_width,
-        stem_kernel=stem_kernel,
+        block=spec.block,
+        depths=spec.depths,
+        width=width or spec.width,
+        stem_kernel=spec.stem_kernel,
         gates=tuple(gates),
         **fields,
     )

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-from sofnet_jax.backbones.costs import _pool, convolutions
+from sofnet_jax.backbones.costs import compute_pool_cost, compute_stage_costs
 from sofnet_jax.systems.sofnet.architecture import Architecture
 
 PAPER_GFLOPS = 2.52  # f(L) of ResNet-50 at 168×168
@@ -60,29 +60,17 @@ def compute_lookup(cost: Cost, reference: float = 0.0) -> tuple[float, ...]:
 
 
 def _accumulate(a: Architecture, size: int, full: bool) -> Cost:
-    stages = [0] * 5
-    last_size = [0] * 5
-    for conv in convolutions(a, size):
-        stages[conv.stage - 1] += conv.macs + 2 * conv.elements
-        if full:
-            stages[conv.stage - 1] += conv.elements * (conv.relu + conv.residual)
-        if conv.relu:
-            last_size[conv.stage - 1] = conv.out_size
-    pooled_stem = (last_size[0] - 1) // 2 + 1
-    if full:
-        stages[0] += 9 * pooled_stem**2 * a.width  # max-pool
-    last_size[0] = pooled_stem
-
+    channels = a.backbone.channels
+    stages = compute_stage_costs(a.backbone, size, full=full)
     total, gates = 0, []
-    for i, cost in enumerate(stages):
-        channels = a.channels[i]
-        total += cost
+    for i, stage in enumerate(stages):
+        total += stage.operations
         if i + 1 in a.gates:
-            total += _pool(last_size[i], channels) + _policy(a, channels, full)
+            total += compute_pool_cost(stage.size, channels[i]) + _policy(a, channels[i], full)
             gates.append(total / 1e9)
     if not full or 5 not in a.gates:  # the tables count the classifier's pool beside the gate's own
-        total += _pool(last_size[4], a.channels[4])
-    total += a.channels[4] * a.num_classes
+        total += compute_pool_cost(stages[4].size, channels[4])
+    total += channels[4] * a.num_classes
     return Cost(tuple(gates), total / 1e9)
 
 

@@ -1,7 +1,7 @@
 """A network made ready for inference, in parts: spans of stages, gates, and the classifier."""
 
 import dataclasses
-import functools
+import itertools
 
 import flax.struct
 import jax
@@ -10,17 +10,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from sofnet_jax.backbones.folded import (
-    _ANY_PIXELS,
-    FEW_PIXELS,
-    Past,
-    Span,
-    Tree,
-    _create_convolution,
-    _create_stage,
-    fold_batchnorm,
-)
+from sofnet_jax.backbones.folded import Span, Tree, fold_stages
 from sofnet_jax.backbones.layers import full_precision
+from sofnet_jax.backbones.shift import Past
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import update_cell
@@ -88,9 +80,9 @@ class Network:
 
     def without_gates(self) -> "Network":
         """Plain TSN with the same weights."""
-        stages = tuple(stage for span in self.spans for stage in span.stages)
+        layers = tuple(layer for span in self.spans for layer in span.layers)
         architecture = dataclasses.replace(self.architecture, gates=())
-        return dataclasses.replace(self, spans=(Span(stages),), gates=(), architecture=architecture)
+        return dataclasses.replace(self, spans=(Span(layers),), gates=(), architecture=architecture)
 
     @property
     def device(self) -> jax.Device:
@@ -152,17 +144,11 @@ def deploy(
     dtype = dtype or (jnp.float32 if on_cpu else jnp.bfloat16)
     if winograd is None:
         winograd = on_cpu and dtype == jnp.float32
-    params = fold_batchnorm(variables)["params"]
-    create = functools.partial(
-        _create_convolution,
-        dtype=dtype,
-        winograd=winograd,
-        few_pixels=FEW_PIXELS if on_cpu else _ANY_PIXELS,
-    )
-    every = architecture.shift_every
-    stages = [_create_stage(i, params["backbone"][f"res{i}"], create, every) for i in range(1, 6)]
+    params = variables["params"]
+    backbone = {name: tree["backbone"] for name, tree in variables.items()}
+    stages = fold_stages(architecture.backbone, backbone, dtype=dtype, winograd=winograd)
     bounds = (0, *architecture.gates, 5)
-    spans = [Span(tuple(stages[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
+    spans = [Span(tuple(itertools.chain(*stages[a:b]))) for a, b in itertools.pairwise(bounds)]
     network = Network(
         spans=tuple(spans),
         gates=tuple(_create_gate(params[f"policy_{name}"]) for name in architecture.gate_names),

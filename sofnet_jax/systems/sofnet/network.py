@@ -1,7 +1,5 @@
 """SoF-Net: frames → features of every stage → scan over the gates → consensus (Eqs. 1–6)."""
 
-from functools import partial
-
 import flax.linen as nn
 import flax.struct
 import jax
@@ -11,7 +9,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from sofnet_jax.backbones.layers import average_pool, full_precision, normalise
 from sofnet_jax.backbones.resnet import ResNet
-from sofnet_jax.backbones.shift import Memory, Shift, shift_frames
+from sofnet_jax.backbones.shift import Past, shift_frames
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import (
     Decision,
@@ -117,19 +115,20 @@ class SoFNet(nn.Module):
 
     def _create_backbone(self, updates: int = 1) -> ResNet:
         a = self.architecture
-        return ResNet(a, self.dtype, self.bn_axis, self.remat, updates, name="backbone")
+        return ResNet(a.backbone, self.dtype, self.bn_axis, self.remat, updates, name="backbone")
 
     def _run_backbone(
         self, frames: UInt8[Array, "b t h w 3"], train: bool
     ) -> dict[str, Float[Array, "b t _"]]:
         """The pooled features of all stages (Eq. 1), of all frames at once."""
         b, t = frames.shape[:2]
-        shift: Shift | None = None
-        if self.architecture.shift:
-            online = self.architecture.shift == "online"
-            shift = partial(shift_frames, num_frames=t, online=online)
+        online = self.architecture.shift == "online"
+
+        def shift(x: Array, past: Array | None) -> tuple[Array, Array]:
+            return shift_frames(x, t, online=online), x  # no later frame needs anything
+
         images = normalise(frames, self.dtype).reshape(b * t, *frames.shape[2:])
-        features = self._create_backbone()(images, train, shift)
+        features, _ = self._create_backbone()(images, train, shift)
         return {k: average_pool(v).reshape(b, t, -1) for k, v in features.items()}
 
     def _run_in_order(
@@ -147,12 +146,11 @@ class SoFNet(nn.Module):
         a = self.architecture
         b, t = frames.shape[:2]
 
-        def look(self, carry: tuple[State, list[Array]], xs):
+        def look(self, carry: tuple[State, Past], xs):
             state, past = carry
             pixels, noise, last = xs
-            memory = Memory(past)
             images = normalise(pixels, self.dtype)
-            features = self._create_backbone(updates=t)(images, train, memory)
+            features, left = self._create_backbone(updates=t)(images, train, past=past)
             pooled = {k: average_pool(v)[:, None] for k, v in features.items()}
             with full_precision():
                 inputs, weights = self._encode(pooled)
@@ -162,7 +160,7 @@ class SoFNet(nn.Module):
                     stacked, state, x, noise, temperature, last, self.released
                 )
             kept = (decision.gates[:, -1] > 0.5)[:, None, None, None]
-            past = [jnp.where(kept, n, p) for n, p in zip(memory.new, past, strict=True)]
+            past = jax.tree.map(lambda new, old: jnp.where(kept, new, old), left, past)
             return (state, past), (pooled["res5"][:, 0], decision)
 
         scan = nn.scan(
@@ -177,17 +175,14 @@ class SoFNet(nn.Module):
         _, outputs = scan(self, first, (jnp.moveaxis(frames, 1, 0), noise, last))
         return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), outputs)
 
-    def _create_past(self, frames: UInt8[Array, "b t h w 3"]) -> list[Float[Array, "b h2 w2 c"]]:
-        """What the blocks that shift are given before the first kept frame: zeros."""
-
-        def look(images: Float[Array, "b h w 3"]) -> list[Array]:
-            memory = Memory(None)
-            backbone = ResNet(self.architecture, self.dtype, parent=None)
-            backbone.init(jax.random.key(0), images, False, memory)
-            return memory.new
-
-        shapes = jax.eval_shape(look, normalise(frames[:, 0], self.dtype))
-        return [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+    def _create_past(self, frames: UInt8[Array, "b t h w 3"]) -> Past:
+        """What shifting blocks read before the first kept frame: zeros."""
+        backbone = ResNet(self.architecture.backbone, self.dtype, parent=None)
+        images = normalise(frames[:, 0], self.dtype)
+        (_, left), _ = jax.eval_shape(
+            lambda x: backbone.init_with_output(jax.random.key(0), x, False), images
+        )
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), left)
 
     def _encode(
         self, pooled: dict[str, Float[Array, "b t _"]]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sofnet_jax.backbones.costs import convolutions
+from sofnet_jax.backbones.costs import list_convolutions
 from sofnet_jax.backbones.resnet import ResNet
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
 from sofnet_jax.systems.sofnet.costs import Cost, compute_costs, compute_lookup
@@ -33,7 +33,7 @@ def test_published_table(size, gates, whole, video, convolutions_alone):
     assert tuple(round(gate, 4) for gate in cost.gates) == gates
     assert round(cost.whole, 4) == whole
     assert round(16 * cost.whole, 2) == video
-    macs = sum(conv.macs for conv in convolutions(a, size)) + 2048 * 200
+    macs = sum(conv.macs for conv in list_convolutions(a.backbone, size)) + 2048 * 200
     assert round(16 * macs / 1e9, 2) == convolutions_alone
 
 
@@ -139,10 +139,10 @@ def _count_macs(conv, product):
     """
     if product == "dot_general":
         return conv.macs
-    first = np.arange(conv.out_size) * conv.stride - conv.kernel // 2
-    position = first[:, None] + np.arange(conv.kernel)
+    first = np.arange(conv.out_size) * conv.spec.stride - conv.spec.kernel // 2
+    position = first[:, None] + np.arange(conv.spec.kernel)
     taps = ((position >= 0) & (position < conv.size)).sum()  # along one side
-    return taps**2 * conv.in_channels * conv.channels
+    return taps**2 * conv.spec.in_channels * conv.spec.channels
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def _count_macs(conv, product):
 )
 def test_compiler_counts_the_same(backbone, size):
     a = create_architecture(backbone, num_classes=10, gates=())
-    network = ResNet(a)
+    network = ResNet(a.backbone)
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(
         lambda key, x: network.init(key, x, False), jax.random.key(0), images
@@ -160,16 +160,16 @@ def test_compiler_counts_the_same(backbone, size):
     assert "conv_general_dilated" in products
 
     # Two operations a multiply-add.
-    convs = list(convolutions(a, size))
+    convs = list(list_convolutions(a.backbone, size))
     operations = sum(2 * _count_macs(c, p) for c, p in zip(convs, products, strict=True))
     # Of the rest, `full` counts one operation as one. Two details differ: BatchNorm makes scale and
     # shift anew from its four vectors, in 4 operations a channel (beside the square root), and the
     # maximum of 9 elements, 9 operations to `full`, takes fewer in whatever way it is computed.
     _, full = compute_costs(a, size)
-    last, channels = convs[-1].out_size, a.channels[4]
+    last, channels = convs[-1].out_size, a.backbone.channels[4]
     backbone_alone = full.whole * 1e9 - (last**2 + 1) * channels - channels * a.num_classes
     operations += backbone_alone - sum(c.macs for c in convs)
-    operations += 4 * sum(c.channels for c in convs)
+    operations += 4 * sum(c.spec.channels for c in convs)
     max_pool = 9 * ((convs[0].out_size + 1) // 2) ** 2 * a.width
     counted = apply.lower(variables, images).cost_analysis()["flops"]
     rounding = 1e-6 * operations  # the compiler adds up in float32

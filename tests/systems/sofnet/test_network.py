@@ -9,7 +9,8 @@ import torch
 
 from sofnet_jax.backbones.layers import BatchNorm, Conv, max_pool, normalise
 from sofnet_jax.backbones.resnet import ResidualStage, ResNet
-from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
+from sofnet_jax.backbones.spec import BACKBONES, ConvSpec, ResNetSpec
+from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 
 _VIDEOS, _FRAMES, _SIZE, _GATES = 4, 3, 32, 3
@@ -276,8 +277,8 @@ def test_bfloat16_is_confined_to_the_backbone():
     dtypes = {x.dtype for x in jax.tree.leaves((variables, results))}
     assert dtypes == {np.dtype(np.float32)}
     images = jax.ShapeDtypeStruct((2, _SIZE, _SIZE, 3), jnp.float32)
-    features, _ = jax.eval_shape(
-        lambda v, x: ResNet(_ARCHITECTURE, jnp.bfloat16).apply(
+    (features, _), _ = jax.eval_shape(
+        lambda v, x: ResNet(_ARCHITECTURE.backbone, jnp.bfloat16).apply(
             {name: tree["backbone"] for name, tree in v.items()}, x, True, mutable=["batch_stats"]
         ),
         variables,
@@ -290,9 +291,9 @@ def test_bfloat16_is_confined_to_the_backbone():
 
 
 def test_stages_of_resnet50():
-    network = ResNet(create_architecture("resnet50", num_classes=2, gates=()))
+    network = ResNet(BACKBONES["resnet50"])
     images = jax.ShapeDtypeStruct((2, 168, 168, 3), jnp.float32)
-    features, _ = jax.eval_shape(
+    (features, _), _ = jax.eval_shape(
         lambda key, x: network.init_with_output(key, x, False), jax.random.key(0), images
     )
     assert {name: x.shape[1:] for name, x in features.items()} == {
@@ -315,7 +316,9 @@ def test_convolution_is_pytorchs(kernel, stride, size, channels):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, channels)).astype(np.float32)
     weights = rng.normal(size=(kernel, kernel, channels, 2)).astype(np.float32)
-    out = jax.jit(Conv(2, kernel, stride).apply)({"params": {"kernel": weights}}, jnp.array(x))
+    out = jax.jit(Conv(ConvSpec(channels, 2, kernel, stride)).apply)(
+        {"params": {"kernel": weights}}, jnp.array(x)
+    )
     pad = kernel // 2
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     height, width = ((side + 2 * pad - kernel) // stride + 1 for side in size)
@@ -335,7 +338,7 @@ def test_gradient_of_a_convolution_is_pytorchs(kernel, stride, size):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, 4)).astype(np.float32)
     weights = rng.normal(size=(kernel, kernel, 4, 3)).astype(np.float32)
-    apply = Conv(3, kernel, stride).apply
+    apply = Conv(ConvSpec(4, 3, kernel, stride)).apply
     out, pull = jax.vjp(
         lambda w, x: apply({"params": {"kernel": w}}, x), *map(jnp.array, (weights, x))
     )
@@ -420,9 +423,8 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch():
 
 
 def test_recomputation_changes_memory_alone():
-    stages = [
-        ResidualStage(4, 2, 1, False, Conv, BatchNorm, remat=remat) for remat in (False, True)
-    ]
+    blocks = ResNetSpec("basic", (2, 0, 0, 0), 4, 3).stages[0]
+    stages = [ResidualStage(blocks, Conv, BatchNorm, remat=remat) for remat in (False, True)]
     images = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
     init = jax.jit(stages[0].init, static_argnums=2, compiler_options=_QUICK)
     variables = init(jax.random.key(1), images, False)
@@ -443,7 +445,7 @@ def test_recomputation_changes_memory_alone():
 
     def differentiate(stage):
         def loss(params):
-            out, updates = run(stage, params)
+            (out, _), updates = run(stage, params)
             return jnp.square(out).sum(), (out, updates)
 
         return jax.jit(jax.grad(loss, has_aux=True), compiler_options=_QUICK)(params)
@@ -459,7 +461,9 @@ def test_recomputation_keeps_the_names_of_the_weights():
     images = jax.ShapeDtypeStruct((1, _SIZE, _SIZE, 3), jnp.float32)
     plain, recomputing = (
         jax.eval_shape(
-            lambda key, x, remat=remat: ResNet(_ARCHITECTURE, remat=remat).init(key, x, False),
+            lambda key, x, remat=remat: ResNet(_ARCHITECTURE.backbone, remat=remat).init(
+                key, x, False
+            ),
             jax.random.key(0),
             images,
         )
