@@ -94,7 +94,7 @@ class Chaos:
     def __init__(self, folder: Path, rng: random.Random):
         self.folder, self.rng = folder, rng
         self.videos = program.write_videos(folder / "videos", write_scene)
-        self.environment = program.create_environment(folder / "cache")
+        self.environment = program.create_environment()
         self.seconds = {0: 0.0, 1: 0.0}  # that an undisturbed training takes, by its workers
         self.starts = 0
 

@@ -33,11 +33,11 @@ TINY = {
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
-def create_environment(cache: Path) -> dict[str, str]:
-    """One compilation cache for all processes; equal programs are then compiled once."""
+def create_environment() -> dict[str, str]:
+    """The environment of all processes, with the compilation cache of this one."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     return kept | {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_COMPILATION_CACHE_DIR": os.environ["JAX_COMPILATION_CACHE_DIR"],
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "JAX_PLATFORMS": "cpu",
         "PYTHONWARNINGS": "error::RuntimeWarning",

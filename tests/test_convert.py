@@ -72,15 +72,14 @@ def refuse(*arguments, **values) -> str:
 
 
 @pytest.fixture(scope="module")
-def call(tmp_path_factory):
+def call():
     """The command, in a process of its own: exit code, standard output, standard error."""
-    cache = str(tmp_path_factory.mktemp("cache"))
 
     def call(*arguments) -> tuple[int, str, str]:
         process = subprocess.run(
             [sys.executable, "-m", "sofnet_jax.convert", *map(str, arguments)],
             cwd=Path(__file__).parents[1],
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": cache},
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
             capture_output=True,
             text=True,
             timeout=120,

@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from configs import activitynet, default
 from sofnet_jax.parallel import processes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
 NODES = 3

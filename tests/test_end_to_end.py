@@ -33,18 +33,13 @@ def videos(tmp_path_factory, write_video) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    return program.create_environment(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def start(videos, environment):
+def start(videos):
     """`start(workdir, fields, *flags, devices)` starts the program in a process of its own."""
 
     def start(workdir: Path, fields: dict | None = None, *flags: str, devices: int = 1):
         data = {f"data.{name}": path for name, path in videos.items()}
         command = program.create_command(workdir, data | (fields or {}), *flags)
-        return program.start(command, environment, devices)
+        return program.start(command, program.create_environment(), devices)
 
     return start
 

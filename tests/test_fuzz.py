@@ -20,6 +20,8 @@ import pytest
 from field_video import write_parameters
 from numbered_frame import read_numbers
 
+pytestmark = pytest.mark.slow
+
 CASES = 56  # of each format
 FRAMES = 32
 SECONDS = 10  # for one file; sound ones take milliseconds

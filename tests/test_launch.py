@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.sh"))
 # What Slurm's commands do here: `srun` begins by saving a checkpoint, if it is told of one. Seconds

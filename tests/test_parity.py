@@ -4,8 +4,8 @@
 """
 
 import dataclasses
+import itertools
 import math
-import os
 import re
 from collections.abc import Mapping
 
@@ -444,15 +444,16 @@ def optimised():
 
 
 _QUICK = [("narrow", "paper"), ("basic, three gates", "released")]
+_CASES = [
+    pytest.param(*case, marks=[] if case in _QUICK else pytest.mark.slow)
+    for case in itertools.product(NETWORKS, SEMANTICS)
+]
 
 
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("semantics", SEMANTICS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "semantics"), _CASES)
 def test_ten_steps(name, semantics):
     """Warm-up, joint training and the drop of the learning rate; compared is what each moved."""
-    if (name, semantics) not in _QUICK and "SOFNET_THOROUGH" not in os.environ:
-        pytest.skip("half a minute and more; SOFNET_THOROUGH=1 runs it")
     a, released = NETWORKS[name], SEMANTICS[semantics]
     start = draw_state_dict(a)
     batches = [create_material(a, seed=100 + step) for step in range(STEPS)]

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -52,19 +51,14 @@ def place(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
-
-
 @pytest.fixture
-def predict(place, environment):
+def predict(place):
     def run(*arguments, **kwargs):
         command = [sys.executable, "-m", "sofnet_jax.predict", *map(str, arguments)]
         if not any(str(a).startswith("--checkpoint") for a in arguments):
             command.append(f"--checkpoint={place / 'run'}")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
-        done = subprocess.run(command, cwd=ROOT, env=environment, **pipes)
+        done = subprocess.run(command, cwd=ROOT, **pipes)
         return done.returncode, (done.stdout or b"").decode(), (done.stderr or b"").decode()
 
     return run
@@ -160,7 +154,7 @@ def test_standard_input(predict, place):
 def test_ctrl_c_while_standard_input_is_silent(place, environment):
     command = [sys.executable, "-m", "sofnet_jax.predict", "-", f"--checkpoint={place / 'run'}"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen([*command, "--window=1"], cwd=ROOT, env=environment, **pipes) as process:
+    with subprocess.Popen([*command, "--window=1"], cwd=ROOT, **pipes) as process:
         process.stdin.write((place / "stream.ts").read_bytes())
         process.stdin.flush()
         process.stdout.readline()  # it runs

@@ -13,6 +13,8 @@ import pytest
 from sofnet_jax.host.errors import LOST
 from sofnet_jax.parallel.lifeline import Hub
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 COUNT = 3
 PROCESS = """

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
-from jax.experimental.compilation_cache import compilation_cache
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.prepared.library import Library, find_tasks
@@ -109,24 +108,6 @@ def test_network_of_full_size_builds(name, variant):
     assert sum(name.startswith("policy_") for name in variables["params"]) == k
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A compilation cache, so that configurations of equal computations compile once."""
-    cache_dir = tmp_path_factory.mktemp("cache")
-    options = {
-        "jax_compilation_cache_dir": str(cache_dir),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    compilation_cache.reset_cache()
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield cache_dir
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, write_video):
     """Where the data are: a folder of files for both splits, and one to write generated ones to."""
@@ -165,14 +146,10 @@ def test_trains(name, data, tmp_path):
     assert result["eval"]["evaluated"] == result["eval"]["total"] == num_videos
 
 
-def test_command_trains(data, cache, tmp_path):
+def test_command_trains(data, tmp_path):
     overrides = [f"--config.{field}={value}" for field, value in (TINY | data).items()]
     command = [sys.executable, "-m", "sofnet_jax.main", "--config", "configs/videos.py:32"]
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_NUM_CPU_DEVICES": "4",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     subprocess.run(
         [*command, "--workdir", str(tmp_path), *overrides], check=True, cwd=ROOT, env=environment
     )
