@@ -20,10 +20,9 @@ from absl import flags
 from sofnet_jax.data.annotations.benchmark import BENCHMARKS, describe_counts, read_annotation
 from sofnet_jax.data.annotations.clip import Annotation
 from sofnet_jax.data.annotations.files import Notes
-from sofnet_jax.data.prepared.builders import PROBLEMS
 from sofnet_jax.data.prepared.inspection import Sheet, inspect_prepared, inspect_tasks
 from sofnet_jax.data.prepared.library import Library, find_tasks, write_listing
-from sofnet_jax.data.prepared.manifest import read_summaries
+from sofnet_jax.data.prepared.manifest import PROBLEMS, read_summaries
 from sofnet_jax.data.prepared.preparation import (
     configure_beam,
     create_plan,

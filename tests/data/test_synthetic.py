@@ -26,7 +26,7 @@ TINY = {"num_classes": 2, "train_videos": 3, "val_videos": 1, "num_frames": 16, 
 SCRIPT = """
 import sys
 from pathlib import Path
-from sofnet_jax.data.synthetic import create_synthetic
+from sofnet_jax.data.synthetic.dataset import create_synthetic
 if __name__ == "__main__":
     create_synthetic(Path(sys.argv[1]), train_videos=int(sys.argv[2]), val_videos=1, size=32,
                      num_classes=2, num_frames=16, num_workers=2)

@@ -1,4 +1,4 @@
-"""Videos that `prepare` has written, as a source for the pipeline."""
+"""Videos written by `prepare`, as a source for the pipeline."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from sofnet_jax.data.annotations.clip import Interval
 from sofnet_jax.data.annotations.files import Material
-from sofnet_jax.data.prepared.builders import VIDEOS
 from sofnet_jax.data.prepared.manifest import (
+    VIDEOS,
     find_version,
     read_classes,
     read_summaries,
@@ -29,31 +29,20 @@ from sofnet_jax.host.errors import UserError
 
 
 @dataclass(frozen=True)
-class PreparedVideo:
+class PreparedVideo(Summary):
     """An `Example` in a shard."""
 
-    summary: Summary
     folder: str
     split: str
     number: int  # in its split
 
     @property
-    def id(self) -> str:
-        """See `Example.id`."""
-        return self.summary.id
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """See `Example.labels`."""
-        return self.summary.labels
-
-    @property
     def relevant(self) -> tuple[Interval, ...] | None:
         """See `Example.relevant`."""
-        return self.summary.segments
+        return self.segments
 
     def read(self, choose: Choose, look: Look) -> Shown:
-        """See `Example.read`; the frames available are those stored."""
+        """See `Example.read`; the available frames are the stored ones."""
         record = read_record(self)
         images, times = record["frames"], record["times"]
         chosen = choose(len(images))
@@ -67,30 +56,30 @@ class PreparedVideo:
 
 
 def read_record(video: PreparedVideo) -> dict[str, Any]:
-    """All features of a video.
+    """Reads all features of a video.
 
     Raises:
-        VideoError: the record is damaged, or of another video.
+        VideoError: the record is damaged, or belongs to another video.
         UserError: a shard is missing.
     """
     try:
         record = _open(video.folder, video.split)[video.number]
         found = make_printable(record["id"].decode())
-    except Exception as error:  # ArrayRecord, TFDS and protobuf raise anything at damage
-        list_videos(Path(video.folder), video.split)
+    except Exception as error:  # ArrayRecord, TFDS and protobuf raise anything for damage
+        list_videos(Path(video.folder), video.split)  # says what is missing
         raise VideoError(f"{video.folder}: {video.id}: {_first_line(error)}") from error
     if not len(record["frames"]) == len(record["times"]) > 0:
-        raise VideoError(f"{video.folder}: {video.id}: a record without frames or their times")
+        raise VideoError(f"{video.folder}: {video.id}: record without frames or times")
     if found != make_printable(video.id):
         raise VideoError(
-            f"{video.folder}: record {video.number} of {video.split} is of {found}, and not of "
-            f"{video.id} as its {VIDEOS} has it; prepare it anew"
+            f"{video.folder}: record {video.number} of {video.split} belongs to {found}, not to "
+            f"{video.id}, as {VIDEOS} says; prepare it anew"
         )
     return record
 
 
 def create_prepared_source(path: Path, split: str) -> Source:
-    """A split of what `python -m sofnet_jax.prepare` wrote.
+    """Opens a split of a data set written by `python -m sofnet_jax.prepare`.
 
     `path` is the folder of the data set, or of one version of it. Raises UserError.
     """
@@ -99,9 +88,9 @@ def create_prepared_source(path: Path, split: str) -> Source:
 
 
 def list_videos(folder: Path, split: str) -> list[PreparedVideo]:
-    """The videos of a split, in their order in the shards. Raises UserError.
+    """Lists the videos of a split in the order of the shards. Raises UserError.
 
-    That the shards are there is seen to, but not what is in them, which takes longer.
+    Shards are checked for existence but not opened, which takes longer.
     """
     summaries = read_summaries(folder).get(split, [])
     with suggest_anew(folder):
@@ -112,7 +101,7 @@ def list_videos(folder: Path, split: str) -> list[PreparedVideo]:
 
 
 def list_all_videos(folder: Path) -> dict[str, list[PreparedVideo]]:
-    """The videos of each split, whose records are all there: every shard is opened.
+    """Lists the videos of each split; opens every shard to check that no record is missing.
 
     Raises UserError.
     """
@@ -127,13 +116,16 @@ def list_all_videos(folder: Path) -> dict[str, list[PreparedVideo]]:
 
 
 def _number(folder: Path, split: str, summaries: Sequence[Summary]) -> list[PreparedVideo]:
-    return [PreparedVideo(summary, str(folder), split, i) for i, summary in enumerate(summaries)]
+    return [
+        PreparedVideo(**vars(s), folder=str(folder), split=split, number=i)
+        for i, s in enumerate(summaries)
+    ]
 
 
 def _check_files(folder: Path, shards: Mapping[Path, int], num_videos: int) -> None:
-    """Raises UserError if a shard is missing, or they are of more or fewer videos."""
+    """Raises UserError if a shard is missing or the number of videos differs."""
     if sum(shards.values()) != num_videos:
-        raise UserError(f"{folder}: its shards are not those of its {VIDEOS}")
+        raise UserError(f"{folder}: its shards do not match its {VIDEOS}")
     for path in shards:
         if path.parent != folder:
             raise UserError(f"{path}: not in the folder of its data set")
@@ -147,12 +139,12 @@ def _check_shard(path: Path, count: int) -> None:
     except (RuntimeError, OSError) as error:
         raise UserError(f"{path}: damaged ({_first_line(error)})") from error
     if found != count:
-        raise UserError(f"{path}: {found:,} records, and not {count:,}")
+        raise UserError(f"{path}: {found:,} records instead of {count:,}")
 
 
 def _list_shards(folder: Path) -> dict[str, dict[Path, int]]:
-    """The shards of each split, and how many records they should have. Raises UserError."""
-    Material(folder / "dataset_info.json").document  # noqa: B018 (raises what is wrong with it)
+    """The shards of each split with their numbers of records. Raises UserError."""
+    Material(folder / "dataset_info.json").document  # noqa: B018 (raises for a damaged file)
     _check_features(folder)
     try:
         splits = tfds.builder_from_directory(str(folder)).info.splits
@@ -160,15 +152,12 @@ def _list_shards(folder: Path) -> dict[str, dict[Path, int]]:
             name: dict(zip(map(Path, split.filepaths), split.shard_lengths, strict=True))
             for name, split in splits.items()
         }
-    except Exception as error:  # of TFDS's own making, or of protobuf's, or any other
+    except Exception as error:  # TFDS and protobuf raise anything
         raise UserError(f"{folder}: TFDS cannot read it ({_first_line(error)})") from error
 
 
 def _check_features(folder: Path) -> None:
-    """Refuses other features than ours: TFDS would import any module that they name.
-
-    Raises UserError.
-    """
+    """Raises UserError for other features than ours: TFDS would import any module they name."""
     found = Material(folder / "features.json").document
     if found.value != describe_features(read_classes(folder)):
         raise UserError(f"{found.place.removesuffix(': ')}: not the features of a prepared video")
@@ -176,7 +165,7 @@ def _check_features(folder: Path) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _open(folder: str, split: str) -> Any:
-    """The records of a split; a process opens them once."""
+    """The records of a split, which a process opens once."""
     return tfds.builder_from_directory(folder).as_data_source(split)
 
 

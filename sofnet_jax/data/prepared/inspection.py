@@ -39,7 +39,7 @@ def inspect_prepared(path: Path, sheet: Sheet) -> list[str]:
     lines: list[str] = []
     samples: list[Sample] = []
     for split, videos in list_all_videos(folder).items():
-        lines += describe_split(split, [video.summary for video in videos], classes)
+        lines += describe_split(split, videos, classes)
         samples += [_show(videos[i], classes) for i in _pick(len(videos), sheet.seed)]
     return _draw(samples, sheet, lines)
 
@@ -65,7 +65,7 @@ def inspect_tasks(
 def _show(video: PreparedVideo, classes: Sequence[str]) -> Sample:
     """A prepared video. Raises UserError if its record is damaged."""
     try:
-        return _create_sample(video.split, video.summary, classes, read_record(video))
+        return _create_sample(video.split, video, classes, read_record(video))
     except VideoError as error:
         raise UserError(str(error)) from error
     except JpegError as error:

@@ -1,22 +1,58 @@
-"""What `prepare` writes beside the shards: the classes, and what every record is of."""
+"""What `prepare` writes beside the shards: classes, the videos in order, and their problems.
+
+Three files: `videos.jsonl` (the `Summary` of every record, in order), `problems.csv` (what was
+wrong with which video) and `prepared.json` (classes, format and the names of the shards).
+"""
 
 import contextlib
+import csv
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sofnet_jax.data.annotations.files import Material, parse_document
-from sofnet_jax.data.prepared.builders import ABOUT, VIDEOS
-from sofnet_jax.data.prepared.record import Summary
+from sofnet_jax.data.prepared.record import Format, Summary
+from sofnet_jax.data.prepared.shards import ShardSummary
 from sofnet_jax.host.errors import UserError
 
+VIDEOS, PROBLEMS, ABOUT = "videos.jsonl", "problems.csv", "prepared.json"
+_COLUMNS = ("split", "kind", "id", "detail")
 _VERSION = re.compile(r"\d+(\.\d+)*")
+
+
+def write_manifest(
+    folder: Path,
+    form: Format,
+    classes: Sequence[str],
+    shards: Mapping[str, Sequence[str]],
+    summaries: Mapping[str, Sequence[ShardSummary]],
+    missing: Mapping[str, Sequence[str]],
+) -> None:
+    """Writes the three files; `shards` are names, `missing` the ids of videos without a file."""
+    with (folder / VIDEOS).open("w") as file:
+        for split, parts in summaries.items():
+            for video in (video for part in parts for video in part.videos):
+                file.write(json.dumps({"split": split} | asdict(video)) + "\n")
+    rows = [
+        (split, problem.kind, problem.id, problem.detail)
+        for split, parts in summaries.items()
+        for part in parts
+        for problem in part.problems
+    ]
+    rows += [(split, "missing", id, "") for split, ids in missing.items() for id in ids]
+    path = folder / PROBLEMS
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *sorted(rows)])
+    about = {"format": asdict(form), "classes": classes, "shards": shards}
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
 
 @contextlib.contextmanager
 def suggest_anew(folder: Path) -> Iterator[None]:
-    """Adds to a UserError about a file of a prepared data set what to do."""
+    """Adds the remedy to a UserError about a file of a prepared data set."""
     try:
         yield
     except UserError as error:
@@ -41,14 +77,14 @@ def read_classes(folder: Path) -> tuple[str, ...]:
         return tuple(name.text() for name in classes.elements())
 
 
-def read_plan(folder: Path) -> Any:
-    """What `frames.names` said of the plan it was prepared by. Raises UserError."""
+def read_shard_names(folder: Path) -> Any:
+    """The names of each split's shards (`Plan.shard_names`). Raises UserError."""
     with suggest_anew(folder):
         return Material(folder / ABOUT).document.need("shards").value
 
 
 def read_summaries(folder: Path) -> dict[str, list[Summary]]:
-    """What is known of the videos of each split. Raises UserError."""
+    """The summaries of the videos of each split. Raises UserError."""
     num_classes = len(read_classes(folder))
     summaries: dict[str, list[Summary]] = {}
     with suggest_anew(folder):
@@ -62,3 +98,19 @@ def read_summaries(folder: Path) -> dict[str, list[Summary]]:
                 )
             summaries.setdefault(video.need("split").text(), []).append(summary)
     return summaries
+
+
+def read_problems(folder: Path) -> list[dict[str, str]]:
+    """The rows of problems.csv: split, kind, id and detail. Raises UserError."""
+    path = folder / PROBLEMS
+    with suggest_anew(folder):
+        try:
+            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                header, *rows = csv.reader(file, strict=True)
+                if tuple(header) != _COLUMNS:
+                    raise ValueError(header)
+                return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        except (csv.Error, ValueError) as error:
+            raise UserError(f"{path}: damaged") from error

@@ -1,32 +1,33 @@
-"""A video as it is stored: some of its frames as JPEG, and what is known of it."""
+"""A video as it is stored: some of its frames as JPEG, and their description."""
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
-from jaxtyping import Float
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from sofnet_jax.data.annotations.clip import Interval
 from sofnet_jax.data.annotations.files import Node
-from sofnet_jax.data.video.decode import VideoError, read_footage
+from sofnet_jax.data.video.container import VideoError
 from sofnet_jax.data.video.jpeg import JpegError, encode_jpeg
+from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.data.views import segment_indices
 from sofnet_jax.host.errors import UserError
 
-VERSION = 2  # of what is in a record: raise it with any change
+VERSION = 2  # of the content of a record; raise it with any change
 
-_LATE = 1.0  # seconds that a segment may end after its video without a word of it
-_SHORT_OF = 0.9  # of the annotated duration; below it a file is taken to be cut off
+_LATE = 1.0  # seconds that a segment may reach beyond its video without being reported
+_STORED = ("id", "available", "duration", "width", "height")  # as they are in the summary
+_SHORT_OF = 0.9  # share of the annotated duration; a shorter file counts as cut off
 
 
 @dataclass(frozen=True)
 class Format:
-    """How frames are stored: how many, pixels of their short side at most, quality of the JPEG."""
+    """How frames are stored: their number, their largest short side in pixels, JPEG quality."""
 
     num_frames: int
     short_side: int
@@ -35,10 +36,10 @@ class Format:
 
 @dataclass(frozen=True)
 class Task:
-    """A clip to prepare, and where it is; `path` None: nowhere, and there is nothing to do.
+    """A clip to prepare, and its file; None as `path`: it has none.
 
-    `labels` are indices of classes. `duration` is what the annotation claims, in seconds, of the
-    clip; `others` are further files that could be it.
+    `labels` are indices of classes. `duration` is the annotated one of the clip, in seconds;
+    `others` are further files that could be the clip. Names of shards depend on this class's repr.
     """
 
     id: str
@@ -53,10 +54,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of a prepared video without its frames.
+    """A prepared video without its frames.
 
-    Times in seconds from the beginning of its file; `frames` is how many are stored of the
-    `available` ones; `width` and `height` are the file's, in pixels.
+    Times are seconds from the beginning of its file; `frames` of the `available` frames are stored;
+    `width` and `height` are the file's, in pixels.
     """
 
     id: str
@@ -70,7 +71,7 @@ class Summary:
 
     @classmethod
     def from_json(cls, video: Node) -> "Summary":
-        """What `dataclasses.asdict` and JSON made of one. Raises UserError if it is none."""
+        """Reads what `dataclasses.asdict` and JSON wrote. Raises UserError if it is damaged."""
         labels = video.need("labels")
         if not labels.elements():
             raise UserError(f"{labels.place}: empty")
@@ -89,7 +90,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Problem:
-    """What was wrong with a video: its `kind` is a key of `KINDS`."""
+    """A problem with a video; `kind` is a key of `KINDS`."""
 
     id: str
     kind: str
@@ -99,51 +100,50 @@ class Problem:
 KINDS = {
     "missing": "no file of this name",
     "unreadable": "left out",
-    "crashed": "the decoder died of it; left out",
+    "crashed": "crashed the decoder; left out",
     "slow": "took too long; left out",
-    "cut off": "shorter than annotated; what there is was taken",
-    "late": "segments of it begin before it, or end after it; cut, or left out",
-    "short": "fewer frames than are stored of a video; all were taken",
-    "duplicate": "several files; the first was taken",
+    "cut off": "shorter than annotated; stored as far as it goes",
+    "late": "segments reach beyond the video; cut or left out",
+    "short": "fewer frames than are to be stored; all were stored",
+    "duplicate": "several files; the first was used",
 }
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a task: a record and its summary, or neither, and what was wrong."""
+class TaskResult:
+    """A record and its summary, or neither, and the problems."""
 
     record: dict[str, Any] | None
     summary: Summary | None
     problems: tuple[Problem, ...]
 
 
-def create_record(task: Task, form: Format) -> Outcome:
-    """Reads a video and makes its record; what cannot be read is a problem, never an error."""
+def create_record(task: Task, form: Format) -> TaskResult:
+    """Reads a video and creates its record; an unreadable one is a problem, never an error."""
     problems = [Problem(task.id, "duplicate", other) for other in task.others]
     assert task.path is not None
     try:
-        footage = read_footage(
-            task.path,
-            lambda count: segment_indices(count, min(form.num_frames, count), None),
-            start=task.start,
-            end=task.end,
-            short_side=form.short_side,
-        )
+        with VideoReader(task.path, short_side=form.short_side) as reader:
+            footage = reader.read_footage(
+                lambda count: segment_indices(count, min(form.num_frames, count), None),
+                start=task.start,
+                end=task.end,
+            )
         images = [encode_jpeg(frame, form.quality) for frame in footage.frames]
     except (VideoError, JpegError) as error:
         reason = str(error) if isinstance(error, VideoError) else f"{task.path}: {error}"
-        return Outcome(None, None, (*problems, Problem(task.id, "unreadable", reason)))
-    claimed = task.duration
+        return TaskResult(None, None, (*problems, Problem(task.id, "unreadable", reason)))
+
+    def report(kind: str, detail: str) -> None:
+        problems.append(Problem(task.id, kind, f"{task.path}: {detail}"))
+
+    claimed, start, end = task.duration, task.start or 0.0, footage.end
     if claimed is not None and footage.duration < _SHORT_OF * claimed:
-        detail = f"{task.path}: {footage.duration:.1f} s of {claimed:.1f} s"
-        problems.append(Problem(task.id, "cut off", detail))
+        report("cut off", f"{footage.duration:.1f} s of {claimed:.1f} s")
     if footage.available < form.num_frames:
-        detail = f"{task.path}: {footage.available} frames of {form.num_frames}"
-        problems.append(Problem(task.id, "short", detail))
-    segments = cut_segments(task.segments, task.start or 0.0, footage.end)
-    if task.segments and _reaches_beyond(task.segments, task.start or 0.0, footage.end):
-        detail = f"{task.path}: {task.start or 0.0:.1f} to {footage.end:.1f} s"
-        problems.append(Problem(task.id, "late", detail))
+        report("short", f"{footage.available} frames of {form.num_frames}")
+    if any(a < start - _LATE or b > end + _LATE for a, b in task.segments or ()):
+        report("late", f"{start:.1f} to {end:.1f} s")
     summary = Summary(
         id=task.id,
         labels=task.labels,
@@ -152,18 +152,25 @@ def create_record(task: Task, form: Format) -> Outcome:
         duration=footage.duration,
         width=footage.width,
         height=footage.height,
-        segments=segments,
+        segments=cut_segments(task.segments, start, end),
     )
-    record = _describe(summary, footage.times) | {"frames": images}
-    return Outcome(record, summary, tuple(problems))
+    segments = np.array(summary.segments or (), np.float32).reshape(-1, 2)
+    record = {key: getattr(summary, key) for key in _STORED} | {
+        "labels": list(summary.labels),
+        "frames": images,
+        "times": footage.times.astype(np.float32),
+        "segments": segments,
+        "localised": summary.segments is not None,
+    }
+    return TaskResult(record, summary, tuple(problems))
 
 
 def cut_segments(
     segments: tuple[Interval, ...] | None, start: float, end: float
 ) -> tuple[Interval, ...] | None:
-    """What of the segments is in a part of a video; None, as if not annotated, if none of them is.
+    """Cuts segments to a section of a video; None, as if not annotated, if none is inside.
 
-    An annotation without any says that nothing is relevant, and stays.
+    An annotation without segments says that nothing is relevant, and stays as it is.
     """
     if not segments:
         return segments
@@ -171,28 +178,12 @@ def cut_segments(
     return tuple((a, b) for a, b in cut if a < b) or None
 
 
-def _reaches_beyond(segments: tuple[Interval, ...], start: float, end: float) -> bool:
-    return any(a < start - _LATE or b > end + _LATE for a, b in segments)
-
-
-def _describe(summary: Summary, times: Float[np.ndarray, "t"]) -> dict[str, Any]:
-    """The parts of a record that are no pictures."""
-    segments = np.array(summary.segments or (), np.float32).reshape(-1, 2)
-    plain = asdict(summary)
-    return {key: plain[key] for key in ("id", "available", "duration", "width", "height")} | {
-        "labels": list(summary.labels),
-        "times": times.astype(np.float32),
-        "segments": segments,
-        "localised": summary.segments is not None,
-    }
-
-
 def create_features(classes: Sequence[str] | None) -> tfds.features.FeaturesDict:
-    """The features of a record (see `record`); the classes are None until they are read from disk.
+    """The features of a record; `classes` is None if they are to be read from disk.
 
-    `frames` are the bytes of JPEGs, not images, since TFDS decodes those with TensorFlow alone.
+    `frames` are the bytes of JPEGs, not images, since TFDS needs TensorFlow to decode those.
     `times` (of the frames), `segments` (of the action) and `duration` are seconds. `localised` is
-    false where the action's segments are not annotated.
+    false if the action's segments are not annotated.
     """
     label = tfds.features.ClassLabel(names=None if classes is None else list(classes))
     return tfds.features.FeaturesDict(
@@ -212,7 +203,7 @@ def create_features(classes: Sequence[str] | None) -> tfds.features.FeaturesDict
 
 
 def describe_features(classes: Sequence[str]) -> Any:
-    """What TFDS writes of them into its features.json."""
+    """The content of TFDS's features.json."""
     return json_format.MessageToDict(create_features(classes).to_proto())
 
 
@@ -223,7 +214,7 @@ def _create_serialiser(classes: tuple[str, ...]) -> tuple[Any, ExampleSerializer
 
 
 def serialise(record: dict[str, Any], classes: tuple[str, ...]) -> bytes:
-    """A record as TFDS writes it; equal records are equal bytes."""
+    """Serialises a record as TFDS does; equal records give equal bytes."""
     features, serialiser = _create_serialiser(classes)
     example = serialiser.get_tf_example(features.encode_example(record))
     return example.SerializeToString(deterministic=True)

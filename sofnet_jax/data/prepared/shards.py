@@ -1,11 +1,10 @@
-"""Writes shards with all cores of a machine, so that it can be killed and go on."""
+"""Writes shards with all cores of a machine; can be killed and resumed."""
 
 import contextlib
 import functools
 import hashlib
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ from typing import Any
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from sofnet_jax.data.annotations.files import Material, Node
+from sofnet_jax.data.annotations.files import Material
 from sofnet_jax.data.prepared.record import (
     VERSION,
     Format,
-    Outcome,
     Problem,
     Summary,
     Task,
+    TaskResult,
     create_record,
     serialise,
 )
@@ -28,46 +27,56 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import format_json, write_whole
 from sofnet_jax.host.workers import Failure, map_in_order
 
-VIDEOS = 64  # in a shard: some 100 MB, and no more than is lost when the work is interrupted
+VIDEOS = 64  # in a shard: some 100 MB, which is the most that an interruption loses
 
 
 @dataclass(frozen=True)
-class Report:
-    """What is in a shard, in its order, and what was wrong with the videos that were to be."""
+class ShardSummary:
+    """The videos in a shard, in order, and the problems of those that should be in it."""
 
     videos: tuple[Summary, ...]
     problems: tuple[Problem, ...]
 
+    @classmethod
+    def create(cls, outcomes: Sequence[TaskResult]) -> "ShardSummary":
+        """Summarises the results of a shard's tasks."""
+        videos = tuple(outcome.summary for outcome in outcomes if outcome.summary)
+        return cls(videos, tuple(p for outcome in outcomes for p in outcome.problems))
+
     def write(self, path: Path) -> None:
-        """Writes it whole, as JSON; it says that the shard is finished."""
+        """Writes JSON, whole or not at all; the file marks the shard as finished."""
         with write_whole(path) as partial:
             partial.write_text(format_json(asdict(self)))
 
     @classmethod
-    def read(cls, path: Path) -> "Report":
-        """What `write` wrote. Raises UserError if it is none."""
-        report = Material(path).document
-        videos = tuple(Summary.from_json(video) for video in report.need("videos").elements())
-        problems = tuple(_parse_problem(problem) for problem in report.need("problems").elements())
+    def read(cls, path: Path) -> "ShardSummary":
+        """Reads the file of `write`. Raises UserError if it is damaged."""
+        document = Material(path).document
+        videos = tuple(Summary.from_json(video) for video in document.need("videos").elements())
+        problems = tuple(
+            Problem(*(problem.need(key).text() for key in ("id", "kind", "detail")))
+            for problem in document.need("problems").elements()
+        )
         return cls(videos, problems)
-
-
-def _parse_problem(problem: Node) -> Problem:
-    return Problem(*(problem.need(key).text() for key in ("id", "kind", "detail")))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The tasks of one file, and how to do them.
+    """The tasks of one file, and the format to store them in.
 
     Called, it yields (key, record) for TFDS's own engine, in this process or in one of Beam's, and
-    leaves its report.
+    writes its summary.
     """
 
     split: str
     tasks: tuple[Task, ...]
     form: Format
-    report_path: str  # written when it is finished; its name changes with all it depends on
+    summary_path: Path  # its name changes with everything the shard depends on
+
+    @property
+    def data_path(self) -> Path:
+        """Where its records are until all shards are finished."""
+        return self.summary_path.with_suffix(".array_record")
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Reads the videos one by one."""
@@ -77,20 +86,14 @@ class Shard:
             if outcome.record is not None:
                 yield task.id, outcome.record
             outcomes.append(outcome)
-        summarise(outcomes).write(Path(self.report_path))
+        ShardSummary.create(outcomes).write(self.summary_path)
 
 
-def summarise(outcomes: Sequence[Outcome]) -> Report:
-    """The report of a shard from what came of its tasks."""
-    videos = tuple(outcome.summary for outcome in outcomes if outcome.summary)
-    return Report(videos, tuple(p for outcome in outcomes for p in outcome.problems))
+def plan_shards(split: str, tasks: Sequence[Task], form: Format, folder: Path) -> list[Shard]:
+    """Divides the tasks of a split, in a random order that depends on their ids alone.
 
-
-def plan_shards(split: str, tasks: Sequence[Task], form: Format, reports: Path) -> list[Shard]:
-    """Divides the tasks of a split, in an order that is random but depends on their ids alone.
-
-    Which tasks go together depends on all videos that there should be, not on those that are there,
-    so that files which come later change their own shards only. Shards of none are left out.
+    The division depends on all videos that should exist, not on those that do, so that a file added
+    later changes its own shard only. Empty shards are left out.
     """
     ordered = sorted(tasks, key=lambda task: hashlib.sha256(task.id.encode()).digest())
     count = max(1, round(len(tasks) / VIDEOS))
@@ -98,7 +101,7 @@ def plan_shards(split: str, tasks: Sequence[Task], form: Format, reports: Path) 
     parts = [ordered[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
     there = [tuple(task for task in part if task.path is not None) for part in parts]
     return [
-        Shard(split, part, form, str(reports / f"{_digest(split, part, form)}.json"))
+        Shard(split, part, form, folder / f"{_digest(split, part, form)}.json")
         for part in there
         if part
     ]
@@ -111,11 +114,9 @@ def _digest(split: str, tasks: Sequence[Task], form: Format) -> str:
 
 
 def _stat(path: str | None) -> tuple[int, int] | None:
-    """Size and time of a file, by which a change of it is noticed."""
-    if path is None:
-        return None
+    """Size and time of a file, by which a change is noticed."""
     try:
-        found = os.stat(path)
+        found = os.stat(path or "")
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
@@ -129,10 +130,11 @@ def write_shards(
     time_limit: float,
     on_video: Callable[[int], None],
 ) -> None:
-    """Writes the shards that are not finished yet, each beside its report.
+    """Writes the shards that are not finished yet, each beside its summary.
 
-    `on_video` is told how many videos are done, those of finished shards at once. A video that
-    takes more than `time_limit` seconds is left out. Raises UserError if there is no room.
+    `on_video` is called with the number of videos just done, those of finished shards at once. A
+    video that takes more than `time_limit` seconds is left out. Raises UserError if the disk is
+    full.
     """
     left = [shard for shard in shards if not is_finished(shard)]
     on_video(sum(len(shard.tasks) for shard in shards) - sum(len(shard.tasks) for shard in left))
@@ -141,88 +143,73 @@ def write_shards(
     results = map_in_order(work, items, num_workers=num_workers, time_limit=time_limit)
     with contextlib.closing(results):
         for shard in left:
-            ours = itertools.islice(results, len(shard.tasks))
             try:
-                _write_shard(shard, _count(zip(shard.tasks, ours, strict=True), on_video))
+                _write_shard(shard, results, on_video)
             except OSError as error:
                 reason = error.strerror or error
-                raise UserError(f"cannot write to {data_path(shard).parent}: {reason}") from error
-
-
-def data_path(shard: Shard) -> Path:
-    """Where the records of a shard are until all shards are done."""
-    return Path(shard.report_path).with_suffix(".array_record")
+                raise UserError(f"cannot write to {shard.data_path.parent}: {reason}") from error
 
 
 def is_finished(shard: Shard) -> bool:
-    """Whether its report, which is written last, is there, and as many records as it says."""
+    """Whether its summary, which is written last, is there, and as many records as it lists."""
     try:
-        report = Report.read(Path(shard.report_path))
-        return len(report.videos) == count_records(data_path(shard))
+        summary = ShardSummary.read(shard.summary_path)
+        return len(summary.videos) == count_records(shard.data_path)
     except (OSError, RuntimeError, UserError):
         return False
 
 
-_Result = tuple[Outcome, bytes | None] | Failure
-
-
-def _create(classes: tuple[str, ...], item: tuple) -> tuple[Outcome, bytes | None]:
-    """What a worker does: the bytes of a record, and the rest of what came of the task."""
+def _create(classes: tuple[str, ...], item: tuple) -> tuple[TaskResult, bytes | None]:
+    """The work of a process: the bytes of a record, and the task's result without the record."""
     outcome = create_record(*item)
     data = None if outcome.record is None else serialise(outcome.record, classes)
     return replace(outcome, record=None), data
 
 
-def _count(
-    pairs: Iterable[tuple[Task, _Result]], on_video: Callable[[int], None]
-) -> Iterator[tuple[Outcome, bytes | None]]:
-    for task, result in pairs:
-        on_video(1)
-        if isinstance(result, Failure):
-            problem = Problem(task.id, result.kind, f"{task.path}: {result.detail}")
-            yield Outcome(None, None, (problem,)), None
-        else:
-            yield result
-
-
-def _write_shard(shard: Shard, results: Iterable[tuple[Outcome, bytes | None]]) -> None:
-    """Writes the records, sees that they are there, and then says so in the report."""
+def _write_shard(shard: Shard, results: Iterator[Any], on_video: Callable[[int], None]) -> None:
+    """Writes the next results as records, checks them, and then writes the summary."""
     outcomes = []
-    with write_whole(data_path(shard)) as partial:
+    with write_whole(shard.data_path) as partial:
         with _open_writer(partial) as write:
-            for outcome, data in results:
+            for task, result in zip(shard.tasks, results, strict=False):
+                on_video(1)
+                if isinstance(result, Failure):
+                    problem = Problem(task.id, result.kind, f"{task.path}: {result.detail}")
+                    outcomes.append(TaskResult(None, None, (problem,)))
+                    continue
+                outcome, data = result
                 outcomes.append(outcome)
                 if data is not None:
                     write(data)
-        report = summarise(outcomes)
+        summary = ShardSummary.create(outcomes)
         found = count_records(partial)
-        if found != len(report.videos):
-            raise OSError(f"{found} of {len(report.videos)} records were written")
-    report.write(Path(shard.report_path))
+        if found != len(summary.videos):
+            raise OSError(f"{found} of {len(summary.videos)} records were written")
+    summary.write(shard.summary_path)
 
 
 @contextlib.contextmanager
 def _open_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Gives a function that appends a record. Raises OSError if there is no room."""
+    """Yields a function that appends a record. Raises OSError if the disk is full."""
     writer = ArrayRecordWriter(str(path), "group_size:1")  # as TFDS writes them
 
     def write(data: bytes) -> None:
-        with _room():
+        with _translate_errors():
             writer.write(data)
 
     try:
         yield write
     except BaseException:
-        with contextlib.suppress(OSError), _room():
+        with contextlib.suppress(OSError), _translate_errors():
             writer.close()
         raise
-    with _room():
+    with _translate_errors():
         writer.close()
 
 
 @contextlib.contextmanager
-def _room() -> Iterator[None]:
-    """What ArrayRecord raises as RuntimeError, with a page of its own terms, as OSError."""
+def _translate_errors() -> Iterator[None]:
+    """Turns ArrayRecord's RuntimeError, a page long, into OSError."""
     try:
         yield
     except RuntimeError as error:
@@ -231,7 +218,7 @@ def _room() -> Iterator[None]:
 
 
 def count_records(path: Path) -> int:
-    """How many are in a shard. Raises OSError, or RuntimeError if it is damaged."""
+    """Counts the records of a shard. Raises OSError, or RuntimeError if it is damaged."""
     if not path.stat().st_size:
         return 0
     return len(ArrayRecordDataSource([str(path)]))

@@ -1,22 +1,18 @@
 """Synthetic action videos: real encoded files whose action fills a known part of each.
 
 A class is a pose of an articulated figure in a cluttered scene, recognisable from single frames of
-the action. The rest of a video is what the paper wants stopped: irrelevant, repeated and confusing
-frames (see `shot`), none of which depend on the class.
+the action. The rest of a video is what the paper's gates should stop: irrelevant, repeated and
+confusing frames (see `scenes`), none of which depends on the class.
 """
 
 import csv
 import fcntl
 import json
-import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -25,9 +21,10 @@ from tqdm import tqdm
 from sofnet_jax.data.synthetic.people import POSES
 from sofnet_jax.data.synthetic.scenes import draw_video
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.workers import count_cores, end_with_parent
+from sofnet_jax.host.workers import Failure, count_cores, map_in_order
 
-VERSION = 4  # of what is drawn and how it is stored: raise it with any change to either
+VERSION = 4  # of the pixels and files; raise it with any change to them
+TIME_LIMIT = 3600.0  # seconds for a video
 FPS = 12
 SPLITS = ("train", "val")
 COLUMNS = ("path", "label", "relevant_start", "relevant_end")
@@ -42,7 +39,7 @@ LIMITS = {
 
 
 class Video(NamedTuple):
-    """Which video of a data set."""
+    """Identifies a video of a data set."""
 
     split: str
     label: int
@@ -56,9 +53,8 @@ class Video(NamedTuple):
     @property
     def path(self) -> str:
         """Its path below the root."""
-        return (
-            f"{self.split}/{self.class_name}/{self.class_name}_{self.split}_{self.number:04d}.mp4"
-        )
+        name = self.class_name
+        return f"{self.split}/{name}/{name}_{self.split}_{self.number:04d}.mp4"
 
 
 def create_synthetic(
@@ -74,16 +70,16 @@ def create_synthetic(
 ) -> None:
     """Writes `train_videos` and `val_videos` videos per class into the folder `root`, once.
 
-    `root` comes to hold `train/<class>/<id>.mp4` (H.264, `num_frames` frames of `size` x `size`
-    pixels at 12 a second), the same for `val`, and `train.csv`, `val.csv` with each video's path,
-    label, and the seconds its action starts and ends: a frame is part of the action if and only if
+    `root` will hold `train/<class>/<id>.mp4` (H.264, `num_frames` frames of `size` x `size` pixels,
+    12 a second), likewise `val`, and `train.csv` and `val.csv` with each video's path, label, and
+    the seconds at which its action starts and ends: a frame belongs to the action if and only if
     `relevant_start <= time < relevant_end`.
 
-    Everything is written beside `root` and renamed at the end, so `root` is whole whenever it
-    exists. If it was made with the same arguments before, nothing is done; of several processes
-    that start together one writes and the others wait. `num_workers` processes (None: one a core)
-    draw the videos, and how many never shows in the pixels. They are spawned, so a script must call
-    this under `if __name__ == "__main__"`, like everything that starts processes.
+    Everything is written beside `root` and renamed at the end, so `root` is complete whenever it
+    exists. A call with the arguments of an earlier one does nothing; if several processes start
+    together, one writes and the others wait. `num_workers` processes (None: one per core) draw the
+    videos; their number never changes the pixels. They are spawned, so a script must call this
+    under `if __name__ == "__main__"`.
 
     Raises:
       UserError: arguments out of range, or `root` holds something else.
@@ -102,18 +98,19 @@ def create_synthetic(
     if _is_written(root, meta):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _only_writer(root):
-        if not _is_written(root, meta):  # not by the process that was waited for either
+    with open(root.parent / f".{root.name}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released however its holder ends
+        if not _is_written(root, meta):  # by the process that held the lock
             _write_whole(root, meta, num_workers)
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether a folder holds a data set of `create_synthetic`, whatever its arguments were."""
+    """Whether a folder holds a data set of `create_synthetic`, with any arguments."""
     return (root / "meta.json").is_file()
 
 
 def _check_arguments(arguments: dict[str, int]) -> None:
-    """Refuses what cannot be drawn."""
+    """Raises UserError for arguments out of range."""
     for name, value in arguments.items():
         low, high = LIMITS[name]
         if not low <= value <= high:
@@ -123,13 +120,13 @@ def _check_arguments(arguments: dict[str, int]) -> None:
 
 
 def _is_written(root: Path, meta: dict[str, int]) -> bool:
-    """Whether `root` holds this data set; False if there is nothing."""
+    """Whether `root` holds this data set; False if it is empty or missing. Raises UserError."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
         found = dict(json.loads((root / "meta.json").read_text()))
     except (OSError, TypeError, ValueError):
-        message = f"{root} exists, but is no synthetic data set: choose another folder."
+        message = f"{root} exists, but is not a synthetic data set: choose another folder."
         raise UserError(message) from None
     differences = [
         f"{name} {found.get(name)} (now {value})"
@@ -143,16 +140,8 @@ def _is_written(root: Path, meta: dict[str, int]) -> bool:
     return True
 
 
-@contextmanager
-def _only_writer(root: Path) -> Iterator[None]:
-    """Holds the lock beside `root`, which the system frees however its holder ends."""
-    with open(root.parent / f".{root.name}.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _write_whole(root: Path, meta: dict[str, int], num_workers: int | None) -> None:
-    """Writes the data set beside `root`, then renames it; for the holder of the lock."""
+    """Writes the data set beside `root`, then renames it."""
     for abandoned in root.parent.glob(f".{root.name}.*.partial"):  # by a process that was killed
         shutil.rmtree(abandoned, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(".partial", f".{root.name}.", root.parent))
@@ -174,8 +163,15 @@ def _write_files(folder: Path, meta: dict[str, int], num_workers: int | None) ->
     ]
     for parent in {(folder / video.path).parent for video in videos}:
         parent.mkdir(parents=True)
-    write = partial(_write_video, folder, meta)
-    rows = list(_map(write, videos, num_workers or count_cores()))
+    write, workers = partial(_write_video, folder, meta), num_workers or count_cores()
+    done = (
+        map(write, videos)
+        if workers == 1
+        else map_in_order(write, videos, num_workers=workers, time_limit=TIME_LIMIT)
+    )
+    rows = list(tqdm(done, total=len(videos), desc="Drawing", unit="video", disable=None))
+    if failure := next((row for row in rows if isinstance(row, Failure)), None):
+        raise UserError(f"a video could not be drawn: {failure.detail}; start again")
     for split in SPLITS:
         with open(folder / f"{split}.csv", "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -185,7 +181,7 @@ def _write_files(folder: Path, meta: dict[str, int], num_workers: int | None) ->
 
 
 def _write_video(folder: Path, meta: dict[str, int], video: Video) -> tuple[str, str, float, float]:
-    """Draws and encodes one video; returns its row of the table."""
+    """Draws and encodes a video; returns its row of the table."""
     rng = np.random.default_rng(
         [meta["seed"], SPLITS.index(video.split), video.label, video.number]
     )
@@ -194,7 +190,7 @@ def _write_video(folder: Path, meta: dict[str, int], video: Video) -> tuple[str,
         rng, poses, video.label, num_frames=meta["num_frames"], size=meta["size"]
     )
     _encode(folder / video.path, frames)
-    # Not rounded: a reader gets the time of frame i as the very float i / FPS.
+    # Not rounded: readers get the time of frame i as exactly i / FPS.
     return video.path, video.class_name, start / FPS, end / FPS
 
 
@@ -204,7 +200,7 @@ def _encode(path: Path, frames: np.ndarray) -> None:
         stream = container.add_stream("libx264", rate=FPS)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        # x264's macroblock tree encodes the same frames in another way about once in fifty times.
+        # With its macroblock tree, x264 is not deterministic: one run in fifty differs.
         stream.options = {
             "preset": "veryfast",
             "tune": "fastdecode",
@@ -217,18 +213,3 @@ def _encode(path: Path, frames: np.ndarray) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-
-
-def _map(function: Callable, items: list, num_workers: int) -> Iterator[Any]:
-    """`map` in processes, in order, with a progress bar.
-
-    The processes are spawned: a forked copy of a process in which JAX runs may hang.
-    """
-    progress = partial(tqdm, total=len(items), desc="Drawing", unit="video", disable=None)
-    if num_workers == 1:
-        yield from progress(map(function, items))
-        return
-    with ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=end_with_parent
-    ) as executor:
-        yield from progress(executor.map(function, items, chunksize=4))

@@ -1,4 +1,4 @@
-"""Articulated, textured figures: the actors of the synthetic videos.
+"""Articulated, textured figures for the synthetic videos.
 
 A figure is twelve capsules hung on a skeleton. Lengths are in statures (a standing figure is about
 1 high), directions in degrees in the image plane: 0 points down, 90 to where the figure faces
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Pose(NamedTuple):
-    """Directions of the limbs in degrees, and how far each swings to either side of them.
+    """Directions of the limbs in degrees, and the amplitude of each one's swing.
 
     Order: torso, head, arm, forearm, other arm, forearm, thigh, shank, other thigh, shank.
     """
@@ -51,8 +51,8 @@ POSES = {
 
 # Torso, neck, arm, forearm, thigh, shank, foot.
 LENGTHS = (0.30, 0.10, 0.17, 0.17, 0.24, 0.24, 0.07)
-SHOULDER, HIP = 0.055, 0.035  # half widths, where the limbs start
-# The limbs, far ones first, so that near ones cover them: garment, radius at the start, at the end.
+SHOULDER, HIP = 0.055, 0.035  # half widths, from which the limbs start
+# The limbs, far ones first, so that near ones cover them: garment, radii at start and end.
 SHAPES = (
     ("shirt", 0.034, 0.028),  # far arm
     ("skin", 0.027, 0.024),
@@ -73,15 +73,15 @@ RADII = np.array([radii for _, *radii in SHAPES])
 
 
 class Paint(NamedTuple):
-    """The paint of n limbs: two colours each (RGB, 0 to 255), in stripes."""
+    """Striped colours of n limbs (RGB, 0 to 255)."""
 
     colour: np.ndarray  # (n, 3)
     other: np.ndarray  # (n, 3)
-    wave: np.ndarray  # (n, 2) radians for each radius of the limb, along and across it
+    wave: np.ndarray  # (n, 2) radians per radius of the limb, along and across it
 
 
 class Person(NamedTuple):
-    """What does not change while someone moves: build, clothes, personal manner."""
+    """What stays constant while a figure moves: build, clothes, posture."""
 
     length: np.ndarray  # (7,) factors of the lengths of the skeleton
     girth: float
@@ -115,9 +115,9 @@ def create_person(rng: np.random.Generator, *, manner: float = 5.0) -> Person:
 
 
 def compute_limbs(pose: Pose, person: Person, frames: np.ndarray) -> np.ndarray:
-    """The ends of the twelve limbs at each of `frames` (t,): (t, 12, 2, 2) (x, y) in statures.
+    """Computes the ends of the twelve limbs at `frames` (t,): (t, 12, 2, 2) (x, y) in statures.
 
-    The middle of each frame's figure is the origin.
+    The origin is the middle of the figure in each frame.
     """
     swing = np.sin(person.phase + person.tempo * frames)[:, None] * np.asarray(pose.swing)
     angles = np.radians(np.asarray(pose.angles) + swing + person.manner)
@@ -127,7 +127,7 @@ def compute_limbs(pose: Pose, person: Person, frames: np.ndarray) -> np.ndarray:
     )
     length = person.length * LENGTHS
     neck = length[0] * torso  # the hip is the origin
-    side = np.stack((-torso[:, 1], torso[:, 0]), axis=-1)  # where the torso faces
+    side = np.stack((-torso[:, 1], torso[:, 0]), axis=-1)  # the direction in which the torso faces
     face = neck + length[1] * head
 
     def reach(offset: float, upper: np.ndarray, lower: np.ndarray) -> list[np.ndarray]:
@@ -158,17 +158,16 @@ def compute_limbs(pose: Pose, person: Person, frames: np.ndarray) -> np.ndarray:
 def draw_person(
     layer: np.ndarray, limbs: np.ndarray, person: Person, centre: np.ndarray, stature: float
 ) -> None:
-    """Draws `limbs` into `layer`, `stature` pixels to the unit, around `centre` (x, y)."""
+    """Draws `limbs`, scaled by `stature` pixels, into `layer` around `centre` (x, y)."""
     draw_capsules(layer, centre + limbs * stature, RADII * (person.girth * stature), person.paint)
 
 
 def draw_capsules(layer: np.ndarray, ends: np.ndarray, radii: np.ndarray, paint: Paint) -> None:
-    """Draws n rounded, shaded, striped limbs over `layer` (h, w, 4), one after the other.
+    """Draws n rounded, shaded, striped limbs over `layer` (h, w, 4), one over another.
 
-    The layer holds colour times coverage and, last, coverage, so that layers can be blurred and
-    laid over each other. `ends` (n, 2, 2) are the (x, y) of both ends, `radii` (n, 2) the radii
-    there, in pixels. All limbs are shaded at once in patches of one size: a call to NumPy costs
-    more than the few hundred pixels of a limb.
+    The layer holds colour times coverage and, last, coverage. `ends` (n, 2, 2) are (x, y) of both
+    ends, `radii` (n, 2) the radii there, in pixels. All limbs are shaded at once in patches of one
+    size: a NumPy call costs more than the few hundred pixels of a limb.
     """
     low = np.floor(ends.min(1) - radii.max(1, keepdims=True)).astype(int) - 1
     high = np.ceil(ends.max(1) + radii.max(1, keepdims=True)).astype(int) + 2
@@ -186,7 +185,7 @@ def draw_capsules(layer: np.ndarray, ends: np.ndarray, radii: np.ndarray, paint:
 def _shade_patches(
     side: int, low: np.ndarray, ends: np.ndarray, radii: np.ndarray, paint: Paint
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage (n, side, side, 1) and what to add to the layer (n, side, side, 4), from `low`."""
+    """Coverage (n, side, side, 1) and increments to the layer (n, side, side, 4), from `low`."""
     grid = np.arange(side, dtype=np.float32)
     offset = (low - ends[:, 0]).astype(np.float32)
     x = (offset[:, :1] + grid)[:, None, :]

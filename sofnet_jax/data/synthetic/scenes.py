@@ -1,21 +1,19 @@
-"""Shots, the runs of frames that a synthetic video is cut from, and the video itself.
+"""Draws synthetic videos as sequences of shots.
 
-A shot has one kind, one scene, one light and one movement of the camera:
+A shot has one kind, one scene, one light and one camera movement:
 
 - action: the class's pose, large and sharp, near the middle;
 - confusing: a figure in any pose, small, blurred, in haze or half hidden by a caption;
-- clutter: the limbs of a figure taken apart, so that limbs alone say nothing;
+- clutter: the limbs of a figure taken apart, so that limbs alone tell nothing;
 - repeated: copies of the last frame outside the action (of the bare scene if there is none).
 
-Nothing but the pose of the action depends on the class. The pose of a confusing figure is drawn
-from all classes, the video's own included: were that one left out, the poses seen outside the
-action would say which class the video is not.
+Only the pose of the action depends on the class. The pose of a confusing figure is drawn from all
+classes, including the video's own: without that one, the poses outside the action would exclude a
+class.
 
 Sizes and places are in pixels, colours RGB from 0 to 255. A layer (h, w, 4) holds colour times
 coverage and, last, coverage.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -30,11 +28,11 @@ from sofnet_jax.data.synthetic.people import (
     draw_person,
 )
 
-# How likely each kind is outside the action.
+# Probabilities of the kinds outside the action.
 KINDS = {"confusing": 0.65, "clutter": 0.2, "repeated": 0.15}
-# How likely each flaw of a confusing figure is.
+# Probabilities of the flaws of a confusing figure.
 FLAWS = {"captioned": 0.5, "small": 0.2, "blurred": 0.15, "hazy": 0.15}
-SHORTEST, LONGEST = 3, 8  # frames in a shot outside the action
+SHORTEST, LONGEST = 3, 8  # frames of a shot outside the action
 CAPTION = (230, 20, 40)
 
 
@@ -56,7 +54,7 @@ def draw_video(
             continue
         pose = poses[label if kind == "action" else rng.integers(len(poses))]
         scene = home if kind == "action" or rng.random() < 0.5 else draw_scene(rng, size)
-        shot = FILM[kind](rng, scene, pose, length, size)
+        shot = _draw_shot(rng, kind, scene, pose, length, size)
         if kind == "action":
             start = sum(map(len, shots))
             span = (start, start + length)
@@ -67,7 +65,7 @@ def draw_video(
 
 
 def plan_shots(rng: np.random.Generator, num_frames: int) -> list[tuple[str, int]]:
-    """Kinds and lengths of a video's shots: one action, anywhere, with others around it."""
+    """Chooses kinds and lengths of a video's shots: one action, anywhere among others."""
     action = round(num_frames * rng.uniform(0.2, 0.4))
     before = int(rng.integers(num_frames - action + 1))
     lengths = _cut(rng, before)
@@ -79,7 +77,7 @@ def plan_shots(rng: np.random.Generator, num_frames: int) -> list[tuple[str, int
 
 
 def _cut(rng: np.random.Generator, total: int) -> list[int]:
-    """Cuts `total` frames into shots; a rest too short for a shot joins the last one."""
+    """Cuts `total` frames into shots; a remainder too short for a shot joins the last."""
     lengths = []
     while total:
         length = int(rng.integers(SHORTEST, LONGEST + 1))
@@ -88,18 +86,17 @@ def _cut(rng: np.random.Generator, total: int) -> list[int]:
     return lengths
 
 
-def film(rng: np.random.Generator, scene: np.ndarray, layers: np.ndarray) -> np.ndarray:
+def compose(rng: np.random.Generator, scene: np.ndarray, layers: np.ndarray) -> np.ndarray:
     """Lays the layers (t, h, w, 4) over a moving view of the scene, in changing light, as uint8."""
     length, size = layers.shape[:2]
     image = Image.fromarray(scene)
-    windows = _sweep(rng.uniform(0.62, 0.95, 2), length) * len(scene)
-    places = _sweep(rng.uniform(0, 1, (2, 2)), length)
+    first, last = rng.uniform(0.62, 0.95, 2)
+    windows = np.linspace(first, last, length) * len(scene)
+    first, last = rng.uniform(0, 1, (2, 2))
+    places = np.linspace(first, last, length)
     flicker = 0.1 * np.sin(rng.uniform(0, 2 * np.pi) + 0.3 * np.arange(length))
     level = np.exp(rng.normal(-0.05, 0.2) + flicker).astype(np.float32)
-    slope, ramp = (
-        rng.normal(0, 0.35, 2),
-        np.linspace(-0.5, 0.5, size),
-    )  # brighter on one side
+    slope, ramp = rng.normal(0, 0.35, 2), np.linspace(-0.5, 0.5, size)  # brighter on one side
     light = np.clip(1 + slope[0] * ramp[:, None] + slope[1] * ramp, 0.3, 2)[..., None]
     light = (light * np.exp(rng.normal(0, 0.1, 3))).astype(np.float32)
     frames = np.empty((length, size, size, 3), np.uint8)
@@ -111,13 +108,8 @@ def film(rng: np.random.Generator, scene: np.ndarray, layers: np.ndarray) -> np.
     return frames
 
 
-def _sweep(ends: np.ndarray, length: int) -> np.ndarray:
-    """From the first to the second of `ends`, in `length` steps."""
-    return np.linspace(ends[0], ends[1], length)
-
-
 def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A cluttered scene (s, s, 3) uint8, larger than the frame, for the camera to roam in."""
+    """Draws a cluttered scene (s, s, 3) uint8, larger than the frame, for camera movements."""
     side = size * 3 // 2
     scene = np.ones((side, side, 4), np.float32)
     horizon = int(side * rng.uniform(0.5, 0.85))
@@ -138,12 +130,12 @@ def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _mute(colours: np.ndarray) -> np.ndarray:
-    """Colours (n, 3) as dull as all are in a scene; only people are colourful."""
+    """Mutes colours (n, 3) for a scene; only people are colourful."""
     return 0.4 * colours + 0.6 * colours.mean(-1, keepdims=True)
 
 
 def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A blotchy surface (h, w, 3) float32 between two muted colours."""
+    """Draws a blotchy surface (h, w, 3) float32 between two muted colours."""
     shade = np.full((height, width), 0.5, np.float32)
     for cells in (3, 8, 20):
         grid = Image.fromarray(rng.normal(0, 1 / cells, (cells, cells)).astype(np.float32))
@@ -152,47 +144,30 @@ def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarr
     return low + 0.5 * (high - low) * np.clip(shade, 0, 1)[..., None]
 
 
-def _film_action(
-    rng: np.random.Generator, scene: np.ndarray, pose: Pose, length: int, size: int
+def _draw_shot(
+    rng: np.random.Generator, kind: str, scene: np.ndarray, pose: Pose, length: int, size: int
 ) -> np.ndarray:
-    """One large, sharp figure near the middle."""
-    return film(rng, scene, _draw_actor(rng, pose, length, size, rng.uniform(0.62, 0.82), 0.06))
-
-
-def _film_confusing(
-    rng: np.random.Generator, scene: np.ndarray, pose: Pose, length: int, size: int
-) -> np.ndarray:
-    """One figure with a flaw that tells it from an action."""
+    """Draws the frames (t, size, size, 3) uint8 of a shot."""
+    if kind == "action":  # one large, sharp figure near the middle
+        share = rng.uniform(0.62, 0.82)
+        return compose(rng, scene, _draw_actor(rng, pose, length, size, share, 0.06))
+    if kind == "clutter":
+        return compose(rng, scene, _draw_limbs(rng, pose, length, size))
     flaw = str(rng.choice(list(FLAWS), p=list(FLAWS.values())))
     share = rng.uniform(0.2, 0.35) if flaw == "small" else rng.uniform(0.6, 0.85)
-    frames = film(rng, scene, _draw_actor(rng, pose, length, size, share, 0.15))
+    frames = compose(rng, scene, _draw_actor(rng, pose, length, size, share, 0.15))
     if flaw == "captioned":
         return _caption(rng, frames)
     if flaw == "blurred":
         return _blur(frames, size * rng.uniform(0.025, 0.04))
     if flaw == "hazy":
-        return _veil(frames, rng.uniform(120, 230, 3), rng.uniform(0.65, 0.8))
+        colour, density = rng.uniform(120, 230, 3), rng.uniform(0.65, 0.8)
+        return (frames * (1 - density) + colour * density).astype(np.uint8)
     return frames
 
 
-def _film_clutter(
-    rng: np.random.Generator, scene: np.ndarray, pose: Pose, length: int, size: int
-) -> np.ndarray:
-    """The limbs of a figure taken apart."""
-    return film(rng, scene, _draw_limbs(rng, pose, length, size))
-
-
-Film = Callable[[np.random.Generator, np.ndarray, Pose, int, int], np.ndarray]
-# For each kind: (rng, scene, pose, number of frames, size) -> frames (t, size, size, 3) uint8.
-FILM: dict[str, Film] = {
-    "action": _film_action,
-    "confusing": _film_confusing,
-    "clutter": _film_clutter,
-}
-
-
 def _caption(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
-    """Frames whose top or bottom lies under a band with lines of text."""
+    """Covers the top or bottom of frames with a band of text lines."""
     size = frames.shape[1]
     band = np.full((int(size * rng.uniform(0.25, 0.4)), size, 3), CAPTION, np.uint8)
     line = max(size // 20, 2)
@@ -209,18 +184,13 @@ def _caption(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
 
 
 def _blur(frames: np.ndarray, radius: float) -> np.ndarray:
-    """Frames out of focus by `radius` pixels."""
+    """Blurs frames by `radius` pixels."""
     blur = ImageFilter.GaussianBlur(radius)
     return np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames])
 
 
-def _veil(frames: np.ndarray, colour: np.ndarray, density: float) -> np.ndarray:
-    """Frames behind haze of one colour; at density 1 nothing else is left."""
-    return (frames * (1 - density) + colour * density).astype(np.uint8)
-
-
 def _draw_limbs(rng: np.random.Generator, pose: Pose, length: int, size: int) -> np.ndarray:
-    """Layers (t, size, size, 4) of a figure taken apart: its limbs scattered, turning, adrift."""
+    """Draws layers (t, size, size, 4) of a figure's limbs, scattered, turning and drifting."""
     person = create_person(rng)
     limbs = compute_limbs(pose, person, np.zeros(1))[0]
     limbs -= limbs.mean(1, keepdims=True)
@@ -244,9 +214,9 @@ def _draw_actor(
     share: float,
     spread: float,
 ) -> np.ndarray:
-    """Layers of one person in `pose`, who wanders and comes nearer or goes, but stays in view.
+    """Draws layers of a person in `pose` who wanders, nears or recedes, but stays in view.
 
-    `share` is the stature and `spread` the standard deviation of the place, in widths of the frame.
+    `share` is the stature and `spread` the standard deviation of the place, in frame widths.
     """
     person = create_person(rng)
     time = np.arange(length)

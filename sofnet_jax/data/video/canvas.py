@@ -7,31 +7,32 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
-# The triangle filter, as wide as the scale asks for (antialiased), and all of the chroma.
+# The triangle filter, as wide as the scale requires (antialiased), with full chroma.
 _SCALE = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
 
-MAX_BYTES = 8 << 30  # of the images that are held at once; a file may have frames of any size
+MAX_BYTES = 8 << 30  # of all images together; a file may have frames of any size
 
 
 class _Brush(threading.local):
-    """Converts frames. A thread has one of its own, which keeps its tables from frame to frame."""
+    """Converts frames. Every thread has its own, which keeps its tables from frame to frame."""
 
     def __init__(self):
         self.draw = VideoReformatter().reformat
 
 
 class Canvas:
-    """One array of images, all of the size and the rotation of the first frame painted.
+    """An array of images, all of the size and the rotation of the first frame painted.
 
-    They are scaled down if their short side exceeds `short_side` > 0. Several threads may paint at
-    once. Which frame is the first is then a matter of chance: if the frames are `mixed`, they have
-    to be painted anew by one thread. Painting raises ValueError for more than `MAX_BYTES`.
+    Images are scaled down if their short side exceeds `short_side` > 0. Several threads may paint
+    at once; chance then decides which frame is the first, so `mixed` frames have to be painted
+    again by one thread. Painting raises ValueError for more than `MAX_BYTES`.
     """
 
     def __init__(self, count: int, short_side: int):
         self.mixed = False  # whether the frames differ in size or rotation
         self._count = count
         self._short_side = short_side
+        self.images: UInt8[np.ndarray, "t h w 3"]
         self._form: tuple[int, int, int] | None = None
         self._brush = _Brush()
         self._lock = threading.Lock()
@@ -39,11 +40,12 @@ class Canvas:
 
     @property
     def complete(self) -> bool:
+        """Whether all images are painted."""
         return not self._missing
 
-    @property
-    def images(self) -> UInt8[np.ndarray, "t h w 3"]:
-        return self._images
+    def has(self, i: int) -> bool:
+        """Whether image i is painted."""
+        return i not in self._missing
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -53,20 +55,20 @@ class Canvas:
         return (height, width) if turns % 2 else (width, height)
 
     def paint(self, i: int, frame: av.VideoFrame) -> None:
-        """Makes the frame image number i, unless there is one already."""
+        """Makes the frame image i, unless there is one already."""
         if i not in self._missing:
             return
         form = frame.width, frame.height, round(frame.rotation / 90)
         with self._lock:
             if self._form is None:
                 self._form = form
-                self._images = self._create_images(*form)
+                self.images = self._create_images(*form)
         self.mixed |= form != self._form
         turns = self._form[2]  # counter-clockwise, as in NumPy
-        height, width = np.rot90(self._images[i], turns).shape[:2]
+        height, width = np.rot90(self.images[i], turns).shape[:2]
         scale = Interpolation.BILINEAR if (width, height) == form[:2] else _SCALE
         rgb = self._brush.draw(frame, width, height, "rgb24", interpolation=scale, threads=1)
-        self._images[i] = np.rot90(rgb.to_ndarray(), turns)
+        self.images[i] = np.rot90(rgb.to_ndarray(), turns)
         self._missing.discard(i)
 
     def _create_images(self, width: int, height: int, turns: int) -> UInt8[np.ndarray, "t h w 3"]:

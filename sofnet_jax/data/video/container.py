@@ -13,16 +13,15 @@ import numpy as np
 from av.video.frame import PictureType
 from jaxtyping import Bool, Float, Int
 
-from sofnet_jax.data.video import headers as h264
-from sofnet_jax.data.video import headers as mp4
+from sofnet_jax.data.video.headers import codes_frames_only, counts_more_samples_than_bytes
 
-Run = tuple[int, int]  # the first and the last of packets that follow each other
+PacketRange = tuple[int, int]  # the first and the last packet
 
 _PROMISES = "its index promises more than the file holds"
-_REPEATS = 8  # how often, on average, an index may give a byte of the file
-MAX_PIXELS = 8192 * 4608  # of a frame; a damaged header may promise any number
-MAX_FRAMES = 10_000_000  # of a file: four days at 25 a second; what is known of each is held
-# A file must not make us open others or the network, as playlists and image patterns would.
+_REPEATS = 8  # how often, on average, an index may refer to a byte of the file
+MAX_PIXELS = 8192 * 4608  # a frame; a damaged header may promise any number
+MAX_FRAMES = 10_000_000  # a file: four days at 25 a second; the index of all is held in memory
+# A file must not open other files or the network, as playlists and image patterns would.
 _OPTIONS = {
     "max_pixels": str(MAX_PIXELS),
     "protocol_whitelist": "file",
@@ -30,13 +29,13 @@ _OPTIONS = {
     "gif,mxf,dv,rm,nut,wtv,yuv4mpegpipe",
 }
 _SEEKABLE = ("mov", "matroska")  # have an index of their own
-_NOT_CODED = 8  # bytes; an MPEG-4 picture that short says only that there is none
-_REORDERED = 32  # frames; no codec's come out by more in advance or late
-_GAP = 1 << 20  # bytes; fewer are read over rather than left out by a seek
-# By the standards, no picture depends on one that these decoders leave out as "NONREF".
+_NOT_CODED = 8  # bytes; so short an MPEG-4 packet says that there is no picture
+_REORDERED = 32  # frames; no codec reorders by more
+_GAP = 1 << 20  # bytes; a seek pays off only beyond it
+# By their standards, no picture depends on one that these decoders skip as "NONREF".
 _THINNED = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
 
-# Damaged videos are reported by VideoError; libav's own remarks name neither the file nor a remedy.
+# Damage is reported by VideoError; libav's own messages name neither the file nor a remedy.
 av.logging.set_level(None)
 av.logging.set_libav_level(av.logging.PANIC)
 
@@ -47,7 +46,7 @@ class VideoError(Exception):
 
 @contextlib.contextmanager
 def report_errors(path: str) -> Iterator[None]:
-    """Makes libav's errors ours."""
+    """Turns errors of libav into VideoError."""
     try:
         yield
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
@@ -57,7 +56,7 @@ def report_errors(path: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of the packets without decoding them, in decode order."""
+    """The packets in decode order, as far as they are known without decoding."""
 
     pts: Int[np.ndarray, "p"]
     size: Int[np.ndarray, "p"]  # bytes
@@ -76,6 +75,14 @@ def find_stream(container: Any, name: str) -> Any:
     return streams[0]
 
 
+def decode_packet(stream: Any, packet: av.Packet | None) -> list[av.VideoFrame]:
+    """Decodes a packet, or with None what the decoder still holds; [] for a damaged one."""
+    try:
+        return stream.decode(packet)
+    except av.FFmpegError:
+        return []
+
+
 class Video:
     """An open video file. Not for more than one thread at a time."""
 
@@ -83,18 +90,17 @@ class Video:
         self.path = path
         with report_errors(path):
             self._num_bytes = os.path.getsize(path)
-            if mp4.counts_more_samples_than_bytes(path):
+            if counts_more_samples_than_bytes(path):
                 raise VideoError(f"{path}: {_PROMISES}")
         self._open()
 
     def _open(self) -> None:
-        """Opens the first video stream that is not a cover picture."""
         with report_errors(self.path):
             self._container = av.open(self.path, metadata_errors="ignore", options=_OPTIONS)
         self._stream = find_stream(self._container, self.path)
         self._codec = self._stream.codec_context
         self._codec.options = {"max_pixels": str(MAX_PIXELS)}
-        self._codec.thread_count = 1  # frames in parallel are slower than runs in parallel
+        self._codec.thread_count = 1  # frames in parallel are slower than ranges in parallel
         self._thinned = self._codec.name in _THINNED or _has_one_layer(self._codec)
         self._packets = self._demux()
         self._position = 0  # the number of the next packet
@@ -103,12 +109,16 @@ class Video:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
         self._container.close()
 
     def _demux(self) -> Iterator[av.Packet]:
         """The packets in decode order, up to the end or the first that cannot be read."""
         left = _REPEATS * self._num_bytes
-        # PyAV looks in vain for streams of which only a damaged packet tells.
+        # PyAV raises IndexError for streams that only a damaged packet mentions.
         with contextlib.suppress(av.FFmpegError, IndexError):
             for number, packet in enumerate(self._container.demux(self._stream)):
                 left -= packet.size + 1
@@ -120,7 +130,7 @@ class Video:
                     yield packet
 
     def read_index(self) -> Index | None:
-        """Reads all packets. None if they do not tell which frames there are, and when."""
+        """Reads all packets. None if they do not tell how many frames there are, and when."""
         if not self._stamps_frames:
             return None
         pts, size, flags = array("q"), array("q"), bytearray()  # compact, for long videos
@@ -140,19 +150,19 @@ class Video:
 
     @property
     def _stamps_frames(self) -> bool:
-        """Whether every packet is a frame, and its time stamp says when that is shown.
+        """Whether every packet is a frame with the time stamp of its presentation.
 
-        AVI numbers packets as they are decoded; MPEG-4 that was made for it holds two frames in one
-        packet and none in the next. H.264 has a packet for each field where there are fields.
+        AVI numbers packets in decode order; MPEG-4 made for AVI holds two frames in one packet and
+        none in the next. Interlaced H.264 may have a packet for each field.
         """
         name, container = self._codec.name, self._container.format.name
-        if name == "h264" and not h264.codes_frames_only(self._codec.extradata):
+        if name == "h264" and not codes_frames_only(self._codec.extradata):
             return False
         made_for_avi = container == "avi" or (name == "mpeg4" and not container.startswith("mov"))
         return not (made_for_avi and self._codec.has_b_frames)
 
     def _shows(self, packet: av.Packet) -> bool:
-        """False if the frame is decoded for others alone: before a cut, or made for reference."""
+        """False if the frame is only a reference for others, or lies before a cut."""
         hidden = self._codec.name == "vp8" and not memoryview(packet)[0] & 0x10  # RFC 6386, 9.1
         return not (packet.is_discard or hidden)
 
@@ -162,27 +172,27 @@ class Video:
             yield from self._decode_packet(packet)
         yield from self._decode_packet(None)  # what the decoder still holds
 
-    def decode_runs(
-        self, runs: Iterable[Run], wanted: Set[int], index: Index
+    def decode_ranges(
+        self, ranges: Iterable[PacketRange], wanted: Set[int], index: Index
     ) -> Generator[av.VideoFrame, None, None]:
-        """Decodes each run from a clean decoder.
+        """Decodes each range of packets from a clean decoder.
 
-        Frames of packets that are not `wanted` come out or not. Ends early if the packets are not
-        those of the index, or if a run does not begin with a keyframe, whatever the container says:
-        some decoders begin anywhere, with grey for what they lack.
+        Frames of packets that are not `wanted` may or may not come out. Ends early if the packets
+        differ from the index, or if a range does not begin with a keyframe, whatever the container
+        says: some decoders begin anywhere, with grey for what they lack.
         """
-        for first, last in runs:
+        for first, last in ranges:
             self._go_to(first, index)
             sound = first == 0
-            for frame in self._decode_run(first, last, wanted, index):
+            for frame in self._decode_range(first, last, wanted, index):
                 if frame.pts == index.pts[first]:
                     sound = sound or frame.key_frame or frame.pict_type == PictureType.I
-                if sound:  # what comes before the keyframe is not of this run
+                if sound:  # frames before the keyframe are not of this range
                     yield frame
             if not sound or self._position != last + 1:
                 return
 
-    def _decode_run(
+    def _decode_range(
         self, first: int, last: int, wanted: Set[int], index: Index
     ) -> Iterator[av.VideoFrame]:
         try:
@@ -197,11 +207,11 @@ class Video:
                 if n == last:
                     break
             yield from self._decode_packet(None)
-        finally:  # also if nobody wants the rest of the run
+        finally:  # also if the caller stops early
             self._codec.flush_buffers()
 
     def _go_to(self, first: int, index: Index) -> None:
-        """Makes packet `first`, or one before it, the next."""
+        """Moves to packet `first`, or to one before it."""
         seekable = self._container.format.name.startswith(_SEEKABLE)
         if self._position <= first:
             gap = index.size[self._position : first].sum()
@@ -212,7 +222,7 @@ class Video:
             self._open()
 
     def _seek(self, first: int, index: Index) -> bool:
-        """Whether a seek led to packet `first` or one before it."""
+        """Seeks to packet `first`, or to one before it; False if that failed."""
         try:
             self._container.seek(int(index.pts[first]), stream=self._stream)
         except av.FFmpegError:
@@ -229,23 +239,20 @@ class Video:
         return True
 
     def _thin_out(self, yes: bool) -> None:
-        """Lets the decoder leave out pictures on which no other depends, where that is safe."""
+        """Lets the decoder skip pictures on which no other depends, where that is safe."""
         if self._thinned:
             self._codec.skip_frame = "NONREF" if yes else "DEFAULT"
 
     def _decode_packet(self, packet: av.Packet | None) -> list[av.VideoFrame]:
-        try:
-            return self._stream.decode(packet)
-        except av.FFmpegError:
-            return []  # a damaged packet; those after it may be sound
+        return decode_packet(self._stream, packet)
 
     @property
     def claimed_duration(self) -> float:
-        """Seconds, as the header says; 0 if it does not."""
+        """Seconds, according to the header; 0 if it does not say."""
         return (self._container.duration or 0) / av.time_base
 
     def read_times(self) -> Float[np.ndarray, "f"]:
-        """Decodes everything for the times of the frames that come out."""
+        """Decodes everything; returns the times of the frames that come out, in seconds."""
         pts, count = array("q"), 0
         for frame in self.decode():
             count += 1
@@ -256,7 +263,7 @@ class Video:
         return self.seconds(np.sort(_join(np.frombuffer(pts, np.int64))))
 
     def seconds(self, pts: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
-        """Time stamps as seconds from the beginning of the file, be it sound or picture."""
+        """Converts time stamps to seconds from the beginning of the file, sound or picture."""
         times = pts * float(self._stream.time_base or 0)
         origin = self._container.start_time
         if origin is None:
@@ -265,9 +272,9 @@ class Video:
 
 
 def _join(pts: Int[np.ndarray, "f"]) -> Int[np.ndarray, "f"]:
-    """Time stamps that go on where they began anew, as in files put one behind another.
+    """Makes time stamps continue where they restart, as in concatenated files.
 
-    Where they go back by no more than frames are reordered, they are left as they are.
+    Steps back that reordered frames explain are kept.
     """
     steps = np.diff(pts)
     interval = int(np.median(np.abs(steps))) if len(steps) else 0
@@ -276,9 +283,9 @@ def _join(pts: Int[np.ndarray, "f"]) -> Int[np.ndarray, "f"]:
 
 
 def _has_one_layer(codec: av.VideoCodecContext) -> bool:
-    """Whether this is HEVC without temporal layers, of which a higher one may depend on any frame.
+    """Whether this is HEVC without temporal layers; a higher layer may depend on any frame.
 
-    Known from hvcC alone (ISO 14496-15, 8.3.3.1), the header in MP4 and Matroska.
+    Only hvcC tells, the header in MP4 and Matroska (ISO 14496-15, 8.3.3.1).
     """
     header = codec.extradata or b""
     return (

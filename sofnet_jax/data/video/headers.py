@@ -1,4 +1,4 @@
-"""What the header of an H.264 stream says of its pictures (ITU-T H.264, 7.3.2.1.1)."""
+"""Headers of H.264 streams (ITU-T H.264) and boxes of MP4 files (ISO 14496-12)."""
 
 import math
 import os
@@ -7,12 +7,19 @@ from typing import BinaryIO
 
 _SEQUENCE_PARAMETER_SET = 7
 _PROFILES_WITH_CHROMA = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
+# Boxes with a sample count, this many bytes after the name, that need not hold an entry for each
+# sample: all of one size (8.7.3), or alike in everything (8.8.8). libav would create the entries,
+# 24 bytes or more each. All boxes but the media data are searched, since libav does not mind where
+# these are. A compressed header ("cmov") could hide one.
+_COUNT_OFFSETS = {b"stsz": 12, b"trun": 8, b"cmov": 4}
+_OVERLAP = 20  # bytes; no box searched for needs more
+_PIECE = 1 << 20  # bytes read at a time
 
 
 def codes_frames_only(header: bytes | None) -> bool:
-    """Whether no picture is a field, which may have a packet of its own; False if not known.
+    """Whether no picture is a field, which may have a packet of its own; False if unknown.
 
-    `header` is what comes before the packets, in either form: avcC or start codes (Annex B).
+    `header` precedes the packets, in either form: avcC or start codes (Annex B).
     """
     try:
         sets = [_frame_mbs_only(s) for s in _find_parameter_sets(header or b"")]
@@ -52,15 +59,16 @@ class _Bits:
 
 
 def _frame_mbs_only(parameter_set: bytes) -> bool:
+    """The flag of a sequence parameter set (7.3.2.1.1)."""
     bits = _Bits(parameter_set.replace(b"\0\0\3", b"\0\0")[1:])
-    profile = bits.number(24) >> 16  # the flags and the level follow it
+    profile = bits.number(24) >> 16  # flags and level follow
     bits.code()  # seq_parameter_set_id
     if profile in _PROFILES_WITH_CHROMA:
         if bits.code() == 3:  # chroma_format_idc
             bits.number(1)
         bits.code(), bits.code(), bits.number(1)  # bit depths, lossless
         if bits.number(1):
-            return False  # scaling matrices, which are hardly ever there, are not read over
+            return False  # scaling matrices, which are rare, are not parsed
     bits.code()  # log2_max_frame_num_minus4
     order = bits.code()  # pic_order_cnt_type
     if order == 0:
@@ -74,21 +82,8 @@ def _frame_mbs_only(parameter_set: bytes) -> bool:
     return bits.number(1) == 1
 
 
-# Boxes with a number of samples, so many bytes after the name, that stands with no entry for each
-# of them: all of one size (8.7.3), or like each other in everything (8.8.8). libav would make the
-# entries, 24 bytes or more for each. They are sought in all boxes but the data's, since libav does
-# not mind where they are. What is compressed ("cmov") could hide one.
-_NAMES = {b"stsz": 12, b"trun": 8, b"cmov": 4}
-
-
-_LONGEST = 20  # bytes of what is sought
-
-
-_PIECE = 1 << 20  # bytes read at a time
-
-
 def counts_more_samples_than_bytes(path: str) -> bool:
-    """Whether the tables of an MP4 file do, or could, being compressed; False for other files."""
+    """Whether an MP4 file does, or could, being compressed; False for other files."""
     size = os.path.getsize(path)
     left: float = size
     with open(path, "rb") as file:
@@ -96,26 +91,26 @@ def counts_more_samples_than_bytes(path: str) -> bool:
         while at < size:
             length, kind = _read_header(file, at, size)
             if at == 0 and not kind.isalnum():
-                break  # no MP4
+                break  # not MP4
             if kind != b"mdat":
                 end = min(at + max(length, 8), size)
                 left -= sum(n for piece in _read_pieces(file, at, end) for n in _find_counts(piece))
                 if left < 0:
                     return True
             if length < 8:
-                break  # no MP4, or a damaged one
+                break  # not MP4, or damaged
             at += length
     return False
 
 
 def _find_counts(piece: bytes) -> Iterator[float]:
-    """Numbers of samples without entries; infinite of what is compressed."""
-    for name, offset in _NAMES.items():
+    """Sample counts without entries; infinite for a compressed header."""
+    for name, offset in _COUNT_OFFSETS.items():
         at = piece.find(name)
         while at >= 0:
-            # A length under 2²⁹ in front tells a box from a text with the same letters.
+            # A preceding length under 2²⁹ distinguishes a box from text.
             is_box = at >= 4 and piece[at - 4] < 0x20
-            listed = name == b"stsz" and not any(piece[at + 8 : at + 12])  # the sizes follow
+            listed = name == b"stsz" and not any(piece[at + 8 : at + 12])  # sizes follow
             if is_box and not listed:
                 number = int.from_bytes(piece[at + offset : at + offset + 4], "big")
                 yield math.inf if name == b"cmov" else number
@@ -123,14 +118,14 @@ def _find_counts(piece: bytes) -> Iterator[float]:
 
 
 def _read_pieces(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
-    """A part of the file in pieces that overlap, so that nothing sought is cut."""
+    """A part of the file in pieces that overlap, so that no box is cut."""
     for at in range(start, end, _PIECE):
         file.seek(at)
-        yield file.read(min(_PIECE + _LONGEST, end - at))
+        yield file.read(min(_PIECE + _OVERLAP, end - at))
 
 
 def _read_header(file: BinaryIO, at: int, size: int) -> tuple[int, bytes]:
-    """The length of the box (4.2) at byte `at`, with its header, and its kind."""
+    """The length of the box (4.2) at byte `at`, including its header, and its kind."""
     file.seek(at)
     header = file.read(8)
     length, kind = int.from_bytes(header[:4], "big"), header[4:]

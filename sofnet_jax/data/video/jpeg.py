@@ -1,4 +1,4 @@
-"""JPEG: written by Pillow; read by libav, which crops and scales before it makes RGB."""
+"""JPEG: written by Pillow; read by libav, which crops and scales before converting to RGB."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,17 @@ from PIL import Image
 from sofnet_jax.data.video.container import MAX_PIXELS
 
 Pixels = int | float
-_FORMAT = "yuvj420p"  # what `encode_jpeg` writes: full range, colours at half the resolution
-_MARGIN = 16  # pixels that a crop may be widened by, so that its edges fall on whole pixels
-_LONGEST = 65500  # pixels of a side, says libjpeg
+_FORMAT = "yuvj420p"  # as `encode_jpeg` writes: full range, colours at half the resolution
+_MARGIN = 16  # pixels by which a crop may be widened, so that its edges fall on whole pixels
+_LONGEST = 65500  # pixels of a side, the limit of libjpeg
 
 
 class JpegError(Exception):
-    """Bytes that are no JPEG, or a picture of which none can be made."""
+    """Bytes that are not a JPEG, or a picture that cannot become one."""
 
 
 def encode_jpeg(frame: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
-    """A JPEG with colours at half the resolution, as videos have them. Raises JpegError."""
+    """Encodes with colours at half the resolution, as in videos. Raises JpegError."""
     height, width = frame.shape[:2]
     if max(height, width) > _LONGEST:
         raise JpegError(f"{width}×{height} pixels; a JPEG has at most {_LONGEST} a side")
@@ -92,9 +92,9 @@ class _Cut(NamedTuple):
 
 
 def _cut(length: int, first: Pixels, last: Pixels, side: int) -> _Cut:
-    """Even pixels, for the colours' sake, around `first` to `last`, which become `side`.
+    """Widens `first` to `last`, which become `side` pixels, to even pixels, as the colours require.
 
-    The crop is widened to where its edges fall on whole pixels of the result, as nearly as may be.
+    The edges of the widened crop fall on whole pixels of the result, as nearly as possible.
     """
     scale = side / (last - first)
     below, above = int(first) // 2 * 2, -int(-last // 2) * 2
@@ -115,7 +115,7 @@ def _fraction(x: Pixels) -> float:
 
 
 def _crop(frame: av.VideoFrame, across: _Cut, down: _Cut) -> av.VideoFrame:
-    """A copy of a part of a frame; the frame itself if it is all of it."""
+    """Copies a part of a frame; returns the frame itself if the part is all of it."""
     width, height = across.end - across.start, down.end - down.start
     if (width, height) == (frame.width, frame.height):
         return frame
@@ -130,5 +130,5 @@ def _crop(frame: av.VideoFrame, across: _Cut, down: _Cut) -> av.VideoFrame:
 
 
 def _pixels(plane: av.video.plane.VideoPlane) -> UInt8[np.ndarray, "h w"]:
-    """The memory of a plane, with what lies between its rows."""
+    """The memory of a plane, including the padding of its rows."""
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)

@@ -1,4 +1,4 @@
-"""Frames of a camera, an address or standard input, as they come."""
+"""Frames of a camera, a network address or standard input, as they arrive."""
 
 import contextlib
 import functools
@@ -16,35 +16,31 @@ import av
 from sofnet_jax.data.annotations.files import find_files
 from sofnet_jax.data.annotations.names import EXTENSIONS, is_video
 from sofnet_jax.data.video.canvas import Canvas
-from sofnet_jax.data.video.container import MAX_PIXELS, VideoError, find_stream
+from sofnet_jax.data.video.container import MAX_PIXELS, VideoError, decode_packet, find_stream
 from sofnet_jax.data.video.reader import LazyFrame, Pixels
 from sofnet_jax.host.errors import UserError
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a lost stream is asked for again
-ATTEMPTS = 10  # to find it again, twice as late each time
-_PATIENCE = 10.0  # seconds to wait for a stream to open, and for each piece of it
-_GAP = 0.04  # seconds from frame to frame where neither frames nor stream tell
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of backoff before reconnecting
+ATTEMPTS = 10  # to reconnect; the pause doubles each time
+_PATIENCE = 10.0  # seconds to wait for a stream to open, and for each read
+_GAP = 0.04  # seconds from frame to frame if neither frames nor stream tell
 _HINT = "an MP4 with its index at the end is no stream, give the file"
 
-# A stream must not make us open files.
+# A stream must not open files.
 _PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,srtp,srt,crypto,httpproxy,hls"
 _LIMIT = {"max_pixels": str(MAX_PIXELS)}
 _OPTIONS = {"rtsp_transport": "tcp", "protocol_whitelist": _PROTOCOLS, **_LIMIT}
 
-
-STDIN = "-"
-
-
-CAMERA = "/dev/video"
+STDIN, CAMERA = "-", "/dev/video"
 
 
 def is_live(name: str) -> bool:
-    """Whether it is a camera, an address or standard input, of which nobody knows the end."""
+    """Whether a source is a camera, an address or standard input, which may never end."""
     return name == STDIN or "://" in name or name.startswith(CAMERA)
 
 
 def find_videos(name: str) -> list[str]:
-    """The videos that a name stands for; a live source and a file stand for themselves.
+    """Lists the videos of a folder or a pattern; a live source and a file stand for themselves.
 
     Raises UserError if there are none.
     """
@@ -72,14 +68,14 @@ def connect(
     say: Callable[[str], None],
     decoding: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Generator[Iterator[LazyFrame], None, None]:
-    """Yields the frames of each connection, one after the other.
+    """Yields the frames of one connection after another.
 
-    A stream that ends though it need not is asked for again, with pauses that double, which `say`
-    is told. Times are seconds since the first frame; scaling is as of `read_frames`. `decoding`
-    gives a context to decode in, to whoever measures that.
+    A dropped stream is reconnected with exponential backoff, which `say` reports. Times are seconds
+    since the first frame. Frames are scaled down if their short side exceeds `short_side` > 0.
+    `decoding` returns a context that is entered for decoding, to measure it.
 
     Raises:
-        VideoError: it cannot be opened at all, or after several attempts not again.
+        VideoError: it cannot be opened, or not be reconnected in `ATTEMPTS` attempts.
     """
     clock, pipe = _Clock(), _Pipe()
     failures = 0
@@ -96,29 +92,29 @@ def connect(
                 if first is None and not clock.runs:
                     raise VideoError(f"{source}: no frame can be decoded; {_HINT}")
                 if source == STDIN or container.duration or container.size > 0:
-                    return  # nobody will send more
+                    return  # a source with an end
         except VideoError:
             if pipe.interrupted:
                 raise KeyboardInterrupt from None
             if not clock.runs:
                 raise
         if failures == ATTEMPTS:
-            raise VideoError(f"{source}: lost, and not found again in {ATTEMPTS} attempts")
+            raise VideoError(f"{source}: connection lost; {ATTEMPTS} attempts to reconnect failed")
         pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
         failures += 1
-        say(f"{source}: the stream broke off; trying again in {pause:g} s")
+        say(f"{source}: the stream dropped; reconnecting in {pause:g} s")
         time.sleep(pause)
 
 
 class _Clock:
-    """Makes one time of those of several connections, each of which counts from anywhere."""
+    """Joins the times of several connections, each of which counts from anywhere."""
 
     def __init__(self):
         self.runs = False
         self._begun = self._last = 0.0
 
     def stamp(self, frames: Iterator[LazyFrame]) -> Iterator[LazyFrame]:
-        """The frames of the next connection, with seconds since the first frame of the first."""
+        """Stamps the next connection's frames with seconds since the first frame of all."""
         shift: float | None = None
         for at, read in frames:
             if shift is None:
@@ -131,7 +127,6 @@ class _Clock:
 
 
 def _open(source: str, pipe: "_Pipe") -> Any:
-    """The container."""
     try:
         if source == STDIN:
             return av.open(pipe, options={"protocol_whitelist": "", **_LIMIT})
@@ -140,11 +135,11 @@ def _open(source: str, pipe: "_Pipe") -> Any:
         return av.open(source, options=_OPTIONS, timeout=_PATIENCE)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"{source}: no stream of video ({reason})") from error
+        raise VideoError(f"{source}: not a video stream ({reason})") from error
 
 
 class _Pipe:
-    """Standard input, which libav can only read."""
+    """Standard input, which libav cannot seek in."""
 
     name = STDIN
 
@@ -154,7 +149,7 @@ class _Pipe:
     def read(self, size: int) -> bytes:
         try:
             return os.read(sys.stdin.fileno(), size)
-        except KeyboardInterrupt:  # PyAV would print it, and go on
+        except KeyboardInterrupt:  # PyAV would print it and continue
             self.interrupted = True
             return b""
 
@@ -165,7 +160,7 @@ def _read(
     short_side: int,
     decoding: Callable[[], contextlib.AbstractContextManager],
 ) -> Iterator[LazyFrame]:
-    """The frames up to the end or the first error, by their own time."""
+    """Yields the frames up to the end or the first error, with their own times."""
     stream = find_stream(container, source)
     stream.thread_type = "NONE"
     stream.codec_context.options = _LIMIT
@@ -173,28 +168,19 @@ def _read(
     number = itertools.count()
     for packet in itertools.chain(_demux(container, stream), [None]):  # None: what is held back
         with decoding():
-            decoded = _decode(stream, packet)
+            decoded = decode_packet(stream, packet)
         for frame in decoded:
             at = next(number) * gap if frame.time is None else frame.time
-            yield at, functools.partial(_paint, frame, short_side)
+            yield at, functools.partial(_convert, frame, short_side)
 
 
 def _demux(container: Any, stream: Any) -> Iterator[av.Packet]:
-    """The packets up to the end or the first error."""
+    """Yields the packets up to the end or the first error."""
     with contextlib.suppress(av.FFmpegError, OSError):
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
+        yield from (packet for packet in container.demux(stream) if packet.size)
 
 
-def _decode(stream: Any, packet: av.Packet | None) -> list[av.VideoFrame]:
-    try:
-        return stream.decode(packet)
-    except av.FFmpegError:
-        return []  # a damaged packet; those after it may be sound
-
-
-def _paint(frame: av.VideoFrame, short_side: int) -> Pixels:
+def _convert(frame: av.VideoFrame, short_side: int) -> Pixels:
     canvas = Canvas(1, short_side)
     canvas.paint(0, frame)
     return canvas.images[0]

@@ -1,4 +1,4 @@
-"""A video written anew, with every frame drawn upon."""
+"""Writes a copy of a video with every frame drawn upon."""
 
 import os
 from collections.abc import Callable
@@ -21,9 +21,10 @@ def rewrite(
     *,
     short_side: int,
 ) -> None:
-    """Writes H.264 in MP4 of what `draw` makes of each frame and its time in seconds; no sound.
+    """Writes `draw(frame, seconds)` for every frame as H.264 in MP4, without sound.
 
-    `short_side` is as of `read_frames`. Raises VideoError and OSError.
+    Frames are scaled down first if their short side exceeds `short_side` > 0. Raises VideoError and
+    OSError.
     """
     with (
         VideoReader(source, short_side=short_side) as reader,
@@ -41,7 +42,7 @@ def rewrite(
             frame = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
             )
-            last = max(round(time / _CLOCK), last + 1)  # frames may be closer than the clock tells
+            last = max(round(time / _CLOCK), last + 1)  # frames may be closer than a tick
             frame.pts, frame.time_base = last, _CLOCK
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -21,7 +21,7 @@ from sofnet_jax.data.prepared.inspection import Sheet, inspect_prepared
 from sofnet_jax.data.prepared.manifest import find_version, read_summaries
 from sofnet_jax.data.prepared.preparation import create_plan, describe_problems, prepare
 from sofnet_jax.data.prepared.record import Format, Task, create_record
-from sofnet_jax.data.prepared.shards import data_path, is_finished, plan_shards, write_shards
+from sofnet_jax.data.prepared.shards import is_finished, plan_shards, write_shards
 from sofnet_jax.data.source import Source, Video
 from sofnet_jax.data.video.jpeg import decode_jpegs, to_rgb
 from sofnet_jax.data.views import centre_view
@@ -292,7 +292,7 @@ def test_killed_and_continued_it_redoes_no_finished_shard(write_video, tmp_path)
     finished = [shard for shard in plan.all_shards if is_finished(shard)]
     assert 2 <= len(finished) < 5
     assert not (out / "videos/1.0.0").exists()
-    before = {s.report_path: data_path(s).stat().st_ino for s in finished}
+    before = {s.summary_path: s.data_path.stat().st_ino for s in finished}
     told = []
     folder = prepare("videos", dataclasses.replace(plan, on_video=told.append), out)
     assert told[0] == 64 * len(finished) and sum(told) == count
@@ -309,12 +309,12 @@ def test_files_that_come_later_change_their_shards_only(write_video, tmp_path):
     tasks = _write_many(tmp_path / "videos", write_video, 200)["train"]
     missing = [dataclasses.replace(t, path=None) if t.id == "7" else t for t in tasks]
     before, after = (
-        {shard.report_path for shard in plan_shards("train", part, FORM, tmp_path)}
+        {shard.summary_path for shard in plan_shards("train", part, FORM, tmp_path)}
         for part in (missing, tasks)
     )
     assert len(before) == len(after) == 3 and len(before & after) == 2
     os.utime(tmp_path / "videos/9.mp4", ns=(1, 1))  # as another file would have
-    changed = {shard.report_path for shard in plan_shards("train", tasks, FORM, tmp_path)}
+    changed = {shard.summary_path for shard in plan_shards("train", tasks, FORM, tmp_path)}
     assert len(after & changed) == 2
 
 
@@ -423,10 +423,10 @@ def test_a_damaged_data_set_is_refused_by_all_who_read_it(name, prepared, videos
 
 _BEFORE_USE = {
     "cut": (lambda folder: os.truncate(folder / _SHARD, 200_000), "damaged"),
-    "cut to nothing": (lambda folder: os.truncate(folder / _SHARD, 0), "0 records, and not 4"),
+    "cut to nothing": (lambda folder: os.truncate(folder / _SHARD, 0), "0 records instead of 4"),
     "of another split": (
         lambda folder: shutil.copy(folder / _SHARD.replace("train", "val"), folder / _SHARD),
-        "1 records, and not 4",
+        "1 records instead of 4",
     ),
 }
 
@@ -472,7 +472,7 @@ def test_a_list_in_another_order_gives_no_video_the_label_of_another(prepared, t
     assert batch["valid"].tolist() == [False, False, True, True]
     names = [json.loads(line)["id"] for line in (first, second)]
     for i, (ours, other) in enumerate(zip(names[::-1], names, strict=True)):
-        assert f"record {i} of train is of {other}, and not of {ours}" in batch["errors"][i][ours]
+        assert f"record {i} of train belongs to {other}, not to {ours}" in batch["errors"][i][ours]
 
 
 def test_a_folder_beside_the_versions_is_none(prepared, tmp_path):
@@ -519,7 +519,7 @@ def test_only_whole_shards_are_taken_for_finished(name, videos, tmp_path):
     damage, suffix, expected = _DAMAGES[name]
     plan = _plan(_create_tasks(videos), tmp_path)
     write_shards(plan.all_shards, CLASSES, num_workers=2, time_limit=60.0, on_video=plan.on_video)
-    damage(Path(plan.all_shards[0].report_path).with_suffix(suffix))
+    damage(plan.all_shards[0].summary_path.with_suffix(suffix))
     assert sum(is_finished(shard) for shard in plan.all_shards) == expected
 
 
@@ -548,7 +548,7 @@ def test_a_full_disk_is_told_of_and_leaves_nothing_that_reads_as_whole(videos, t
 _BEAM = """
 import sys
 from test_preparation import _create_tasks, _plan, prepare, Path
-from sofnet_jax.data.preparation import configure_beam
+from sofnet_jax.data.prepared.preparation import configure_beam
 if __name__ == "__main__":
     videos, out = map(Path, sys.argv[1:3])
     beam = configure_beam(" ".join(sys.argv[3:]))

@@ -67,7 +67,7 @@ def test_a_stream_that_drops_is_found_again(serve, pauses):
     first, second = _write_stream(range(30)), _write_stream(range(100, 130))
     address = serve(first, None, None, second)
     said, numbers, last = [], [], -1.0
-    with pytest.raises(VideoError, match="lost, and not found again in 10 attempts"):
+    with pytest.raises(VideoError, match="connection lost; 10 attempts to reconnect failed"):
         for frames in connect(address, say=said.append):
             part = []
             for time, read in frames:
@@ -78,7 +78,7 @@ def test_a_stream_that_drops_is_found_again(serve, pauses):
     assert numbers == [list(range(30)), list(range(100, 130))]
     # 1 s, then 2 and 4 s for the requests that failed; after the second connection anew.
     assert pauses == [1, 2, 4, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
-    assert said[1] == f"{address}: the stream broke off; trying again in 2 s"
+    assert said[1] == f"{address}: the stream dropped; reconnecting in 2 s"
 
 
 def test_frames_that_are_not_read_are_not_converted(serve, monkeypatch):
