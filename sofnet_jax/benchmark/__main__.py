@@ -1,4 +1,4 @@
-"""Speed, as ratios of things run beside each other in this process.
+"""Measures speed, as ratios of programs run beside each other in this process.
 
 python -m sofnet_jax.benchmark train --config configs/X.py
 python -m sofnet_jax.benchmark data
@@ -7,8 +7,8 @@ python -m sofnet_jax.benchmark inference VIDEO… --checkpoint=RUN
 python -m sofnet_jax.benchmark runtime --workdir SWEEP
 
 `inference` forces the gates to the stops of the paper's Figure 3, or to those of --stops: percent
-of the frames stopped after res1 … res5, used, and never looked at. With --checkpoint a trained
-network decides on videos. `runtime` is of the networks of a sweep, for Table 3 of its report.
+of the frames stopped after res1 … res5, used, and never looked at. With --checkpoint, a trained
+network decides on videos. `runtime` measures the networks of a sweep, for Table 3 of its report.
 """
 
 import functools
@@ -37,22 +37,24 @@ from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.run.config import DTYPES
 
 REPEATS = flags.DEFINE_integer("repeats", None, "Measurements; the median is reported.", 1)
-VIDEOS = flags.DEFINE_integer("videos", 10_000, "That `data` sends through the pipeline.", 100)
-CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Of `inference`: a trained network.")
-STOPS = flags.DEFINE_list("stops", list(map(str, FIGURE_3)), "Of `inference`: percent, see above.")
-SIZES = flags.DEFINE_list("sizes", ["168", "192", "224"], "Of `inference`: sides of the frames.")
-DTYPE = flags.DEFINE_enum("dtype", None, list(DTYPES), "Of `inference`, if not the device's best.")
+VIDEOS = flags.DEFINE_integer("videos", 10_000, "data: videos sent through the pipeline.", 100)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "", "inference: a trained network.")
+STOPS = flags.DEFINE_list("stops", list(map(str, FIGURE_3)), "inference: percent, see above.")
+SIZES = flags.DEFINE_list(
+    "sizes", ["168", "192", "224"], "inference: sides of the frames in pixels."
+)
+DTYPE = flags.DEFINE_enum("dtype", None, list(DTYPES), "inference: default is the device's best.")
 MINUTES = flags.DEFINE_integer(
-    "minutes", 60, "Of `inference`: of a stream; 0: neither it nor starts.", 0
+    "minutes", 60, "inference: length of the stream; 0 skips it and starts.", 0
 )
 for name in ("config", "workdir", "dataset"):
     flags.declare_key_flag(name)
-SHORTEST = 4  # minutes of a stream that has tenths
-RUNTIME_VIDEOS = 100  # of validation, that `runtime` takes
+SHORTEST = 4  # minutes of a stream that can be divided into tenths
+RUNTIME_VIDEOS = 100  # of validation, for `runtime`
 
 
 def main(argv: list[str]) -> None:
-    """Runs the benchmark that the first argument names."""
+    """Runs the benchmark named by the first argument."""
     match argv[1:]:
         case ["train"]:
             if CONFIG.value is None:
@@ -95,7 +97,7 @@ def _measure_inference(videos: list[str]) -> Iterator[str]:
     if not sizes or not all(size in range(32, 4097) for size in sizes):
         raise UserError(f"--sizes={','.join(SIZES.value)}: give sides of 32 to 4096 pixels")
     workloads = list(_create_workloads(videos, list(map(int, sizes))))
-    keep_freed_memory()  # of which all ways have the advantage, PyTorch's, too
+    keep_freed_memory()  # to the advantage of all, including PyTorch
     yield describe_host()
     yield from benchmark_inference(workloads, REPEATS.value or 5)
     if MINUTES.value and not CHECKPOINT.value:
@@ -118,7 +120,7 @@ def _read_number(flag: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"--{flag}: '{text}' is no number") from None
+        raise UserError(f"--{flag}: '{text}' is not a number") from None
 
 
 if __name__ == "__main__":

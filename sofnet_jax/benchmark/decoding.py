@@ -1,4 +1,4 @@
-"""How fast chosen frames of a video are decoded, beside the other programs that do it."""
+"""How fast chosen frames of a video are decoded, beside other programs."""
 
 import contextlib
 import functools
@@ -38,10 +38,10 @@ Read = Callable[[str, list[int], int], UInt8[np.ndarray, "t h w 3"]]
 
 
 def benchmark_decoding(repeats: int) -> list[str]:
-    """Lines on 16 uniformly spaced frames of generated videos, on one core and on all.
+    """Measures reading 16 evenly spaced frames of generated videos, on one core and on all.
 
-    Of the ways in which another program can be used, the fastest counts. A frame is wrong if the
-    one before or after it in a full decode is more like it.
+    The fastest way to use a program counts. A frame is wrong if, in a full decode, its predecessor
+    or successor resembles it more. Returns lines.
     """
     programs, lines = _find_programs()
     cores = count_cores()
@@ -83,7 +83,7 @@ def _measure(
 def _choose_way(
     ways: dict[str, Read], path: str, chosen: list[int], threads: int
 ) -> tuple[str, UInt8[np.ndarray, "t h w 3"]]:
-    """The fastest way, tried once, and its images."""
+    """Tries each way once; returns the fastest and its images."""
     tried = {}
     for way, read in ways.items():
         start = time.perf_counter()
@@ -94,7 +94,7 @@ def _choose_way(
 
 
 def _find_programs() -> tuple[dict[str, dict[str, Read]], list[str]]:
-    """Ways to read frames with each program that is here, and a line for each that is not."""
+    """Ways to read frames with each installed program, and a line for each missing one."""
     programs: dict[str, dict[str, Read]] = {OURS: {"": _read_by_us}}
     lines = []
     for name, module, create in [
@@ -217,7 +217,7 @@ def _decode_everything(path: str, threads: int) -> int:
 
 
 def _decode_neighbours(path: str, chosen: list[int]) -> Int[np.ndarray, "n 3 h w 3"]:
-    """The chosen frames between the one before and the one after, at a quarter of the size."""
+    """Each chosen frame between its predecessor and successor, at a quarter of the size."""
     wanted = {n + d for n in chosen for d in (-1, 0, 1)}
     with av.open(path) as container:
         images = {

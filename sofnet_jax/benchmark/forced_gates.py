@@ -1,6 +1,6 @@
-"""A network and videos whose frames stop where they are meant to: speed without a training.
+"""A network and videos whose frames stop at given gates, to measure speed without training.
 
-The gates run as any others do; their weights are chosen so that they know the pictures.
+The gates are ordinary ones, with weights chosen to recognise a few pictures.
 """
 
 from collections.abc import Sequence
@@ -17,28 +17,27 @@ from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.folded import Gate, Network
 
 RULE = Rule(0.999, 0)
-PICTURES = 7  # that the gates know: number n is stopped by gate n, 5 is kept, 6 ends the video
+PICTURES = 7  # number n is stopped by gate n, 5 is kept, 6 ends the video
 
-# Percent of the frames stopped at res1 … res5, used, and never looked at, as in Figure 3: 54.3 %
-# used, 32.3 % skipped, 13.4 % never looked at. How the skipped ones spread over the gates is drawn
-# there, not written: mostly over the first and the last.
+# Percent of the frames stopped at res1 … res5, used, and never looked at. Figure 3 states 54.3 %
+# used, 32.3 % skipped and 13.4 % never looked at; the shares of the gates are read off its drawing.
 FIGURE_3 = (15.4, 3.1, 1.5, 3.1, 9.2, 54.3, 13.4)
 
 
 def create_fates(
     shares: Sequence[float], num_frames: int, num_videos: int = 4, seed: int = 0
 ) -> Int[np.ndarray, "v t"]:
-    """The pictures that videos are made of, so that their frames stop in the given shares.
+    """Composes videos of pictures, by number, so that their frames stop in the given shares.
 
     Args:
-        shares: percent of the frames stopped at each gate, used, and never looked at; the frames
-            are so many of each as comes nearest.
-        num_frames: of a video.
-        num_videos: that frames never looked at are spread over.
+        shares: percent of the frames stopped at each gate, used, and never looked at; rounded to
+            whole frames.
+        num_frames: frames of a video.
+        num_videos: videos over which the frames never looked at are spread.
         seed: of the order.
 
     Raises:
-        UserError: they are not seven shares of a whole, or are not to be had.
+        UserError: these are not seven shares of a whole, or they are impossible.
     """
     if len(shares) != PICTURES or min(shares) < 0 or not abs(sum(shares) - 100) <= 1:
         raise UserError(f"stops {tuple(shares)}: give seven shares that add to 100 %")
@@ -59,7 +58,7 @@ def create_fates(
 
 
 def _apportion(shares: Sequence[float], total: int) -> list[int]:
-    """Whole numbers of the sum `total` nearest to the shares: the largest remainders round up."""
+    """Rounds the shares of `total`: the largest remainders round up."""
     exact = np.array(shares) / sum(shares) * total
     counts = np.floor(exact).astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
@@ -67,7 +66,7 @@ def _apportion(shares: Sequence[float], total: int) -> list[int]:
 
 
 def draw_pictures(size: int, seed: int = 0) -> UInt8[np.ndarray, "p size size 3"]:
-    """Pictures of few colours, which differ much."""
+    """Draws very different pictures of few colours."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (PICTURES, 5, 5, 3), dtype=np.uint8)
     shape = (size, size)
@@ -75,9 +74,9 @@ def draw_pictures(size: int, seed: int = 0) -> UInt8[np.ndarray, "p size size 3"
 
 
 def force(network: Network, pictures: UInt8[np.ndarray, "p size size 3"]) -> Network:
-    """Teaches a network what to do with pictures: number n is stopped by gate n.
+    """Changes the gates of a network so that gate n stops picture n.
 
-    Of the last two, which are kept, the second makes the classifier sure.
+    The last two pictures are kept; the very last makes the classifier certain.
     """
     frames = [Frame(network, picture) for picture in pictures]
     gates = []
@@ -96,10 +95,10 @@ def force(network: Network, pictures: UInt8[np.ndarray, "p size size 3"]) -> Net
 
 
 def _teach(gate: Gate, direction: Float[np.ndarray, "d"], bias: float) -> Gate:
-    """A gate whose first unit, and the decision with it, is the sign of a linear function.
+    """Makes the sign of a linear function the first unit of a gate, and its decision.
 
-    The unit forgets, opens its other gates, and takes nothing from the state; the other units go
-    on as they were, but are not asked.
+    The unit forgets, opens its other gates and ignores the state; the other units are unchanged but
+    do not count.
     """
     hidden, size = len(gate.w_q), len(direction)
     i, f, g, o = (n * hidden for n in range(4))
@@ -113,7 +112,7 @@ def _teach(gate: Gate, direction: Float[np.ndarray, "d"], bias: float) -> Gate:
 def _solve(
     points: Sequence[Float[Array, "d"] | np.ndarray], values: Sequence[float]
 ) -> tuple[Float[np.ndarray, "d"], float]:
-    """The smallest linear function with these values at these points."""
+    """The linear function of smallest norm with these values at these points."""
     matrix = np.asarray(points, np.float64)
     centre = matrix.mean(0)
     mean = float(np.mean(values))

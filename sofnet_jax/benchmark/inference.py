@@ -1,8 +1,8 @@
-"""Milliseconds for a video, beside those that its GFLOPs allow, and beside PyTorch (Table 3)."""
+"""Milliseconds per video, beside those that its GFLOPs allow, and beside PyTorch (Table 3)."""
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -11,32 +11,29 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from sofnet_jax.benchmark.stopwatch import interleave
-from sofnet_jax.benchmark.workload import Workload, recognize
+from sofnet_jax.benchmark.workload import Workload, run_loop, run_program
 from sofnet_jax.inference.lockstep import Lockstep
-from sofnet_jax.inference.online import Recognizer, classify, run, run_gated
-from sofnet_jax.inference.program import recognize as recognize_on_device
+from sofnet_jax.inference.online import classify, run, run_gated
 from sofnet_jax.systems.early_exit import NEVER
 from sofnet_jax.systems.sofnet.folded import create_states
 
-TOGETHER = (1, 2, 4, 16)  # frames of TSN that go through the network at a time
+BATCHES_OF_FRAMES = (1, 2, 4, 16)  # of TSN
 QUEUE = 64  # videos in lockstep, about
-ROUNDS = 2  # of these
+ROUNDS = 2  # of measuring them
 SINGLE = "TSN, a frame at a time"
 OURS = "SoF-Net, the loop"
 LOCKSTEP, BATCHES = "SoF-Net, many videos in lockstep", "TSN, many videos in batches"
 
-_program = jax.jit(recognize_on_device, static_argnames="rule")
-
 
 def benchmark_inference(workloads: Iterable[Workload], repeats: int) -> Iterator[str]:
-    """Lines on TSN and SoF-Net, one video at a time and many; decoding apart."""
+    """Measures TSN and SoF-Net on decoded videos, one at a time and many; yields lines."""
     for work in workloads:
         yield from _measure(work, repeats)
         yield from _measure_parts(work, repeats)
 
 
 def measure_peak(dtype: DTypeLike) -> tuple[int, float]:
-    """The side of large matrices, and the 10⁹ multiply–adds a second of their product."""
+    """The side of large matrices, and the 10⁹ multiply–adds per second of their product."""
     side = 2048 if jax.devices()[0].platform == "cpu" else 8192
     x = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = jax.jit(lambda x: x @ x)
@@ -86,32 +83,32 @@ def _describe(work: Workload) -> str:
 
 
 def _create_programs(work: Workload) -> dict[str, Callable[[], Any]]:
-    gated = Recognizer(work.network, work.rule)
-    programs: dict[str, Callable[[], Any]] = {}
-    for count in TOGETHER:
-        name = SINGLE if count == 1 else f"TSN, {count} frames at a time"
-        programs[name] = functools.partial(_classify_all, work, count)
-    programs["TSN, one program on the device"] = lambda: [
-        jax.block_until_ready(_program(work.tsn, video, NEVER)) for video in work.videos
-    ]
-    programs[OURS] = lambda: [recognize(gated, video) for video in work.videos]
-    programs["SoF-Net, one program on the device"] = lambda: [
-        jax.block_until_ready(_program(work.network, video, work.rule)) for video in work.videos
-    ]
+    programs: dict[str, Callable[[], Any]] = {
+        SINGLE if count == 1 else f"TSN, {count} frames at a time": functools.partial(
+            _classify_all, work, count
+        )
+        for count in BATCHES_OF_FRAMES
+    }
+    for name, function, network, rule in (
+        ("TSN, one program on the device", run_program, work.tsn, NEVER),
+        (OURS, run_loop, work.network, work.rule),
+        ("SoF-Net, one program on the device", run_program, work.network, work.rule),
+    ):
+        programs[name] = functools.partial(function, network, rule, work.videos)
     return programs
 
 
-def _classify_all(work: Workload, together: int) -> None:
-    """TSN on all videos, so many frames at a time."""
+def _classify_all(work: Workload, count: int) -> None:
+    """Runs TSN on all videos, `count` frames at a time."""
     for video in work.videos:
-        for t in range(0, len(video), together):
-            _, pooled, _ = run(work.tsn.spans[0], video[t : t + together])
+        for t in range(0, len(video), count):
+            _, pooled, _ = run(work.tsn.spans[0], video[t : t + count])
             np.asarray(classify(work.tsn.head, pooled))
 
 
 def _measure_many(work: Workload) -> dict[str, float]:
-    """Milliseconds a video of many, in lockstep and of TSN in the same batches."""
-    videos = [*work.videos] * max(QUEUE // len(work.videos), 1)  # as often each as any other
+    """Milliseconds per video of many, in lockstep and by TSN in batches."""
+    videos = [*work.videos] * max(QUEUE // len(work.videos), 1)  # each equally often
     lockstep, tsn = Lockstep(work.network, work.rule), Lockstep(work.tsn)
     programs = {
         BATCHES: lambda: dict(tsn.recognize(videos)),
@@ -121,7 +118,7 @@ def _measure_many(work: Workload) -> dict[str, float]:
 
 
 def _measure_parts(work: Workload, repeats: int) -> list[str]:
-    """Where the time of a kept frame goes: the spans alone, and what their gates add."""
+    """Splits the time of a kept frame into that of the spans and that of their gates."""
     network = work.network
     zero = jax.device_put(create_states(network, 1), network.device)
     alone: dict[str, Callable[[], Any]] = {}
@@ -146,7 +143,7 @@ def _measure_parts(work: Workload, repeats: int) -> list[str]:
 
 
 def _create_torch_programs(work: Workload) -> tuple[dict[str, Callable[[], Any]], list[str]]:
-    """PyTorch's ways that work here, and a line for each that does not."""
+    """The ways to run PyTorch that work here, and a line for each that does not."""
     try:
         rival = importlib.import_module("sofnet_jax.benchmark.torch_network")
     except ImportError as error:
@@ -170,21 +167,15 @@ def _create_torch_programs(work: Workload) -> tuple[dict[str, Callable[[], Any]]
             gated = create(work.network, work.rule, example=work.videos[0][:1])
             plain = create(work.tsn, NEVER, example=work.videos[0])
             for video, stop in zip(work.videos, work.stops, strict=True):
-                _require_same(gated.recognize(video).stop, stop)
+                if list(gated.recognize(video).stop) != list(stop):
+                    raise RuntimeError("it decides differently")
                 plain.classify(video)
-        except (RuntimeError, AssertionError) as error:  # the second where torch is without CUDA
+        except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch without CUDA
             remarks.append(f"  PyTorch {way} was not measured: {str(error).splitlines()[0]}")
             continue
-        programs[f"PyTorch TSN, {way}"] = functools.partial(_call_all, plain.classify, work.videos)
-        programs[f"PyTorch SoF-Net, {way}"] = functools.partial(
-            _call_all, gated.recognize, work.videos
-        )
+        for name, function in (("TSN", plain.classify), ("SoF-Net", gated.recognize)):
+            programs[f"PyTorch {name}, {way}"] = functools.partial(_call_all, function, work.videos)
     return programs, remarks
-
-
-def _require_same(stop: Sequence[int] | np.ndarray, ours: Sequence[int] | np.ndarray) -> None:
-    if list(stop) != list(ours):
-        raise RuntimeError("it decides otherwise")
 
 
 def _call_all(function: Callable[[Any], Any], videos: Iterable[Any]) -> None:

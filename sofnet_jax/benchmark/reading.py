@@ -1,4 +1,4 @@
-"""How fast prepared videos are read, and whether that lasts."""
+"""How fast videos are prepared and read, and whether speed and memory stay constant."""
 
 import functools
 import io
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sofnet_jax.benchmark.stopwatch import interleave
+from sofnet_jax.benchmark.stopwatch import describe_tenths, interleave
 from sofnet_jax.benchmark.videos import RATE, write_video
 from sofnet_jax.data.pipeline import SCALES, create_train_iterator
 from sofnet_jax.data.prepared.dataset import PreparedVideo, list_videos, read_record
@@ -30,15 +30,15 @@ DIFFERENT = 64  # videos
 SIZES = (168, 224)
 BATCH = 20
 TENTHS = 10
-# Seconds, width, height and x264's constant rate factor. Small videos were usually made from larger
-# ones; at their 430 to 540 kbit/s and 1.7 Mbit/s these are like those that are found.
+# Seconds, width, height and x264's constant rate factor. They give 430 to 540 kbit/s and 1.7 Mbit/s,
+# as in common data sets, whose small videos were scaled down.
 KINDS = ((10, 340, 256, 17), (120, 320, 240, 17), (120, 1280, 720, 23))
 
 
 def benchmark_pipeline(repeats: int, num_videos: int) -> list[str]:
-    """Lines on preparing videos, on a core's frames a second, and on an epoch.
+    """Measures preparing videos, a core's frames per second, and an epoch; returns lines.
 
-    A few different videos stand for many, so the disk is not measured.
+    A few videos are used repeatedly, so the disk is not measured.
     """
     with tempfile.TemporaryDirectory() as folder:
         different = _create_videos(Path(folder))
@@ -51,7 +51,7 @@ def benchmark_pipeline(repeats: int, num_videos: int) -> list[str]:
 
 
 def _measure_reading(videos: Sequence[PreparedVideo], repeats: int) -> list[str]:
-    """What a core does in a second, beside the JPEG codec alone on the same frames."""
+    """Frames per second of a core, beside the JPEG codec alone on the same frames."""
     records = [read_record(video)["frames"] for video in videos]
     count = len(records) * FORM.num_frames
     codec = "the codec alone, to RGB"
@@ -59,9 +59,14 @@ def _measure_reading(videos: Sequence[PreparedVideo], repeats: int) -> list[str]
         codec: lambda: [to_rgb(decode_jpegs(images)) for images in records],
         "Pillow alone, to RGB": lambda: [_decode_by_pillow(images) for images in records],
     }
+    rng = np.random.default_rng(0)
     for size in SIZES:
-        for name, look in _create_looks(size).items():
-            functions[f"read, cropped to {size} {name}"] = functools.partial(_read, videos, look)
+        test = functools.partial(centre_view, size=size)
+        train = functools.partial(random_view, size=size, rng=rng, scales=SCALES, flip=True)
+        for name, look in (("testing", test), ("training", train)):
+            functions[f"read, cropped to {size} for {name}"] = functools.partial(
+                _read, videos, look
+            )
     seconds = interleave(functions, repeats)
     kilobytes = np.mean([len(image) for images in records for image in images]) / 1000
     return [
@@ -71,16 +76,6 @@ def _measure_reading(videos: Sequence[PreparedVideo], repeats: int) -> list[str]
             for name, s in seconds.items()
         ),
     ]
-
-
-def _create_looks(size: int) -> dict[str, Look]:
-    rng = np.random.default_rng(0)
-    return {
-        "for testing": lambda height, width: centre_view(height, width, size),
-        "for training": lambda height, width: random_view(
-            height, width, size, rng, scales=SCALES, flip=True
-        ),
-    }
 
 
 def _read(videos: Sequence[PreparedVideo], look: Look) -> None:
@@ -93,7 +88,7 @@ def _decode_by_pillow(images: Iterable[bytes]) -> list[np.ndarray]:
 
 
 def _measure_epoch(source: Source) -> list[str]:
-    """Rate and memory of the pipeline in each tenth of an epoch."""
+    """Rate and memory of the pipeline by tenths of an epoch."""
     workers, steps = count_cores(), len(source) // BATCH // TENTHS
     batches = create_train_iterator(
         source,
@@ -115,15 +110,14 @@ def _measure_epoch(source: Source) -> list[str]:
         batches.close()
     return [
         f"{len(source):,} videos through {workers} workers, by tenths of the epoch:",
-        "  frames/s  " + " ".join(f"{rate:6.0f}" for rate in rates),
-        "  MiB       " + " ".join(f"{size:6.0f}" for size in memory),
+        *describe_tenths({"frames/s": rates, "MiB": memory}, 0),
         f"  the last tenth is {rates[-1] / rates[0]:.2f} × as fast as the first, and has "
         f"{memory[-1] / memory[0]:.2f} × its memory",
     ]
 
 
 def _find_family() -> list[int]:
-    """This process and its children."""
+    """This process and its descendants."""
     family = [os.getpid()]
     for parent in family:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -144,7 +138,7 @@ def _create_videos(folder: Path) -> list[PreparedVideo]:
 
 
 def _measure_preparation(folder: Path, repeats: int) -> list[str]:
-    """Seconds of a core and bytes for a video, and for a thousand."""
+    """A core's seconds and the bytes for a video, and for a thousand."""
     lines = ["preparing a video, 48 frames, short side 256, JPEG quality 90, one core:"]
     for seconds, width, height, crf in KINDS:
         path = folder / f"{seconds}_{width}.mp4"

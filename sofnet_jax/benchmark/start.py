@@ -1,4 +1,4 @@
-"""How long somebody waits who calls `python -m sofnet_jax.predict`."""
+"""Seconds from the start of `python -m sofnet_jax.predict` to its first prediction."""
 
 import os
 import statistics
@@ -13,14 +13,11 @@ from sofnet_jax.benchmark.workload import BACKBONE, draw_variables
 from sofnet_jax.weights.files import write_tensors
 from sofnet_jax.weights.names import to_state_dict
 
-AGAIN = 3  # starts with a full cache; the median is reported
+REPEATS = 3  # starts with a full cache; the median is reported
 
 
 def benchmark_start(size: int) -> list[str]:
-    """Lines on the time from the start of a process to its first prediction.
-
-    First with an empty cache of compiled programs, then with one that is filled.
-    """
+    """Measures starts with an empty and with a filled cache of compiled programs; returns lines."""
     with tempfile.TemporaryDirectory() as folder:
         weights, video = Path(folder) / "weights.npz", Path(folder) / "video.mp4"
         _, variables = draw_variables()
@@ -29,7 +26,7 @@ def benchmark_start(size: int) -> list[str]:
         command = [sys.executable, "-m", "sofnet_jax.predict", str(video)]
         command += [f"--checkpoint={weights}", f"--size={size}"]
         first = _wait_for_line(command, folder)
-        later = statistics.median(_wait_for_line(command, folder) for _ in range(AGAIN))
+        later = statistics.median(_wait_for_line(command, folder) for _ in range(REPEATS))
         imports = _wait_for_line(
             [sys.executable, "-c", "import sofnet_jax.inference.load; print()"], folder
         )
@@ -41,7 +38,7 @@ def benchmark_start(size: int) -> list[str]:
 
 
 def _wait_for_line(command: list[str], folder: str) -> float:
-    """Seconds until a process prints something."""
+    """Seconds until a process prints a line."""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:

@@ -1,21 +1,23 @@
-"""Times of things that run beside each other, and where and on what they were taken."""
+"""Measures functions beside each other, and describes the host."""
 
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 
 from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.workers import count_cores
 
+Key = TypeVar("Key")
 
-def interleave(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each function, called in turn, after one call to compile or to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
+
+def interleave(functions: Mapping[Key, Callable[[], Any]], repeats: int) -> dict[Key, float]:
+    """Median seconds of functions called in turn, after one call each to compile and warm up."""
+    times: dict[Key, list[float]] = {name: [] for name in functions}
     for i in range(repeats + 1):
         for name, function in functions.items():
             start = time.perf_counter()
@@ -25,8 +27,17 @@ def interleave(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[st
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def describe_tenths(rows: Mapping[str, Sequence[float]], digits: int) -> list[str]:
+    """A table with a line for each quantity and a column for each tenth of a measurement."""
+    width = max(map(len, rows))
+    return [
+        f"  {name:<{width}}" + "".join(f" {value:8.{digits}f}" for value in values)
+        for name, values in rows.items()
+    ]
+
+
 def describe_host() -> str:
-    """The processor and its cores, and the commit."""
+    """The processor, its cores, and the commit."""
     return f"{count_cores()} cores of {_read_processor()}, commit {read_commit()}"
 
 

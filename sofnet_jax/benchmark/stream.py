@@ -1,4 +1,4 @@
-"""Whether an hour of a stream takes as much time and memory at its end as at its beginning."""
+"""Whether time and memory stay constant over an hour of a stream."""
 
 import contextlib
 import itertools
@@ -10,8 +10,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import av
-import numpy as np
 
+from sofnet_jax.benchmark.stopwatch import describe_tenths
 from sofnet_jax.benchmark.videos import RATE, write_video
 from sofnet_jax.benchmark.workload import Workload
 from sofnet_jax.data.video.live import connect
@@ -21,16 +21,17 @@ from sofnet_jax.inference.prediction import Meter, Prediction
 from sofnet_jax.systems.early_exit import NEVER
 
 WINDOW = 10.0  # seconds
-MINUTE = 60  # seconds of video, sent again and again
+MINUTE = 60  # seconds of the video that is sent repeatedly
 TENTHS = 10
+QUANTITIES = ("network, ms a frame", "decoding, ms a window", "times real time", "MiB")
 
 
 def benchmark_stream(work: Workload, minutes: int) -> list[str]:
-    """Lines on a stream over TCP, as fast as it can be recognised."""
+    """Measures a stream over TCP, predicted as fast as possible; returns lines."""
     classes = tuple(map(str, range(work.network.architecture.num_classes)))
     model = TrainedModel(work.network, classes, len(work.videos[0]), work.size, 256, 0, NEVER)
     kept = looked = 0
-    rows: list[tuple[float, float, float, float]] = []
+    rows: dict[str, list[float]] = {name: [] for name in QUANTITIES}
     with tempfile.TemporaryDirectory() as folder:
         video = write_video(Path(folder) / "minute.ts", frames=MINUTE * RATE, width=340, height=256)
         windows = _watch(model, video, minutes)
@@ -40,25 +41,22 @@ def benchmark_stream(work: Workload, minutes: int) -> list[str]:
             start = time.perf_counter()
             part = list(itertools.islice(windows, each))
             frames = sum(len(window.stop) for window in part)
-            decode, network = (
-                sum(getattr(window, name) for window in part)
-                for name in ("decode_ms", "network_ms")
-            )
             speed = each * WINDOW / (time.perf_counter() - start)
-            rows.append((network / frames, decode / each, speed, read_memory() / 2**20))
+            network = sum(window.network_ms or 0.0 for window in part) / frames
+            decoding = sum(window.decode_ms or 0.0 for window in part) / each
+            for values, value in zip(
+                rows.values(), (network, decoding, speed, read_memory() / 2**20), strict=True
+            ):
+                values.append(value)
             kept, looked = kept + sum(window.kept for window in part), looked + frames
         windows.close()
-    titles = "network, ms a frame", "decoding, ms a window", "times real time", "MiB"
-    columns = np.array(rows).T
+    times, *_, memory = rows.values()
     return [
         f"{minutes} minutes of 340×256 at {RATE} frames/s over TCP, windows of {WINDOW:g} s with "
         f"{model.num_frames} frames each, {100 * kept / looked:.0f} % of them used, by tenths:",
-        *(
-            f"  {title:<22}" + " ".join(f"{value:8.1f}" for value in column)
-            for title, column in zip(titles, columns, strict=True)
-        ),
-        f"  the last tenth takes {columns[0, -1] / columns[0, 0]:.2f} × the first's time a frame "
-        f"and {columns[3, -1] / columns[3, 0]:.3f} × its memory",
+        *describe_tenths(rows, 1),
+        f"  the last tenth takes {times[-1] / times[0]:.2f} × the first's time a frame "
+        f"and {memory[-1] / memory[0]:.3f} × its memory",
     ]
 
 
@@ -75,13 +73,13 @@ def _watch(model: TrainedModel, video: Path, minutes: int) -> Generator[Predicti
 
 
 def _send(server: socket.socket, video: Path, minutes: int) -> None:
-    """Sends whoever connects a video again and again, as one that goes on."""
+    """Sends a video repeatedly, as one that continues, to the first client."""
     connection, _ = server.accept()
     with connection, connection.makefile("wb") as file:
         try:
             with av.open(file, "w", format="mpegts") as out:
                 _repeat(out, video, minutes)
-        except (OSError, av.FFmpegError):  # nobody listens any more
+        except (OSError, av.FFmpegError):  # the client is gone
             return
 
 

@@ -1,4 +1,4 @@
-"""The same network in PyTorch, to measure against: only benchmarks and their tests import it."""
+"""SoF-Net in PyTorch, to measure against; only benchmarks and their tests import it."""
 
 import warnings
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class _Block(nn.Module):
 
 
 class _Span(nn.Module):
-    """Features after some stages, and their average."""
+    """Features after some stages, and their spatial average."""
 
     def __init__(self, span: Span):
         super().__init__()
@@ -63,7 +63,7 @@ class _Span(nn.Module):
 
 
 class _Gate(nn.Module):
-    """W_x, the LSTM cell and W_q, in two products fewer than they are written with."""
+    """W_x, the LSTM cell and W_q, folded into two products."""
 
     kernel: torch.Tensor
     bias: torch.Tensor
@@ -97,7 +97,7 @@ def as_it_is(module: nn.Module, example: Any) -> Callable:
 def frozen(module: nn.Module, example: Any) -> Callable:
     """TorchScript with its weights frozen and laid out for oneDNN, convolutions fused."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # but still its fastest on a CPU
+        warnings.simplefilter("ignore", DeprecationWarning)  # but still fastest on a CPU
         traced = torch.jit.trace(module, example)
         return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
 
@@ -109,12 +109,12 @@ def compiled(module: nn.Module, example: Any) -> Callable:
 
 
 def graphed(module: nn.Module, example: Any) -> Callable:
-    """A CUDA graph: all its kernels are launched by one call, for inputs of one shape."""
+    """A CUDA graph: one call launches all kernels, for inputs of one shape."""
     inputs = [x.clone() for x in (example if isinstance(example, tuple) else (example,))]
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):  # what is set up once is not to be captured
+        for _ in range(3):  # one-time setup must not be captured
             module(*inputs)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
@@ -135,10 +135,11 @@ class TorchRecognizer:
     """`online.Recognizer` in PyTorch.
 
     Args:
-        network: of `deploy`, on any device.
-        make: of a module and an example of its input what is called.
-        channels_last: PyTorch's layout.
-        example: frames as they will come, for what is made for one shape alone.
+        network: a deployed network, on any device.
+        rule: of early termination.
+        make: turns a module and an example of its input into the function to call.
+        channels_last: whether to use that memory layout.
+        example: frames of the shape to come, for `make`.
         device: of PyTorch.
     """
 
@@ -153,7 +154,7 @@ class TorchRecognizer:
         device: str = "cpu",
     ):
         if network.architecture.shift:
-            raise RuntimeError("it has no temporal shift here")
+            raise RuntimeError("temporal shift is not implemented in it")
         self._device = torch.device(device)
         self._num_classes = network.architecture.num_classes
         self._hidden = network.architecture.hidden
@@ -170,7 +171,7 @@ class TorchRecognizer:
                     continue
                 module: nn.Module = _Span(span).eval().to(self._device, dtype)
                 if channels_last:
-                    # Its stubs do not know of this argument.
+                    # The stubs lack this argument.
                     module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 self._spans.append(make(module, x))
                 x, pooled = module(x)
@@ -181,7 +182,7 @@ class TorchRecognizer:
 
     @torch.inference_mode()
     def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> Result:
-        """The loop over the frames, each as far as the gates let it through."""
+        """Runs the frames one by one, each as far as the gates forward it."""
         h = [self._move(torch.zeros((1, self._hidden)))] * len(self._gates)
         c = list(h)
         consensus = Consensus(len(self._gates), self._num_classes, self._rule)
@@ -210,7 +211,7 @@ class TorchRecognizer:
 
     @torch.inference_mode()
     def classify(self, frames: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:
-        """TSN: the mean logits of frames that go through everything at once."""
+        """TSN: the mean logits of all frames in one batch."""
         return self._classify(frames).mean(0)
 
     def _classify(self, frames: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Time and memory of a training step, and where the time goes."""
+"""Time and memory of a training step, by its parts."""
 
 import statistics
 import time
@@ -18,16 +18,14 @@ from sofnet_jax.systems.sofnet.gates import Recurrence, run_gates
 from sofnet_jax.training.experiment import Experiment, create_experiment
 from sofnet_jax.training.step import TrainState, create_state, select_arrays
 
-ROUNDS = 3  # of training with and without the input pipeline
+ROUNDS = 3  # with and without the input pipeline
 
 
 def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
-    """Time and memory of a training step, and where the time goes.
+    """Measures parts of a training step; returns lines.
 
-    Returns:
-        Lines of text: the joint step beside the same step without gates; the scan over the gates
-        alone, forward and backward; and the joint step fed by the input pipeline beside the same
-        step on a batch that already lies on the device.
+    The joint step is measured beside the step without gates; the scan over the gates alone, forward
+    and backward; and the joint step fed by the pipeline beside one on a batch on the device.
     """
     e = create_experiment(config)
     if not e.architecture.gates:
@@ -68,7 +66,7 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
 
 
 class _Stepper:
-    """A training step that keeps its own state, since a step gives up the one it is given."""
+    """A training step with its own state, since a step donates the state it is given."""
 
     def __init__(self, e: Experiment, state: TrainState, *, gated: bool):
         self._state = jax.tree.map(jnp.copy, state)
@@ -80,7 +78,7 @@ class _Stepper:
 
 
 def _create_scan(e: Experiment) -> Callable[[], jax.Array]:
-    """The scan over the gates and its gradient, on random inputs of the shapes of one device."""
+    """The scan over the gates and its gradient, on random inputs of one device's shapes."""
     a, rng = e.architecture, np.random.default_rng(0)
     k, d = len(a.gates), a.hidden
     b = e.config.train.batch_size // (jax.device_count() * e.config.train.accumulate)
@@ -105,10 +103,10 @@ def _create_scan(e: Experiment) -> Callable[[], jax.Array]:
 def _measure_input(
     step: _Stepper, batches, arrays, workers: int, repeats: int
 ) -> tuple[float, float]:
-    """Seconds a step with and without the pipeline, each dispatched ahead as in training.
+    """Seconds per step with and without the pipeline, each dispatched ahead as in training.
 
-    Medians over interleaved rounds of `repeats` steps: within a round the mean counts, since one
-    long wait for a batch is no less idle than many short ones.
+    Medians over interleaved rounds of the mean over `repeats` steps: a long wait for one batch
+    idles the device as much as many short ones.
     """
 
     def run(next_arrays: Callable, steps: int) -> float:
@@ -126,7 +124,7 @@ def _measure_input(
     fed, resident = [], []
     for _ in range(ROUNDS):
         resident.append(run(lambda: arrays, repeats))
-        for _ in range(2 * workers + 8):  # what the pipeline had prepared in the meantime
+        for _ in range(2 * workers + 8):  # prepared by the pipeline in the meantime
             next(batches)
         run(fetch, 2)
         fed.append(run(fetch, repeats))

@@ -1,4 +1,4 @@
-"""Generated videos that cost a decoder what filmed ones do."""
+"""Generated videos that cost a decoder as much as camera footage."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 RATE = 30  # frames a second
-DEFAULT_KEYFRAMES = 250  # frames from one to the next, as x264 sets them
+DEFAULT_KEYFRAMES = 250  # frames from one to the next, the default of x264
 
 
 def write_video(
@@ -22,9 +22,9 @@ def write_video(
     crf: int = 23,
     seed: int = 0,
 ) -> Path:
-    """Writes H.264 by x264's preset "veryfast", with a keyframe at least every `keyframes`.
+    """Writes H.264 with x264's preset "veryfast" and a keyframe at least every `keyframes`.
 
-    The less `crf`, x264's constant rate factor, the more bits.
+    A lower `crf`, x264's constant rate factor, gives more bits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -40,7 +40,7 @@ def write_video(
 def _draw_scenes(
     frames: int, width: int, height: int, rng: np.random.Generator
 ) -> Iterator[UInt8[np.ndarray, "h w"]]:
-    """Two textures, one moving before the other, and the grain of film; a cut every 11 s."""
+    """Two textures, one moving before the other, with grain; a cut every 11 s."""
     size = height * 11 // 6, width * 57 // 32
     textures = [_draw_texture(rng, size, octaves) for octaves in ([2, 8, 32, 128], [4, 16, 64])]
     chroma = [texture[: height // 2, : width // 2] // 4 + 96 for texture in textures]
@@ -63,7 +63,7 @@ def _draw_scenes(
 def _draw_texture(
     rng: np.random.Generator, size: tuple[int, int], octaves: list[int]
 ) -> Int[np.ndarray, "h2 w2"]:
-    """Noise whose detail falls off with its fineness as that of photographs does."""
+    """Noise with the spectrum of photographs."""
     height, width = size
     texture = np.zeros(size, np.float32)
     for octave in octaves:

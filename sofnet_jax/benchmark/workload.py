@@ -1,7 +1,7 @@
-"""What inference is measured on: a network, and videos whose frames its gates stop."""
+"""What inference is measured on: a network with gates, videos, and two ways to run them."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.load import load
 from sofnet_jax.inference.online import Recognizer
+from sofnet_jax.inference.program import recognize
 from sofnet_jax.systems.early_exit import Result, Rule
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
 from sofnet_jax.systems.sofnet.costs import compute_costs
@@ -25,16 +26,12 @@ from sofnet_jax.systems.sofnet.network import SoFNet
 BACKBONE, CLASSES, FRAMES = "resnet50", 200, 16
 
 
+program = jax.jit(recognize, static_argnames="rule")
+
+
 @dataclass(frozen=True)
 class Workload:
-    """A network with gates, and videos that it decides on.
-
-    Attributes:
-        name: of the network.
-        network: of `deploy`.
-        rule: of the early end.
-        videos: their frames, as the network sees them.
-    """
+    """A deployed network with gates, its rule of early termination, and the frames of videos."""
 
     name: str
     network: Network
@@ -48,13 +45,12 @@ class Workload:
 
     @functools.cached_property
     def stops(self) -> list[Int[np.ndarray, "t"]]:
-        """The gate that stops each frame looked at, of every video."""
-        recognizer = Recognizer(self.network, self.rule)
-        return [recognize(recognizer, video).stop for video in self.videos]
+        """For every video, the gate that stops each frame looked at."""
+        return [result.stop for result in run_loop(self.network, self.rule, self.videos)]
 
     @property
     def num_frames(self) -> int:
-        """Of all videos."""
+        """The frames of all videos."""
         return sum(map(len, self.videos))
 
     @property
@@ -70,7 +66,7 @@ class Workload:
 
     @property
     def gflops(self) -> tuple[float, float]:
-        """GFLOPs (`flops`, in full) a video, of TSN and with the gates."""
+        """GFLOPs per video (full count) of TSN and with the gates."""
         _, cost = compute_costs(self.network.architecture, self.size)
         _, plain = compute_costs(self.tsn.architecture, self.size)
         spent = sum(cost.by_stop[stop].sum() for stop in self.stops)
@@ -80,9 +76,9 @@ class Workload:
 def create_workload(
     size: int, shares: Sequence[float], *, dtype: DTypeLike | None = None
 ) -> Workload:
-    """Random weights, and gates that know the pictures, so that frames stop in these shares.
+    """Random weights, with gates forced so that frames stop in the given shares.
 
-    Raises UserError for `shares` that cannot be (`forced_network.create_fates`).
+    Raises UserError for impossible `shares` (`forced_gates.create_fates`).
     """
     fates = create_fates(shares, FRAMES)
     architecture, variables = draw_variables()
@@ -92,9 +88,9 @@ def create_workload(
 
 
 def draw_variables() -> tuple[Architecture, Mapping[str, Any]]:
-    """A SoF-Net with random weights."""
+    """Draws random weights of a SoF-Net."""
     architecture = create_architecture(BACKBONE, num_classes=CLASSES, gates=(1, 2, 3, 4, 5))
-    blank = jnp.zeros((1, 1, 32, 32, 3), jnp.uint8)  # of any size: the weights are the same
+    blank = jnp.zeros((1, 1, 32, 32, 3), jnp.uint8)  # any size gives the same weights
     return architecture, jax.jit(SoFNet(architecture).init)(jax.random.key(0), blank)
 
 
@@ -105,10 +101,10 @@ def load_workload(
     dtype: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Workload:
-    """A trained network on videos from files; `say` is told of those that cannot be read.
+    """A trained network on video files; `say` reports those that cannot be read.
 
-    Raises UserError if `checkpoint` holds no network that can be used, or one without gates, and if
-    no video can be read.
+    Raises UserError if `checkpoint` holds no usable network, or one without gates, or if no video
+    can be read.
     """
     model = load(checkpoint, dtype=dtype)
     if not model.network.num_gates:
@@ -124,10 +120,23 @@ def load_workload(
     return Workload(checkpoint, model.network, model.rule, frames)
 
 
-def recognize(recognizer: Recognizer, video: UInt8[np.ndarray, "t h w 3"]) -> Result:
-    """A video through the loop, frame by frame, up to its end."""
-    recognizer.reset()
-    for frame in video:
-        if recognizer.step(frame).ended:
-            break
-    return recognizer.result()
+def run_loop(
+    network: Network, rule: Rule, videos: Iterable[UInt8[np.ndarray, "t h w 3"]]
+) -> list[Result]:
+    """Runs each video through the Python loop, frame by frame, up to its end."""
+    recognizer, results = Recognizer(network, rule), []
+    for video in videos:
+        recognizer.reset()
+        for frame in video:
+            if recognizer.step(frame).ended:
+                break
+        results.append(recognizer.result())
+    return results
+
+
+def run_program(
+    network: Network, rule: Rule, videos: Iterable[UInt8[np.ndarray, "t h w 3"]]
+) -> None:
+    """Runs each video as one compiled program on the device."""
+    for video in videos:
+        jax.block_until_ready(program(network, video, rule))

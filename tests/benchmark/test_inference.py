@@ -70,7 +70,7 @@ def test_every_program_decides_as_it_is_meant_to(work):
     )
     for video, fate, stop in zip(work.videos, create_fates(FIGURE_3, 16), work.stops, strict=True):
         theirs = rival.recognize(video)
-        program = benchmark._program(work.network, video, work.rule)
+        program = workload.program(work.network, video, work.rule)
         assert stop.tolist() == theirs.stop.tolist() == _cut(fate).tolist()
         assert [s for s in np.asarray(program.stop).tolist() if s >= 0] == stop.tolist()
         np.testing.assert_allclose(theirs.logits, program.logits, rtol=1e-3)
@@ -129,7 +129,7 @@ def test_reports_a_stream(work, monkeypatch):
 
 
 def test_reports_the_start(monkeypatch):
-    monkeypatch.setattr(start_benchmark, "AGAIN", 1)
+    monkeypatch.setattr(start_benchmark, "REPEATS", 1)
     wait, cached = start_benchmark._wait_for_line, []
 
     def count(command, folder):
