@@ -30,8 +30,8 @@ DIFFERENT = 64  # videos
 SIZES = (168, 224)
 BATCH = 20
 TENTHS = 10
-# Seconds, width, height and x264's constant rate factor. They give 430 to 540 kbit/s and 1.7 Mbit/s,
-# as in common data sets, whose small videos were scaled down.
+# Seconds, width, height and x264's constant rate factor. They give 430 to 540 kbit/s and 1.7
+# Mbit/s, as in common data sets, whose small videos were scaled down.
 KINDS = ((10, 340, 256, 17), (120, 320, 240, 17), (120, 1280, 720, 23))
 
 

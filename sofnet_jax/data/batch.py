@@ -13,7 +13,7 @@ from sofnet_jax.data.annotations.clip import Interval
 
 
 class Batch(TypedDict):
-    """What the input pipeline yields: arrays for the device, and `id` and `errors` for the host."""
+    """A batch of the input pipeline: arrays for the device; `id` and `errors` for the host."""
 
     frames: UInt8[np.ndarray, "b t h w 3"]
     labels: Float[np.ndarray, "b n"]  # multi-hot
@@ -21,13 +21,13 @@ class Batch(TypedDict):
     valid: Bool[np.ndarray, "b"]  # False for padding and for unreadable videos (evaluation only)
     relevant: Float[np.ndarray, "b t"]  # 1 inside the annotated action, 0 outside, NaN unknown
     id: list[str]
-    errors: list[dict[str, str]]  # for each place the videos that could not be read: {id: reason}
+    errors: list[dict[str, str]]  # for each example, videos that could not be read: {id: reason}
 
 
 def mark_relevant(
     segments: Sequence[Interval] | None, times: Float[np.ndarray, "t"]
 ) -> Float[np.ndarray, "t"]:
-    """1 for frames inside a relevant interval, 0 outside, NaN if none is annotated."""
+    """Marks frames: 1 inside a relevant interval, 0 outside, NaN if none is annotated."""
     if segments is None:
         return np.full(len(times), np.nan, np.float32)
     start, end = np.array(segments, np.float64).reshape(-1, 2).T[..., None]

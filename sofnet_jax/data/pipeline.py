@@ -1,7 +1,7 @@
 """Batches of video frames for training and evaluation. The only file that knows grain.
 
-Example k of the training data is a pure function of the seed and k: the number of workers, the
-number of processes and resuming do not change it.
+Training example k is a pure function of the seed and k, whatever the number of workers and
+processes, and after resuming.
 """
 
 import contextlib
@@ -23,16 +23,17 @@ from jaxtyping import Int
 
 from sofnet_jax.data.batch import Batch, mark_relevant
 from sofnet_jax.data.source import Example, Source
-from sofnet_jax.data.video.decode import VideoError
-from sofnet_jax.data.views import View, centre_view, random_view, segment_indices
+from sofnet_jax.data.video.container import VideoError
+from sofnet_jax.data.video.reader import Choose
+from sofnet_jax.data.views import Look, View, centre_view, random_view, segment_indices
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import end_with_parent
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
-_MAX_SUBSTITUTES = 20  # to try for an unreadable video before the data is taken to be unusable
+_MAX_SUBSTITUTES = 20  # to try for an unreadable video before the data counts as unusable
 _ENDLESS = 2**60  # examples
-_MAX_THREADS = 4  # reading batches where there are no workers
+_MAX_THREADS = 4  # that read batches without workers
 # Independent streams of random numbers.
 _ORDER, _SUBSTITUTE, _EXAMPLE = range(3)
 
@@ -52,12 +53,11 @@ def create_train_iterator(
     flip: bool = True,
     via: int = 0,
 ) -> Generator[Batch, None, None]:
-    """Yields this process's share of batches of `batch_size` random videos, for ever.
+    """Yields this process's share of batches of `batch_size` random videos, without end.
 
     `start` is the number of examples already consumed by all processes. Every epoch is shuffled
-    anew and leaves out the videos that do not fill a batch. The place of an unreadable video is
-    taken by another. Close the iterator to stop its workers. `via` is as of `transforms.View`.
-    Raises UserError.
+    again and drops the videos that do not fill a batch. An unreadable video is replaced by another.
+    Close the iterator to stop its workers. For `via` see `views.View`. Raises UserError.
     """
     if batch_size > len(source):
         raise UserError(
@@ -85,8 +85,8 @@ def create_eval_iterator(
 ) -> Generator[Batch, None, None]:
     """Yields this process's share of all videos once, in batches of `batch_size`.
 
-    Every process yields the same number of batches, filled up with examples that are not valid
-    (index -1). An unreadable video is not valid either; its `errors` say why.
+    Every process yields the same number of batches, padded with invalid examples (index -1). An
+    unreadable video is invalid, too; its `errors` say why.
     """
     share = slice(process_index, None, process_count)
     examples = _EvalExamples(source, batch_size * process_count, num_frames, size, via)
@@ -95,7 +95,7 @@ def create_eval_iterator(
 
 @dataclass(frozen=True)
 class _TrainExamples:
-    """Training examples in random order without end."""
+    """Training examples in random order, without end."""
 
     source: Source
     batch_size: int
@@ -115,19 +115,17 @@ class _TrainExamples:
             rng = np.random.default_rng((_EXAMPLE, self.seed, k, attempt))
             video = self.source[i]
             try:
-                example = self._read(video, rng)
+                shown = self._read(video, rng)
             except VideoError as error:
                 errors[video.id] = str(error)
             else:
-                return example | {
-                    "index": np.int32(k % self.batch_size),
-                    "errors": errors,
-                }
+                example = _describe(self.source, video, k % self.batch_size)
+                return example | shown | {"errors": errors}
         first = next(iter(errors.values()))
         raise UserError(f"no readable video among the {len(errors)} tried; the first: {first}")
 
     def _candidates(self, k: int) -> Iterator[int]:
-        """The video of example k, then others to put in its place."""
+        """The video of example k, then substitutes."""
         num_videos = len(self.source)
         epoch, position = divmod(k, num_videos // self.batch_size * self.batch_size)
         first = int(_shuffle(num_videos, self.seed, epoch)[position])
@@ -137,17 +135,15 @@ class _TrainExamples:
         yield from (i for i in others.tolist() if i != first)
 
     def _read(self, video: Example, rng: np.random.Generator) -> dict[str, Any]:
-        frames, times = video.read(
-            lambda count: segment_indices(count, self.num_frames, rng),
-            lambda height, width: random_view(
+        def choose(count: int) -> Int[np.ndarray, "t"]:
+            return segment_indices(count, self.num_frames, rng)
+
+        def look(height: int, width: int) -> View:
+            return random_view(
                 height, width, self.size, rng, scales=self.scales, flip=self.flip, via=self.via
-            ),
-        )
-        return _describe(video, len(self.source.classes)) | {
-            "frames": frames,
-            "relevant": mark_relevant(video.relevant, times),
-            "valid": np.True_,
-        }
+            )
+
+        return _read(video, choose, look)
 
 
 @functools.lru_cache(maxsize=4)
@@ -157,7 +153,7 @@ def _shuffle(num_videos: int, seed: int, epoch: int) -> Int[np.ndarray, "v"]:
 
 @dataclass(frozen=True)
 class _EvalExamples:
-    """Every video once, then padding up to a multiple of `multiple`."""
+    """Every video once, then padding to a multiple of `multiple`."""
 
     source: Source
     multiple: int
@@ -169,25 +165,19 @@ class _EvalExamples:
         return -(-len(self.source) // self.multiple) * self.multiple
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        if i >= len(self.source):
-            return self._blank() | {
-                "labels": np.zeros(len(self.source.classes), np.float32),
-                "index": np.int32(-1),
-                "id": "",
-                "errors": {},
-            }
-        video = self.source[i]
-        example = _describe(video, len(self.source.classes)) | {"index": np.int32(i)}
-        try:
-            frames, times = video.read(self._choose, self._look)
-        except VideoError as error:
-            return example | self._blank() | {"errors": {video.id: str(error)}}
-        return example | {
-            "frames": frames,
-            "relevant": mark_relevant(video.relevant, times),
-            "valid": np.True_,
-            "errors": {},
+        blank = {
+            "frames": np.zeros((self.num_frames, self.size, self.size, 3), np.uint8),
+            "relevant": np.full(self.num_frames, np.nan, np.float32),
+            "valid": np.False_,
         }
+        if i >= len(self.source):
+            return _describe(self.source, None, -1) | blank | {"errors": {}}
+        video = self.source[i]
+        example = _describe(self.source, video, i)
+        try:
+            return example | _read(video, self._choose, self._look) | {"errors": {}}
+        except VideoError as error:
+            return example | blank | {"errors": {video.id: str(error)}}
 
     def _choose(self, num_available: int) -> Int[np.ndarray, "t"]:
         return segment_indices(num_available, self.num_frames, None)
@@ -195,25 +185,26 @@ class _EvalExamples:
     def _look(self, height: int, width: int) -> View:
         return centre_view(height, width, self.size, self.via)
 
-    def _blank(self) -> dict[str, Any]:
-        return {
-            "frames": np.zeros((self.num_frames, self.size, self.size, 3), np.uint8),
-            "relevant": np.full(self.num_frames, np.nan, np.float32),
-            "valid": np.False_,
-        }
+
+def _describe(source: Source, video: Example | None, index: int) -> dict[str, Any]:
+    """The parts of an example that are known without reading the video; None is padding."""
+    labels = np.zeros(len(source.classes), np.float32)
+    if video is not None:
+        labels[list(video.labels)] = 1
+    return {"id": video.id if video else "", "labels": labels, "index": np.int32(index)}
 
 
-def _describe(video: Example, num_classes: int) -> dict[str, Any]:
-    labels = np.zeros(num_classes, np.float32)
-    labels[list(video.labels)] = 1
-    return {"id": video.id, "labels": labels}
+def _read(video: Example, choose: Choose, look: Look) -> dict[str, Any]:
+    frames, times = video.read(choose, look)
+    relevant = mark_relevant(video.relevant, times)
+    return {"frames": frames, "relevant": relevant, "valid": np.True_}
 
 
 def _iterate(
     examples: _TrainExamples | _EvalExamples, share: slice, batch_size: int, num_workers: int
 ) -> Generator[Batch, None, None]:
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain's workers ask for flags, also where none are used
+        flags.FLAGS.mark_as_parsed()  # grain's workers read flags even if none are used
     dataset = grain.MapDataset.source(examples).slice(share).batch(batch_size, batch_fn=_collate)
     threads = 0 if num_workers else min(os.cpu_count() or 1, _MAX_THREADS)
     batches = dataset.to_iter_dataset(
@@ -231,7 +222,7 @@ def _iterate(
         if "Worker process was terminated" not in str(error):
             raise
         raise UserError(
-            "a data worker died, most likely for want of memory or of room in /dev/shm; use fewer "
+            "a data worker died, most likely because memory or /dev/shm was full; use fewer "
             f"workers ({num_workers} now) or smaller batches"
         ) from error
     finally:
@@ -240,7 +231,7 @@ def _iterate(
 
 
 def _own(value: Any) -> Any:
-    """Copies what a worker left in shared memory, which is scarce and outlives a crash."""
+    """Copies an array out of shared memory, which is scarce and outlives a crash."""
     return np.array(value) if isinstance(value, SharedMemoryArray) else value
 
 
@@ -251,12 +242,12 @@ def _collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Blocks the signals to stop, in this thread and in the threads and processes it starts.
+    """Blocks SIGINT and SIGTERM, in this thread and in the threads and processes it starts.
 
-    Ctrl-C and a cluster's notice to stop reach the workers as well. They have to go on until the
-    main process, which decides what to do about the signal, closes the iterator.
+    Ctrl-C and a cluster's notice reach the workers as well, which must continue until the main
+    process, which handles the signal, closes the iterator.
     """
-    _start_tracker()  # would unblock the signals if it started later
+    _start_tracker()  # it would unblock the signals if it started later
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -265,9 +256,9 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _start_tracker() -> None:
-    """Starts the process that removes shared memory nobody did, such as batches never asked for.
+    """Starts the process that removes leftover shared memory, such as unused batches.
 
-    It warns of each as if it were a mistake, unless it is told not to.
+    Its warning about each piece is disabled, since none is a mistake.
     """
     sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
     try:
@@ -277,6 +268,6 @@ def _start_tracker() -> None:
 
 
 def _init_worker(index: int, count: int) -> None:
-    """What a worker does first."""
+    """Runs first in every worker."""
     del index, count
     end_with_parent()

@@ -1,7 +1,6 @@
 """Labelled videos: a folder per class, or a CSV file.
 
-A `Source` holds any sequence of `Example`s. One for prepared data (frames stored as JPEG, say) is
-a sequence whose items have the four members of `Example`; the pipeline asks for nothing else.
+A `Source` holds any sequence of `Example`s, whose four members are all that the pipeline needs.
 """
 
 import difflib
@@ -35,7 +34,7 @@ Shown = tuple[UInt8[np.ndarray, "t size size 3"], Float[np.ndarray, "t"]]
 
 @runtime_checkable
 class Example(Protocol):
-    """What the pipeline needs to know of a video."""
+    """A labelled video, as the pipeline sees it."""
 
     @property
     def id(self) -> str:
@@ -47,15 +46,15 @@ class Example(Protocol):
 
     @property
     def relevant(self) -> tuple[Interval, ...] | None:
-        """Where its action is, in seconds; None if that is not annotated."""
+        """The intervals of its action in seconds; None if not annotated."""
 
     def read(self, choose: Choose, look: Look) -> Shown:
-        """What `look` shows of the chosen frames, and their times in seconds. Raises VideoError."""
+        """Reads the view `look` of the chosen frames, and their times. Raises VideoError."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """An `Example` in a video file, or in its part from `start` to `end` seconds."""
+    """An `Example` in a video file, or in a section of it from `start` to `end` seconds."""
 
     id: str
     path: str
@@ -63,8 +62,8 @@ class Video:
     start: float | None = None
     end: float | None = None
     relevant: tuple[Interval, ...] | None = None
-    short_side: int = 0  # pixels to which larger frames are scaled down before all else; 0: never
-    keep: bool = False  # all of its frames in memory, once they are decoded
+    short_side: int = 0  # pixels; larger frames are first scaled down to it; 0: never
+    keep: bool = False  # whether to keep all frames in memory once they are decoded
 
     def read(self, choose: Choose, look: Look) -> Shown:
         """See `Example.read`; the times count from the beginning of the file, not from `start`."""
@@ -88,7 +87,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Source:
-    """Videos, the names of their classes, and what is odd about them (a line each)."""
+    """Videos, the names of their classes, and remarks on them (a line each)."""
 
     videos: Sequence[Example]
     classes: tuple[str, ...]
@@ -112,28 +111,32 @@ def create_source(
 
     The CSV file has the columns `path,label[,label…]`, or a header with the columns `path`, `label`
     (one or more) and, in seconds, `start`, `end`, `relevant_start`, `relevant_end`; rows that
-    differ in the relevant interval alone are one video. Paths are relative to the CSV file.
+    differ only in the relevant interval are one video. Paths are relative to the CSV file.
 
-    `classes` are those of the training data when this is validation data. Without them, the names
-    found here are the classes: sorted, by value if all are integers. With them, integer labels
-    are indices of classes. Files are not opened: what cannot be read is found when it is wanted.
-    `short_side` and `keep` are as of `Video`. Raises UserError.
+    For validation data, `classes` are those of the training data, and integer labels are indices
+    of them. Without `classes`, the names found are sorted, by value if all are integers. Videos are
+    not opened before they are read. For `short_side` and `keep` see `Video`. Raises UserError.
     """
     path = Path(path)
     if path.is_dir():
-        source = _create_folder_source(path, classes, short_side, keep)
+        videos, names, notes = _list_folder(path, classes)
     elif path.is_file():
-        source = _create_csv_source(path, classes, short_side, keep)
+        videos, names, notes = _list_csv(path, classes)
     else:
         raise UserError(f"{path}: no such folder or CSV file")
-    found = {label for video in source.videos for label in video.labels}
-    empty = [name for i, name in enumerate(source.classes) if i not in found]
-    return replace(source, notes=source.notes + tuple(f"{path}: no video of '{c}'" for c in empty))
+    found = {label for video in videos for label in video.labels}
+    empty = [name for i, name in enumerate(names) if i not in found]
+    return Source(
+        tuple(replace(video, short_side=short_side, keep=keep) for video in videos),
+        names,
+        (*notes, *(f"{path}: no video of '{name}'" for name in empty)),
+    )
 
 
-def _create_folder_source(
-    path: Path, classes: Sequence[str] | None, short_side: int, keep: bool
-) -> Source:
+_Listing = tuple[list[Video], tuple[str, ...], Sequence[str]]  # videos, classes, notes
+
+
+def _list_folder(path: Path, classes: Sequence[str] | None) -> _Listing:
     found = read_class_folder(path)
     names = tuple(found.videos if classes is None else classes)
     index = {name: i for i, name in enumerate(names)}
@@ -143,28 +146,23 @@ def _create_folder_source(
             raise UserError(f"{path / folder}: {_unknown(folder, names)}")
         for file in files:
             name = file.relative_to(path).as_posix()
-            video = Video(name, str(file), (index[folder],), short_side=short_side, keep=keep)
-            videos.append(video)
-    return Source(tuple(videos), names, found.notes)
+            videos.append(Video(name, str(file), (index[folder],)))
+    return videos, names, found.notes
 
 
-def _create_csv_source(
-    path: Path, classes: Sequence[str] | None, short_side: int, keep: bool
-) -> Source:
+def _list_csv(path: Path, classes: Sequence[str] | None) -> _Listing:
     rows = list(read_csv(Material(path)))
     if not rows:
         raise UserError(f"{path}: no videos in it; write a line 'path,label' for each")
     names, index = _index_labels(rows, classes)
     groups, notes = group_rows(rows)
-    videos = [_merge(group, path.parent, names, index) for group in groups]
-    scaled = tuple(replace(video, short_side=short_side, keep=keep) for video in videos)
-    return Source(scaled, names, tuple(notes))
+    return [_merge(group, path.parent, names, index) for group in groups], names, notes
 
 
 def _merge(
     rows: Sequence[OwnRow], folder: Path, names: Sequence[str], index: dict[str, int]
 ) -> Video:
-    """The video that some rows tell of, which differ in labels or in the relevant interval."""
+    """Merges the rows of a video, which differ in labels or in the relevant interval."""
     row = rows[0]
     labels = [(r.place, label) for r in rows for label in r.labels]
     for place, label in labels:
@@ -183,7 +181,7 @@ def _merge(
 def _index_labels(
     rows: Sequence[OwnRow], classes: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The names of the classes, and the class of each label that is known."""
+    """The names of the classes, and the class of each known label."""
     labels = {label for row in rows for label in row.labels}
     if classes is None:
         names = sort_labels(labels)

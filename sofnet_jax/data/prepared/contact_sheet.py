@@ -1,4 +1,4 @@
-"""Samples of videos in one picture, with their crops as the network sees them."""
+"""A picture of sample videos, with their crops as the network sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from sofnet_jax.data.views import Box, centre_view, random_view, show
+from sofnet_jax.data.views import View, centre_view, random_view, show
 from sofnet_jax.host.files import write_whole
 
-CELL, GAP, BAR, TEXT = 112, 4, 5, 18  # pixels: side of a cell, space, height of the bar, of text
+CELL, GAP, BAR, TEXT = 112, 4, 5, 18  # pixels: side of a cell, gap, heights of bar and text
 INK, PAPER, SPAN = "#1a1a1a", "#ffffff", "#2f6fde"
 TEST, TRAIN = "#00c853", "#ff6d00"  # outlines of the crops
 _LEGEND = (("whole frame", INK), ("as tested", TEST), ("as trained, one of many ways", TRAIN))
@@ -19,7 +19,7 @@ _LEGEND = (("whole frame", INK), ("as tested", TEST), ("as trained, one of many 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some frames of a video, and which of them are in its action."""
+    """Some frames of a video, and whether each is in its action."""
 
     caption: str
     frames: UInt8[np.ndarray, "t h w 3"]
@@ -31,26 +31,22 @@ def draw_contact_sheet(
 ) -> None:
     """Writes a PNG with three rows for each sample.
 
-    Above are the whole frames with outlines of the two crops below: the one for testing, and one of
-    the random ones for training, both of `size` pixels and drawn smaller. A bar marks the action.
+    The first shows whole frames with outlines of the two crops below: the one for testing, and a
+    random one for training, both of `size` pixels and drawn smaller. A bar marks the action.
     """
     columns = max(len(sample.frames) for sample in samples)
     strip = TEXT + 3 * (CELL + GAP) + BAR + 2 * GAP
     width = columns * (CELL + GAP) + GAP
     image = Image.new("RGB", (width, TEXT + len(samples) * strip + GAP), PAPER)
     draw = ImageDraw.Draw(image)
-    _draw_legend(draw)
-    for i, sample in enumerate(samples):
-        _draw_sample(image, draw, TEXT + i * strip, sample, size, scales, (seed, i))
-    with write_whole(path) as partial:
-        image.save(partial, "PNG")
-
-
-def _draw_legend(draw: ImageDraw.ImageDraw) -> None:
     font, left = ImageFont.load_default(13), GAP
     for text, colour in _LEGEND:
         draw.text((left, 2), text, colour, font)
         left += round(draw.textlength(text, font)) + 4 * GAP
+    for i, sample in enumerate(samples):
+        _draw_sample(image, draw, TEXT + i * strip, sample, size, scales, (seed, i))
+    with write_whole(path) as partial:
+        image.save(partial, "PNG")
 
 
 def _draw_sample(
@@ -69,14 +65,13 @@ def _draw_sample(
         TRAIN: random_view(height, width, size, rng, scales=scales, flip=True),
     }
     crops = [show(sample.frames, view) for view in views.values()]
-    boxes = {colour: view.box for colour, view in views.items()}
     draw.text((GAP, top), sample.caption, INK, ImageFont.load_default(13))
     for t, frame in enumerate(sample.frames):
         left, below = GAP + t * (CELL + GAP), top + TEXT
-        _paste_whole(image, draw, (left, below), frame, boxes)
-        for crop in (crop[t] for crop in crops):
+        _paste_whole(image, draw, (left, below), frame, views)
+        for crop in crops:
             below += CELL + GAP
-            image.paste(Image.fromarray(crop).resize((CELL, CELL)), (left, below))
+            image.paste(Image.fromarray(crop[t]).resize((CELL, CELL)), (left, below))
         if sample.relevant[t]:
             bar = below + CELL + GAP
             draw.rectangle((left, bar, left + CELL + GAP - 1, bar + BAR - 1), SPAN)
@@ -87,16 +82,17 @@ def _paste_whole(
     draw: ImageDraw.ImageDraw,
     corner: tuple[int, int],
     frame: UInt8[np.ndarray, "h w 3"],
-    boxes: dict[str, Box],
+    views: dict[str, View],
 ) -> None:
-    """Pastes a frame into the middle of a cell, and outlines parts of it."""
+    """Pastes a frame into the middle of a cell, and outlines its views."""
     height, width = frame.shape[:2]
     scale = CELL / max(height, width)
     small = (max(round(width * scale), 1), max(round(height * scale), 1))
     left, top = corner[0] + (CELL - small[0]) // 2, corner[1] + (CELL - small[1]) // 2
     image.paste(Image.fromarray(frame).resize(small), (left, top))
-    for colour, (x, y, right, bottom) in boxes.items():
+    for colour, view in views.items():
+        x, y, right, bottom = view.box
         first = left + x * scale, top + y * scale
         last = left + right * scale - 1, top + bottom * scale - 1
-        # A box may be less than a pixel here.
+        # A box may be smaller than a pixel here.
         draw.rectangle((first, tuple(map(max, first, last))), None, colour)

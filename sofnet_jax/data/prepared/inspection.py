@@ -1,4 +1,4 @@
-"""Looks at a data set, prepared or not: what is in it, and how the network will see it."""
+"""Describes a data set, prepared or not, and draws it as the network will see it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,13 @@ from sofnet_jax.data.views import segment_indices
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import map_in_order
 
-VIDEOS, FRAMES = 4, 8  # of each split on the contact sheet
+VIDEOS, FRAMES = 4, 8  # of each split and of each video on the contact sheet
+_BAR = 40  # characters
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Where to draw the contact sheet, and how: see `contact_sheet`."""
+    """Where and how to draw the contact sheet; see `draw_contact_sheet`."""
 
     path: Path
     size: int
@@ -33,7 +34,7 @@ class Sheet:
 
 
 def inspect_prepared(path: Path, sheet: Sheet) -> list[str]:
-    """Lines on what `prepare` wrote, and a contact sheet of it. Raises UserError."""
+    """Describes a prepared data set and draws a contact sheet; returns lines. Raises UserError."""
     folder = find_version(path)
     classes = read_classes(folder)
     lines: list[str] = []
@@ -47,7 +48,7 @@ def inspect_prepared(path: Path, sheet: Sheet) -> list[str]:
 def inspect_tasks(
     tasks: Mapping[str, Sequence[Task]], classes: Sequence[str], sheet: Sheet, num_workers: int
 ) -> list[str]:
-    """The same of videos that are not prepared; their lengths are those their headers claim."""
+    """Like `inspect_prepared` for videos not yet prepared; durations are those in the headers."""
     lines: list[str] = []
     samples: list[Sample] = []
     for split, part in tasks.items():
@@ -63,13 +64,12 @@ def inspect_tasks(
 
 
 def _show(video: PreparedVideo, classes: Sequence[str]) -> Sample:
-    """A prepared video. Raises UserError if its record is damaged."""
+    """A sample of a prepared video. Raises UserError if its record is damaged."""
     try:
         return _create_sample(video.split, video, classes, read_record(video))
-    except VideoError as error:
-        raise UserError(str(error)) from error
-    except JpegError as error:
-        raise UserError(f"{video.folder}: {video.id}: {error}") from error
+    except (VideoError, JpegError) as error:
+        place = f"{video.folder}: {video.id}: " if isinstance(error, JpegError) else ""
+        raise UserError(f"{place}{error}") from error
 
 
 def _probe(task: Task) -> Summary | None:
@@ -93,7 +93,7 @@ def _sample(split: str, tasks: Sequence[Task], classes: Sequence[str], seed: int
 
 
 def _pick(count: int, seed: int) -> list[int]:
-    """Some numbers below `count`."""
+    """Picks a few numbers below `count`."""
     rng = np.random.default_rng(seed)
     return sorted(rng.choice(count, min(VIDEOS, count), replace=False).tolist())
 
@@ -123,11 +123,8 @@ def _draw(samples: Sequence[Sample], sheet: Sheet, lines: list[str]) -> list[str
     return [*lines, f"contact sheet of {len(samples)} videos: {sheet.path}"]
 
 
-_BAR = 40  # characters
-
-
 def describe_split(name: str, videos: Sequence[Summary], classes: Sequence[str]) -> list[str]:
-    """Lines on the videos of a split."""
+    """Describes the videos of a split; returns lines."""
     durations = np.array([video.duration for video in videos])
     low, middle, high = np.percentile(durations, [0, 50, 100])
     sizes = Counter(f"{video.width}×{video.height}" for video in videos)
@@ -146,7 +143,7 @@ def describe_split(name: str, videos: Sequence[Summary], classes: Sequence[str])
 
 
 def draw_histogram(videos: Sequence[Summary], classes: Sequence[str]) -> list[str]:
-    """A line for each class that has videos: how many, and a bar; a line for those without."""
+    """A line with number and bar for each class with videos; a line on those without."""
     counts = Counter(label for video in videos for label in video.labels)
     most = max(counts.values(), default=1)
     width = max(map(len, classes))
@@ -160,13 +157,13 @@ def draw_histogram(videos: Sequence[Summary], classes: Sequence[str]) -> list[st
 
 
 def _share(videos: Sequence[Summary]) -> float:
-    """Per cent of the time of the videos that is inside their segments."""
+    """Percentage of the videos' time inside their segments."""
     inside = sum(_union(video) for video in videos)
     return 100 * inside / max(sum(video.duration for video in videos), 1e-9)
 
 
 def _union(video: Summary) -> float:
-    """Seconds that are in any of the segments."""
+    """Seconds inside any of the segments."""
     total, until = 0.0, -np.inf
     for start, end in sorted(video.segments or ()):
         total += max(0.0, end - max(start, until))

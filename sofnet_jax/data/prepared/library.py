@@ -1,10 +1,10 @@
-"""The video files on a disk, and which of them a benchmark's clips are in."""
+"""The video files on a disk, and those that hold a benchmark's clips."""
 
 import csv
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,15 @@ from sofnet_jax.data.prepared.record import Task
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_whole
 
-# Names that downloaders give: "Title [ID].mp4", "ID_anything.mp4"; not that of a part of a video,
-# "ID_000010_000020.mp4".
+# Names given by downloaders: "Title [ID].mp4", "ID_anything.mp4"; but not "ID_000010_000020.mp4",
+# which is a section of a video.
 _DOWNLOADED = re.compile(r"(?:.*\[(?P<last>[\w-]{11})\]|(?:v_)?(?P<first>[\w-]{11})[_ ].*)")
 _TRIMMED = re.compile(r".*_\d{6}_\d{6}")
 
 
 @dataclass(frozen=True)
 class Found:
-    """The file of a clip; `trimmed` if it holds no more than the clip; other files like it."""
+    """The file of a clip, whether it is `trimmed` to the clip, and other candidates."""
 
     path: Path
     trimmed: bool
@@ -31,10 +31,10 @@ class Found:
 
 
 class Library:
-    """All files below a folder, by their names.
+    """All files below a folder, by name.
 
-    `v_` in front of a name does not matter, nor does the extension, though a video's is preferred.
-    Raises UserError if there is no such folder or nothing in it.
+    A prefix `v_` and the extension are ignored, though those of videos are preferred. Raises
+    UserError if the folder does not exist or is empty.
     """
 
     def __init__(self, root: Path):
@@ -53,7 +53,7 @@ class Library:
                 self._downloaded[match["last"] or match["first"]].append(file)
 
     def find(self, clip: Clip) -> Found | None:
-        """The file of a clip: that of the clip alone if there is one, else that of its video."""
+        """Finds the file of a clip: a trimmed one if possible, else that of the whole video."""
         for trimmed, files in (
             (False, self._at(clip.path)),
             (True, self._named(clip.trimmed)),
@@ -64,7 +64,7 @@ class Library:
         return None
 
     def _at(self, path: str | None) -> list[Path]:
-        """The file at a path below the root, whose extension may be missing."""
+        """The file at a path below the root; the extension may be missing."""
         if path is None:
             return []
         whole = self.root / path
@@ -73,7 +73,7 @@ class Library:
         return [file for file in self._exact.get(whole.name, ()) if file.parent == whole.parent]
 
     def _named(self, names: Sequence[str]) -> list[Path]:
-        """The files with one of the names."""
+        """The files with any of the names."""
         spellings = [s for name in names for s in _spell(name)]
         files = [file for s in spellings for file in self._exact.get(s, ())]
         if not any(is_video(file.name) for file in files):
@@ -82,66 +82,60 @@ class Library:
 
 
 def _choose(files: Sequence[Path]) -> list[Path]:
-    """Those that are videos by their names, if any is; links to one file are one."""
+    """Keeps the files named as videos, if any is; links to one file count once."""
     videos = [file for file in files if is_video(file.name)]
     distinct = {os.path.realpath(file): file for file in reversed(videos or files)}
     return list(distinct.values())[::-1]
 
 
 def _spell(name: str) -> Iterable[str]:
-    """How a file of this name may be called; an id of YouTube may itself begin with v_."""
+    """Possible file names; an id of YouTube may itself begin with v_."""
     return (name, f"v_{name}", *((name[2:],) if name.startswith("v_") else ()))
 
 
 def find_tasks(annotation: Annotation, library: Library) -> dict[str, list[Task]]:
-    """The tasks of each split, with the files that are there."""
+    """Creates the tasks of each split, with the files found."""
     index = {name: i for i, name in enumerate(annotation.classes)}
     tasks: dict[str, list[Task]] = {}
     for clip in annotation.clips:
-        labels = tuple(index[label] for label in clip.labels)
-        tasks.setdefault(clip.split, []).append(_create_task(clip, labels, library.find(clip)))
+        found = library.find(clip)
+        trimmed = found is not None and found.trimmed
+        task = Task(
+            id=clip.id,
+            labels=tuple(index[label] for label in clip.labels),
+            path=str(found.path) if found else None,
+            start=None if trimmed else clip.start,
+            end=None if trimmed else clip.end,
+            segments=clip.segments,
+            duration=clip.duration if clip.end is None else clip.end - (clip.start or 0.0),
+            others=tuple(map(str, found.others)) if found else (),
+        )
+        tasks.setdefault(clip.split, []).append(task)
     return tasks
 
 
-def _create_task(clip: Clip, labels: tuple[int, ...], found: Found | None) -> Task:
-    whole = found is None or not found.trimmed
-    duration = clip.duration
-    if clip.end is not None:
-        duration = clip.end - (clip.start or 0.0)
-    return Task(
-        id=clip.id,
-        labels=labels,
-        path=str(found.path) if found else None,
-        start=clip.start if whole else None,
-        end=clip.end if whole else None,
-        segments=clip.segments,
-        duration=duration,
-        others=tuple(map(str, found.others)) if found else (),
-    )
-
-
-_TIMES = ("start", "end", "relevant_start", "relevant_end")
-
-
 def write_listing(path: Path, tasks: Sequence[Task], classes: Sequence[str], notes: Notes) -> int:
-    """Writes the videos that are there, with a row for each segment; returns how many these are.
+    """Writes a CSV of the videos found, with a row for each segment; returns their number.
 
-    Paths are absolute, since `create_source` takes others as relative to the CSV.
-    Raises OSError.
+    Paths are absolute, since `create_source` takes others as relative to the CSV. Raises OSError.
     """
     there = [task for task in tasks if _can_be_written(task, notes)]
     columns = max((len(task.labels) for task in there), default=1)
     with write_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", *["label"] * columns, *_TIMES])
+        times = ("start", "end", "relevant_start", "relevant_end")
+        writer.writerow(["path", *["label"] * columns, *times])
         for task in there:
             labels = [classes[label] for label in task.labels]
-            writer.writerows(_rows(task, labels + [""] * (columns - len(labels))))
+            labels += [""] * (columns - len(labels))
+            for segment in task.segments or [(None, None)]:
+                place = os.path.abspath(task.path or "")
+                writer.writerow([place, *labels, task.start, task.end, *segment])
     return len(there)
 
 
 def _can_be_written(task: Task, notes: Notes) -> bool:
-    """Whether the video is there under a name that text can hold."""
+    """Whether the video was found, under a name that is valid UTF-8."""
     if task.path is None:
         return False
     try:
@@ -150,10 +144,3 @@ def _can_be_written(task: Task, notes: Notes) -> bool:
         notes.add("files with names that are not UTF-8: left out", ascii(task.path))
         return False
     return True
-
-
-def _rows(task: Task, labels: Sequence[str]) -> Iterator[list]:
-    assert task.path is not None
-    path = os.path.abspath(task.path)
-    for segment in task.segments or [(None, None)]:
-        yield [path, *labels, task.start, task.end, *segment]
