@@ -129,7 +129,7 @@ ANYWHERE = [
 CHILD = """
 import json, pathlib, sys, warnings
 import numpy as np
-from sofnet_jax.data.decode import VideoError, read_frames
+from sofnet_jax.data.video.decode import VideoError, read_frames
 
 warnings.simplefilter("error")
 for line in sys.stdin:

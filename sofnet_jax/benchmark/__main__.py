@@ -1,4 +1,4 @@
-"""Measures speed, as ratios of programs run beside each other in this process.
+"""Measure speed, as ratios of programs run beside each other in this process.
 
 python -m sofnet_jax.benchmark train --config configs/X.py
 python -m sofnet_jax.benchmark data
@@ -54,7 +54,7 @@ RUNTIME_VIDEOS = 100  # of validation, for `runtime`
 
 
 def main(argv: list[str]) -> None:
-    """Runs the benchmark named by the first argument."""
+    """Run the benchmark named by the first argument."""
     match argv[1:]:
         case ["train"]:
             if CONFIG.value is None:

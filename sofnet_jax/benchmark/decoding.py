@@ -38,7 +38,7 @@ Read = Callable[[str, list[int], int], UInt8[np.ndarray, "t h w 3"]]
 
 
 def benchmark_decoding(repeats: int) -> list[str]:
-    """Measures reading 16 evenly spaced frames of generated videos, on one core and on all.
+    """Measure reading 16 evenly spaced frames of generated videos, on one core and on all.
 
     The fastest way to use a program counts. A frame is wrong if, in a full decode, its predecessor
     or successor resembles it more. Returns lines.
@@ -83,7 +83,7 @@ def _measure(
 def _choose_way(
     ways: dict[str, Read], path: str, chosen: list[int], threads: int
 ) -> tuple[str, UInt8[np.ndarray, "t h w 3"]]:
-    """Tries each way once; returns the fastest and its images."""
+    """Try each way once; return the fastest and its images."""
     tried = {}
     for way, read in ways.items():
         start = time.perf_counter()

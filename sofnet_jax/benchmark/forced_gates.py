@@ -27,7 +27,7 @@ FIGURE_3 = (15.4, 3.1, 1.5, 3.1, 9.2, 54.3, 13.4)
 def create_fates(
     shares: Sequence[float], num_frames: int, num_videos: int = 4, seed: int = 0
 ) -> Int[np.ndarray, "v t"]:
-    """Composes videos of pictures, by number, so that their frames stop in the given shares.
+    """Compose videos of pictures, by number, so that their frames stop in the given shares.
 
     Args:
         shares: percent of the frames stopped at each gate, used, and never looked at; rounded to
@@ -58,7 +58,7 @@ def create_fates(
 
 
 def _apportion(shares: Sequence[float], total: int) -> list[int]:
-    """Rounds the shares of `total`: the largest remainders round up."""
+    """Round the shares of `total`: the largest remainders round up."""
     exact = np.array(shares) / sum(shares) * total
     counts = np.floor(exact).astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
@@ -66,7 +66,7 @@ def _apportion(shares: Sequence[float], total: int) -> list[int]:
 
 
 def draw_pictures(size: int, seed: int = 0) -> UInt8[np.ndarray, "p size size 3"]:
-    """Draws very different pictures of few colours."""
+    """Draw very different pictures of few colours."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (PICTURES, 5, 5, 3), dtype=np.uint8)
     shape = (size, size)
@@ -74,7 +74,7 @@ def draw_pictures(size: int, seed: int = 0) -> UInt8[np.ndarray, "p size size 3"
 
 
 def force(network: Network, pictures: UInt8[np.ndarray, "p size size 3"]) -> Network:
-    """Changes the gates of a network so that gate n stops picture n.
+    """Change the gates of a network so that gate n stops picture n.
 
     The last two pictures are kept; the very last makes the classifier certain.
     """
@@ -95,7 +95,7 @@ def force(network: Network, pictures: UInt8[np.ndarray, "p size size 3"]) -> Net
 
 
 def _teach(gate: Gate, direction: Float[np.ndarray, "d"], bias: float) -> Gate:
-    """Makes the sign of a linear function the first unit of a gate, and its decision.
+    """Make the sign of a linear function the first unit of a gate, and its decision.
 
     The unit forgets, opens its other gates and ignores the state; the other units are unchanged but
     do not count.

@@ -26,7 +26,7 @@ LOCKSTEP, BATCHES = "SoF-Net, many videos in lockstep", "TSN, many videos in bat
 
 
 def benchmark_inference(workloads: Iterable[Workload], repeats: int) -> Iterator[str]:
-    """Measures TSN and SoF-Net on decoded videos, one at a time and many; yields lines."""
+    """Measure TSN and SoF-Net on decoded videos, one at a time and many; yield lines."""
     for work in workloads:
         yield from _measure(work, repeats)
         yield from _measure_parts(work, repeats)
@@ -99,7 +99,7 @@ def _create_programs(work: Workload) -> dict[str, Callable[[], Any]]:
 
 
 def _classify_all(work: Workload, count: int) -> None:
-    """Runs TSN on all videos, `count` frames at a time."""
+    """Run TSN on all videos, `count` frames at a time."""
     for video in work.videos:
         for t in range(0, len(video), count):
             _, pooled, _ = run(work.tsn.spans[0], video[t : t + count])
@@ -118,7 +118,7 @@ def _measure_many(work: Workload) -> dict[str, float]:
 
 
 def _measure_parts(work: Workload, repeats: int) -> list[str]:
-    """Splits the time of a kept frame into that of the spans and that of their gates."""
+    """Split the time of a kept frame into that of the spans and that of their gates."""
     network = work.network
     zero = jax.device_put(create_states(network, 1), network.device)
     alone: dict[str, Callable[[], Any]] = {}

@@ -36,7 +36,7 @@ KINDS = ((10, 340, 256, 17), (120, 320, 240, 17), (120, 1280, 720, 23))
 
 
 def benchmark_pipeline(repeats: int, num_videos: int) -> list[str]:
-    """Measures preparing videos, a core's frames per second, and an epoch; returns lines.
+    """Measure preparing videos, a core's frames per second, and an epoch; return lines.
 
     A few videos are used repeatedly, so the disk is not measured.
     """

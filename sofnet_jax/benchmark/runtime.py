@@ -23,7 +23,7 @@ METHODS = ("tsn", "sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 def benchmark_runtime(
     workdir: Path, collection: Collection, *, num_videos: int, repeats: int
 ) -> Iterator[str]:
-    """Measures the first run of every trained method of Table 3; writes `workdir/runtime.json`.
+    """Measure the first run of every trained method of Table 3; write `workdir/runtime.json`.
 
     Videos are decoded before and run one at a time, with early termination. Yields lines of text.
     Raises UserError if no run can be measured.

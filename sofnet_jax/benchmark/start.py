@@ -17,7 +17,7 @@ REPEATS = 3  # starts with a full cache; the median is reported
 
 
 def benchmark_start(size: int) -> list[str]:
-    """Measures starts with an empty and with a filled cache of compiled programs; returns lines."""
+    """Measure starts with an empty and with a filled cache of compiled programs; return lines."""
     with tempfile.TemporaryDirectory() as folder:
         weights, video = Path(folder) / "weights.npz", Path(folder) / "video.mp4"
         _, variables = draw_variables()

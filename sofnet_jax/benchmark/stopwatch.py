@@ -1,4 +1,4 @@
-"""Measures functions beside each other, and describes the host."""
+"""Measure functions beside each other, and describe the host."""
 
 import os
 import platform

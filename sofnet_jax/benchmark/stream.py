@@ -27,7 +27,7 @@ QUANTITIES = ("network, ms a frame", "decoding, ms a window", "times real time",
 
 
 def benchmark_stream(work: Workload, minutes: int) -> list[str]:
-    """Measures a stream over TCP, predicted as fast as possible; returns lines."""
+    """Measure a stream over TCP, predicted as fast as possible; return lines."""
     classes = tuple(map(str, range(work.network.architecture.num_classes)))
     model = TrainedModel(work.network, classes, len(work.videos[0]), work.size, 256, 0, NEVER)
     kept = looked = 0
@@ -73,7 +73,7 @@ def _watch(model: TrainedModel, video: Path, minutes: int) -> Generator[Predicti
 
 
 def _send(server: socket.socket, video: Path, minutes: int) -> None:
-    """Sends a video repeatedly, as one that continues, to the first client."""
+    """Send a video repeatedly, as one that continues, to the first client."""
     connection, _ = server.accept()
     with connection, connection.makefile("wb") as file:
         try:

@@ -182,7 +182,7 @@ class TorchRecognizer:
 
     @torch.inference_mode()
     def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> Result:
-        """Runs the frames one by one, each as far as the gates forward it."""
+        """Run the frames one by one, each as far as the gates forward it."""
         h = [self._move(torch.zeros((1, self._hidden)))] * len(self._gates)
         c = list(h)
         consensus = Consensus(len(self._gates), self._num_classes, self._rule)

@@ -22,7 +22,7 @@ ROUNDS = 3  # with and without the input pipeline
 
 
 def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
-    """Measures parts of a training step; returns lines.
+    """Measure parts of a training step; return lines.
 
     The joint step is measured beside the step without gates; the scan over the gates alone, forward
     and backward; and the joint step fed by the pipeline beside one on a batch on the device.

@@ -22,7 +22,7 @@ def write_video(
     crf: int = 23,
     seed: int = 0,
 ) -> Path:
-    """Writes H.264 with x264's preset "veryfast" and a keyframe at least every `keyframes`.
+    """Write H.264 with x264's preset "veryfast" and a keyframe at least every `keyframes`.
 
     A lower `crf`, x264's constant rate factor, gives more bits.
     """

@@ -88,7 +88,7 @@ def create_workload(
 
 
 def draw_variables() -> tuple[Architecture, Mapping[str, Any]]:
-    """Draws random weights of a SoF-Net."""
+    """Draw random weights of a SoF-Net."""
     architecture = create_architecture(BACKBONE, num_classes=CLASSES, gates=(1, 2, 3, 4, 5))
     blank = jnp.zeros((1, 1, 32, 32, 3), jnp.uint8)  # any size gives the same weights
     return architecture, jax.jit(SoFNet(architecture).init)(jax.random.key(0), blank)
@@ -123,7 +123,7 @@ def load_workload(
 def run_loop(
     network: Network, rule: Rule, videos: Iterable[UInt8[np.ndarray, "t h w 3"]]
 ) -> list[Result]:
-    """Runs each video through the Python loop, frame by frame, up to its end."""
+    """Run each video through the Python loop, frame by frame, up to its end."""
     recognizer, results = Recognizer(network, rule), []
     for video in videos:
         recognizer.reset()
@@ -137,6 +137,6 @@ def run_loop(
 def run_program(
     network: Network, rule: Rule, videos: Iterable[UInt8[np.ndarray, "t h w 3"]]
 ) -> None:
-    """Runs each video as one compiled program on the device."""
+    """Run each video as one compiled program on the device."""
     for video in videos:
         jax.block_until_ready(program(network, video, rule))

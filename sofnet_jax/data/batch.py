@@ -27,7 +27,7 @@ class Batch(TypedDict):
 def mark_relevant(
     segments: Sequence[Interval] | None, times: Float[np.ndarray, "t"]
 ) -> Float[np.ndarray, "t"]:
-    """Marks frames: 1 inside a relevant interval, 0 outside, NaN if none is annotated."""
+    """Mark frames: 1 inside a relevant interval, 0 outside, NaN if none is annotated."""
     if segments is None:
         return np.full(len(times), np.nan, np.float32)
     start, end = np.array(segments, np.float64).reshape(-1, 2).T[..., None]

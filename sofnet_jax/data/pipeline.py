@@ -53,7 +53,7 @@ def create_train_iterator(
     flip: bool = True,
     via: int = 0,
 ) -> Generator[Batch, None, None]:
-    """Yields this process's share of batches of `batch_size` random videos, without end.
+    """Yield this process's share of batches of `batch_size` random videos, without end.
 
     `start` is the number of examples already consumed by all processes. Every epoch is shuffled
     again and drops the videos that do not fill a batch. An unreadable video is replaced by another.
@@ -83,7 +83,7 @@ def create_eval_iterator(
     num_workers: int = 0,
     via: int = 0,
 ) -> Generator[Batch, None, None]:
-    """Yields this process's share of all videos once, in batches of `batch_size`.
+    """Yield this process's share of all videos once, in batches of `batch_size`.
 
     Every process yields the same number of batches, padded with invalid examples (index -1). An
     unreadable video is invalid, too; its `errors` say why.
@@ -231,7 +231,7 @@ def _iterate(
 
 
 def _own(value: Any) -> Any:
-    """Copies an array out of shared memory, which is scarce and outlives a crash."""
+    """Copy an array out of shared memory, which is scarce and outlives a crash."""
     return np.array(value) if isinstance(value, SharedMemoryArray) else value
 
 
@@ -242,7 +242,7 @@ def _collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Blocks SIGINT and SIGTERM, in this thread and in the threads and processes it starts.
+    """Block SIGINT and SIGTERM, in this thread and in the threads and processes it starts.
 
     Ctrl-C and a cluster's notice reach the workers as well, which must continue until the main
     process, which handles the signal, closes the iterator.
@@ -256,7 +256,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _start_tracker() -> None:
-    """Starts the process that removes leftover shared memory, such as unused batches.
+    """Start the process that removes leftover shared memory, such as unused batches.
 
     Its warning about each piece is disabled, since none is a mistake.
     """
@@ -268,6 +268,6 @@ def _start_tracker() -> None:
 
 
 def _init_worker(index: int, count: int) -> None:
-    """Runs first in every worker."""
+    """Run first in every worker."""
     del index, count
     end_with_parent()

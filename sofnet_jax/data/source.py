@@ -49,7 +49,7 @@ class Example(Protocol):
         """The intervals of its action in seconds; None if not annotated."""
 
     def read(self, choose: Choose, look: Look) -> Shown:
-        """Reads the view `look` of the chosen frames, and their times. Raises VideoError."""
+        """Read the view `look` of the chosen frames, and their times. Raises VideoError."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def create_source(
     short_side: int = 0,
     keep: bool = False,
 ) -> Source:
-    """Lists the videos in a folder with one sub-folder per class, or in a CSV file.
+    """List the videos in a folder with one sub-folder per class, or in a CSV file.
 
     The CSV file has the columns `path,label[,label…]`, or a header with the columns `path`, `label`
     (one or more) and, in seconds, `start`, `end`, `relevant_start`, `relevant_end`; rows that
@@ -162,7 +162,7 @@ def _list_csv(path: Path, classes: Sequence[str] | None) -> _Listing:
 def _merge(
     rows: Sequence[OwnRow], folder: Path, names: Sequence[str], index: dict[str, int]
 ) -> Video:
-    """Merges the rows of a video, which differ in labels or in the relevant interval."""
+    """Merge the rows of a video, which differ in labels or in the relevant interval."""
     row = rows[0]
     labels = [(r.place, label) for r in rows for label in r.labels]
     for place, label in labels:

@@ -148,7 +148,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     def _collect(
         self, shards: Sequence[Shard], split: str, summaries: Sequence[ShardSummary]
     ) -> Any:
-        """Links the finished shards to their final places; returns TFDS's info on the split."""
+        """Link the finished shards to their final places; return TFDS's info on the split."""
         template = self._get_filename_template(split)
         for i, shard in enumerate(shards):
             target = template.sharded_filepath(shard_index=i, num_shards=len(shards))

@@ -29,7 +29,7 @@ class Sample:
 def draw_contact_sheet(
     path: Path, samples: Sequence[Sample], *, size: int, scales: Sequence[float], seed: int
 ) -> None:
-    """Writes a PNG with three rows for each sample.
+    """Write a PNG with three rows for each sample.
 
     The first shows whole frames with outlines of the two crops below: the one for testing, and a
     random one for training, both of `size` pixels and drawn smaller. A bar marks the action.
@@ -84,7 +84,7 @@ def _paste_whole(
     frame: UInt8[np.ndarray, "h w 3"],
     views: dict[str, View],
 ) -> None:
-    """Pastes a frame into the middle of a cell, and outlines its views."""
+    """Paste a frame into the middle of a cell, and outline its views."""
     height, width = frame.shape[:2]
     scale = CELL / max(height, width)
     small = (max(round(width * scale), 1), max(round(height * scale), 1))

@@ -56,7 +56,7 @@ class PreparedVideo(Summary):
 
 
 def read_record(video: PreparedVideo) -> dict[str, Any]:
-    """Reads all features of a video.
+    """Read all features of a video.
 
     Raises:
         VideoError: the record is damaged, or belongs to another video.
@@ -79,7 +79,7 @@ def read_record(video: PreparedVideo) -> dict[str, Any]:
 
 
 def create_prepared_source(path: Path, split: str) -> Source:
-    """Opens a split of a data set written by `python -m sofnet_jax.prepare`.
+    """Open a split of a data set written by `python -m sofnet_jax.prepare`.
 
     `path` is the folder of the data set, or of one version of it. Raises UserError.
     """
@@ -88,7 +88,7 @@ def create_prepared_source(path: Path, split: str) -> Source:
 
 
 def list_videos(folder: Path, split: str) -> list[PreparedVideo]:
-    """Lists the videos of a split in the order of the shards. Raises UserError.
+    """List the videos of a split in the order of the shards. Raises UserError.
 
     Shards are checked for existence but not opened, which takes longer.
     """
@@ -101,7 +101,7 @@ def list_videos(folder: Path, split: str) -> list[PreparedVideo]:
 
 
 def list_all_videos(folder: Path) -> dict[str, list[PreparedVideo]]:
-    """Lists the videos of each split; opens every shard to check that no record is missing.
+    """List the videos of each split; open every shard to check that no record is missing.
 
     Raises UserError.
     """

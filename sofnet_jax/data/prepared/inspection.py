@@ -1,4 +1,4 @@
-"""Describes a data set, prepared or not, and draws it as the network will see it."""
+"""Describe a data set, prepared or not, and draw it as the network will see it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Sheet:
 
 
 def inspect_prepared(path: Path, sheet: Sheet) -> list[str]:
-    """Describes a prepared data set and draws a contact sheet; returns lines. Raises UserError."""
+    """Describe a prepared data set and draw a contact sheet; return lines. Raises UserError."""
     folder = find_version(path)
     classes = read_classes(folder)
     lines: list[str] = []
@@ -93,7 +93,7 @@ def _sample(split: str, tasks: Sequence[Task], classes: Sequence[str], seed: int
 
 
 def _pick(count: int, seed: int) -> list[int]:
-    """Picks a few numbers below `count`."""
+    """Pick a few numbers below `count`."""
     rng = np.random.default_rng(seed)
     return sorted(rng.choice(count, min(VIDEOS, count), replace=False).tolist())
 
@@ -124,7 +124,7 @@ def _draw(samples: Sequence[Sample], sheet: Sheet, lines: list[str]) -> list[str
 
 
 def describe_split(name: str, videos: Sequence[Summary], classes: Sequence[str]) -> list[str]:
-    """Describes the videos of a split; returns lines."""
+    """Describe the videos of a split; return lines."""
     durations = np.array([video.duration for video in videos])
     low, middle, high = np.percentile(durations, [0, 50, 100])
     sizes = Counter(f"{video.width}×{video.height}" for video in videos)

@@ -53,7 +53,7 @@ class Library:
                 self._downloaded[match["last"] or match["first"]].append(file)
 
     def find(self, clip: Clip) -> Found | None:
-        """Finds the file of a clip: a trimmed one if possible, else that of the whole video."""
+        """Find the file of a clip: a trimmed one if possible, else that of the whole video."""
         for trimmed, files in (
             (False, self._at(clip.path)),
             (True, self._named(clip.trimmed)),
@@ -82,7 +82,7 @@ class Library:
 
 
 def _choose(files: Sequence[Path]) -> list[Path]:
-    """Keeps the files named as videos, if any is; links to one file count once."""
+    """Keep the files named as videos, if any is; links to one file count once."""
     videos = [file for file in files if is_video(file.name)]
     distinct = {os.path.realpath(file): file for file in reversed(videos or files)}
     return list(distinct.values())[::-1]
@@ -94,7 +94,7 @@ def _spell(name: str) -> Iterable[str]:
 
 
 def find_tasks(annotation: Annotation, library: Library) -> dict[str, list[Task]]:
-    """Creates the tasks of each split, with the files found."""
+    """Create the tasks of each split, with the files found."""
     index = {name: i for i, name in enumerate(annotation.classes)}
     tasks: dict[str, list[Task]] = {}
     for clip in annotation.clips:
@@ -115,7 +115,7 @@ def find_tasks(annotation: Annotation, library: Library) -> dict[str, list[Task]
 
 
 def write_listing(path: Path, tasks: Sequence[Task], classes: Sequence[str], notes: Notes) -> int:
-    """Writes a CSV of the videos found, with a row for each segment; returns their number.
+    """Write a CSV of the videos found, with a row for each segment; return their number.
 
     Paths are absolute, since `create_source` takes others as relative to the CSV. Raises OSError.
     """

@@ -31,7 +31,7 @@ def write_manifest(
     summaries: Mapping[str, Sequence[ShardSummary]],
     missing: Mapping[str, Sequence[str]],
 ) -> None:
-    """Writes the three files; `shards` are names, `missing` the ids of videos without a file."""
+    """Write the three files; `shards` are names, `missing` the ids of videos without a file."""
     with (folder / VIDEOS).open("w") as file:
         for split, parts in summaries.items():
             for video in (video for part in parts for video in part.videos):
@@ -52,7 +52,7 @@ def write_manifest(
 
 @contextlib.contextmanager
 def suggest_anew(folder: Path) -> Iterator[None]:
-    """Adds the remedy to a UserError about a file of a prepared data set."""
+    """Add the remedy to a UserError about a file of a prepared data set."""
     try:
         yield
     except UserError as error:

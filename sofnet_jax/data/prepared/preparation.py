@@ -31,7 +31,7 @@ def create_plan(
     num_workers: int,
     time_limit: float,
 ) -> Plan:
-    """Divides the tasks into shards."""
+    """Divide the tasks into shards."""
     folder = out / name / _UNFINISHED
     shards = {split: plan_shards(split, part, form, folder) for split, part in tasks.items()}
     missing = {split: [task.id for task in part if not task.path] for split, part in tasks.items()}
@@ -41,7 +41,7 @@ def create_plan(
 def prepare(
     name: str, plan: Plan, out: Path, beam: tfds.download.DownloadConfig | None = None
 ) -> Path:
-    """Writes the data set, or resumes writing it, and returns its folder.
+    """Write the data set, or resume writing it, and return its folder.
 
     With `beam` (`configure_beam`) its runner does the work, without it this machine.
     Raises UserError if the folder holds something else, is damaged, or cannot be written to.
@@ -67,7 +67,7 @@ def prepare(
 
 @contextlib.contextmanager
 def show_progress(plan: Plan) -> Iterator[Callable[[int], None]]:
-    """Shows a bar with the videos done, their rate and the time left; yields `Plan.on_video`."""
+    """Show a bar with the videos done, their rate and the time left; yield `Plan.on_video`."""
     total = sum(len(shard.tasks) for shard in plan.all_shards)
     with tqdm(total=total, desc="Preparing", unit="video", disable=None, smoothing=0.05) as bar:
 
@@ -115,6 +115,6 @@ def _is_prepared(folder: Path, plan: Plan) -> bool:
 
 
 def configure_beam(options: str) -> tfds.download.DownloadConfig:
-    """Converts options of Apache Beam to TFDS's form. Raises UserError."""
+    """Convert options of Apache Beam to TFDS's form. Raises UserError."""
     runner, parsed = create_runner(options)
     return tfds.download.DownloadConfig(beam_runner=runner, beam_options=parsed)

@@ -71,7 +71,7 @@ class Summary:
 
     @classmethod
     def from_json(cls, video: Node) -> "Summary":
-        """Reads what `dataclasses.asdict` and JSON wrote. Raises UserError if it is damaged."""
+        """Read what `dataclasses.asdict` and JSON wrote. Raises UserError if it is damaged."""
         labels = video.need("labels")
         if not labels.elements():
             raise UserError(f"{labels.place}: empty")
@@ -119,7 +119,7 @@ class TaskResult:
 
 
 def create_record(task: Task, form: Format) -> TaskResult:
-    """Reads a video and creates its record; an unreadable one is a problem, never an error."""
+    """Read a video and create its record; an unreadable one is a problem, never an error."""
     problems = [Problem(task.id, "duplicate", other) for other in task.others]
     assert task.path is not None
     try:
@@ -168,7 +168,7 @@ def create_record(task: Task, form: Format) -> TaskResult:
 def cut_segments(
     segments: tuple[Interval, ...] | None, start: float, end: float
 ) -> tuple[Interval, ...] | None:
-    """Cuts segments to a section of a video; None, as if not annotated, if none is inside.
+    """Cut segments to a section of a video; None, as if not annotated, if none is inside.
 
     An annotation without segments says that nothing is relevant, and stays as it is.
     """
@@ -214,7 +214,7 @@ def _create_serialiser(classes: tuple[str, ...]) -> tuple[Any, ExampleSerializer
 
 
 def serialise(record: dict[str, Any], classes: tuple[str, ...]) -> bytes:
-    """Serialises a record as TFDS does; equal records give equal bytes."""
+    """Serialise a record as TFDS does; equal records give equal bytes."""
     features, serialiser = _create_serialiser(classes)
     example = serialiser.get_tf_example(features.encode_example(record))
     return example.SerializeToString(deterministic=True)

@@ -1,4 +1,4 @@
-"""Writes shards with all cores of a machine; can be killed and resumed."""
+"""Write shards with all cores of a machine; can be killed and resumed."""
 
 import contextlib
 import functools
@@ -39,18 +39,18 @@ class ShardSummary:
 
     @classmethod
     def create(cls, outcomes: Sequence[TaskResult]) -> "ShardSummary":
-        """Summarises the results of a shard's tasks."""
+        """Summarise the results of a shard's tasks."""
         videos = tuple(outcome.summary for outcome in outcomes if outcome.summary)
         return cls(videos, tuple(p for outcome in outcomes for p in outcome.problems))
 
     def write(self, path: Path) -> None:
-        """Writes JSON, whole or not at all; the file marks the shard as finished."""
+        """Write JSON, whole or not at all; the file marks the shard as finished."""
         with write_whole(path) as partial:
             partial.write_text(format_json(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> "ShardSummary":
-        """Reads the file of `write`. Raises UserError if it is damaged."""
+        """Read the file of `write`. Raises UserError if it is damaged."""
         document = Material(path).document
         videos = tuple(Summary.from_json(video) for video in document.need("videos").elements())
         problems = tuple(
@@ -79,7 +79,7 @@ class Shard:
         return self.summary_path.with_suffix(".array_record")
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Reads the videos one by one."""
+        """Read the videos one by one."""
         outcomes = []
         for task in self.tasks:
             outcome = create_record(task, self.form)
@@ -90,7 +90,7 @@ class Shard:
 
 
 def plan_shards(split: str, tasks: Sequence[Task], form: Format, folder: Path) -> list[Shard]:
-    """Divides the tasks of a split, in a random order that depends on their ids alone.
+    """Divide the tasks of a split, in a random order that depends on their ids alone.
 
     The division depends on all videos that should exist, not on those that do, so that a file added
     later changes its own shard only. Empty shards are left out.
@@ -130,7 +130,7 @@ def write_shards(
     time_limit: float,
     on_video: Callable[[int], None],
 ) -> None:
-    """Writes the shards that are not finished yet, each beside its summary.
+    """Write the shards that are not finished yet, each beside its summary.
 
     `on_video` is called with the number of videos just done, those of finished shards at once. A
     video that takes more than `time_limit` seconds is left out. Raises UserError if the disk is
@@ -167,7 +167,7 @@ def _create(classes: tuple[str, ...], item: tuple) -> tuple[TaskResult, bytes | 
 
 
 def _write_shard(shard: Shard, results: Iterator[Any], on_video: Callable[[int], None]) -> None:
-    """Writes the next results as records, checks them, and then writes the summary."""
+    """Write the next results as records, check them, and then write the summary."""
     outcomes = []
     with write_whole(shard.data_path) as partial:
         with _open_writer(partial) as write:
@@ -190,7 +190,7 @@ def _write_shard(shard: Shard, results: Iterator[Any], on_video: Callable[[int],
 
 @contextlib.contextmanager
 def _open_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Yields a function that appends a record. Raises OSError if the disk is full."""
+    """Yield a function that appends a record. Raises OSError if the disk is full."""
     writer = ArrayRecordWriter(str(path), "group_size:1")  # as TFDS writes them
 
     def write(data: bytes) -> None:
@@ -209,7 +209,7 @@ def _open_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
 
 @contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Turns ArrayRecord's RuntimeError, a page long, into OSError."""
+    """Turn ArrayRecord's RuntimeError, a page long, into OSError."""
     try:
         yield
     except RuntimeError as error:
@@ -218,7 +218,7 @@ def _translate_errors() -> Iterator[None]:
 
 
 def count_records(path: Path) -> int:
-    """Counts the records of a shard. Raises OSError, or RuntimeError if it is damaged."""
+    """Count the records of a shard. Raises OSError, or RuntimeError if it is damaged."""
     if not path.stat().st_size:
         return 0
     return len(ArrayRecordDataSource([str(path)]))

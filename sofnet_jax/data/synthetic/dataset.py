@@ -39,7 +39,7 @@ LIMITS = {
 
 
 class Video(NamedTuple):
-    """Identifies a video of a data set."""
+    """The identity of a video in a data set."""
 
     split: str
     label: int
@@ -68,7 +68,7 @@ def create_synthetic(
     seed: int = 0,
     num_workers: int | None = None,
 ) -> None:
-    """Writes `train_videos` and `val_videos` videos per class into the folder `root`, once.
+    """Write `train_videos` and `val_videos` videos per class into the folder `root`, once.
 
     `root` will hold `train/<class>/<id>.mp4` (H.264, `num_frames` frames of `size` x `size` pixels,
     12 a second), likewise `val`, and `train.csv` and `val.csv` with each video's path, label, and
@@ -141,7 +141,7 @@ def _is_written(root: Path, meta: dict[str, int]) -> bool:
 
 
 def _write_whole(root: Path, meta: dict[str, int], num_workers: int | None) -> None:
-    """Writes the data set beside `root`, then renames it."""
+    """Write the data set beside `root`, then rename it."""
     for abandoned in root.parent.glob(f".{root.name}.*.partial"):  # by a process that was killed
         shutil.rmtree(abandoned, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(".partial", f".{root.name}.", root.parent))
@@ -154,7 +154,7 @@ def _write_whole(root: Path, meta: dict[str, int], num_workers: int | None) -> N
 
 
 def _write_files(folder: Path, meta: dict[str, int], num_workers: int | None) -> None:
-    """Writes every file of the data set."""
+    """Write every file of the data set."""
     videos = [
         Video(split, label, number)
         for split in SPLITS
@@ -181,7 +181,7 @@ def _write_files(folder: Path, meta: dict[str, int], num_workers: int | None) ->
 
 
 def _write_video(folder: Path, meta: dict[str, int], video: Video) -> tuple[str, str, float, float]:
-    """Draws and encodes a video; returns its row of the table."""
+    """Draw and encode a video; return its row of the table."""
     rng = np.random.default_rng(
         [meta["seed"], SPLITS.index(video.split), video.label, video.number]
     )
@@ -195,7 +195,7 @@ def _write_video(folder: Path, meta: dict[str, int], video: Video) -> tuple[str,
 
 
 def _encode(path: Path, frames: np.ndarray) -> None:
-    """Encodes frames (t, h, w, 3) uint8 as H.264 in MP4, with a keyframe a second or more."""
+    """Encode frames (t, h, w, 3) uint8 as H.264 in MP4, with a keyframe a second or more."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.height, stream.width = frames.shape[1:3]

@@ -115,7 +115,7 @@ def create_person(rng: np.random.Generator, *, manner: float = 5.0) -> Person:
 
 
 def compute_limbs(pose: Pose, person: Person, frames: np.ndarray) -> np.ndarray:
-    """Computes the ends of the twelve limbs at `frames` (t,): (t, 12, 2, 2) (x, y) in statures.
+    """Compute the ends of the twelve limbs at `frames` (t,): (t, 12, 2, 2) (x, y) in statures.
 
     The origin is the middle of the figure in each frame.
     """
@@ -158,12 +158,12 @@ def compute_limbs(pose: Pose, person: Person, frames: np.ndarray) -> np.ndarray:
 def draw_person(
     layer: np.ndarray, limbs: np.ndarray, person: Person, centre: np.ndarray, stature: float
 ) -> None:
-    """Draws `limbs`, scaled by `stature` pixels, into `layer` around `centre` (x, y)."""
+    """Draw `limbs`, scaled by `stature` pixels, into `layer` around `centre` (x, y)."""
     draw_capsules(layer, centre + limbs * stature, RADII * (person.girth * stature), person.paint)
 
 
 def draw_capsules(layer: np.ndarray, ends: np.ndarray, radii: np.ndarray, paint: Paint) -> None:
-    """Draws n rounded, shaded, striped limbs over `layer` (h, w, 4), one over another.
+    """Draw n rounded, shaded, striped limbs over `layer` (h, w, 4), one over another.
 
     The layer holds colour times coverage and, last, coverage. `ends` (n, 2, 2) are (x, y) of both
     ends, `radii` (n, 2) the radii there, in pixels. All limbs are shaded at once in patches of one

@@ -1,4 +1,4 @@
-"""Draws synthetic videos as sequences of shots.
+"""Draw synthetic videos as sequences of shots.
 
 A shot has one kind, one scene, one light and one camera movement:
 
@@ -39,7 +39,7 @@ CAPTION = (230, 20, 40)
 def draw_video(
     rng: np.random.Generator, poses: list[Pose], label: int, num_frames: int, size: int
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Draws one video of the pose `label`.
+    """Draw one video of the pose `label`.
 
     Returns:
       frames (t, size, size, 3) uint8, and the action's first frame and the frame after its last.
@@ -65,7 +65,7 @@ def draw_video(
 
 
 def plan_shots(rng: np.random.Generator, num_frames: int) -> list[tuple[str, int]]:
-    """Chooses kinds and lengths of a video's shots: one action, anywhere among others."""
+    """Choose kinds and lengths of a video's shots: one action, anywhere among others."""
     action = round(num_frames * rng.uniform(0.2, 0.4))
     before = int(rng.integers(num_frames - action + 1))
     lengths = _cut(rng, before)
@@ -77,7 +77,7 @@ def plan_shots(rng: np.random.Generator, num_frames: int) -> list[tuple[str, int
 
 
 def _cut(rng: np.random.Generator, total: int) -> list[int]:
-    """Cuts `total` frames into shots; a remainder too short for a shot joins the last."""
+    """Cut `total` frames into shots; a remainder too short for a shot joins the last."""
     lengths = []
     while total:
         length = int(rng.integers(SHORTEST, LONGEST + 1))
@@ -87,7 +87,7 @@ def _cut(rng: np.random.Generator, total: int) -> list[int]:
 
 
 def compose(rng: np.random.Generator, scene: np.ndarray, layers: np.ndarray) -> np.ndarray:
-    """Lays the layers (t, h, w, 4) over a moving view of the scene, in changing light, as uint8."""
+    """Lay the layers (t, h, w, 4) over a moving view of the scene, in changing light, as uint8."""
     length, size = layers.shape[:2]
     image = Image.fromarray(scene)
     first, last = rng.uniform(0.62, 0.95, 2)
@@ -109,7 +109,7 @@ def compose(rng: np.random.Generator, scene: np.ndarray, layers: np.ndarray) -> 
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Draws a cluttered scene (s, s, 3) uint8, larger than the frame, for camera movements."""
+    """Draw a cluttered scene (s, s, 3) uint8, larger than the frame, for camera movements."""
     side = size * 3 // 2
     scene = np.ones((side, side, 4), np.float32)
     horizon = int(side * rng.uniform(0.5, 0.85))
@@ -130,12 +130,12 @@ def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _mute(colours: np.ndarray) -> np.ndarray:
-    """Mutes colours (n, 3) for a scene; only people are colourful."""
+    """Mute colours (n, 3) for a scene; only people are colourful."""
     return 0.4 * colours + 0.6 * colours.mean(-1, keepdims=True)
 
 
 def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Draws a blotchy surface (h, w, 3) float32 between two muted colours."""
+    """Draw a blotchy surface (h, w, 3) float32 between two muted colours."""
     shade = np.full((height, width), 0.5, np.float32)
     for cells in (3, 8, 20):
         grid = Image.fromarray(rng.normal(0, 1 / cells, (cells, cells)).astype(np.float32))
@@ -147,7 +147,7 @@ def _draw_surface(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 def _draw_shot(
     rng: np.random.Generator, kind: str, scene: np.ndarray, pose: Pose, length: int, size: int
 ) -> np.ndarray:
-    """Draws the frames (t, size, size, 3) uint8 of a shot."""
+    """Draw the frames (t, size, size, 3) uint8 of a shot."""
     if kind == "action":  # one large, sharp figure near the middle
         share = rng.uniform(0.62, 0.82)
         return compose(rng, scene, _draw_actor(rng, pose, length, size, share, 0.06))
@@ -167,7 +167,7 @@ def _draw_shot(
 
 
 def _caption(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
-    """Covers the top or bottom of frames with a band of text lines."""
+    """Cover the top or bottom of frames with a band of text lines."""
     size = frames.shape[1]
     band = np.full((int(size * rng.uniform(0.25, 0.4)), size, 3), CAPTION, np.uint8)
     line = max(size // 20, 2)
@@ -184,13 +184,13 @@ def _caption(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
 
 
 def _blur(frames: np.ndarray, radius: float) -> np.ndarray:
-    """Blurs frames by `radius` pixels."""
+    """Blur frames by `radius` pixels."""
     blur = ImageFilter.GaussianBlur(radius)
     return np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames])
 
 
 def _draw_limbs(rng: np.random.Generator, pose: Pose, length: int, size: int) -> np.ndarray:
-    """Draws layers (t, size, size, 4) of a figure's limbs, scattered, turning and drifting."""
+    """Draw layers (t, size, size, 4) of a figure's limbs, scattered, turning and drifting."""
     person = create_person(rng)
     limbs = compute_limbs(pose, person, np.zeros(1))[0]
     limbs -= limbs.mean(1, keepdims=True)
@@ -214,7 +214,7 @@ def _draw_actor(
     share: float,
     spread: float,
 ) -> np.ndarray:
-    """Draws layers of a person in `pose` who wanders, nears or recedes, but stays in view.
+    """Draw layers of a person in `pose` who wanders, nears or recedes, but stays in view.
 
     `share` is the stature and `spread` the standard deviation of the place, in frame widths.
     """

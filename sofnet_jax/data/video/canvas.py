@@ -14,7 +14,7 @@ MAX_BYTES = 8 << 30  # of all images together; a file may have frames of any siz
 
 
 class _Brush(threading.local):
-    """Converts frames. Every thread has its own, which keeps its tables from frame to frame."""
+    """A converter of frames for each thread, which keeps its tables from frame to frame."""
 
     def __init__(self):
         self.draw = VideoReformatter().reformat
@@ -55,7 +55,7 @@ class Canvas:
         return (height, width) if turns % 2 else (width, height)
 
     def paint(self, i: int, frame: av.VideoFrame) -> None:
-        """Makes the frame image i, unless there is one already."""
+        """Make the frame image i, unless there is one already."""
         if i not in self._missing:
             return
         form = frame.width, frame.height, round(frame.rotation / 90)

@@ -46,7 +46,7 @@ class VideoError(Exception):
 
 @contextlib.contextmanager
 def report_errors(path: str) -> Iterator[None]:
-    """Turns errors of libav into VideoError."""
+    """Turn errors of libav into VideoError."""
     try:
         yield
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
@@ -76,7 +76,7 @@ def find_stream(container: Any, name: str) -> Any:
 
 
 def decode_packet(stream: Any, packet: av.Packet | None) -> list[av.VideoFrame]:
-    """Decodes a packet, or with None what the decoder still holds; [] for a damaged one."""
+    """Decode a packet, or with None what the decoder still holds; [] for a damaged one."""
     try:
         return stream.decode(packet)
     except av.FFmpegError:
@@ -112,7 +112,7 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._container.close()
 
     def _demux(self) -> Iterator[av.Packet]:
@@ -130,7 +130,7 @@ class Video:
                     yield packet
 
     def read_index(self) -> Index | None:
-        """Reads all packets. None if they do not tell how many frames there are, and when."""
+        """Read all packets. None if they do not tell how many frames there are, and when."""
         if not self._stamps_frames:
             return None
         pts, size, flags = array("q"), array("q"), bytearray()  # compact, for long videos
@@ -167,7 +167,7 @@ class Video:
         return not (packet.is_discard or hidden)
 
     def decode(self) -> Iterator[av.VideoFrame]:
-        """Decodes everything, from the beginning."""
+        """Decode everything, from the beginning."""
         for packet in self._packets:
             yield from self._decode_packet(packet)
         yield from self._decode_packet(None)  # what the decoder still holds
@@ -175,7 +175,7 @@ class Video:
     def decode_ranges(
         self, ranges: Iterable[PacketRange], wanted: Set[int], index: Index
     ) -> Generator[av.VideoFrame, None, None]:
-        """Decodes each range of packets from a clean decoder.
+        """Decode each range of packets from a clean decoder.
 
         Frames of packets that are not `wanted` may or may not come out. Ends early if the packets
         differ from the index, or if a range does not begin with a keyframe, whatever the container
@@ -211,7 +211,7 @@ class Video:
             self._codec.flush_buffers()
 
     def _go_to(self, first: int, index: Index) -> None:
-        """Moves to packet `first`, or to one before it."""
+        """Move to packet `first`, or to one before it."""
         seekable = self._container.format.name.startswith(_SEEKABLE)
         if self._position <= first:
             gap = index.size[self._position : first].sum()
@@ -222,7 +222,7 @@ class Video:
             self._open()
 
     def _seek(self, first: int, index: Index) -> bool:
-        """Seeks to packet `first`, or to one before it; False if that failed."""
+        """Seek to packet `first`, or to one before it; False if that failed."""
         try:
             self._container.seek(int(index.pts[first]), stream=self._stream)
         except av.FFmpegError:
@@ -239,7 +239,7 @@ class Video:
         return True
 
     def _thin_out(self, yes: bool) -> None:
-        """Lets the decoder skip pictures on which no other depends, where that is safe."""
+        """Let the decoder skip pictures on which no other depends, where that is safe."""
         if self._thinned:
             self._codec.skip_frame = "NONREF" if yes else "DEFAULT"
 
@@ -252,7 +252,7 @@ class Video:
         return (self._container.duration or 0) / av.time_base
 
     def read_times(self) -> Float[np.ndarray, "f"]:
-        """Decodes everything; returns the times of the frames that come out, in seconds."""
+        """Decode everything; return the times of the frames that come out, in seconds."""
         pts, count = array("q"), 0
         for frame in self.decode():
             count += 1
@@ -263,7 +263,7 @@ class Video:
         return self.seconds(np.sort(_join(np.frombuffer(pts, np.int64))))
 
     def seconds(self, pts: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
-        """Converts time stamps to seconds from the beginning of the file, sound or picture."""
+        """Convert time stamps to seconds from the beginning of the file, sound or picture."""
         times = pts * float(self._stream.time_base or 0)
         origin = self._container.start_time
         if origin is None:
@@ -272,7 +272,7 @@ class Video:
 
 
 def _join(pts: Int[np.ndarray, "f"]) -> Int[np.ndarray, "f"]:
-    """Makes time stamps continue where they restart, as in concatenated files.
+    """Make time stamps continue where they restart, as in concatenated files.
 
     Steps back that reordered frames explain are kept.
     """

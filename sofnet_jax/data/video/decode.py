@@ -21,7 +21,7 @@ def read_frames(
     short_side: int = 0,
     num_threads: int = 1,
 ) -> Frames:
-    """Reads the frames that `choose` picks, and their times in seconds from the file's beginning.
+    """Read the frames that `choose` picks, and their times in seconds from the file's beginning.
 
     `choose` gets the number of frames with start <= time < end (at least one) and may pick a frame
     several times. It is called again if the file turns out to hold fewer frames than its packets

@@ -42,7 +42,7 @@ def _find_parameter_sets(header: bytes) -> Iterator[bytes]:
 
 
 class _Bits:
-    """Reads bits and Exp-Golomb codes (9.1)."""
+    """A reader of bits and Exp-Golomb codes (9.1)."""
 
     def __init__(self, data: bytes):
         self._bits = "".join(f"{byte:08b}" for byte in data)

@@ -23,7 +23,7 @@ class JpegError(Exception):
 
 
 def encode_jpeg(frame: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
-    """Encodes with colours at half the resolution, as in videos. Raises JpegError."""
+    """Encode with colours at half the resolution, as in videos. Raises JpegError."""
     height, width = frame.shape[:2]
     if max(height, width) > _LONGEST:
         raise JpegError(f"{width}×{height} pixels; a JPEG has at most {_LONGEST} a side")
@@ -33,7 +33,7 @@ def encode_jpeg(frame: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
 
 
 def decode_jpegs(images: Iterable[bytes]) -> list[av.VideoFrame]:
-    """Decodes JPEGs of one size, without converting their colours. Raises JpegError."""
+    """Decode JPEGs of one size, without converting their colours. Raises JpegError."""
     decoder = av.CodecContext.create("mjpeg", "r")
     decoder.thread_count = 1
     decoder.options = {"max_pixels": str(MAX_PIXELS)}
@@ -50,7 +50,7 @@ def decode_jpegs(images: Iterable[bytes]) -> list[av.VideoFrame]:
 
 
 def to_rgb(frames: Iterable[av.VideoFrame]) -> UInt8[np.ndarray, "t h w 3"]:
-    """Converts frames of one size."""
+    """Convert frames of one size."""
     convert = VideoReformatter()
     return np.stack([_to_rgb(convert, frame) for frame in frames])
 
@@ -58,7 +58,7 @@ def to_rgb(frames: Iterable[av.VideoFrame]) -> UInt8[np.ndarray, "t h w 3"]:
 def crop(
     frames: Sequence[av.VideoFrame], box: tuple[Pixels, Pixels, Pixels, Pixels], side: int
 ) -> UInt8[np.ndarray, "t side side 3"]:
-    """Resizes `box` (left, top, right, bottom) of each frame to a square.
+    """Resize `box` (left, top, right, bottom) of each frame to a square.
 
     The result differs from that of `views.resize` by rounding: the crop is scaled while its colours
     have half the resolution, and only then converted to RGB, which is a third of the work.
@@ -92,7 +92,7 @@ class _Cut(NamedTuple):
 
 
 def _cut(length: int, first: Pixels, last: Pixels, side: int) -> _Cut:
-    """Widens `first` to `last`, which become `side` pixels, to even pixels, as the colours require.
+    """Widen `first` to `last`, which become `side` pixels, to even pixels, as the colours require.
 
     The edges of the widened crop fall on whole pixels of the result, as nearly as possible.
     """
@@ -115,7 +115,7 @@ def _fraction(x: Pixels) -> float:
 
 
 def _crop(frame: av.VideoFrame, across: _Cut, down: _Cut) -> av.VideoFrame:
-    """Copies a part of a frame; returns the frame itself if the part is all of it."""
+    """Copy a part of a frame; return the frame itself if the part is all of it."""
     width, height = across.end - across.start, down.end - down.start
     if (width, height) == (frame.width, frame.height):
         return frame

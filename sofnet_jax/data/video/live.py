@@ -40,7 +40,7 @@ def is_live(name: str) -> bool:
 
 
 def find_videos(name: str) -> list[str]:
-    """Lists the videos of a folder or a pattern; a live source and a file stand for themselves.
+    """List the videos of a folder or a pattern; a live source and a file stand for themselves.
 
     Raises UserError if there are none.
     """
@@ -68,7 +68,7 @@ def connect(
     say: Callable[[str], None],
     decoding: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Generator[Iterator[LazyFrame], None, None]:
-    """Yields the frames of one connection after another.
+    """Yield the frames of one connection after another.
 
     A dropped stream is reconnected with exponential backoff, which `say` reports. Times are seconds
     since the first frame. Frames are scaled down if their short side exceeds `short_side` > 0.
@@ -107,14 +107,14 @@ def connect(
 
 
 class _Clock:
-    """Joins the times of several connections, each of which counts from anywhere."""
+    """The common time of several connections, each of which counts from anywhere."""
 
     def __init__(self):
         self.runs = False
         self._begun = self._last = 0.0
 
     def stamp(self, frames: Iterator[LazyFrame]) -> Iterator[LazyFrame]:
-        """Stamps the next connection's frames with seconds since the first frame of all."""
+        """Stamp the next connection's frames with seconds since the first frame of all."""
         shift: float | None = None
         for at, read in frames:
             if shift is None:
@@ -160,7 +160,7 @@ def _read(
     short_side: int,
     decoding: Callable[[], contextlib.AbstractContextManager],
 ) -> Iterator[LazyFrame]:
-    """Yields the frames up to the end or the first error, with their own times."""
+    """Yield the frames up to the end or the first error, with their own times."""
     stream = find_stream(container, source)
     stream.thread_type = "NONE"
     stream.codec_context.options = _LIMIT
@@ -175,7 +175,7 @@ def _read(
 
 
 def _demux(container: Any, stream: Any) -> Iterator[av.Packet]:
-    """Yields the packets up to the end or the first error."""
+    """Yield the packets up to the end or the first error."""
     with contextlib.suppress(av.FFmpegError, OSError):
         yield from (packet for packet in container.demux(stream) if packet.size)
 

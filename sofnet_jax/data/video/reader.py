@@ -1,4 +1,4 @@
-"""Reads chosen frames of a video file, and decodes no more for them than it must."""
+"""Read chosen frames of a video file, and decode no more for them than it must."""
 
 import contextlib
 import functools
@@ -94,7 +94,7 @@ class VideoReader:
         strict: bool = False,
         num_threads: int = 1,
     ) -> Footage:
-        """Reads the frames that `choose` picks, all at once; see `decode.read_frames`."""
+        """Read the frames that `choose` picks, all at once; see `decode.read_frames`."""
         available = self._find_available(start, end, strict)
         selected = available[choose(len(available))]
         distinct, image = np.unique(selected, return_inverse=True)
@@ -121,7 +121,7 @@ class VideoReader:
     def read(
         self, choose: Choose, *, start: float | None = None, end: float | None = None
     ) -> Generator[tuple[Pixels, float], None, None]:
-        """Yields the frames of `decode.read_frames` and their times, each decoded when needed.
+        """Yield the frames of `decode.read_frames` and their times, each decoded when needed.
 
         `choose` picks them in ascending order. If the file turns out to be damaged after some
         frames were yielded, `choose` is called again, and its choice is continued after as many.
@@ -150,7 +150,7 @@ class VideoReader:
             self._count_frames()
 
     def scan(self, chosen: Int[np.ndarray, "n"]) -> Iterator[LazyFrame]:
-        """Yields the ascending frames `chosen` as time and decoding function.
+        """Yield the ascending frames `chosen` as time and decoding function.
 
         A frame whose function is not called is decoded only if one that is called depends on it.
         """
@@ -213,7 +213,7 @@ class VideoReader:
         packets: Int[np.ndarray, "n"],
         ranges: Iterator[PacketRange] | None = None,
     ) -> Generator[int, None, None]:
-        """Paints the frames of `packets` that come out, and yields the number of each."""
+        """Paint the frames of `packets` that come out, and yield the number of each."""
         assert self._index is not None
         if ranges is None:
             ranges = iter(_plan_ranges(packets, self._index))
@@ -228,7 +228,7 @@ class VideoReader:
     def _paint_in_order(
         self, canvas: Canvas, wanted: Int[np.ndarray, "n"]
     ) -> Generator[int, None, None]:
-        """Paints frames by their places in the file, and yields the number of each.
+        """Paint frames by their places in the file, and yield the number of each.
 
         Used for files without time stamps, with packets that give no frame, or damaged ones: the
         frames that come out are the video.
@@ -247,7 +247,7 @@ class VideoReader:
                     yield number[n]
 
     def _count_frames(self) -> None:
-        """Decodes everything for the times of the frames that come out."""
+        """Decode everything for the times of the frames that come out."""
         self._order = None
         self._video.close()
         with Video(self._path) as video:

@@ -1,4 +1,4 @@
-"""Writes a copy of a video with every frame drawn upon."""
+"""Write a copy of a video with every frame drawn upon."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def rewrite(
     *,
     short_side: int,
 ) -> None:
-    """Writes `draw(frame, seconds)` for every frame as H.264 in MP4, without sound.
+    """Write `draw(frame, seconds)` for every frame as H.264 in MP4, without sound.
 
     Frames are scaled down first if their short side exceeds `short_side` > 0. Raises VideoError and
     OSError.

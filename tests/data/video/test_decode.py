@@ -523,6 +523,7 @@ def test_mistakes_of_the_caller_are_not_taken_for_bad_videos(write_video, tmp_pa
 def test_libav_is_silent(write_video, tmp_path):
     path = write_video(tmp_path / "a.mp4", codec_options={"g": "8"})
     _damage(path, [9, 20, 30])
-    code = f"import numpy, sofnet_jax.data.decode as d; d.read_frames({str(path)!r}, numpy.arange)"
+    code = "import numpy as n; from sofnet_jax.data.video.decode import read_frames as read; "
+    code += f"read({str(path)!r}, n.arange)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert result.stdout + result.stderr == b""
