@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import av
@@ -22,6 +21,7 @@ from sofnet_jax.benchmark.stopwatch import interleave
 from sofnet_jax.benchmark.videos import DEFAULT_KEYFRAMES, RATE, write_video
 from sofnet_jax.data.video.decode import read_frames
 from sofnet_jax.data.views import segment_indices
+from sofnet_jax.host.errors import first_line
 from sofnet_jax.host.workers import count_cores
 
 SECONDS = 120
@@ -97,19 +97,16 @@ def _find_programs() -> tuple[dict[str, dict[str, Read]], list[str]]:
     """Ways to read frames with each installed program, and a line for each missing one."""
     programs: dict[str, dict[str, Read]] = {OURS: {"": _read_by_us}}
     lines = []
-    for name, module, create in [
-        ("decord", "decord", _create_decord_ways),
-        ("torchcodec", "torchcodec.decoders", _create_torchcodec_ways),
-        ("OpenCV", "cv2", _create_opencv_ways),
-    ]:
+    for name, (module, ways) in _MODULES.items():
         try:
-            ways = create(importlib.import_module(module))
+            found = importlib.import_module(module)
         except (ImportError, OSError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            lines.append(f"{name} was not measured: {reason}")
+            lines.append(f"{name} was not measured: {first_line(error)}")
         else:
             version = sys.modules[module.partition(".")[0]].__version__
-            programs[f"{name} {version}"] = ways
+            programs[f"{name} {version}"] = {
+                way: functools.partial(read, found) for way, read in ways.items()
+            }
     ffmpeg = _create_ffmpeg_ways()
     if ffmpeg:
         programs["ffmpeg"] = ffmpeg
@@ -122,43 +119,47 @@ def _read_by_us(path: str, chosen: list[int], threads: int) -> UInt8[np.ndarray,
     return read_frames(path, lambda _: np.array(chosen), num_threads=threads)[0]
 
 
-def _create_decord_ways(decord: ModuleType) -> dict[str, Read]:
-    def read(path, chosen, threads):
-        return decord.VideoReader(path, num_threads=threads).get_batch(chosen).asnumpy()
-
-    return {"": read}
+def _read_by_decord(decord, path, chosen, threads):
+    return decord.VideoReader(path, num_threads=threads).get_batch(chosen).asnumpy()
 
 
-def _create_torchcodec_ways(decoders: ModuleType) -> dict[str, Read]:
-    def read(path, chosen, threads, mode):
-        decoder = decoders.VideoDecoder(
-            path, seek_mode=mode, num_ffmpeg_threads=threads, dimension_order="NHWC"
-        )
-        return decoder.get_frames_at(chosen).data.numpy()
-
-    return {mode: functools.partial(read, mode=mode) for mode in ("exact", "approximate")}
+def _read_by_torchcodec(decoders, path, chosen, threads, *, mode):
+    decoder = decoders.VideoDecoder(
+        path, seek_mode=mode, num_ffmpeg_threads=threads, dimension_order="NHWC"
+    )
+    return decoder.get_frames_at(chosen).data.numpy()
 
 
-def _create_opencv_ways(cv2: ModuleType) -> dict[str, Read]:
-    def start(path, threads):
-        return cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
-
-    def seek(path, chosen, threads):
-        capture, images = start(path, threads), []
-        for n in chosen:
+def _read_by_opencv(cv2, path, chosen, threads, *, seek):
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+    images = []
+    for n in chosen if seek else range(chosen[-1] + 1):
+        if seek:
             capture.set(cv2.CAP_PROP_POS_FRAMES, n)
-            images.append(cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB))
-        return np.stack(images)
+        capture.grab()
+        if n in chosen:
+            images.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+    return np.stack(images)
 
-    def grab(path, chosen, threads):
-        capture, images = start(path, threads), []
-        for n in range(chosen[-1] + 1):
-            capture.grab()
-            if n in chosen:
-                images.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
-        return np.stack(images)
 
-    return {"seeking": seek, "grabbing all": grab}
+# Program -> its module, and the ways to use it.
+_MODULES: dict[str, tuple[str, dict[str, Callable]]] = {
+    "decord": ("decord", {"": _read_by_decord}),
+    "torchcodec": (
+        "torchcodec.decoders",
+        {
+            mode: functools.partial(_read_by_torchcodec, mode=mode)
+            for mode in ("exact", "approximate")
+        },
+    ),
+    "OpenCV": (
+        "cv2",
+        {
+            "seeking": functools.partial(_read_by_opencv, seek=True),
+            "grabbing all": functools.partial(_read_by_opencv, seek=False),
+        },
+    ),
+}
 
 
 def _create_ffmpeg_ways() -> dict[str, Read]:

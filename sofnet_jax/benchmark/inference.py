@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from sofnet_jax.benchmark.stopwatch import interleave
 from sofnet_jax.benchmark.workload import Workload, run_loop, run_program
+from sofnet_jax.host.errors import first_line
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import classify, run, run_gated
 from sofnet_jax.systems.early_exit import NEVER
@@ -171,7 +172,7 @@ def _create_torch_programs(work: Workload) -> tuple[dict[str, Callable[[], Any]]
                     raise RuntimeError("it decides differently")
                 plain.classify(video)
         except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch without CUDA
-            remarks.append(f"  PyTorch {way} was not measured: {str(error).splitlines()[0]}")
+            remarks.append(f"  PyTorch {way} was not measured: {first_line(error)}")
             continue
         for name, function in (("TSN", plain.classify), ("SoF-Net", gated.recognize)):
             programs[f"PyTorch {name}, {way}"] = functools.partial(_call_all, function, work.videos)

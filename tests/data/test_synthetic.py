@@ -145,7 +145,7 @@ def test_other_arguments_are_refused(tmp_path):
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="no synthetic data set"):
+    with pytest.raises(UserError, match="not a synthetic data set"):
         create_synthetic(tmp_path, **TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

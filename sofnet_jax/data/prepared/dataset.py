@@ -25,7 +25,7 @@ from sofnet_jax.data.video.decode import Choose, VideoError
 from sofnet_jax.data.video.jpeg import JpegError, crop, decode_jpegs
 from sofnet_jax.data.views import Look, finish
 from sofnet_jax.host.command_line import make_printable
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def read_record(video: PreparedVideo) -> dict[str, Any]:
         found = make_printable(record["id"].decode())
     except Exception as error:  # ArrayRecord, TFDS and protobuf raise anything for damage
         list_videos(Path(video.folder), video.split)  # says what is missing
-        raise VideoError(f"{video.folder}: {video.id}: {_first_line(error)}") from error
+        raise VideoError(
+            f"{video.folder}: {video.id}: {first_line(error).partition(';')[0]}"
+        ) from error
     if not len(record["frames"]) == len(record["times"]) > 0:
         raise VideoError(f"{video.folder}: {video.id}: record without frames or times")
     if found != make_printable(video.id):
@@ -137,7 +139,7 @@ def _check_shard(path: Path, count: int) -> None:
     try:
         found = count_records(path)
     except (RuntimeError, OSError) as error:
-        raise UserError(f"{path}: damaged ({_first_line(error)})") from error
+        raise UserError(f"{path}: damaged ({first_line(error).partition(';')[0]})") from error
     if found != count:
         raise UserError(f"{path}: {found:,} records instead of {count:,}")
 
@@ -153,7 +155,9 @@ def _list_shards(folder: Path) -> dict[str, dict[Path, int]]:
             for name, split in splits.items()
         }
     except Exception as error:  # TFDS and protobuf raise anything
-        raise UserError(f"{folder}: TFDS cannot read it ({_first_line(error)})") from error
+        raise UserError(
+            f"{folder}: TFDS cannot read it ({first_line(error).partition(';')[0]})"
+        ) from error
 
 
 def _check_features(folder: Path) -> None:
@@ -167,7 +171,3 @@ def _check_features(folder: Path) -> None:
 def _open(folder: str, split: str) -> Any:
     """The records of a split, which a process opens once."""
     return tfds.builder_from_directory(folder).as_data_source(split)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].partition(";")[0]

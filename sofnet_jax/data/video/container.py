@@ -45,13 +45,13 @@ class VideoError(Exception):
 
 
 @contextlib.contextmanager
-def report_errors(path: str) -> Iterator[None]:
+def report_errors(path: str, problem: str = "not a readable video") -> Iterator[None]:
     """Turn errors of libav into VideoError."""
     try:
         yield
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"{path}: not a readable video ({reason})") from error
+        raise VideoError(f"{path}: {problem} ({reason})") from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,13 @@ import av
 from sofnet_jax.data.annotations.files import find_files
 from sofnet_jax.data.annotations.names import EXTENSIONS, is_video
 from sofnet_jax.data.video.canvas import Canvas
-from sofnet_jax.data.video.container import MAX_PIXELS, VideoError, decode_packet, find_stream
+from sofnet_jax.data.video.container import (
+    MAX_PIXELS,
+    VideoError,
+    decode_packet,
+    find_stream,
+    report_errors,
+)
 from sofnet_jax.data.video.reader import LazyFrame, Pixels
 from sofnet_jax.host.errors import UserError
 
@@ -127,15 +133,12 @@ class _Clock:
 
 
 def _open(source: str, pipe: "_Pipe") -> Any:
-    try:
+    with report_errors(source, "not a video stream"):
         if source == STDIN:
             return av.open(pipe, options={"protocol_whitelist": "", **_LIMIT})
         if source.startswith(CAMERA):
             return av.open(source, format="v4l2", timeout=_PATIENCE)
         return av.open(source, options=_OPTIONS, timeout=_PATIENCE)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"{source}: not a video stream ({reason})") from error
 
 
 class _Pipe:
