@@ -86,9 +86,9 @@ def _probe(task: Task) -> Summary | None:
 def _sample(split: str, tasks: Sequence[Task], classes: Sequence[str], seed: int) -> list[Sample]:
     samples = []
     for i in _pick(len(tasks), seed):
-        outcome = create_record(tasks[i], Format(FRAMES, 256, 90))
-        if outcome.record is not None and outcome.summary is not None:
-            samples.append(_create_sample(split, outcome.summary, classes, outcome.record))
+        result = create_record(tasks[i], Format(FRAMES, 256, 90))
+        if result.record is not None and result.summary is not None:
+            samples.append(_create_sample(split, result.summary, classes, result.record))
     return samples
 
 

@@ -38,10 +38,10 @@ class ShardSummary:
     problems: tuple[Problem, ...]
 
     @classmethod
-    def create(cls, outcomes: Sequence[TaskResult]) -> "ShardSummary":
+    def create(cls, results: Sequence[TaskResult]) -> "ShardSummary":
         """Summarise the results of a shard's tasks."""
-        videos = tuple(outcome.summary for outcome in outcomes if outcome.summary)
-        return cls(videos, tuple(p for outcome in outcomes for p in outcome.problems))
+        videos = tuple(result.summary for result in results if result.summary)
+        return cls(videos, tuple(p for result in results for p in result.problems))
 
     def write(self, path: Path) -> None:
         """Write JSON, whole or not at all; the file marks the shard as finished."""
@@ -80,13 +80,13 @@ class Shard:
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Read the videos one by one."""
-        outcomes = []
+        results = []
         for task in self.tasks:
-            outcome = create_record(task, self.form)
-            if outcome.record is not None:
-                yield task.id, outcome.record
-            outcomes.append(outcome)
-        ShardSummary.create(outcomes).write(self.summary_path)
+            result = create_record(task, self.form)
+            if result.record is not None:
+                yield task.id, result.record
+            results.append(result)
+        ShardSummary.create(results).write(self.summary_path)
 
 
 def plan_shards(split: str, tasks: Sequence[Task], form: Format, folder: Path) -> list[Shard]:
@@ -161,27 +161,27 @@ def is_finished(shard: Shard) -> bool:
 
 def _create(classes: tuple[str, ...], item: tuple) -> tuple[TaskResult, bytes | None]:
     """The work of a process: the bytes of a record, and the task's result without the record."""
-    outcome = create_record(*item)
-    data = None if outcome.record is None else serialise(outcome.record, classes)
-    return replace(outcome, record=None), data
+    result = create_record(*item)
+    data = None if result.record is None else serialise(result.record, classes)
+    return replace(result, record=None), data
 
 
-def _write_shard(shard: Shard, results: Iterator[Any], on_video: Callable[[int], None]) -> None:
-    """Write the next results as records, check them, and then write the summary."""
-    outcomes = []
+def _write_shard(shard: Shard, items: Iterator[Any], on_video: Callable[[int], None]) -> None:
+    """Write the next items as records, check them, and then write the summary."""
+    results = []
     with write_whole(shard.data_path) as partial:
         with _open_writer(partial) as write:
-            for task, result in zip(shard.tasks, results, strict=False):
+            for task, item in zip(shard.tasks, items, strict=False):
                 on_video(1)
-                if isinstance(result, Failure):
-                    problem = Problem(task.id, result.kind, f"{task.path}: {result.detail}")
-                    outcomes.append(TaskResult(None, None, (problem,)))
+                if isinstance(item, Failure):
+                    problem = Problem(task.id, item.kind, f"{task.path}: {item.detail}")
+                    results.append(TaskResult(None, None, (problem,)))
                     continue
-                outcome, data = result
-                outcomes.append(outcome)
+                result, data = item
+                results.append(result)
                 if data is not None:
                     write(data)
-        summary = ShardSummary.create(outcomes)
+        summary = ShardSummary.create(results)
         found = count_records(partial)
         if found != len(summary.videos):
             raise OSError(f"{found} of {len(summary.videos)} records were written")

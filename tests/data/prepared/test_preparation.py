@@ -128,9 +128,9 @@ def test_summaries_tell_of_the_files(prepared):
 )
 def test_segments_are_those_inside_the_part(segments, kept, late, videos):
     task = Task("a", (0,), str(videos / "long.mp4"), start=4.0, end=7.0, segments=segments)
-    outcome = create_record(task, FORM)
-    assert outcome.summary.segments == kept
-    assert [problem.kind for problem in outcome.problems] == ["late"] * late
+    result = create_record(task, FORM)
+    assert result.summary.segments == kept
+    assert [problem.kind for problem in result.problems] == ["late"] * late
 
 
 def test_every_problem_is_told_of(prepared):

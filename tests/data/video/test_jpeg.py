@@ -97,7 +97,7 @@ def test_damaged_bytes_are_an_error_of_ours(data):
 
 def test_frames_too_long_for_a_jpeg_are_a_problem_of_their_video(write_video, tmp_path):
     path = write_video(tmp_path / "a.mkv", range(2), codec="ffv1", size=(65536, 16))
-    outcome = create_record(Task("a", (0,), str(path)), Format(2, 256, 90))
-    [problem] = outcome.problems
-    assert outcome.record is None and problem.kind == "unreadable"
+    result = create_record(Task("a", (0,), str(path)), Format(2, 256, 90))
+    [problem] = result.problems
+    assert result.record is None and problem.kind == "unreadable"
     assert problem.detail == f"{path}: 65536×16 pixels; a JPEG has at most 65500 a side"
