@@ -217,7 +217,9 @@ if __name__ == "__main__":
 def _start(tmp_path, then):
     """Starts a script with two workers in a process group of its own."""
     script = tmp_path / "script.py"
-    script.write_text(_SCRIPT.format(path=[os.getcwd(), str(Path(__file__).parents[1])], then=then))
+    here = Path(__file__)
+    path = [os.getcwd(), str(here.parent), str(here.parents[1])]
+    script.write_text(_SCRIPT.format(path=path, then=then))
     process = subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
