@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs N processes on this machine as if each were a machine of its own, to try such runs on a CPU.
+# Runs N processes on this machine as if on N machines, to try multi-machine runs on a CPU.
 #
 #   launch/processes.sh N CONFIG WORKDIR [FLAG…]
 #   launch/processes.sh 2 configs/synthetic.py runs/two
 #
-# Process I writes to WORKDIR/process-I.log. If one fails, the others are told to end, killed if they
-# have not after 20 seconds, and its exit code is returned. SIGINT and SIGTERM are passed on to all as
-# SIGTERM. Paths are relative to the root of the repository. PORT (12355) is where they meet, PYTHON
-# another Python. Needs bash 5.1.
+# Process I writes to WORKDIR/process-I.log. If one fails, the others get SIGTERM, after 20 seconds
+# SIGKILL, and its exit code is returned. SIGINT and SIGTERM are forwarded to all as SIGTERM. Paths
+# are relative to the repository root. PORT (12355) is the coordinator's; PYTHON selects another
+# Python. Needs bash 5.1.
 set -euo pipefail
 
 if (($# < 3)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
@@ -21,18 +21,18 @@ fi
 count=$1 config=$2 workdir=$3
 mkdir -p "$workdir"
 
-declare -A running=() # process id: its number in the run
+declare -A running=() # process id -> index in the run
 timer='' code=0
 signal_all() {
   ((${#running[@]} == 0)) || kill "-$1" "${!running[@]}" 2>/dev/null || true
 }
-begin_end() { # once: a second signal would cut short what the first one began
+begin_end() { # once: a second signal would interrupt the response to the first
   [[ -z $timer ]] || return 0
   signal_all TERM
   sleep "$1" &
   timer=$!
 }
-trap 'begin_end 600' INT TERM # as long as saving a checkpoint may take
+trap 'begin_end 600' INT TERM # seconds: saving a checkpoint may take long
 
 for ((i = 0; i < count; i++)); do
   JAX_COORDINATOR_ADDRESS=127.0.0.1:${PORT:-12355} JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$i \
@@ -44,7 +44,7 @@ done
 while ((${#running[@]})); do
   status=0
   wait -n -p ended "${!running[@]}" ${timer:+"$timer"} || status=$?
-  if [[ -z ${ended:-} ]]; then # a signal came, and the trap has dealt with it
+  if [[ -z ${ended:-} ]]; then # a signal came; the trap handled it
     continue
   elif [[ $ended == "$timer" ]]; then
     signal_all KILL

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Trains the methods of the paper's tables on one machine, one run after the other.
+# Trains the methods of the paper's tables on one machine, one run after another.
 #
 #   launch/sweep.sh CONFIG WORKDIR [FLAG…]
 #   launch/sweep.sh configs/synthetic.py runs/sweep --methods=table4 --seeds=0,1,2
 #
 # A run writes to WORKDIR/METHOD/seed_N. --jobs=N trains N at a time, which share the CPU cores;
-# --list shows what there is to do. CUDA_VISIBLE_DEVICES=0,1 chooses GPUs, PYTHON another Python.
-# Paths are relative to the root of the repository. The same command again goes on where the last one
-# stopped.
+# --list shows the state of each run. CUDA_VISIBLE_DEVICES=0,1 selects GPUs, PYTHON another Python.
+# Paths are relative to the repository root. Run the same command to resume.
 set -euo pipefail
 
 if (($# < 2)); then

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Trains on a TPU pod slice: a process on each of its workers, kept alive there by systemd.
+# Trains on a TPU pod slice: one process per worker, which systemd restarts.
 #
 #   export TPU=sofnet ZONE=us-central2-b TYPE=v4-16 SHARE=10.0.0.2:/sofnet
-#   launch/tpu_pod.sh create                        # the slice, and waits for it
-#   launch/tpu_pod.sh install                       # this commit on every worker
+#   launch/tpu_pod.sh create                        # create the slice and wait for it
+#   launch/tpu_pod.sh install                       # install this commit on every worker
 #   launch/tpu_pod.sh train CONFIG WORKDIR [FLAG…]  # in the background
 #   launch/tpu_pod.sh status | logs [WORKER] | stop | delete
-#   launch/tpu_pod.sh keep CONFIG WORKDIR [FLAG…]   # create, install and train, and all of it again
-#                                                   # after a preemption, until the run has ended
+#   launch/tpu_pod.sh keep CONFIG WORKDIR [FLAG…]   # create, install and train, and repeat after
+#                                                   # each preemption until the run has ended
 #
-# SHARE is an NFS export (Filestore) that workers mount at /mnt/share; WORKDIR and the data lie
-# there, for a preempted slice leaves nothing behind. SPOT=1 asks for a spot slice, QUEUED=1 for one
-# through a queued resource of the same name; RUNTIME is another runtime version, PROJECT another
-# project. DRY_RUN=1 prints the commands instead. Needs gcloud, logged in, and its key in ssh-add.
+# SHARE is an NFS export (Filestore) that workers mount at /mnt/share; WORKDIR and the data must be
+# there, since preemption deletes the slice's disks. SPOT=1 requests a spot slice, QUEUED=1 a queued
+# resource of the same name; RUNTIME and PROJECT override the runtime version and the project.
+# DRY_RUN=1 only prints the commands. Needs gcloud, logged in, and its key in ssh-add.
 set -euo pipefail
 
 usage() {
@@ -35,11 +35,11 @@ readonly UNIT=sofnet SHARED=/mnt/share
 readonly HOW_IT_IS="systemctl show --value --property=SubState $UNIT"
 readonly REFUSE_WHILE_RUNNING="case \$($HOW_IT_IS) in
 dead | failed | exited) ;;
-*) echo 'a run is going on; stop it first' >&2 && exit 1 ;;
+*) echo 'a run is active; stop it first' >&2 && exit 1 ;;
 esac"
 place=("--zone=$ZONE" ${PROJECT:+"--project=$PROJECT"})
 
-run() { # a command, or in a dry run its text
+run() { # runs a command, or prints it in a dry run
   [[ ${DRY_RUN:-} ]] || {
     "$@"
     return
@@ -52,7 +52,7 @@ run() { # a command, or in a dry run its text
   echo
 }
 
-on() { # WORKER SCRIPT: runs a script of the shell on a worker, or on all
+on() { # WORKER SCRIPT: runs a shell script on a worker, or on all
   run gcloud compute tpus tpu-vm ssh "$TPU" "${place[@]}" "--worker=$1" "--command=$2"
 }
 
@@ -65,7 +65,7 @@ default_runtime() {
   esac
 }
 
-state() { # of the slice or of its queued resource: READY, ACTIVE, PREEMPTED, …; "" if there is none
+state() { # of the slice or its queued resource: READY, ACTIVE, PREEMPTED, …; "" if there is none
   if [[ ${QUEUED:-} ]]; then
     run gcloud compute tpus queued-resources describe "$TPU" "${place[@]}" \
       '--format=value(state.state)' 2>/dev/null || true
@@ -76,7 +76,7 @@ state() { # of the slice or of its queued resource: READY, ACTIVE, PREEMPTED, �
 }
 
 create() {
-  [[ -n ${TYPE:-} ]] || fail "TYPE is not set; for instance v4-16"
+  [[ -n ${TYPE:-} ]] || fail "TYPE is not set; give e.g. v4-16"
   local runtime=${RUNTIME:-$(default_runtime)} now
   if [[ -z ${QUEUED:-} ]]; then
     run gcloud compute tpus tpu-vm create "$TPU" "${place[@]}" "--accelerator-type=$TYPE" \
@@ -91,22 +91,22 @@ create() {
   fi
   until now=$(state) && [[ $now == ACTIVE ]]; do
     [[ $now != FAILED && $now != SUSPEND* ]] || fail "the queued resource $TPU is $now"
-    echo "$(date +%T) the queued resource $TPU is ${now:-not known}" >&2
+    echo "$(date +%T) the queued resource $TPU is ${now:-unknown}" >&2
     sleep 60
   done
 }
 
 install() {
-  [[ -n ${SHARE:-} ]] || fail "SHARE is not set; the host:/path of an NFS export"
+  [[ -n ${SHARE:-} ]] || fail "SHARE is not set; give the host:/path of an NFS export"
   local archive commit
   archive=$(mktemp --suffix=.tar.gz)
   commit=$(git describe --always --exclude='*')
-  git diff --quiet HEAD || echo "what is not committed stays here; workers get $commit" >&2
+  git diff --quiet HEAD || echo "uncommitted changes are not installed; workers get $commit" >&2
   git archive --format=tar.gz --output="$archive" HEAD
   run gcloud compute tpus tpu-vm scp "$archive" "$TPU:sofnet.tar.gz" "${place[@]}" --worker=all
   rm "$archive"
-  # The image's own Python is too old; uv brings one. One package has no wheel, and is built by the
-  # setuptools of the list.
+  # The image's Python is too old; uv installs one. One package has no wheel and is built with the
+  # pinned setuptools.
   on all "set -e
 $REFUSE_WHILE_RUNNING
 rm -rf sofnet
@@ -127,8 +127,8 @@ mountpoint -q $SHARED || sudo mount -t nfs $(printf %q "$SHARE") $SHARED"
 train() {
   (($# >= 2)) || usage
   [[ $2 == "$SHARED"/* ]] || fail "WORKDIR is $2; it must be below $SHARED, which all workers see"
-  # Processes that end because one died start again after a while, and meet anew; after exit code 1,
-  # a mistake, they do not.
+  # Processes that end because another one died restart after a while and reconnect; after exit code
+  # 1, a mistake, they do not restart.
   on all "$REFUSE_WHILE_RUNNING
 sudo systemctl stop $UNIT 2>/dev/null
 sudo systemctl reset-failed $UNIT 2>/dev/null
@@ -162,7 +162,7 @@ keep() {
     case $(state) in
       READY | ACTIVE) ;;
       "") create ;;
-      PREEMPTED | TERMINATED | SUSPEND* | FAILED) # it does not come back
+      PREEMPTED | TERMINATED | SUSPEND* | FAILED) # it will not come back
         delete
         create
         ;;

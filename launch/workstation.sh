@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Trains on one machine with any number of GPUs: one process, which uses all that it sees.
+# Trains on one machine: one process, which uses all visible GPUs.
 #
 #   launch/workstation.sh CONFIG WORKDIR [FLAG…]
 #   launch/workstation.sh configs/activitynet.py:224 runs/224 --config.data.prepared=data/activitynet …
 #
-# CUDA_VISIBLE_DEVICES=0,1 chooses GPUs, PYTHON another Python. train.batch_size counts the videos
-# of all GPUs together. Paths are relative to the root of the repository. The same command again goes
-# on where the last one stopped.
+# CUDA_VISIBLE_DEVICES=0,1 selects GPUs, PYTHON another Python. train.batch_size is the total over all
+# GPUs. Paths are relative to the repository root. Run the same command to resume.
 set -euo pipefail
 
 if (($# < 2)); then

@@ -108,7 +108,7 @@ def _recognize_archive(argv: list[str]) -> None:
     for flag in (WINDOW, EVERY, VISUALIZE, JSON):
         if flag.present:
             raise UserError(f"--{flag.name} is not for a manifest, whose results are files")
-    dead = archive_command.recognize(
+    dead = archive_command.process(
         checkpoint=CHECKPOINT.value,
         which=cast(Which, WHICH.value),
         dtype=DTYPE.value,

@@ -103,7 +103,7 @@ def test_words_tell_where_the_time_went_and_what_was_held(undisturbed):
     for epoch in (1, 2, 3):
         line = rf"epoch {epoch}: .*; \S+ s a step: input \d+ %, device \d+ %, host \d+ %\n"
         assert re.search(line, out), out
-    assert len(re.findall(r"memory at its peak: \d\.\d\d GiB on the host\n", out)) == 1
+    assert len(re.findall(r"peak memory: \d\.\d\d GiB on the host\n", out)) == 1
 
 
 def test_profile_shows_steps_by_number_and_what_is_done_in_them(undisturbed):
@@ -250,7 +250,7 @@ def test_process_that_dies_ends_the_other_and_all_go_on(undisturbed, start_two, 
     processes[1].communicate()
     assert processes[0].returncode == LOST
     assert re.fullmatch(
-        r"error: process 1 of 2 \(.*\) died; the same command goes on from the last checkpoint",
+        r"error: process 1 of 2 \(.*\) died; run the same command to resume from the .* checkpoint",
         err.strip(),
     )
     shutil.copytree(tmp_path / "again", tmp_path / "elastic")

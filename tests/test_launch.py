@@ -93,7 +93,7 @@ def test_every_process_of_a_slurm_job_gets_the_command_and_a_log(job):
 @pytest.mark.parametrize("report", [STOPPED, KILLED, "srun: error: Node failure on node2\\n", ""])
 def test_a_job_that_was_stopped_or_lost_a_process_goes_back_into_the_queue(job, report):
     _, again, last = job.start(143, report, saved="12")
-    assert again and "put back into the queue at step 12" in last
+    assert again and "requeued at step 12" in last
 
 
 def test_a_mistake_of_one_process_ends_the_job_though_srun_kills_the_others(job):
@@ -112,7 +112,7 @@ def test_srun_that_waits_for_a_lost_node_is_ended(job, on_sigterm):
     first = f'printf "$REPORT" >&2; trap {on_sigterm} TERM; exec /bin/sleep 30'
     code, again, last = job.start(0, MOURNED, saved="12", first=first)
     assert code == {"-": 143, "''": 137}[on_sigterm]
-    assert again and "put back into the queue at step 12 (Exited with exit code 75)" in last
+    assert again and "requeued at step 12 (Exited with exit code 75)" in last
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "COMPLETING"])

@@ -1,4 +1,4 @@
-"""What `python -m sofnet_jax.predict --manifest` takes and says."""
+"""Flags of `python -m sofnet_jax.predict --manifest`, and what they start."""
 
 import os
 from typing import Any
@@ -12,42 +12,39 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import count_cores
 from sofnet_jax.weights.load import load_weights
 
-MANIFEST = flags.DEFINE_string("manifest", "", "A CSV of the videos of an archive.")
-OUTPUT = flags.DEFINE_string("output", "", "Of an archive: the folder of its results.")
-FORMAT = flags.DEFINE_enum("format", "jsonl", FORMATS, "Of an archive's results.")
-SHARD_SIZE = flags.DEFINE_integer("shard_size", 100, "Of an archive: videos in a file.", 1)
+MANIFEST = flags.DEFINE_string("manifest", "", "Archive: CSV of its videos.")
+OUTPUT = flags.DEFINE_string("output", "", "Archive: folder for the results.")
+FORMAT = flags.DEFINE_enum("format", "jsonl", FORMATS, "Archive: format of the results.")
+SHARD_SIZE = flags.DEFINE_integer("shard_size", 100, "Archive: videos per output file.", 1)
 TIME_LIMIT = flags.DEFINE_float(
-    "time_limit", 600.0, "Of an archive: seconds in which some video must be done.", 1.0
+    "time_limit", 600.0, "Archive: seconds within which some video must be finished.", 1.0
 )
 NUM_THREADS = flags.DEFINE_integer(
-    "num_threads", None, "Of an archive: reading videos, in each worker; default: its cores.", 1
+    "num_threads", None, "Archive: reading threads per worker; default: the number of cores.", 1
 )
-BEAM = flags.DEFINE_string("beam", "", "Of an archive: options of Apache Beam.")
+BEAM = flags.DEFINE_string("beam", "", "Archive: options of Apache Beam.")
 
 
 def is_wanted() -> bool:
-    """Whether an archive is to be recognised."""
+    """Whether the flags name an archive."""
     return bool(MANIFEST.value or OUTPUT.value)
 
 
-def recognize(*, checkpoint: str, **options: Any) -> int:
-    """Recognises what the flags say, prints the account, and returns how many dead letters it has.
+def process(*, checkpoint: str, **options: Any) -> int:
+    """Predict the archive that the flags name, print a summary, return the number of dead letters.
 
-    `options` are the other ones of `Settings`. Raises UserError.
+    `options` are the remaining fields of `Settings`. Raises UserError.
     """
-    for name, value in (
-        ("manifest", MANIFEST.value),
-        ("output", OUTPUT.value),
-        ("checkpoint", checkpoint),
-    ):
+    required = {"manifest": MANIFEST.value, "output": OUTPUT.value, "checkpoint": checkpoint}
+    for name, value in required.items():
         if not value:
             raise UserError(f"--{name} is missing")
     require_beam()
-    from sofnet_jax.archive.pipeline import recognize_archive
+    from sofnet_jax.archive.pipeline import process_archive
 
     if not checkpoint.startswith("hub:"):
         checkpoint = os.path.abspath(os.path.expanduser(checkpoint))
-    account = recognize_archive(
+    account = process_archive(
         os.path.expanduser(MANIFEST.value or ""),
         os.path.expanduser(OUTPUT.value or ""),
         Settings(

@@ -1,4 +1,4 @@
-"""A GPU for each of several processes of a machine."""
+"""One GPU for each of several processes on a machine."""
 
 import fcntl
 import os
@@ -11,19 +11,19 @@ import jax
 
 from sofnet_jax.host.errors import UserError
 
-_held: list[IO] = []  # as long as this process lives
+_held: list[IO] = []  # locked as long as this process lives
 
 
-def take_device() -> None:
-    """Chooses a GPU that no other process has chosen so, before JAX starts; on a CPU nothing.
+def take_gpu() -> None:
+    """Reserve a GPU for this process, before JAX starts; does nothing without GPUs.
 
-    Raises UserError if there is none left.
+    Raises UserError if other processes have reserved all of them.
     """
-    devices = list_devices()
-    if not devices or _held:
+    gpus = list_gpus()
+    if not gpus or _held:
         return
-    for place, device in enumerate(devices):
-        path = Path(tempfile.gettempdir()) / f"sofnet_jax-{os.getuid()}-gpu-{device}"
+    for place, gpu in enumerate(gpus):
+        path = Path(tempfile.gettempdir()) / f"sofnet_jax-{os.getuid()}-gpu-{gpu}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         file = os.fdopen(descriptor, "w")
         try:
@@ -34,11 +34,11 @@ def take_device() -> None:
         _held.append(file)
         jax.config.update("jax_cuda_visible_devices", str(place))
         return
-    raise UserError(f"all {len(devices)} GPUs are taken by other workers; start no more than that")
+    raise UserError(f"other workers use all {len(gpus)} GPUs; start at most one worker per GPU")
 
 
-def list_devices() -> list[str]:
-    """The NVIDIA GPUs that this process may use, by number."""
+def list_gpus() -> list[str]:
+    """The NVIDIA GPUs that this process may use, by number or identifier."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name and name != "-1"]

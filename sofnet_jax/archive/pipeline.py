@@ -1,4 +1,4 @@
-"""Recognition of an archive on Apache Beam, on one machine or on many."""
+"""Prediction of an archive with Apache Beam, on one machine or many."""
 
 import contextlib
 import json
@@ -21,8 +21,8 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from tqdm import tqdm
 
 from sofnet_jax.archive.manifest import Chunk, Manifest, scan_manifest
-from sofnet_jax.archive.recognition import Recognition, Settings
-from sofnet_jax.archive.results import Shards, Tally, write_dead_letters
+from sofnet_jax.archive.recognition import Settings, Worker
+from sofnet_jax.archive.results import Shards, Tally
 from sofnet_jax.archive.store import is_remote, join, list_files, read_file, write_file
 from sofnet_jax.host.beam import create_runner, quietly
 from sofnet_jax.host.errors import INTERRUPTED, UserError
@@ -34,7 +34,7 @@ PLAN, SUMMARY, DEAD_LETTERS = "plan.json", "summary.json", "dead_letters.csv"
 
 @dataclass(frozen=True)
 class Archive:
-    """What is to be recognised, how, and where the results go."""
+    """Which videos to predict, how, and where the results go."""
 
     manifest: Manifest
     settings: Settings
@@ -43,20 +43,23 @@ class Archive:
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the rows of a manifest: `rows` = results + dead letters + repeated."""
+    """What became of the rows of a manifest: `rows` = results + dead letters + repeated.
+
+    `new` counts the videos processed by this call, in `seconds`.
+    """
 
     tally: Tally
     repeated: int
     seconds: float
-    new: int  # videos of this call; the others were done before
+    new: int
 
     @property
     def rows(self) -> int:
-        """Of the manifest."""
+        """Number of rows of the manifest."""
         return self.tally.results + self.tally.dead + self.repeated
 
     def describe(self, folder: str) -> list[str]:
-        """Lines to print."""
+        """Lines to print, for results in `folder`."""
         t = self.tally
         lines = [
             f"{self.rows:,} rows = {t.results:,} results + {t.dead:,} dead letters + "
@@ -67,13 +70,15 @@ class Account:
             lines.append(f"GFLOPs: {share:.1f} % of the plain backbone's {t.plain:,.4g}")
         if self.new:
             rate = self.new / max(self.seconds, 1e-9)
-            lines.append(f"{self.new:,} videos in {self.seconds:.1f} s, {rate:.1f} a second")
+            lines.append(f"{self.new:,} videos in {self.seconds:.1f} s, {rate:.1f} per second")
         if t.dead:
-            lines.append(f"dead letters, to try again as a manifest: {join(folder, DEAD_LETTERS)}")
+            lines.append(
+                f"dead letters, a manifest to retry them with: {join(folder, DEAD_LETTERS)}"
+            )
         return lines
 
 
-def recognize_archive(
+def process_archive(
     manifest_path: str,
     folder: str,
     settings: Settings,
@@ -82,18 +87,18 @@ def recognize_archive(
     shard_size: int,
     beam_options: str,
 ) -> Account:
-    """Recognises all videos of a manifest that `folder` holds nothing of yet.
+    """Predict the videos of a manifest that `folder` has no results of yet.
 
     Args:
-        manifest_path: of `scan_manifest`.
-        folder: for the shards; also an address such as gs://….
-        settings: of the recognition.
-        form: of `shard.FORMATS`.
-        shard_size: videos of a shard: what is lost, at most, where a machine dies.
-        beam_options: of Apache Beam, such as --runner=DataflowRunner.
+        manifest_path: see `scan_manifest`.
+        folder: a path or an address such as gs://….
+        settings: how to predict.
+        form: one of `results.FORMATS`.
+        shard_size: videos per shard; at most this much work is lost when a machine dies.
+        beam_options: options of Apache Beam, such as --runner=DataflowRunner.
 
     Raises:
-        UserError: a manifest, folder, network or runner that cannot be used.
+        UserError: the manifest, folder, network or runner cannot be used.
     """
     begin = time.monotonic()
     runner, options = _choose_runner(beam_options)
@@ -101,8 +106,8 @@ def recognize_archive(
     shards = Shards(folder, len(manifest.chunks), form)
     archive = Archive(manifest, settings, shards)
     local = not is_remote(folder)
-    with lock_folder(Path(folder), "recognition") if local else contextlib.nullcontext():
-        _take_up(archive)
+    with lock_folder(Path(folder), "command") if local else contextlib.nullcontext():
+        _check_plan(archive)
         done = shards.find_done()
         left = [chunk for chunk in manifest.chunks if chunk.number not in done]
         if left:
@@ -110,12 +115,12 @@ def recognize_archive(
                 _run(archive, left, runner, options)
         missing = {chunk.number for chunk in manifest.chunks} - shards.find_done()
         if missing:
-            raise UserError(f"{len(missing)} shards of {folder} are not done; try again")
+            raise UserError(f"{len(missing)} shards of {folder} are missing; run the command again")
         return _conclude(archive, begin, sum(chunk.num_videos for chunk in left))
 
 
-def _take_up(archive: Archive) -> None:
-    """Notes what the folder is of, and sees that it was of the same before. Raises UserError."""
+def _check_plan(archive: Archive) -> None:
+    """Write plan.json; raise UserError if the folder holds results of another plan."""
     s, folder = archive.settings, archive.shards.folder
     plan = {
         "manifest": archive.manifest.digest,
@@ -147,11 +152,8 @@ def _take_up(archive: Archive) -> None:
 
 def _conclude(archive: Archive, begin: float, new: int) -> Account:
     shards, folder = archive.shards, archive.shards.folder
-    numbers = range(shards.count)
-    tally = sum((shards.read_tally(number) for number in numbers), Tally())
-    write_dead_letters(
-        join(folder, DEAD_LETTERS), [shards.read_dead_letters(number) for number in numbers]
-    )
+    tally = sum(map(shards.read_tally, range(shards.count)), Tally())
+    shards.write_dead_letters(join(folder, DEAD_LETTERS))
     account = Account(tally, archive.manifest.num_repeated, time.monotonic() - begin, new)
     summary = {"rows": account.rows, **asdict(tally), "repeated": account.repeated}
     write_file(join(folder, SUMMARY), (format_json(summary, indent=2) + "\n").encode())
@@ -160,12 +162,12 @@ def _conclude(archive: Archive, begin: float, new: int) -> Account:
 
 @contextlib.contextmanager
 def _show_progress(archive: Archive, done: set[int]) -> Iterator[None]:
-    """A bar of the videos in shards that are done, wherever they are made."""
+    """Show a progress bar of the videos in complete shards, whichever machine wrote them."""
     sizes = {chunk.number: chunk.num_videos for chunk in archive.manifest.chunks}
     stop = threading.Event()
     first = sum(sizes[number] for number in done if number in sizes)
     total = archive.manifest.num_videos
-    with tqdm(total=total, initial=first, desc="recognise", unit="video", disable=None) as bar:
+    with tqdm(total=total, initial=first, desc="predict", unit="video", disable=None) as bar:
 
         def watch() -> None:
             while not stop.wait(2.0):
@@ -184,40 +186,40 @@ def _show_progress(archive: Archive, done: set[int]) -> Iterator[None]:
 
 
 def _choose_runner(options: str) -> tuple[Any, Any]:
-    """The runner and its options; on this machine one of threads, each with its own process.
+    """The runner and its options. A local runner uses threads, each with its own child process.
 
-    Beam's own processes are not used: when one dies, Beam waits for it for ever. Raises UserError.
+    Beam's own processes are avoided: when one dies, Beam waits for it forever. Raises UserError.
     """
     runner, parsed = create_runner(options)
     if not isinstance(runner, DirectRunner | FnApiRunner):
         return runner, parsed
     unknown = parsed.get_all_options(retain_unknown_options=True).keys() - parsed.get_all_options()
     if unknown:
-        raise UserError(f"--beam: no option --{min(unknown)} for a runner on this machine")
+        raise UserError(f"--beam: a local runner has no option --{min(unknown)}")
     direct = parsed.view_as(DirectOptions)
     if direct.direct_running_mode == "multi_processing":
         raise UserError(
-            "--beam: leave out --direct_running_mode; each of --direct_num_workers computes in a "
+            "--beam: omit --direct_running_mode; each of the --direct_num_workers workers has a "
             "process of its own"
         )
     direct.direct_running_mode = "multi_threading"
-    return FnApiRunner(), parsed  # and not what DirectRunner may download
+    return FnApiRunner(), parsed  # DirectRunner may download another one
 
 
 def _run(archive: Archive, chunks: Sequence[Chunk], runner: Any, options: Any) -> None:
-    """Has the chunks worked on. Raises UserError."""
+    """Process chunks. Raises UserError."""
     folder = archive.shards.folder
     pipeline = beam.Pipeline(runner=runner, options=options)
     _ = (
         pipeline
         | "chunks" >> beam.Create(list(chunks))
-        | "share out" >> beam.Reshuffle()
-        | "recognise" >> beam.ParDo(_Recognise(archive, local=isinstance(runner, FnApiRunner)))
+        | "distribute" >> beam.Reshuffle()
+        | "predict" >> beam.ParDo(_Predict(archive, local=isinstance(runner, FnApiRunner)))
     )
     try:
         with quietly(logging.ERROR), _ending_at_once():
             pipeline.run().wait_until_finish()
-    except Exception as error:  # what a worker raised comes back as something else
+    except Exception as error:  # Beam wraps what a worker raises
         found = re.search(r"(?:UserError|LostError): (.+?)(?: \[while running|$)", str(error), re.M)
         raise (UserError(found[1]) if found else error) from error
     for failure in _failures.pop(folder, []):
@@ -226,13 +228,13 @@ def _run(archive: Archive, chunks: Sequence[Chunk], runner: Any, options: Any) -
 
 @contextlib.contextmanager
 def _ending_at_once() -> Iterator[None]:
-    """Lets Ctrl-C end this process, and with it its children, without Beam's long farewell.
+    """Make Ctrl-C end this process and its children at once, without Beam's slow shutdown.
 
-    Nothing is lost: what is written is written whole.
+    No data is lost, since files are written atomically.
     """
 
     def end(signum: int, _: Any) -> None:
-        os.write(2, b"interrupted; the same command goes on with what is not done\n")
+        os.write(2, b"interrupted; run the same command to resume\n")
         os._exit(INTERRUPTED)
 
     before = signal.signal(signal.SIGINT, end)
@@ -242,35 +244,35 @@ def _ending_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-# Of each folder, what workers in this process could not do. If raised, Beam would print pages.
+# Errors of this process's workers by output folder; Beam would print pages if they were raised.
 _failures: defaultdict[str, list[UserError]] = defaultdict(list)
 
 
-class _Recognise(beam.DoFn):
-    """Works on chunks, one after another, with one network."""
+class _Predict(beam.DoFn):
+    """Process chunks one after another with one network."""
 
     def __init__(self, archive: Archive, local: bool):
-        # Without the chunks, which come one by one: a runner takes only so much with the code.
+        # Without the chunks, which come one by one: runners limit the size of a pickled DoFn.
         self._archive = replace(archive, manifest=replace(archive.manifest, chunks=()))
         self._local = local
 
     def setup(self) -> None:
-        self._recognition = Recognition(self._archive.settings)
+        self._worker = Worker(self._archive.settings)
 
     def process(self, chunk: Chunk) -> None:
         manifest, shards = self._archive.manifest, self._archive.shards
         if self._local and _failures[shards.folder]:
-            return  # the others would fail as well
+            return  # all chunks would fail likewise
         try:
             videos = manifest.read(chunk)
             places = [manifest.locate(video) for video in videos]
             located = [v._replace(path=place) for v, place in zip(videos, places, strict=True)]
-            outcomes = self._recognition.recognize(located)
+            outcomes = self._worker.predict(located)
             shards.write(chunk.number, videos, places, outcomes)
         except UserError as error:
             if not self._local:
-                raise  # and the runner tries again
+                raise  # for the runner to retry
             _failures[shards.folder].append(error)
 
     def teardown(self) -> None:
-        self._recognition.close()
+        self._worker.close()

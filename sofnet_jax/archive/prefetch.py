@@ -1,4 +1,4 @@
-"""Frames that are read while others are computed."""
+"""Frames of videos, read while others are computed."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor
@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 
 
 class Ahead(Iterator[T], Generic[T]):
-    """A generator that is one item ahead, in a thread of `pool`; never in two at a time."""
+    """Run a generator one item ahead, in a thread of `pool`; never in two at a time."""
 
     def __init__(self, items: Generator[T, None, None], pool: Executor):
         self._items, self._pool = items, pool
@@ -23,13 +23,13 @@ class Ahead(Iterator[T], Generic[T]):
         return item
 
     def close(self) -> None:
-        """Ends the generator, once it has no more to do in its thread."""
+        """End the generator, after the item at hand."""
         self._upcoming.exception()
         self._items.close()
 
 
 def start_ahead(items: Iterable[Item], start: Callable[[Item], T], count: int) -> Iterator[T]:
-    """`map(start, items)`, so many items before they are asked for."""
+    """`map(start, items)`, `count` items ahead of the consumer."""
     upcoming: list[T] = []
     for item in items:
         upcoming.append(start(item))

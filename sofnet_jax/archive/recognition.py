@@ -1,12 +1,13 @@
-"""Recognises many videos in lockstep, and goes on after those that cannot be."""
+"""Prediction of many videos in lockstep, in a child process that may crash."""
 
 import functools
+import itertools
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
-from sofnet_jax.archive.gpu import take_device
+from sofnet_jax.archive.gpu import take_gpu
 from sofnet_jax.archive.manifest import Entry
 from sofnet_jax.archive.prefetch import Ahead, start_ahead
 from sofnet_jax.archive.store import fetch
@@ -24,22 +25,19 @@ from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.systems.early_exit import NEVER, Result
 from sofnet_jax.weights.load import load_weights
 
-_READY = 0  # what the child says first, when everything is loaded and compiled
-
-
-Outcome = Prediction | Failure
+_READY = 0  # the child's first message: the network is loaded and compiled
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What recognition needs to know, besides the videos.
+    """How to predict videos.
 
-    `checkpoint` to `variant` are of `trained.load`, `top_k` and `early` of `TrainedModel.predict`.
+    `checkpoint` to `variant` are arguments of `load`; `top_k`, `early` of `TrainedModel.predict`.
 
     Attributes:
-        digest: of the weights, which a training may be replacing.
-        num_threads: that read videos.
-        time_limit: seconds in which some video must be done.
+        digest: digest of the weights, which a training may replace meanwhile.
+        num_threads: threads that read videos.
+        time_limit: seconds within which some video must be finished.
     """
 
     checkpoint: str
@@ -55,44 +53,45 @@ class Settings:
     time_limit: float
 
 
-class Recognition:
-    """Recognises videos in a process of its own, which may crash or hang without harm.
+class Worker:
+    """Predict videos in a child process, which may crash or hang without harm.
 
-    The videos that were in it when it did are tried again, then each by itself; one that ends the
-    process twice by itself is a `Failure`.
+    If it does, the unfinished videos are retried together, then each alone. A video that ends the
+    process twice while alone is a `Failure`.
     """
 
     def __init__(self, settings: Settings):
         self._settings = settings
         self._child = Child(_work)
 
-    def recognize(self, videos: Sequence[Entry]) -> list[Outcome]:
-        """The outcome of each video, whose paths are as this process can open them.
+    def predict(self, videos: Sequence[Entry]) -> list[Prediction | Failure]:
+        """Predict videos, whose paths this process can open.
 
-        Raises UserError if the network cannot be loaded, LostError if that ends the process.
+        Raises:
+            UserError: the network cannot be loaded.
+            LostError: the child died while loading the network.
         """
-        outcomes: dict[int, Outcome] = {}
+        found: dict[int, Prediction | Failure] = {}
         for _ in range(2):
-            if len(outcomes) < len(videos):
-                self._try(videos, outcomes)
-        for i, video in enumerate(videos):
-            if i not in outcomes:
-                outcomes[i] = self._recognize_alone(video)
-        return [outcomes[i] for i in range(len(videos))]
+            self._try(videos, range(len(videos)), found)
+        for number in range(len(videos)):
+            for _ in range(2):
+                failure = self._try(videos, [number], found)
+            if failure:
+                found.setdefault(number, failure)
+        return [found[number] for number in range(len(videos))]
 
-    def _recognize_alone(self, video: Entry) -> Outcome:
-        outcomes: dict[int, Outcome] = {}
-        for _ in range(2):
-            failure = self._try([video], outcomes)
-            if failure is None:
-                return outcomes[0]
-        assert failure is not None
-        return failure
-
-    def _try(self, videos: Sequence[Entry], outcomes: dict[int, Outcome]) -> Failure | None:
-        """Adds the outcomes of those videos that have none; why the process died, if it did."""
-        left = [i for i in range(len(videos)) if i not in outcomes]
-        job = self._settings, [videos[i] for i in left]
+    def _try(
+        self,
+        videos: Sequence[Entry],
+        numbers: Sequence[int],
+        found: dict[int, Prediction | Failure],
+    ) -> Failure | None:
+        """Add to `found` what it lacks of some videos; return why the child died, if it did."""
+        left = [number for number in numbers if number not in found]
+        if not left:
+            return None
+        job = self._settings, [videos[number] for number in left]
         ready = False
         try:
             for message in self._child.run(job, self._settings.time_limit):
@@ -100,26 +99,28 @@ class Recognition:
                     ready = True
                 else:
                     number, outcome = message
-                    outcomes[left[number]] = outcome
-        except ChildDied as error:
-            if not ready:  # which is no fault of the videos
-                raise LostError(f"the network could not be loaded: {error}") from error
-            again = len(videos) - len(outcomes)
-            print(f"note: {error}; of its videos {again} are not done", file=sys.stderr, flush=True)
-            return error.failure
+                    found[left[number]] = outcome
+        except ChildDied as death:
+            if not ready:  # not the fault of a video
+                raise LostError(f"the network could not be loaded: {death}") from death
+            unfinished = len(videos) - len(found)
+            print(f"note: {death}; {unfinished} videos remain", file=sys.stderr, flush=True)
+            return death.failure
         return None
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the child process."""
         self._child.stop()
 
 
-def _work(job: tuple[Settings, list[Entry]]) -> Iterator[int | tuple[int, Outcome]]:
-    """What the child does."""
+def _work(
+    job: tuple[Settings, list[Entry]],
+) -> Iterator[int | tuple[int, Prediction | Failure]]:
+    """What the child runs."""
     settings, videos = job
     model = _load(settings)
     yield _READY
-    yield from recognize(
+    yield from predict_videos(
         model,
         videos,
         top_k=settings.top_k,
@@ -130,11 +131,13 @@ def _work(job: tuple[Settings, list[Entry]]) -> Iterator[int | tuple[int, Outcom
 
 @functools.lru_cache(1)
 def _load(settings: Settings) -> TrainedModel:
-    take_device()
+    take_gpu()
     keep_freed_memory()
     keep_compiled_programs(least_seconds=0.0)
     if load_weights(settings.checkpoint, settings.which).digest != settings.digest:
-        raise UserError(f"{settings.checkpoint}: the weights changed since this began; start anew")
+        raise UserError(
+            f"{settings.checkpoint}: the weights changed since the command began; start it again"
+        )
     model = load(
         settings.checkpoint,
         settings.which,
@@ -147,101 +150,89 @@ def _load(settings: Settings) -> TrainedModel:
     return model
 
 
-@dataclass
-class _View:
-    """A video while it is looked at."""
-
-    number: int
-    meter: Meter = field(default_factory=Meter)
-    times: list[float] = field(default_factory=list)
-    end: float = 0.0
-    failure: Failure | None = None
-    frames: Ahead[Pixels] | None = None
-
-
-def recognize(
+def predict_videos(
     model: TrainedModel,
     videos: Sequence[Entry],
     *,
     top_k: int = 5,
     early: bool = True,
     num_threads: int = 1,
-) -> Iterator[tuple[int, Outcome]]:
-    """Yields the number of each video and its outcome, in the order in which they are done.
+) -> Iterator[tuple[int, Prediction | Failure]]:
+    """Yield each video's number with its prediction or failure, in order of completion.
 
-    Decisions, and what is decoded and computed, are those of `TrainedModel.predict`, but for a
-    frame more that is decoded while the one before is computed.
+    Decodes, computes and decides what `TrainedModel.predict` does, except that it decodes one frame
+    ahead of the computation.
     """
     lockstep = Lockstep(model.network, model.rule if early else NEVER)
+    admitted: list[_View] = []  # indexed by their numbers in `lockstep`
+    failed: list[_View] = []
     with ThreadPoolExecutor(num_threads) as pool:
 
-        def begin(numbered: tuple[int, Entry]) -> _View:
-            view = _View(numbered[0])
-            view.frames = Ahead(_read(model, numbered[1], view), pool)
-            return view
-
-        admitted: list[_View] = []  # by their numbers in lockstep
-        failed: list[_View] = []
+        def start(numbered: tuple[int, Entry]) -> _View:
+            return _View(model, *numbered, pool)
 
         def admit() -> Iterator[Iterator[Pixels]]:
-            for view in start_ahead(enumerate(videos), begin, 2 * num_threads):
-                assert view.frames is not None
+            for view in start_ahead(enumerate(videos), start, 2 * num_threads):
                 first = next(view.frames, None)
                 if first is None:
                     failed.append(view)
-                    continue
-                admitted.append(view)
-                yield _prepend(first, view.frames)
+                else:
+                    admitted.append(view)
+                    yield itertools.chain([first], view.frames)
+
+        def give_up() -> Iterator[tuple[int, Failure]]:
+            while failed:
+                view = failed.pop()
+                yield view.number, view.failure or Failure("unreadable", "it has no frames")
 
         for number, result in lockstep.recognize(admit()):
             view = admitted[number]
-            assert view.frames is not None
             view.frames.close()
-            yield view.number, _conclude(model, videos[view.number], view, result, top_k)
-            while failed:
-                yield _give_up(failed.pop())
-        while failed:
-            yield _give_up(failed.pop())
+            yield view.number, view.conclude(result, top_k)
+            yield from give_up()
+        yield from give_up()
 
 
-def _prepend(first: Pixels, others: Iterator[Pixels]) -> Iterator[Pixels]:
-    yield first
-    yield from others
+class _View:
+    """A video being predicted: the frames that the network sees, read ahead, and its timing."""
 
+    def __init__(self, model: TrainedModel, number: int, video: Entry, pool: Executor):
+        self._model, self.number, self._video = model, number, video
+        self._meter = Meter()
+        self._times: list[float] = []
+        self._end = 0.0
+        self.failure: Failure | None = None
+        self.frames = Ahead(self._read(), pool)
 
-def _give_up(view: _View) -> tuple[int, Failure]:
-    failure = view.failure or Failure("unreadable", "there is no frame to look at")
-    return view.number, failure
+    def _read(self) -> Generator[Pixels, None, None]:
+        video, model, meter = self._video, self._model, self._meter
+        try:
+            with fetch(video.path) as path:
+                with meter.decoding():
+                    reader = VideoReader(path, short_side=model.short_side)
+                with reader:
+                    self._end = min(reader.end, reader.end if video.end is None else video.end)
+                    frames = model.look(reader, start=video.start, end=video.end)
+                    while True:
+                        with meter.decoding():
+                            pixels, at = next(frames, (None, 0.0))
+                        if pixels is None:
+                            return
+                        self._times.append(at)
+                        yield pixels
+        except (VideoError, UserError, OSError, MemoryError) as error:
+            self.failure = Failure("unreadable", str(error) or "not enough memory")
 
-
-def _read(model: TrainedModel, video: Entry, view: _View) -> Generator[Pixels, None, None]:
-    """The frames of a video as the network sees them; what goes wrong is noted in its view."""
-    try:
-        with fetch(video.path) as path:
-            with view.meter.decoding():
-                reader = VideoReader(path, short_side=model.short_side)
-            with reader:
-                view.end = min(reader.end, reader.end if video.end is None else video.end)
-                frames = model.look(reader, start=video.start, end=video.end)
-                while True:
-                    with view.meter.decoding():
-                        pixels, at = next(frames, (None, 0.0))
-                    if pixels is None:
-                        return
-                    view.times.append(at)
-                    yield pixels
-    except (VideoError, UserError, OSError, MemoryError) as error:
-        view.failure = Failure("unreadable", str(error) or "it takes more memory than there is")
-
-
-def _conclude(
-    model: TrainedModel, video: Entry, view: _View, result: Result, top_k: int
-) -> Outcome:
-    if view.failure is not None:
-        return view.failure
-    times = tuple(view.times[: len(result.stop)])
-    try:
-        prediction = model.conclude(result, view.meter, video.path, top_k, times, model.num_frames)
-    except UserError as error:
-        return Failure("unreadable", str(error))
-    return replace(prediction, start=video.start or 0.0, end=view.end, network_ms=None)
+    def conclude(self, result: Result, top_k: int) -> Prediction | Failure:
+        """The prediction, unless reading the frames failed."""
+        if self.failure is not None:
+            return self.failure
+        model, video = self._model, self._video
+        times = tuple(self._times[: len(result.stop)])
+        try:
+            prediction = model.conclude(
+                result, self._meter, video.path, top_k, times, model.num_frames
+            )
+        except UserError as error:
+            return Failure("unreadable", str(error))
+        return replace(prediction, start=video.start or 0.0, end=self._end, network_ms=None)

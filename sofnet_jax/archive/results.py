@@ -1,4 +1,4 @@
-"""What is written of a chunk of an archive: predictions, dead letters, and that it is done."""
+"""The output of an archive: predictions, dead letters and a completion mark for every chunk."""
 
 import csv
 import io
@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sofnet_jax.archive.manifest import Entry
-from sofnet_jax.archive.recognition import Outcome
 from sofnet_jax.archive.store import join, list_files, read_file, write_file
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import format_json
@@ -23,12 +22,9 @@ _RESULTS, _DEAD, _DONE = "results-", "dead-", "done-"
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of some videos. GFLOPs are as the paper counts them.
+    """Numbers of predictions and of dead letters, and the predictions' GFLOPs (paper's count).
 
-    Attributes:
-        results: predictions.
-        dead: videos without one.
-        spent, plain: GFLOPs of the predictions, and those of the plain backbone.
+    `spent` are the GFLOPs of the system, `plain` those of its backbone without gates.
     """
 
     results: int = 0
@@ -37,26 +33,21 @@ class Tally:
     plain: float = 0.0
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            self.results + other.results,
-            self.dead + other.dead,
-            self.spent + other.spent,
-            self.plain + other.plain,
-        )
+        return Tally(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The shards of a folder, of which each holds a chunk of the manifest.
+    """Output files in a folder, one shard per chunk of the manifest.
 
-    A shard is written as a whole: its results and its dead letters, and when both are there, that
-    it is done, and how many they are. So a video is in one shard and there once, whatever died
-    before; a shard that is not done is written again.
+    A shard is its results, its dead letters, and then a completion mark with their numbers, each
+    written atomically. So every video is in exactly one shard, once, no matter which process dies;
+    a shard without its mark is written again.
 
     Attributes:
-        folder: also an address such as gs://….
-        count: of shards.
-        form: of `FORMATS`.
+        folder: a path or an address such as gs://….
+        count: number of shards.
+        form: one of `FORMATS`.
     """
 
     folder: str
@@ -68,12 +59,12 @@ class Shards:
         number: int,
         videos: Sequence[Entry],
         places: Sequence[str],
-        outcomes: Sequence[Outcome],
+        outcomes: Sequence[Prediction | Failure],
     ) -> Tally:
-        """Writes a shard. Raises UserError.
+        """Write a shard. Raises UserError.
 
-        Results have the videos' paths as the manifest does; dead letters, which are a manifest
-        themselves, their `places`, which are the same from any folder.
+        Results name a video as the manifest does. Dead letters, a manifest themselves, name its
+        place, which is valid from any folder.
         """
         results: list[dict[str, Any]] = []
         dead: list[tuple] = []
@@ -84,20 +75,20 @@ class Shards:
                 tally += Tally(dead=1)
             else:
                 results.append(replace(outcome, video=video.path).to_json())
-                tally += _count(outcome)
+                tally += Tally(1, 0, outcome.spent.paper, outcome.plain.paper)
         write_file(self._path(_RESULTS, number, self.form), _encode(results, self.form))
-        write_file(self._path(_DEAD, number, "csv"), _write_csv(dead))
-        content = format_json(vars(tally)) + "\n"
-        write_file(self._path(_DONE, number, "json"), content.encode())
+        write_file(self._path(_DEAD, number, "csv"), _format_csv(dead))
+        mark = format_json(vars(tally)) + "\n"
+        write_file(self._path(_DONE, number, "json"), mark.encode())
         return tally
 
     def _path(self, kind: str, number: int, suffix: str) -> str:
         return join(self.folder, f"{kind}{number:05}-of-{self.count:05}.{suffix}")
 
     def find_done(self) -> set[int]:
-        """Which shards are done, and there. Raises UserError."""
-        found = [self._find(*kind) for kind in ((_RESULTS, self.form), (_DEAD, "csv"))]
-        return self._find(_DONE, "json").intersection(*found)
+        """Numbers of the complete shards. Raises UserError."""
+        kinds = ((_RESULTS, self.form), (_DEAD, "csv"), (_DONE, "json"))
+        return set.intersection(*(self._find(*kind) for kind in kinds))
 
     def _find(self, kind: str, suffix: str) -> set[int]:
         name = re.compile(rf"{kind}(\d{{5,}})-of-{self.count:05}\.{suffix}")
@@ -105,25 +96,17 @@ class Shards:
         return {int(match[1]) for match in matches if match}
 
     def read_tally(self, number: int) -> Tally:
-        """What a shard that is done holds. Raises UserError."""
+        """The tally of a complete shard. Raises UserError."""
         path = self._path(_DONE, number, "json")
         try:
             return Tally(**json.loads(read_file(path)))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged; delete it, and the shard is made anew") from error
+            raise UserError(f"{path} is damaged; delete it to have the shard redone") from error
 
-    def read_dead_letters(self, number: int) -> bytes:
-        """The dead letters of a shard, as CSV without a header. Raises UserError."""
-        return read_file(self._path(_DEAD, number, "csv"))
-
-
-def write_dead_letters(path: str, parts: Sequence[bytes]) -> None:
-    """Writes all dead letters as a CSV, which is a manifest of them. Raises UserError."""
-    write_file(path, _write_csv([DEAD_COLUMNS]) + b"".join(parts))
-
-
-def _count(prediction: Prediction) -> Tally:
-    return Tally(results=1, spent=prediction.spent.paper, plain=prediction.plain.paper)
+    def write_dead_letters(self, path: str) -> None:
+        """Collect the dead letters of all shards in a CSV, itself a manifest. Raises UserError."""
+        parts = [read_file(self._path(_DEAD, number, "csv")) for number in range(self.count)]
+        write_file(path, _format_csv([DEAD_COLUMNS]) + b"".join(parts))
 
 
 def _encode(rows: Sequence[dict[str, Any]], form: str) -> bytes:
@@ -138,25 +121,23 @@ def _encode(rows: Sequence[dict[str, Any]], form: str) -> bytes:
 
 
 def _schema() -> Any:
-    """Columns of Parquet, nested as the JSON is; the stops are a list, for gates have any names."""
+    """Parquet columns, nested like the JSON; stops are a list, since gates may have any names."""
     import pyarrow as pa
 
-    gflops = pa.struct([("spent", pa.float64()), ("plain", pa.float64())])
+    real, text = pa.float64(), pa.string()
+    gflops = pa.struct([("spent", real), ("plain", real)])
+    frames = [
+        *((name, pa.int32()) for name in ("chosen", "looked_at", "kept")),
+        ("times", pa.list_(real)),
+        ("stop", pa.list_(text)),
+    ]
     return pa.schema(
         {
-            "video": pa.string(),
-            "start": pa.float64(),
-            "end": pa.float64(),
-            "classes": pa.list_(pa.struct([("name", pa.string()), ("probability", pa.float64())])),
-            "frames": pa.struct(
-                [
-                    ("chosen", pa.int32()),
-                    ("looked_at", pa.int32()),
-                    ("kept", pa.int32()),
-                    ("times", pa.list_(pa.float64())),
-                    ("stop", pa.list_(pa.string())),
-                ]
-            ),
+            "video": text,
+            "start": real,
+            "end": real,
+            "classes": pa.list_(pa.struct([("name", text), ("probability", real)])),
+            "frames": pa.struct(frames),
             "gflops": gflops,
             "gflops_full": gflops,
         }
@@ -164,7 +145,7 @@ def _schema() -> Any:
 
 
 def _to_text(value: Any) -> Any:
-    """With names that are no text, of files or classes, in what can stand for them in Parquet."""
+    """Escape names of files and classes that are not valid Unicode, which Parquet requires."""
     if isinstance(value, dict):
         return {key: _to_text(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -172,7 +153,7 @@ def _to_text(value: Any) -> Any:
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _write_csv(rows: Sequence[Sequence[Any]]) -> bytes:
+def _format_csv(rows: Sequence[Sequence[Any]]) -> bytes:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue().encode(errors="surrogateescape")

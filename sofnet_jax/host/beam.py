@@ -1,4 +1,4 @@
-"""Runners of Apache Beam, which is installed where somebody wants one."""
+"""Runners of Apache Beam, an optional dependency."""
 
 import contextlib
 import importlib
@@ -12,13 +12,13 @@ from sofnet_jax.host.errors import UserError
 
 
 def require_beam() -> None:
-    """Raises UserError unless Apache Beam is installed."""
+    """Raise UserError unless Apache Beam is installed."""
     with _importing(), quietly(logging.WARNING):
         importlib.import_module("apache_beam")
 
 
 def create_runner(options: str) -> tuple[Any, Any]:
-    """A runner and its options as Beam takes them, of "--runner=DirectRunner …".
+    """Parse options such as "--runner=DirectRunner …" into Beam's runner and options.
 
     Raises UserError.
     """
@@ -26,22 +26,22 @@ def create_runner(options: str) -> tuple[Any, Any]:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-        said = io.StringIO()
+        usage = io.StringIO()
         try:
             parsed = PipelineOptions(shlex.split(options))
-            with contextlib.redirect_stderr(said):  # a page, and the end of the process
+            with contextlib.redirect_stderr(usage):  # Beam prints a page and exits
                 parsed.get_all_options()
             name = parsed.view_as(StandardOptions).runner or "DirectRunner"
             return beam.runners.create_runner(name), parsed
         except (AttributeError, ValueError) as error:
             raise UserError(f"--beam: {' '.join(str(error).split())}") from error
         except SystemExit as error:
-            raise UserError(f"--beam: {said.getvalue().strip().splitlines()[-1]}") from error
+            raise UserError(f"--beam: {usage.getvalue().strip().splitlines()[-1]}") from error
 
 
 @contextlib.contextmanager
 def quietly(level: int) -> Iterator[None]:
-    """Without what Beam logs up to this level: of clients of services that nobody wants here."""
+    """Suppress log messages up to a level, e.g. Beam's about clients of services not in use."""
     logging.disable(level)
     try:
         yield
@@ -55,6 +55,6 @@ def _importing() -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"this needs Apache Beam, and what its runner does: pip install -e '.[beam]' "
+            f"Apache Beam or a package of its runner is missing: pip install -e '.[beam]' "
             f"({' '.join(str(error).split())})"
         ) from error

@@ -1,4 +1,4 @@
-"""Of which commit the code is."""
+"""The git commit of the running code."""
 
 import os
 import subprocess
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def read_commit(folder: Path = Path(__file__).parent) -> str:
-    """Such as `5a4b74c`, `5a4b74c-dirty` if tracked files differ from it, or `unknown`.
+    """The commit, e.g. `5a4b74c`, or `5a4b74c-dirty` if tracked files differ from it.
 
-    Outside a repository, in one without commits, and where there is no git, it is what the
-    environment's SOFNET_COMMIT says, which a container has.
+    Without git, a repository or a commit, the environment's SOFNET_COMMIT, which container images
+    set, or `unknown`.
     """
     return _ask_git(folder) or os.environ.get("SOFNET_COMMIT") or "unknown"
 

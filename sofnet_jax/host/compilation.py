@@ -1,4 +1,4 @@
-"""Compiled programs, which are kept: a ResNet-50 takes a minute, the second time none."""
+"""The persistent cache of compiled programs: compiling a ResNet-50 takes a minute."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ FOLDER = Path("~/.cache/sofnet_jax/xla")
 
 
 def keep_compiled_programs(*, least_seconds: float | None = None) -> None:
-    """Keeps them in `FOLDER`, if the environment's JAX_COMPILATION_CACHE_DIR names no other.
+    """Cache compiled programs in JAX_COMPILATION_CACHE_DIR, by default in `FOLDER`.
 
-    `least_seconds` is the time from which on compiling one is worth it, if not JAX's default.
+    Programs that compile in less than `least_seconds` (JAX's default if None) are not cached.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(FOLDER.expanduser()))

@@ -1,4 +1,4 @@
-"""The exceptions that are shown to a user without a traceback, and what a process ends with."""
+"""Errors that users see without a traceback, and exit codes."""
 
 import contextlib
 import errno
@@ -6,28 +6,39 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-MISTAKE = 1  # of the user's: the same command would end the same way
-DEFECT = 70  # of the program or the machine, with a traceback
-LOST = 75  # another process or machine is gone: the same command may go well
+MISTAKE = 1  # by the user: the same command would fail again
+DEFECT = 70  # in the program or the machine; a traceback is shown
+LOST = 75  # another process or machine is gone: the same command may succeed
 INTERRUPTED = 130
-# What a system says where nothing more can be written.
+# Messages of the system where nothing more can be written.
 _NO_ROOM = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)]
 
 
 class UserError(Exception):
-    """A mistake of the user's, in one line: what is wrong, where, and what to do about it."""
+    """A user's mistake, in one line: what is wrong, where, and what to do about it."""
 
     exit_code = MISTAKE
 
 
 class LostError(UserError):
-    """Another process or machine is not there, or no longer."""
+    """Another process or machine is missing."""
 
     exit_code = LOST
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, printable and not too long; its type if it has none."""
+    text = str(error).strip() or type(error).__name__
+    return shorten("".join(c if c.isprintable() else "?" for c in text.splitlines()[0]), 160)
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """The text, cut to `length` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def choose_exit_code(error: BaseException) -> int:
-    """What a process ends with after an exception."""
+    """The exit code for an exception."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     return getattr(error, "exit_code", DEFECT)
@@ -35,9 +46,9 @@ def choose_exit_code(error: BaseException) -> int:
 
 @contextlib.contextmanager
 def explain_full_disk(workdir: Path) -> Iterator[None]:
-    """Turns to UserError what is raised for want of room, by the system or with its words.
+    """Turn errors about a full disk into UserError, whatever their type.
 
-    TensorStore, which writes the arrays of a checkpoint, raises ValueError.
+    TensorStore, which writes checkpoints, raises ValueError with the system's message.
     """
     try:
         yield
@@ -47,8 +58,8 @@ def explain_full_disk(workdir: Path) -> Iterator[None]:
         for reason in _NO_ROOM:
             if reason in str(error):
                 raise UserError(
-                    f"cannot write to {workdir}: {reason}; make room, and the same command goes on "
-                    "from the last checkpoint"
+                    f"cannot write to {workdir}: {reason}; free some space and run the same "
+                    "command to resume from the last checkpoint"
                 ) from error
         raise
 

@@ -1,4 +1,4 @@
-"""What processes take of the memory of the machine and of its devices."""
+"""Memory of processes and devices: its use, and how glibc manages it."""
 
 import ctypes
 import functools
@@ -10,10 +10,7 @@ import jax
 
 
 def read_memory(pid: int | None = None) -> float:
-    """Bytes of a process, of what it shares its share; NaN where Linux's /proc does not tell.
-
-    By default of this one.
-    """
+    """Proportional set size of a process in bytes, by default of this one; NaN without /proc."""
     try:
         fields = Path(f"/proc/{pid or os.getpid()}/smaps_rollup").read_text().split()
     except OSError:
@@ -22,25 +19,25 @@ def read_memory(pid: int | None = None) -> float:
 
 
 def read_peaks() -> dict[str, float]:
-    """GiB that this process has held at most: `host`, and `device` of the fullest of its devices.
+    """Peak memory of this process in GiB: `host`, and `device` for its fullest device.
 
-    What is not told is left out: of a CPU as a device, and of the host without Linux's /proc.
+    Values that the system does not report are left out: `device` on a CPU, `host` without /proc.
     """
     peaks = {"host": _read_host_peak()}
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    if told := [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]:
-        peaks["device"] = max(told)
+    if known := [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]:
+        peaks["device"] = max(known)
     return {name: size / 2**30 for name, size in peaks.items() if math.isfinite(size)}
 
 
 def describe_peaks() -> str:
-    """The same in words."""
+    """`read_peaks` in words."""
     peaks = [f"{peak:.2f} GiB on the {where}" for where, peak in read_peaks().items()]
-    return f"memory at its peak: {', '.join(peaks) or 'not known'}"
+    return f"peak memory: {', '.join(peaks) or 'unknown'}"
 
 
 def _read_host_peak() -> float:
-    """Bytes of this process at its largest; NaN where Linux's /proc does not tell."""
+    """Peak resident size of this process in bytes; NaN without /proc."""
     try:
         fields = Path("/proc/self/status").read_text().split()
         return float(fields[fields.index("VmHWM:") + 1]) * 1024
@@ -48,20 +45,17 @@ def _read_host_peak() -> float:
         return math.nan
 
 
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt, in malloc.h
-
-
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # parameters of mallopt, in malloc.h
 _LARGE, _LARGEST = 2**30, 2**31 - 1
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Makes this process keep memory that it frees, for the next array; whether it could.
+    """Make this process keep freed memory for its next arrays; return whether it does.
 
-    XLA takes the temporary arrays of a program anew at each call on a CPU. From 32 MiB on glibc
-    gives such back to the kernel, which clears every page before the program has it again: with
-    four frames of 168×168 in ResNet-50 a fifth of the time. The process then stays as large as it
-    once was.
+    On a CPU, XLA allocates a program's temporary arrays anew at each call. glibc returns arrays of
+    32 MiB or more to the kernel, which clears every page before handing it out again; this takes a
+    fifth of the time of ResNet-50 on four frames of 168×168. In return, the process never shrinks.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

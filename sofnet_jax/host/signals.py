@@ -1,19 +1,19 @@
-"""SIGTERM and Ctrl-C, as a request to stop at the next good moment."""
+"""SIGTERM and Ctrl-C as requests to stop at the next suitable moment."""
 
 import os
 import signal
 import time
 from typing import Any
 
-# Slurm, when it preempts a job, sends SIGTERM twice within milliseconds.
+# On preemption, Slurm sends SIGTERM twice within milliseconds.
 SECONDS_OF_ONE_REQUEST = 1.0
 
 
 class Interruption:
-    """Turns SIGTERM and Ctrl-C into a request that the loop honours after the step at hand.
+    """Turn SIGTERM and Ctrl-C into a request that a loop honours after the current step.
 
-    It says so at once, since a step, or its compilation, may take a while. A second signal acts
-    immediately, unless it comes with the first.
+    The request is acknowledged at once, since a step or its compilation may take a while. A second
+    signal acts immediately, unless it follows within `SECONDS_OF_ONE_REQUEST`.
     """
 
     def __init__(self):
@@ -30,8 +30,8 @@ class Interruption:
         now = time.monotonic()
         if not self.signum:
             self.signum, self._since = signum, now
-            # Not through `sys.stderr`, in whose middle the signal may have come.
-            os.write(2, b"stopping after this step, saving; once more to stop immediately\n")
+            # Not `sys.stderr`, which the signal may have interrupted.
+            os.write(2, b"stopping after this step and saving; repeat to stop immediately\n")
         elif now - self._since > SECONDS_OF_ONE_REQUEST:
             self._restore()
             signal.raise_signal(signum)
@@ -45,8 +45,8 @@ class Interruption:
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, saved its state and stopped."""
+    """Training stopped on request, with its state saved."""
 
     def __init__(self, step: int, signum: int):
-        super().__init__(f"stopped at step {step}; the same command goes on from there")
+        super().__init__(f"stopped at step {step}; run the same command to resume")
         self.exit_code = 128 + (signum or signal.SIGTERM)

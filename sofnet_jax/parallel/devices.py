@@ -1,8 +1,8 @@
-"""Devices and processes. The only file that knows pmap.
+"""Data-parallel computation on all devices of all processes. The only file that uses pmap.
 
-State is replicated and a batch is split over all devices of all processes:
+State is replicated, and each batch is split over all devices:
 `pmap(step, "batch", in_axes=(None, 0), out_axes=None)` keeps replicated state without a leading
-device axis, so the rest of the code reads as if there were one device.
+device axis, so the rest of the code reads as if for one device.
 """
 
 import json
@@ -18,17 +18,17 @@ AXIS = "batch"
 
 
 def pmap_train_step(step: Callable) -> Callable:
-    """`step(state, batch) -> (state, metrics)` over all devices; the old state is given up."""
+    """`step(state, batch) -> (state, metrics)` over all devices; donates the old state."""
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
 
 def pmap_predict_step(step: Callable) -> Callable:
-    """`step(variables, batch) -> predictions` over all devices, predictions split as the batch."""
+    """`step(variables, batch) -> predictions` over all devices, split like the batch."""
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=0)
 
 
 def put_batch(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Sends this process's part of a batch to its devices: [b, …] to [devices, b / devices, …]."""
+    """Send this process's part of a batch to its devices: [b, …] to [devices, b / devices, …]."""
     devices = jax.local_devices()
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
 
@@ -39,25 +39,25 @@ def put_batch(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def replicate(tree: Any) -> Any:
-    """Puts a copy of every leaf on each device of this process, as a step returns its state."""
+    """Copy every leaf to each device of this process, with the sharding that a step returns."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def mean_over_devices(tree: Any) -> Any:
-    """Inside a step: the mean of every leaf over all devices."""
+    """Mean of every leaf over all devices; for use inside a step."""
     return jax.lax.pmean(tree, AXIS)
 
 
 def gather(array: np.ndarray) -> np.ndarray:
-    """Stacks the arrays of all processes, equal in shape, along the first axis."""
+    """Concatenate equally shaped arrays of all processes along the first axis."""
     if jax.process_count() == 1:
         return array
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def gather_dict(mapping: Mapping[str, str]) -> dict[str, str]:
-    """Merges a small dictionary of strings over all processes."""
+    """Merge small dictionaries of strings of all processes."""
     if jax.process_count() == 1:
         return dict(mapping)
     data = np.frombuffer(json.dumps(mapping).encode(), np.uint8)
@@ -67,10 +67,10 @@ def gather_dict(mapping: Mapping[str, str]) -> dict[str, str]:
 
 
 def to_host(tree: Any) -> Any:
-    """Copies replicated arrays to this process's memory."""
+    """Copy replicated arrays to host memory."""
 
     def copy(x: Any) -> Any:
-        # A true copy: on a CPU, a view would be of memory that the next step reuses.
+        # Copied, since on a CPU a view would share memory that the next step overwrites.
         return np.array(x.addressable_data(0)) if isinstance(x, jax.Array) else x
 
     return jax.tree.map(copy, tree)

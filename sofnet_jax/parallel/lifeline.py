@@ -1,4 +1,4 @@
-"""The processes of a run hold a line to each other, so that none waits for one that died."""
+"""Connections between the processes of a run, which end together when one dies."""
 
 import os
 import selectors
@@ -6,42 +6,44 @@ import socket
 import struct
 import threading
 import time
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from sofnet_jax.host.errors import LOST
 
-_BEAT = 5.0  # seconds from one sign of life to the next
-SILENCE = 40.0  # seconds without one after which a process is taken to be dead
-_GRACE = 5.0  # seconds to end by itself, for a process of a run in which another one failed
-_MESSAGE = struct.Struct("!cIB")  # what there is to say, of which process, and its exit code
+_BEAT = 5.0  # seconds between heartbeats
+SILENCE = 40.0  # seconds without a heartbeat after which a process counts as lost
+_GRACE = 5.0  # seconds to report an error of one's own after another process failed
+_GREETING = 5.0  # seconds for a new connection to identify itself
+_MESSAGE = struct.Struct("!cIB")  # kind, the process concerned, its exit code
 _ALIVE, _DONE, _FAILED, _LOST = b"a", b"d", b"f", b"l"
 
 
 class Lifeline:
-    """A thread that ends this process, with a word to standard error, when another one died.
+    """A thread that prints an error and ends this process when another process of the run is lost.
 
-    All processes are connected to process 0, which passes on what happens. A process that dies is
-    noticed at once, since the system closes its connections; one whose machine or network is gone
-    after `SILENCE` seconds. One that stops with an error says so itself, and the others follow
-    after a moment in which they may report an error of their own.
+    All processes are connected to process 0, which forwards news. A death is noticed at once, since
+    the system closes the connections; the loss of a machine or its network after `SILENCE` seconds.
+    A process that stops with an error announces it, and the others follow after `_GRACE` seconds.
     """
 
     def __init__(self, process_id: int, names: dict[int, str], lines: dict[int, socket.socket]):
-        """Of connections by process: to all others in process 0, to process 0 in the others.
+        """Start watching.
 
-        `names` are the machines of the processes.
+        Args:
+            process_id: index of this process.
+            names: host name of every process.
+            lines: connections: in process 0 to all others, in the others to process 0.
         """
         self._id, self._names, self._lines = process_id, names, lines
         self._heard = dict.fromkeys(lines, time.monotonic())
         self._over = threading.Event()
-        self._failed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def conclude(self, failed: int = 0) -> None:
-        """Tells the others that this process ends, and stops watching them.
+        """Announce that this process ends, and stop watching.
 
-        `failed` is the exit code that they are to end with as well, if it is none of success.
+        A nonzero `failed` is the exit code with which all processes are to end.
         """
         self._over.set()
         self._tell(_FAILED if failed else _DONE, self._id, failed)
@@ -50,7 +52,7 @@ class Lifeline:
             line.close()
 
     def await_news(self) -> None:
-        """Waits a moment in which it may turn out that an error is only that another one died."""
+        """Wait in case the error at hand was caused by the death of another process."""
         time.sleep(_GRACE)
 
     def _watch(self) -> None:
@@ -71,7 +73,7 @@ class Lifeline:
                         self._report(_LOST, process, LOST, f"not heard from for {SILENCE:.0f} s")
 
     def _listen(self, process: int) -> bool:
-        """Takes a message; False if there will be no more."""
+        """Handle a message; return False if it was the last one of this process."""
         try:
             data = self._lines[process].recv(_MESSAGE.size, socket.MSG_WAITALL)
         except OSError:
@@ -86,13 +88,16 @@ class Lifeline:
         return kind != _DONE
 
     def _report(self, kind: bytes, process: int, code: int, what: str) -> None:
-        """Passes on that a process died or failed, and ends this one."""
+        """Forward that a process died or failed, and end this one."""
         if self._over.is_set():
             return
         name = f"process {process} of {len(self._names)} ({self._names.get(process, '?')})"
         self._tell(kind, process, code)
         if kind == _LOST:
-            end(f"error: {name} {what}; the same command goes on from the last checkpoint", code)
+            end(
+                f"error: {name} {what}; run the same command to resume from the last checkpoint",
+                code,
+            )
         if not self._over.wait(_GRACE):
             end(f"error: {name} stopped with an error, see its output; so does this one", code)
 
@@ -100,21 +105,21 @@ class Lifeline:
         for line in self._lines.values():
             try:
                 line.sendall(_MESSAGE.pack(kind, process, code))
-            except OSError:  # of one that is gone, which reading from it tells
+            except OSError:  # it is gone; `_listen` notices
                 continue
 
 
 def end(text: str, code: int) -> NoReturn:
-    """Ends the process though its main thread may wait for ever, in one that is dead."""
+    """End this process even though its main thread may be waiting for a dead one forever."""
     os.write(2, f"\n{text}\n".encode(errors="backslashreplace"))
     os._exit(code)
 
 
 class Hub:
-    """Where process 0 waits for the others."""
+    """Process 0's server, to which the other processes connect."""
 
     def __init__(self, token: bytes):
-        """`token`, of 16 bytes, is what the processes of this run know, and others do not."""
+        """Listen on a free port. `token` is 16 bytes that only processes of this run know."""
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         self._server = socket.create_server(
             ("", 0), family=family, dualstack_ipv6=family == socket.AF_INET6
@@ -123,48 +128,38 @@ class Hub:
         self.port = self._server.getsockname()[1]
 
     def accept(self, count: int, timeout: float) -> dict[int, socket.socket]:
-        """The lines of so many processes. Raises TimeoutError."""
+        """Wait for `count` processes; return their connections by process. Raises TimeoutError."""
         lines: dict[int, socket.socket] = {}
         deadline = time.monotonic() + timeout
-        with self._server, selectors.DefaultSelector() as selector:
-            selector.register(self._server, selectors.EVENT_READ, b"")
+        with self._server:
             while len(lines) < count:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"{count - len(lines)} of {count} did not come")
-                for key, _ in selector.select(left):
-                    if key.fileobj is self._server:
-                        selector.register(self._server.accept()[0], selectors.EVENT_READ, b"")
-                    else:
-                        lines |= self._greet(selector, key)
-            for key in list(selector.get_map().values()):
-                if key.fileobj is not self._server:
-                    cast(socket.socket, key.fileobj).close()  # of a stranger who said nothing
+                self._server.settimeout(max(deadline - time.monotonic(), 1e-3))
+                try:
+                    line, _ = self._server.accept()
+                except TimeoutError as error:
+                    raise TimeoutError(f"{count - len(lines)} of {count} did not come") from error
+                greeting = _receive_greeting(line, len(self._token) + 4)
+                if greeting[:-4] == self._token:
+                    line.settimeout(None)
+                    lines[int.from_bytes(greeting[-4:])] = line
+                else:
+                    line.close()  # not a process of this run
         return lines
 
-    def _greet(
-        self, selector: selectors.BaseSelector, key: selectors.SelectorKey
-    ) -> dict[int, socket.socket]:
-        """Reads on in a greeting; the line, by its process, when all of it is there."""
-        line = cast(socket.socket, key.fileobj)
-        length = len(self._token) + 4
-        try:
-            data = line.recv(length - len(key.data))
-        except OSError:
-            data = b""
-        greeting = key.data + data
-        if data and len(greeting) < length:
-            selector.modify(line, selectors.EVENT_READ, greeting)
-            return {}
-        selector.unregister(line)
-        if greeting[:-4] == self._token:
-            return {int.from_bytes(greeting[-4:]): line}
-        line.close()  # of a stranger
-        return {}
+
+def _receive_greeting(line: socket.socket, length: int) -> bytes:
+    line.settimeout(_GREETING)
+    data = b""
+    try:
+        while len(data) < length and (more := line.recv(length - len(data))):
+            data += more
+    except OSError:
+        return b""
+    return data
 
 
 def connect(host: str, port: int, token: bytes, process_id: int, timeout: float) -> socket.socket:
-    """The line of a process to process 0. Raises OSError."""
+    """Connect a process to process 0. Raises OSError."""
     line = socket.create_connection((host, port), timeout=timeout)
     line.settimeout(None)
     line.sendall(token + process_id.to_bytes(4))

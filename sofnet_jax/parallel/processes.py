@@ -1,4 +1,4 @@
-"""The processes of a run: how they find each other, and how they leave."""
+"""The processes of a run: how they find each other, and how they end."""
 
 import atexit
 import contextlib
@@ -14,28 +14,23 @@ import jax
 from jax._src import distributed  # for the coordinator's address where JAX found it by itself
 from jax._src.clusters import cloud_tpu_cluster
 
-from sofnet_jax.host.errors import LOST, LostError, UserError, choose_exit_code
+from sofnet_jax.host.errors import LOST, LostError, UserError, choose_exit_code, first_line
 from sofnet_jax.host.signals import Interrupted
 from sofnet_jax.parallel import lifeline
 from sofnet_jax.parallel.devices import gather_dict
 
-# Seconds after which JAX takes a process to be dead, and aborts; the lifeline, which says more, is
-# sooner.
+# Seconds after which JAX aborts a run with a silent process; the lifeline is sooner and says more.
 _HEARTBEAT_TIMEOUT = int(lifeline.SILENCE) + 10
-
-
-_JOINING_TIMEOUT = 300  # seconds for all processes to be started
-
-
-_MEETING_TIMEOUT = 60.0  # seconds for the processes, all of which are there, to find each other
+_JOINING_TIMEOUT = 300  # seconds for all processes to start
+_MEETING_TIMEOUT = 60.0  # seconds for started processes to connect to process 0
 
 
 @contextlib.contextmanager
 def join_processes(coordinator: str, num_processes: int, process_id: int) -> Iterator[None]:
-    """Inside, this is a process of a run of several, which end together (`initialise_processes`).
+    """Make this process part of a run of several, for the arguments see `initialise_processes`.
 
-    Where one dies, the others end within a minute with exit code `errors.LOST`; where one stops
-    with an error, so do they, with its exit code. Raises UserError.
+    When a process dies, the others end within a minute with exit code `errors.LOST`; when one stops
+    with an error, the others end with its exit code. Raises UserError.
     """
     initialise_processes(coordinator, num_processes, process_id)
     if jax.process_count() == 1:
@@ -46,13 +41,13 @@ def join_processes(coordinator: str, num_processes: int, process_id: int) -> Ite
         yield
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, UserError | Interrupted):
-            line.await_news()  # where another process died, a sum over all of them fails
+            line.await_news()  # a sum over all processes fails when one has died
         if isinstance(error, Interrupted):
             line.conclude()
         else:
             code = choose_exit_code(error)
             line.conclude(failed=code)
-            atexit.register(_leave, code)  # what JAX does at exit would wait for the others
+            atexit.register(_leave, code)  # before JAX's own exit handler, which awaits the others
         raise
     line.conclude()
 
@@ -64,41 +59,40 @@ def _leave(code: int) -> None:
 
 
 def _hold_line() -> lifeline.Lifeline:
-    """Connects this process with process 0, or process 0 with all."""
+    """Connect this process to process 0, or process 0 to all others."""
     me, count = jax.process_index(), jax.process_count()
     token = secrets.token_bytes(16)
     hub = lifeline.Hub(token) if me == 0 else None
-    told = gather_dict(
-        {str(me): socket.gethostname()} | ({"hub": f"{hub.port} {token.hex()}"} if hub else {})
-    )
+    address = {"hub": f"{hub.port} {token.hex()}"} if hub else {}
+    shared = gather_dict({str(me): socket.gethostname()} | address)
     try:
         if hub:
             lines = hub.accept(count - 1, _MEETING_TIMEOUT)
         else:
-            port, token_hex = told["hub"].split()
+            port, token_hex = shared["hub"].split()
             host = str(distributed.global_state.coordinator_address).rpartition(":")[0].strip("[]")
             token = bytes.fromhex(token_hex)
             lines = {0: lifeline.connect(host, int(port), token, me, _MEETING_TIMEOUT)}
     except OSError as error:
         raise LostError(
-            f"process {me} cannot talk to {'the others' if hub else 'process 0'} "
-            f"({error.strerror or error}); they need to reach each other on any TCP port"
+            f"process {me} cannot connect to {'the others' if hub else 'process 0'} "
+            f"({error.strerror or error}); processes must reach each other on any TCP port"
         ) from error
-    return lifeline.Lifeline(me, {i: told[str(i)] for i in range(count)}, lines)
+    return lifeline.Lifeline(me, {i: shared[str(i)] for i in range(count)}, lines)
 
 
 def initialise_processes(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Joins the processes of one run, if the configuration or the environment asks for it.
+    """Join the processes of a run, if the configuration or the environment asks for it.
 
     Args:
-        coordinator: `host:port` of process 0; "" looks at the environment (JAX_COORDINATOR_ADDRESS,
-            or a Slurm, Open MPI or TPU-pod job of several processes, which JAX recognises).
-        num_processes: how many there are; 0 with an environment that knows.
-        process_id: this one; -1 with an environment that knows.
+        coordinator: `host:port` of process 0; "" consults the environment (JAX_COORDINATOR_ADDRESS,
+            or a Slurm, Open MPI or TPU-pod job of several processes, which JAX detects).
+        num_processes: number of processes; 0 consults the environment.
+        process_id: index of this process; -1 consults the environment.
 
     Raises:
-        UserError: a coordinator without the numbers, or the numbers without one.
-        LostError: a coordinator that does not answer, or another process that does not come.
+        UserError: a coordinator is given without the numbers, or numbers without a coordinator.
+        LostError: the coordinator does not answer, or a process does not come.
     """
     if jax.distributed.is_initialized():
         return
@@ -118,7 +112,7 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
                 f"a coordinator ({coordinator}) needs parallel.num_processes and "
                 f"parallel.process_id below it; got {num_processes} and {process_id}"
             )
-    # JAX, when it has waited for long enough, aborts with pages of stacks.
+    # JAX itself, after its timeout, aborts with pages of stack traces.
     patience = threading.Timer(_JOINING_TIMEOUT, _give_up)
     patience.daemon = True
     patience.start()
@@ -132,12 +126,10 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
         )
     except RuntimeError as error:
         at = f" at {coordinator}" if coordinator else ""
-        raise LostError(
-            f"could not join the processes of this run{at}: {_first_line(error)}"
-        ) from error
+        raise LostError(f"could not join the run{at}: {first_line(error)}") from error
     finally:
         patience.cancel()
-    if owns_all_devices(os.environ):  # else JAX takes one for each process of a launcher's
+    if owns_all_devices(os.environ):  # JAX would use one per process of a launcher
         for platform in ("cuda", "rocm"):
             jax.config.update(f"jax_{platform}_visible_devices", "all")
 
@@ -145,17 +137,17 @@ def initialise_processes(coordinator: str, num_processes: int, process_id: int) 
 def _give_up() -> None:
     lifeline.end(
         f"error: not all processes of this run came within {_JOINING_TIMEOUT} s; start all of "
-        "them, with the same coordinator and number of processes",
+        "them with the same coordinator and number of processes",
         LOST,
     )
 
 
 def owns_all_devices(environment: Mapping[str, str]) -> bool:
-    """Whether all GPUs that this process of a launcher sees are its own.
+    """Whether all GPUs visible to this process belong to it alone.
 
-    They are where it is the only process on its machine, or where the launcher gave each its own,
-    as Slurm does with `--gpus-per-task`; then it sees fewer than there are processes, or says so.
-    Otherwise the processes of a machine see the same ones, and take the one of their number.
+    They do if it is the only process on its machine, or if the launcher assigned GPUs to each, as
+    Slurm does with `--gpus-per-task`: then a variable says so, or fewer GPUs than processes are
+    visible. Otherwise all processes of a machine see the same GPUs and take one each, by index.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES", "")
     count = _count_processes_here(environment)
@@ -164,10 +156,10 @@ def owns_all_devices(environment: Mapping[str, str]) -> bool:
 
 
 def _count_processes_here(environment: Mapping[str, str]) -> int:
-    """Of a launcher's job, on this machine; 1 without a launcher."""
+    """Number of the job's processes on this machine; 1 without a launcher."""
     if "OMPI_COMM_WORLD_LOCAL_SIZE" in environment:
         return int(environment["OMPI_COMM_WORLD_LOCAL_SIZE"])
-    counts: list[int] = []  # of the machines of the job, of which Slurm writes "8(x2),4"
+    counts: list[int] = []  # per machine; Slurm writes "8(x2),4"
     for count, repeats in re.findall(
         r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", "1")
     ):
@@ -176,17 +168,13 @@ def _count_processes_here(environment: Mapping[str, str]) -> int:
 
 
 def _is_cluster_job(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher that JAX recognises started more than one process."""
+    """Whether a launcher that JAX detects started more than one process."""
     counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
     several = any(int(environment.get(name, "1")) > 1 for name in counts)
-    # A job's script sees the job's numbers, but is none of its tasks.
+    # A job's script sees the job's variables, but is not one of its tasks.
     in_step = "SLURM_NTASKS" not in environment or "SLURM_STEP_NODELIST" in environment
     if (several and in_step) or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         return True
-    # Of a TPU machine that was set up by hand its metadata server tells.
+    # For a TPU machine set up by hand, the metadata server knows.
     clusters = (cloud_tpu_cluster.GkeTpuCluster, cloud_tpu_cluster.GceTpuCluster)
     return any(c.is_env_present() and c.get_process_count() > 1 for c in clusters)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

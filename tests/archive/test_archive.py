@@ -18,12 +18,11 @@ from run_folder import GATED, write_run
 from scene_video import write_scene
 
 import sofnet_jax
-from sofnet_jax.archive import gpu as device
-from sofnet_jax.archive import recognition
+from sofnet_jax.archive import gpu
 from sofnet_jax.archive.manifest import Entry, scan_manifest
 from sofnet_jax.archive.prefetch import Ahead, start_ahead
-from sofnet_jax.archive.recognition import Recognition, Settings
-from sofnet_jax.archive.results import Shards, write_dead_letters
+from sofnet_jax.archive.recognition import Settings, Worker, predict_videos
+from sofnet_jax.archive.results import Shards
 from sofnet_jax.archive.store import fetch, join, list_files, read_file, write_file
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.workers import Child, ChildDied, Failure
@@ -94,8 +93,8 @@ def test_rows_without_a_header_are_paths(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no videos in it"),
-        ("path\n\n", "no videos in it"),
+        ("", "it lists no videos"),
+        ("path\n\n", "it lists no videos"),
         ("a.mp4,0,5\n", "several columns need a header"),
         ("video,label\na.mp4,x\n", "several columns need a header"),
         ("path;start\na.mp4;5\n", "several columns need a header"),
@@ -109,20 +108,20 @@ def test_rows_without_a_header_are_paths(tmp_path):
         ('path\n"a.mp4\n', "check the quotes"),
     ],
 )
-def test_a_row_that_makes_no_sense_is_told_before_anything_begins(text, said, tmp_path):
+def test_a_row_that_makes_no_sense_is_reported_before_anything_begins(text, said, tmp_path):
     with pytest.raises(UserError) as error:
         scan_manifest(write_manifest(tmp_path / "all.csv", text), 10)
     assert said in str(error.value) and "all.csv" in str(error.value)
 
 
-def test_a_manifest_that_is_not_there_or_changes_is_told(tmp_path):
+def test_a_manifest_that_is_missing_or_changes_is_reported(tmp_path):
     with pytest.raises(UserError, match="cannot read .*none.csv: No such file"):
         scan_manifest(str(tmp_path / "none.csv"), 10)
     path = write_manifest(tmp_path / "all.csv", "a\nb\nc\n")
     manifest = scan_manifest(path, 3)
     for other in ("a\nb\n", "a\nc\nb\n", "a\nb\nd\n"):
         write_manifest(tmp_path / "all.csv", other)
-        with pytest.raises(UserError, match="changed since this began"):
+        with pytest.raises(UserError, match="changed since the command began"):
             manifest.read(manifest.chunks[0])
 
 
@@ -188,10 +187,10 @@ VIDEOS = [Entry(name, None, None) for name in "abcde"]
     ],
 )
 def test_only_a_video_that_kills_its_process_by_itself_is_given_up(deadly, lost, calls, capsys):
-    work = Recognition(SETTINGS)
+    work = Worker(SETTINGS)
     work._child = fragile = Fragile(deadly)
     before = sum(deadly.values())
-    outcomes = work.recognize(VIDEOS)
+    outcomes = work.predict(VIDEOS)
     assert outcomes == [
         Failure("crashed", f"of {path}") if path in lost else Failure("seen", path)
         for path, *_ in VIDEOS
@@ -201,10 +200,10 @@ def test_only_a_video_that_kills_its_process_by_itself_is_given_up(deadly, lost,
 
 
 def test_a_process_that_ends_before_it_has_the_network_gives_up_no_video():
-    work = Recognition(SETTINGS)
+    work = Worker(SETTINGS)
     work._child = Fragile({"loading": 1})
     with pytest.raises(LostError, match="could not be loaded: of want of memory"):
-        work.recognize(VIDEOS)
+        work.predict(VIDEOS)
 
 
 # Recognition.
@@ -215,9 +214,7 @@ def test_many_in_lockstep_are_as_one_at_a_time(early, num_threads, model, clips)
     videos = [Entry(str(clips / f"{i}.mp4"), None, None) for i in range(7)]
     videos += [Entry(str(clips / "0.mp4"), 0.5, 1.5), Entry(str(clips / "none.mp4"), None, None)]
     videos += [Entry(str(clips / "absent.mp4"), None, None), Entry(videos[1].path, 90.0, None)]
-    found = list(
-        recognition.recognize(model, videos, early=early, num_threads=num_threads, top_k=3)
-    )
+    found = list(predict_videos(model, videos, early=early, num_threads=num_threads, top_k=3))
     assert sorted(number for number, _ in found) == list(range(len(videos)))
     for number, outcome in found:
         video = videos[number]
@@ -271,27 +268,27 @@ def test_items_start_before_they_are_asked_for():
 
 
 def test_workers_of_a_machine_take_a_gpu_each(monkeypatch, tmp_path):
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpu.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
     chosen = []
-    monkeypatch.setattr(device.jax.config, "update", lambda name, value: chosen.append(value))
+    monkeypatch.setattr(gpu.jax.config, "update", lambda name, value: chosen.append(value))
     workers = []
     for _ in range(2):
-        monkeypatch.setattr(device, "_held", [])
-        device.take_device()
-        device.take_device()  # has one
-        workers.append(device._held)
+        monkeypatch.setattr(gpu, "_held", [])
+        gpu.take_gpu()
+        gpu.take_gpu()  # has one
+        workers.append(gpu._held)
     assert chosen == ["0", "1"]
-    monkeypatch.setattr(device, "_held", [])
-    with pytest.raises(UserError, match="all 2 GPUs are taken"):
-        device.take_device()
+    monkeypatch.setattr(gpu, "_held", [])
+    with pytest.raises(UserError, match="use all 2 GPUs"):
+        gpu.take_gpu()
     workers[1][0].close()  # as when that worker ends
-    device.take_device()
+    gpu.take_gpu()
     assert chosen == ["0", "1", "1"]
-    for held in (workers[0], device._held):
+    for held in (workers[0], gpu._held):
         held[0].close()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert device.list_devices() == []
+    assert gpu.list_gpus() == []
 
 
 # What is written.
@@ -390,7 +387,9 @@ def test_a_shard_holds_results_dead_letters_and_their_number(form, model, clips,
         (row,) = parquet.read_table(path).to_pylist()
         expected = prediction.to_json() | {"video": "caf\\udce9.mp4"}
         assert row == {name: expected[name] for name in row}
-    write_dead_letters(str(tmp_path / "dead.csv"), [shards.read_dead_letters(3)])
+    for other in {*range(12)} - {3}:
+        shards.write(other, [], [], [])
+    shards.write_dead_letters(str(tmp_path / "dead.csv"))
     again = scan_manifest(str(tmp_path / "dead.csv"), 10)
     assert again.read(again.chunks[0]) == [Entry("/videos/b,c.mp4", 0.5, 1.5)]
     assert 'crashed,"of ""it"""' in (tmp_path / "dead.csv").read_text()
@@ -398,7 +397,7 @@ def test_a_shard_holds_results_dead_letters_and_their_number(form, model, clips,
 
 def test_an_archive_is_accounted_for_and_taken_up(run, clips, tmp_path):
     pytest.importorskip("apache_beam")
-    from sofnet_jax.archive.pipeline import recognize_archive
+    from sofnet_jax.archive.pipeline import process_archive
 
     names = [f"{i}.mp4" for i in range(7)] + ["none.mp4", "absent.mp4", "2.mp4", "3.mp4"]
     manifest = write_manifest(clips / "all.csv", "\n".join(["path", *names]))
@@ -409,7 +408,7 @@ def test_an_archive_is_accounted_for_and_taken_up(run, clips, tmp_path):
     out = tmp_path / "out"
 
     def recognize(settings=settings, **changed):
-        return recognize_archive(manifest, str(out), settings, **options | changed)
+        return process_archive(manifest, str(out), settings, **options | changed)
 
     account = recognize()
     assert (account.rows, account.tally.results, account.tally.dead) == (11, 6, 3)

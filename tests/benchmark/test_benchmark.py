@@ -31,7 +31,7 @@ def test_reports_every_part_of_a_step(config):
         assert re.search(rf"^{name} +\d+\.\d ms +\d+\.\d{{3}}$", text, re.M)
     idle = re.search(r"idle for want of input: (\d+\.\d) %", text)
     assert idle and 0 <= float(idle.group(1)) < 100
-    assert re.search(r"memory at its peak: \d+\.\d\d GiB on the host", text)
+    assert re.search(r"peak memory: \d+\.\d\d GiB on the host", text)
 
 
 def test_without_gates_there_is_no_share_to_measure(config):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 COUNT = 3
 PROCESS = """
 import sys
-from sofnet_jax import lifeline
+from sofnet_jax.parallel import lifeline
 lifeline._BEAT, lifeline.SILENCE, lifeline._GRACE = 0.1, 1.0, 0.3
 process, count = int(sys.argv[1]), int(sys.argv[2])
 token = bytes(16)
@@ -69,8 +69,8 @@ def test_the_others_end_when_a_process_is_killed(victim, processes):
         code, said = end(processes[i])
         assert code == LOST
         assert said == (
-            f"error: process {victim} of 3 (machine{victim}) died; the same command goes on from "
-            "the last checkpoint"
+            f"error: process {victim} of 3 (machine{victim}) died; run the same command to resume "
+            "from the last checkpoint"
         )
 
 

@@ -190,7 +190,9 @@ def test_checkpoint_that_cannot_be_written_is_none(three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "run")
     state = {"x": np.random.default_rng(4).random(10_000)}
     checkpoints = Checkpoints(folder, metric="top1")
-    with pytest.raises(UserError, match=f"cannot write to {tmp_path}: File too large; make room"):
+    with pytest.raises(
+        UserError, match=f"cannot write to {tmp_path}: File too large; free some space"
+    ):
         with explain_full_disk(tmp_path), little_room():
             checkpoints.save(4, state, {"step": 4})
             checkpoints.wait()
