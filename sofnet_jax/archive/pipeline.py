@@ -72,9 +72,7 @@ class Account:
             rate = self.new / max(self.seconds, 1e-9)
             lines.append(f"{self.new:,} videos in {self.seconds:.1f} s, {rate:.1f} per second")
         if t.dead:
-            lines.append(
-                f"dead letters, a manifest to retry them with: {join(folder, DEAD_LETTERS)}"
-            )
+            lines.append(f"dead letters, a manifest to retry: {join(folder, DEAD_LETTERS)}")
         return lines
 
 
@@ -103,39 +101,33 @@ def process_archive(
     begin = time.monotonic()
     runner, options = _choose_runner(beam_options)
     manifest = scan_manifest(manifest_path, shard_size)
-    shards = Shards(folder, len(manifest.chunks), form)
-    archive = Archive(manifest, settings, shards)
+    archive = Archive(manifest, settings, Shards(folder, len(manifest.chunks), form))
     local = not is_remote(folder)
     with lock_folder(Path(folder), "command") if local else contextlib.nullcontext():
         _check_plan(archive)
-        done = shards.find_done()
+        done = archive.shards.find_done()
         left = [chunk for chunk in manifest.chunks if chunk.number not in done]
         if left:
             with _show_progress(archive, done):
                 _run(archive, left, runner, options)
-        missing = {chunk.number for chunk in manifest.chunks} - shards.find_done()
-        if missing:
-            raise UserError(f"{len(missing)} shards of {folder} are missing; run the command again")
+        if missing := len(manifest.chunks) - len(archive.shards.find_done()):
+            raise UserError(f"{missing} shards of {folder} are missing; run the command again")
         return _conclude(archive, begin, sum(chunk.num_videos for chunk in left))
 
 
 def _check_plan(archive: Archive) -> None:
     """Write plan.json; raise UserError if the folder holds results of another plan."""
-    s, folder = archive.settings, archive.shards.folder
+    settings, shards = asdict(archive.settings), archive.shards
     plan = {
         "manifest": archive.manifest.digest,
-        "shards (--shard_size)": archive.shards.count,
-        "format": archive.shards.form,
-        "weights": s.digest,
-        "size": s.size,
-        "num_frames": s.num_frames,
-        "variant": s.variant,
-        "dtype": s.dtype,
-        "top_k": s.top_k,
-        "early": s.early,
+        "shards (--shard_size)": shards.count,
+        "format": shards.form,
+        "weights": settings["digest"],
     }
-    path = join(folder, PLAN)
-    if not list_files(folder, PLAN):
+    names = ("size", "num_frames", "variant", "dtype", "top_k", "early")
+    plan |= {name: settings[name] for name in names}
+    path = join(shards.folder, PLAN)
+    if not list_files(shards.folder, PLAN):
         write_file(path, (format_json(plan, indent=2) + "\n").encode())
         return
     try:
@@ -143,20 +135,20 @@ def _check_plan(archive: Archive) -> None:
         unlike = [name for name in plan if before[name] != plan[name]]
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged; give another --output") from error
-    if unlike:
+    for name in unlike:
         raise UserError(
-            f"{folder} holds results with {unlike[0]} {before[unlike[0]]}, not {plan[unlike[0]]}; "
+            f"{shards.folder} holds results with {name} {before[name]}, not {plan[name]}; "
             "give another --output"
         )
 
 
 def _conclude(archive: Archive, begin: float, new: int) -> Account:
-    shards, folder = archive.shards, archive.shards.folder
+    shards = archive.shards
     tally = sum(map(shards.read_tally, range(shards.count)), Tally())
-    shards.write_dead_letters(join(folder, DEAD_LETTERS))
+    shards.write_dead_letters(join(shards.folder, DEAD_LETTERS))
     account = Account(tally, archive.manifest.num_repeated, time.monotonic() - begin, new)
     summary = {"rows": account.rows, **asdict(tally), "repeated": account.repeated}
-    write_file(join(folder, SUMMARY), (format_json(summary, indent=2) + "\n").encode())
+    write_file(join(shards.folder, SUMMARY), (format_json(summary, indent=2) + "\n").encode())
     return account
 
 
@@ -165,24 +157,22 @@ def _show_progress(archive: Archive, done: set[int]) -> Iterator[None]:
     """Show a progress bar of the videos in complete shards, whichever machine wrote them."""
     sizes = {chunk.number: chunk.num_videos for chunk in archive.manifest.chunks}
     stop = threading.Event()
-    first = sum(sizes[number] for number in done if number in sizes)
-    total = archive.manifest.num_videos
-    with tqdm(total=total, initial=first, desc="predict", unit="video", disable=None) as bar:
+    first = sum(sizes[number] for number in done)
+    with tqdm(
+        total=sum(sizes.values()), initial=first, desc="predict", unit="video", disable=None
+    ) as bar:
 
         def watch() -> None:
-            while not stop.wait(2.0):
-                now = archive.shards.find_done()
-                bar.update(sum(sizes.get(number, 0) for number in now) - bar.n)
+            while not (bar.disable or stop.wait(2.0)):
+                bar.update(sum(sizes[number] for number in archive.shards.find_done()) - bar.n)
 
-        thread = None if bar.disable else threading.Thread(target=watch, daemon=True)
-        if thread:
-            thread.start()
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
         try:
             yield
         finally:
             stop.set()
-            if thread:
-                thread.join()
+            thread.join()
 
 
 def _choose_runner(options: str) -> tuple[Any, Any]:

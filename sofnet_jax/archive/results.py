@@ -88,7 +88,7 @@ class Shards:
     def find_done(self) -> set[int]:
         """Numbers of the complete shards. Raises UserError."""
         kinds = ((_RESULTS, self.form), (_DEAD, "csv"), (_DONE, "json"))
-        return set.intersection(*(self._find(*kind) for kind in kinds))
+        return set(range(self.count)).intersection(*(self._find(*kind) for kind in kinds))
 
     def _find(self, kind: str, suffix: str) -> set[int]:
         name = re.compile(rf"{kind}(\d{{5,}})-of-{self.count:05}\.{suffix}")

@@ -26,17 +26,6 @@ class LostError(UserError):
     exit_code = LOST
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, printable and not too long; its type if it has none."""
-    text = str(error).strip() or type(error).__name__
-    return shorten("".join(c if c.isprintable() else "?" for c in text.splitlines()[0]), 160)
-
-
-def shorten(text: str, length: int = 80) -> str:
-    """The text, cut to `length` characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def choose_exit_code(error: BaseException) -> int:
     """The exit code for an exception."""
     if isinstance(error, KeyboardInterrupt):

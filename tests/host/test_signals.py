@@ -9,7 +9,7 @@ from sofnet_jax.host.signals import SECONDS_OF_ONE_REQUEST
 
 PROGRAM = """
 import time
-from sofnet_jax.interruption import Interruption
+from sofnet_jax.host.signals import Interruption
 with Interruption() as interruption:
     print("ready", flush=True)
     while not interruption.signum:
