@@ -1,4 +1,4 @@
-"""Trains TSN and SoF-Net on the same budget and puts them side by side.
+"""Train TSN and SoF-Net on the same budget and compare them.
 
 python -m sofnet_jax.compare --config configs/synthetic.py --workdir D [--seeds 0,1,2]
 """
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from sofnet_jax.evaluation.result import format_table
 from sofnet_jax.host import command_line
-from sofnet_jax.host.command_line import CONFIG, SEEDS, WORKDIR
+from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import processes
@@ -26,7 +26,7 @@ for name in ("config", "workdir", "seeds"):
 
 
 def main(argv: list[str]) -> None:
-    """Runs both methods for every seed and prints the table."""
+    """Train both methods with every seed and print the table."""
     command_line.refuse_arguments(argv)
     config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
@@ -36,25 +36,17 @@ def main(argv: list[str]) -> None:
 
 def _compare_seeds(config: ConfigDict, workdir: Path) -> None:
     if not config.model.gates:
-        raise UserError("this configuration has no gates, so there is nothing to compare with TSN")
-    try:
-        seeds = [int(seed) for seed in SEEDS.value] or [config.seed]
-    except ValueError as error:
-        raise UserError(
-            f"--seeds is {','.join(SEEDS.value)}; give numbers such as 0,1,2"
-        ) from error
+        raise UserError("--config: without gates there is nothing to compare with TSN")
+    seeds = command_line.read_seeds(config.seed)
     results = {seed: compare(config, workdir, seed) for seed in seeds}
     if jax.process_index() == 0:
-        write_json(
-            workdir / "compare.json",
-            {str(seed): rows for seed, rows in results.items()},
-        )
+        write_json(workdir / "compare.json", {str(seed): rows for seed, rows in results.items()})
         gate_names = [f"res{stage}" for stage in config.model.gates]
         print("\n" + format_comparison(results, gate_names), flush=True)
 
 
 def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Trains both methods with one seed; finished runs in `workdir` are not repeated.
+    """Train both methods with one seed, except for runs already finished in `workdir`.
 
     Returns:
         The metrics of TSN, of SoF-Net, and of SoF-Net with early termination.
@@ -77,7 +69,7 @@ def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str,
 def format_comparison(
     results: dict[int, dict[str, dict[str, float]]], gate_names: Sequence[str]
 ) -> str:
-    """The table of every seed, then that of the means, and the two numbers that matter."""
+    """The table of every seed and of their means, and the differences to TSN."""
     tables = []
     for seed, rows in results.items():
         tables += [f"Seed {seed}", format_table(rows, gate_names), ""]

@@ -1,4 +1,4 @@
-"""Trains several methods with several seeds, each run in a process of its own.
+"""Train several methods with several seeds, each run in its own process.
 
 python -m sofnet_jax.sweep --config configs/synthetic.py --workdir D --methods table4 --seeds 0,1,2
 """
@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from sofnet_jax.host import command_line
-from sofnet_jax.host.command_line import CONFIG, SEEDS, WORKDIR, make_printable
+from sofnet_jax.host.command_line import CONFIG, WORKDIR, make_printable
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.signals import Interruption
 from sofnet_jax.report.ablations import METHODS, Method, find_contradiction
@@ -28,13 +28,15 @@ from sofnet_jax.report.grid import Cell, create_grid
 from sofnet_jax.run.config import flatten_fields
 
 CHOSEN = flags.DEFINE_list(
-    "methods", [], "Methods, or tables and figures whose methods to train; default: all."
+    "methods",
+    [],
+    "Methods to train, by name or by the tables and figures that show them; default: all.",
 )
 JOBS = flags.DEFINE_integer(
-    "jobs", 1, "Runs at a time; they share this machine's CPU cores.", lower_bound=1
+    "jobs", 1, "Runs at a time, which share this machine's CPU cores.", lower_bound=1
 )
 TASK = flags.DEFINE_integer(
-    "task", None, "Only this run of the grid, counted from 0: for array jobs.", lower_bound=0
+    "task", None, "Train only this run of the grid, counted from 0; for array jobs.", lower_bound=0
 )
 LIST = flags.DEFINE_bool("list", False, "Print the grid and train nothing.")
 
@@ -42,22 +44,26 @@ for name in ("config", "workdir", "seeds"):
     flags.declare_key_flag(name)
 
 TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
-OF_ALL = {"all", "claims", "curves", "gates"}  # parts of a report that take what there is
+OF_ALL = {"all", "claims", "curves", "gates"}  # parts of a report that show every method
 POLL_SECONDS = 0.1
 
 CreateCommand = Callable[[Cell], Sequence[str]]
 
 
 def main(argv: list[str]) -> None:
-    """Prints the grid, or trains what of it is not done."""
+    """Print the grid, or train the part of it that is not done."""
     command_line.refuse_arguments(argv)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the runs', not the sweep's
     if why := find_contradiction(flatten_fields(CONFIG.value.to_dict()), METHODS["sofnet"]):
-        raise UserError(f"--config: {why}; methods that are otherwise the sweep trains by itself")
+        raise UserError(f"--config: {why}; the sweep makes such changes itself")
     workdir = Path(WORKDIR.value or "").expanduser()
-    grid = create_grid(CONFIG.value, workdir, choose_methods(CHOSEN.value), _read_seeds())
-    cells = _choose_cells(grid, TASK.value)
-    progress = [cell.find_progress() for cell in cells]  # a folder of another run ends it here
+    seeds = command_line.read_seeds(CONFIG.value.seed)
+    grid = create_grid(CONFIG.value, workdir, choose_methods(CHOSEN.value), seeds)
+    task = TASK.value
+    if task is not None and task >= len(grid):
+        raise UserError(f"--task is {task}, but the grid's runs are 0 to {len(grid) - 1}")
+    cells = grid if task is None else [grid[task]]
+    progress = [cell.find_progress() for cell in cells]  # refuses a folder of another run
     if LIST.value:
         width = max(len(cell.method.name) for cell in cells)
         for cell, state in zip(cells, progress, strict=True):
@@ -76,54 +82,36 @@ def main(argv: list[str]) -> None:
 
 
 def choose_methods(names: Sequence[str]) -> list[Method]:
-    """The methods of these names and of these tables, in their usual order; of none: all.
+    """The methods with these names or in these tables, in their usual order; all for no names.
 
     Raises:
-        UserError: a name is neither.
+        UserError: a name is neither a method nor a table.
     """
     tables = {table for method in METHODS.values() for table in method.tables}
-    if not OF_ALL.isdisjoint(names):
-        return list(METHODS.values())
     for name in names:
-        if name not in METHODS and name not in tables:
+        if name not in {*METHODS, *tables, *OF_ALL}:
             raise UserError(
                 f"--methods: '{name}' is neither a method ({', '.join(METHODS)}) nor a table or "
                 f"figure ({', '.join(sorted(tables))})"
             )
-    return [
-        method
-        for method in METHODS.values()
-        if not names or not {method.name, *method.tables}.isdisjoint(names)
-    ]
+    if not names or OF_ALL.intersection(names):
+        return list(METHODS.values())
+    return [m for m in METHODS.values() if {m.name, *m.tables}.intersection(names)]
 
 
 def conclude(sweep: "Sweep", signum: int) -> None:
-    """Says what came of a sweep that ended; `signum` is the signal that ended it, or 0.
+    """Report how a sweep ended; `signum` is the signal that ended it, or 0.
 
     Raises:
         UserError: runs failed.
         SystemExit: with 128 + `signum`.
     """
     if signum:
-        print(f"stopped; {sweep.summary}; the same command goes on", file=sys.stderr, flush=True)
+        print(f"stopped; {sweep.summary}; the same command resumes", file=sys.stderr, flush=True)
         sys.exit(128 + signum)
     if sweep.failed:
-        raise UserError(f"{sweep.summary}; the same command tries again what failed")
+        raise UserError(f"{sweep.summary}; the same command retries what failed")
     print(sweep.summary, flush=True)
-
-
-def _read_seeds() -> list[int]:
-    if not all(text.isdecimal() for text in SEEDS.value):
-        raise UserError(f"--seeds is {','.join(SEEDS.value)}; give numbers such as 0,1,2")
-    return list(dict.fromkeys(map(int, SEEDS.value))) or [CONFIG.value.seed]
-
-
-def _choose_cells(grid: list[Cell], task: int | None) -> list[Cell]:
-    if task is None:
-        return grid
-    if task >= len(grid):
-        raise UserError(f"--task is {task}, but the grid's runs are 0 to {len(grid) - 1}")
-    return [grid[task]]
 
 
 def create_command(cell: Cell, source: str, overrides: Mapping[str, object]) -> list[str]:
@@ -131,8 +119,8 @@ def create_command(cell: Cell, source: str, overrides: Mapping[str, object]) -> 
 
     Args:
         cell: the run.
-        source: the value of --config, a file and perhaps a variant.
-        overrides: values of fields given on the sweep's command line, by their dotted names.
+        source: the value of --config.
+        overrides: fields given on the sweep's command line, by their dotted names.
     """
     changes = {**cell.method.changes, "data.size": cell.config.data.size, "seed": cell.seed}
     return [
@@ -145,7 +133,7 @@ def create_command(cell: Cell, source: str, overrides: Mapping[str, object]) -> 
 
 @dataclass(frozen=True)
 class Job:
-    """A run in its process. `log_start` is where in the log its output begins."""
+    """A run in its process; its output starts at the byte `log_start` of the log."""
 
     cell: Cell
     process: subprocess.Popen
@@ -155,7 +143,7 @@ class Job:
     started: float
 
     def read_last_line(self) -> str:
-        """The last line that it wrote; "" if it wrote nothing."""
+        """The last line of its output, "" if there is none."""
         with self.log.open("rb") as file:
             file.seek(self.log_start)
             lines = file.read().decode(errors="backslashreplace").split("\n")
@@ -163,21 +151,15 @@ class Job:
 
 
 class Sweep:
-    """Trains runs, `jobs` at a time, and prints a line when one ends."""
+    """Trains runs, `jobs` at a time, and prints a line whenever one ends."""
 
     def __init__(
         self, cells: Sequence[Cell], total: int, *, create_command: CreateCommand, jobs: int
     ):
-        """Starts nothing yet.
-
-        Args:
-            cells: the runs to train.
-            total: runs in the whole grid.
-            create_command: the command line of a run.
-            jobs: runs at a time.
+        """Prepare to train `cells` of a grid of `total` runs.
 
         Raises:
-            UserError: more jobs than CPU cores.
+            UserError: there are more jobs than CPU cores.
         """
         self.finished = self.failed = self.skipped = 0
         self._waiting, self._total = deque(cells), total
@@ -194,7 +176,7 @@ class Sweep:
         return ", ".join([f"{self.finished} of {self._count} runs finished", *parts])
 
     def train(self, interruption: Interruption) -> None:
-        """Returns when every run has ended; a signal is passed on to those under way."""
+        """Train until every run has ended; a signal is passed on to the running ones."""
         passed_on = False
         try:
             while self._jobs or (self._waiting and not interruption.signum):
@@ -210,19 +192,19 @@ class Sweep:
                     self._end(job, interruption.signum)
                 if self._jobs:
                     time.sleep(POLL_SECONDS)
-        finally:  # after an error, or a second signal: none is left behind
+        finally:  # after an error or a second signal, leave no process behind
             for job in self._jobs:
                 job.process.terminate()
             for job in self._jobs:
                 job.process.wait()
 
     def _find_slot(self) -> int | None:
-        """A share of the cores that no run has."""
+        """A free share of the cores."""
         taken = {job.slot for job in self._jobs}
         return next((slot for slot in range(len(self._cores)) if slot not in taken), None)
 
     def _begin(self, cell: Cell) -> None:
-        """Starts a run, unless it is done, by now perhaps by another sweep, or being trained."""
+        """Start a run unless it is done or being trained, perhaps by another sweep."""
         try:
             if cell.find_progress() == "done":
                 self._print_finished(cell, "done before")
@@ -244,18 +226,18 @@ class Sweep:
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # else Ctrl-C reaches it twice: no time to save
+                    start_new_session=True,  # otherwise Ctrl-C reaches it twice and it cannot save
                 )
         except OSError as error:
             self._fail(cell, f"{log}: {error.strerror or error}")
             return
         if len(self._cores) > 1:
-            with contextlib.suppress(ProcessLookupError):  # it has ended already
+            with contextlib.suppress(ProcessLookupError):  # it has already ended
                 os.sched_setaffinity(process.pid, self._cores[slot])
         self._jobs.append(Job(cell, process, slot, log, start, time.monotonic()))
 
     def _end(self, job: Job, signum: int) -> None:
-        """Counts and reports a run that ended."""
+        """Count and report a run that ended."""
         cell, code = job.cell, job.process.returncode
         if code == 0:
             try:
@@ -292,10 +274,10 @@ class Sweep:
 
 
 def split_cores(cores: Sequence[int], parts: int) -> list[list[int]]:
-    """The cores in parts of neighbours that differ by one at most.
+    """Split the cores into parts of neighbours, equal in size up to one core.
 
     Raises:
-        UserError: there are too few.
+        UserError: there are too few cores.
     """
     if parts > len(cores):
         raise UserError(f"--jobs is {parts}, but this machine has {len(cores)} CPU core(s) for it")

@@ -119,7 +119,9 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path, capsys):
     }
     sweep = train(cells, scripts)
     assert (sweep.finished, sweep.failed, sweep.skipped) == (1, 2, 0)
-    with pytest.raises(UserError, match="^1 of 3 runs finished, 2 failed; the same command tries"):
+    with pytest.raises(
+        UserError, match="^1 of 3 runs finished, 2 failed; the same command retries"
+    ):
         conclude(sweep, 0)
     lines = capsys.readouterr().out.splitlines()
     log = tmp_path / "tsn" / "seed_0" / "log.txt"
@@ -214,7 +216,7 @@ def test_a_signal_is_passed_on_and_waited_for(tmp_path, capsys):
     assert exit.value.code == 143
     out, err = capsys.readouterr()
     assert out == "1/2  tsn  seed 0  stopped at step 3\n"
-    assert err.endswith("stopped; 0 of 2 runs finished; the same command goes on\n")
+    assert err.endswith("stopped; 0 of 2 runs finished; the same command resumes\n")
 
 
 def test_jobs_share_the_cores_evenly(tmp_path):

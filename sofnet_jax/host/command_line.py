@@ -48,6 +48,13 @@ def refuse_arguments(argv: list[str]) -> None:
         raise UserError(f"'{argv[1]}' is not a flag; write --name=value")
 
 
+def read_seeds(default: int) -> list[int]:
+    """The distinct numbers of --seeds, or the default. Raises UserError."""
+    if not all(text.isdecimal() for text in SEEDS.value):
+        raise UserError(f"--seeds is {','.join(SEEDS.value)}; give numbers such as 0,1,2")
+    return list(dict.fromkeys(map(int, SEEDS.value))) or [default]
+
+
 def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with the errors of configuration files and their fields as UserError."""
     _require_files(argv)

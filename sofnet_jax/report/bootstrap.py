@@ -1,7 +1,7 @@
 """Whether one method is better than another: a paired bootstrap over the videos.
 
-It tells how far the difference depends on which videos were evaluated. The seeds are taken as they
-are: how far it depends on them is told by their spread alone.
+The interval covers the choice of videos only. The seeds are not resampled; their standard deviation
+shows how much a result depends on them.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,12 @@ Metric = Literal["top1", "map"]
 TITLES: dict[Metric, str] = {"map": "mAP", "top1": "top-1"}
 
 _INTERVAL = (2.5, 97.5)  # percentiles
-_CHUNK = 128  # resamples at a time: their weights stay in the processor's cache
+_CHUNK = 128  # resamples at a time, so that their weights stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a method, trained with one seed, says of each video.
-
-    Attributes:
-        ids: of the videos, unique.
-        labels: multi-hot.
-        logits: of the video (Eq. 6).
-    """
+    """One run's logits of each video (Eq. 6), with unique ids and multi-hot labels."""
 
     ids: tuple[str, ...]
     labels: Float[np.ndarray, "v n"]
@@ -41,7 +35,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in accuracy, and its 95 % interval over the choice of videos; all in -1…1."""
+    """A difference in accuracy and its 95 % interval over the choice of videos, in -1…1."""
 
     mean: float
     low: float
@@ -49,7 +43,7 @@ class Difference:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether one method is better throughout the interval."""
+        """Whether the same method is better throughout the interval."""
         return self.low > 0 or self.high < 0
 
 
@@ -74,20 +68,20 @@ def compute_difference(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Difference:
-    """The mean accuracy of the seeds of `a` minus that of the seeds of `b`.
+    """The mean accuracy of the runs `a` minus that of the runs `b`, with a percentile interval.
 
-    Both are measured on the videos that all of them have, and all of them on the same resamples of
-    these: what makes a video easy or hard for both methods cancels. Percentile interval.
+    All runs are evaluated on the videos that they have in common and on the same resamples, so
+    that what makes a video easy or hard for both methods cancels.
 
     Raises:
-        UserError: there is no such video, a method has no seed, or labels differ.
+        UserError: a method has no run, the runs have no video in common, or labels differ.
     """
     if not a or not b:
         raise UserError("a difference needs at least one run of each method; train both")
     matched = _match([*a, *b])
     num_videos = len(matched[0].ids)
     rng = np.random.default_rng(seed)
-    weights = np.ones((1 + resamples, num_videos))  # the first for the videos as they are
+    weights = np.ones((1 + resamples, num_videos))  # the first row is the original sample
     weights[1:] = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), resamples)
     accuracies = [compute_weighted_accuracy(scored, weights, metric) for scored in matched]
     differences = np.mean(accuracies[: len(a)], 0) - np.mean(accuracies[len(a) :], 0)
@@ -98,9 +92,9 @@ def compute_difference(
 def compute_weighted_accuracy(
     scored: Scored, weights: Float[np.ndarray, "r v"], metric: Metric
 ) -> Float[np.ndarray, "r"]:
-    """Accuracy in 0…1, in which each video counts as often as its weight says, by row of weights.
+    """Accuracy in 0…1 with weighted videos, for each row of weights.
 
-    `map` is the mean over the classes with positives of positive weight; NaN if there are none.
+    `map` averages over the classes that have positives of positive weight; NaN if none has.
     """
     labels = scored.labels > 0
     if metric == "top1":
@@ -154,30 +148,28 @@ def _divide(
 
 
 def _match(runs: Sequence[Scored]) -> list[Scored]:
-    """The runs on the videos that all of them have, ordered by id."""
+    """Restrict the runs to their common videos, ordered by id."""
     common = sorted(set.intersection(*(set(run.ids) for run in runs)))
     if not common:
         raise UserError(
-            "no video was evaluated in all of the runs to compare; evaluate them on the same data"
+            "the runs to compare have no video in common; evaluate them on the same data"
         )
-    matched = [_choose(run, common) for run in runs]
+    matched = []
+    for run in runs:
+        index = {id: i for i, id in enumerate(run.ids)}
+        order = [index[id] for id in common]
+        matched.append(Scored(tuple(common), run.labels[order], run.logits[order]))
     labels = matched[0].labels > 0
     for run in matched[1:]:
         if run.labels.shape != labels.shape:
             raise UserError(
-                f"the runs to compare are of {labels.shape[1]} and {run.labels.shape[1]} classes; "
-                f"compare runs on the same data"
+                f"the runs to compare have {labels.shape[1]} and {run.labels.shape[1]} classes; "
+                "compare runs on the same data"
             )
         differ = ((run.labels > 0) != labels).any(1)
         if differ.any():
             raise UserError(
-                f"'{common[differ.argmax()]}' has other labels in one of the runs to compare "
-                f"than in another; compare runs on the same data"
+                f"the labels of '{common[differ.argmax()]}' differ between the runs to compare; "
+                "compare runs on the same data"
             )
     return matched
-
-
-def _choose(scored: Scored, ids: Sequence[str]) -> Scored:
-    index = {id: i for i, id in enumerate(scored.ids)}
-    order = [index[id] for id in ids]
-    return Scored(tuple(ids), scored.labels[order], scored.logits[order])

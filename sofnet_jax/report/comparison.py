@@ -93,17 +93,14 @@ def _measure_cost(side: Side, collection: Collection) -> Value | None:
     return measure(runs, lambda run: run.metrics(side.early)["gflops_per_video"])
 
 
-def create_comparison_table(outcomes: Sequence[Outcome]) -> Table:
-    """A row for each comparison."""
+def create_comparison_table(outcomes: Sequence[Outcome]) -> tuple[Table, list[dict[str, Any]]]:
+    """A row for each comparison, and the same for JSON."""
+    rows, data = [], []
+    for outcome in outcomes:
+        c = outcome.comparison
+        cells = (*outcome.cells, outcome.missing)
+        rows.append(Row(c.label, cells, measured=outcome.difference is not None))
+        data.append({"label": c.label, "a": vars(c.a), "b": vars(c.b), **outcome.data})
     columns = ("", "paper", "ours", "95 % interval", "GFLOPs, ratio", "")
-    rows = tuple(
-        Row(o.comparison.label, (*o.cells, o.missing), measured=o.difference is not None)
-        for o in outcomes
-    )
-    return Table("Differences in accuracy, in points, on the same videos", columns, rows)
-
-
-def create_comparison_data(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The same for JSON."""
-    compared = [(o.comparison, o.data) for o in outcomes]
-    return [{"label": c.label, "a": vars(c.a), "b": vars(c.b), **data} for c, data in compared]
+    caption = "Differences in accuracy, in points, on the same videos"
+    return Table(caption, columns, tuple(rows)), data

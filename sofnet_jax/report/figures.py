@@ -1,4 +1,4 @@
-"""The paper's figures of what the gates do, 3 and 4."""
+"""The paper's figures of the gates' decisions, 3 and 4."""
 
 import functools
 import io
@@ -10,7 +10,7 @@ from PIL import Image
 from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
 from sofnet_jax.evaluation.strip import draw_decisions
 from sofnet_jax.report import paper
-from sofnet_jax.report.collection import Collection, Run, Value, measure
+from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.part import Bars, Part, Picture, Row, Table
 from sofnet_jax.report.tables import warn
 from sofnet_jax.training.experiment import create_experiment
@@ -19,62 +19,57 @@ STRIPS = 6
 
 
 def create_figure3(collection: Collection) -> Part:
-    """Where frames stop, with early termination, of each seed and on average."""
+    """Where frames stop, with early termination, for each seed and on average."""
     runs = collection.find("sofnet")
     names = runs[0].gate_names if runs else ()
     kinds = (*names, "exit", "used")
     shares = {kind: measure(runs, functools.partial(read_share, kind=kind)) for kind in kinds}
-    stopped = (
-        measure(runs, lambda run: sum(read_share(run, name) for name in names)) if runs else None
-    )
-    rows = [
-        _create_share_row("used", paper.FIGURE_3["used"], shares.get("used")),
-        _create_share_row("stopped, by any gate", paper.FIGURE_3["stopped"], stopped),
-        *(_create_share_row(f"stopped at {name}", None, shares[name]) for name in names),
-        _create_share_row("exit: never looked at", paper.FIGURE_3["exit"], shares.get("exit")),
-    ]
-    bars = {"paper": tuple(paper.FIGURE_3[kind] for kind in ("stopped", "exit", "used"))}
-    drawn = [Bars("The paper's, as its text has them", ("stopped", "exit", "used"), bars)]
+    shares["stopped"] = measure(runs, lambda run: sum(read_share(run, name) for name in names))
+    labels = {
+        "used": "used",
+        "stopped": "stopped, by any gate",
+        **{name: f"stopped at {name}" for name in names},
+        "exit": "exit: never looked at",
+    }
+    rows = []
+    for kind, label in labels.items():
+        reported = f"{paper.FIGURE_3[kind]:.1f}" if kind in paper.FIGURE_3 else ""
+        ours = shares[kind]
+        cells = reported, ours.format(".1f") if ours else ""
+        rows.append(Row(label, cells, measured=ours is not None))
+    drawn = ("stopped", "exit", "used")
+    bars = {"paper": tuple(paper.FIGURE_3[kind] for kind in drawn)}
+    drawings = [Bars("The paper's, as its text has them", drawn, bars)]
     if runs:
-        ours = {f"seed {run.seed}": tuple(read_share(run, kind) for kind in kinds) for run in runs}
-        drawn.append(Bars(f"Ours, {collection.title}", kinds, ours))
+        own = {f"seed {run.seed}": tuple(read_share(run, kind) for kind in kinds) for run in runs}
+        drawings.append(Bars(f"Ours, {collection.title}", kinds, own))
+    data = [{"seed": run.seed, **{k: read_share(run, k) for k in kinds}} for run in runs]
     return Part(
         "figure3",
         "Figure 3: what becomes of the frames",
         lead=tuple(filter(None, [warn(collection, paper.ACTIVITYNET)])),
         tables=(Table("Percent of the frames", ("", "paper", "ours"), tuple(rows)),),
-        drawings=tuple(drawn),
+        drawings=tuple(drawings),
         notes=(
             "The paper draws how the stopped frames spread over the gates, mostly over res1 and "
             "res5, and writes no figures.",
             f"Ours: {collection.describe(['sofnet'])}." if runs else "SoF-Net: not run.",
         ),
-        data={
-            "paper": paper.FIGURE_3,
-            "ours": [
-                {"seed": run.seed, **{kind: read_share(run, kind) for kind in kinds}}
-                for run in runs
-            ],
-        },
+        data={"paper": paper.FIGURE_3, "ours": data},
     )
 
 
 def read_share(run: Run, kind: str, early: bool = True) -> float:
-    """Percent of the frames."""
+    """Percentage of all frames that are "used", "exit" or stop at a gate."""
     name = {"used": "usage", "exit": "exit"}.get(kind, f"stop/{kind}")
     return 100 * run.metrics(early)[name]
 
 
-def _create_share_row(label: str, published: float | None, ours: Value | None) -> Row:
-    cells = "" if published is None else f"{published:.1f}", ours.format(".1f") if ours else ""
-    return Row(label, cells, measured=ours is not None)
-
-
 def create_figure4(collection: Collection) -> Part:
-    """Strips of a few validation videos: right and wrong ones, ended early and not.
+    """Strips of a few validation videos, right and wrong, ended early and not.
 
     Raises:
-        UserError: predictions or videos that cannot be read.
+        UserError: predictions or videos cannot be read.
     """
     runs = collection.find("sofnet")
     title = "Figure 4: decisions, frame by frame"
@@ -129,10 +124,9 @@ def create_figure4(collection: Collection) -> Part:
 
 
 def choose_videos(right: np.ndarray, ended: np.ndarray, count: int) -> Int[np.ndarray, "v"]:
-    """As many right ones that ended early as right ones that did not, and the rest wrong ones.
+    """A third each of right videos ended early, right ones not ended early, and wrong ones.
 
-    Where there are too few of a kind, others take their place. Of each kind, those that lie evenly
-    over its list.
+    Each kind is sampled evenly; where it has too few videos, others fill its places.
     """
     part = count // 3
     kinds = [right & ended, right & ~ended, ~right]

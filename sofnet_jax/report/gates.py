@@ -2,8 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -20,26 +19,22 @@ DETAILED = ("sofnet", "sofnet_tsm")  # shown inside and outside the action
 SCALARS = ("share", "precision", "recall")
 
 
-@dataclass(frozen=True)
-class Relevance:
+class Relevance(NamedTuple):
     """What happens to frames inside and outside the annotated action; all shares in 0…1.
 
     Attributes:
         share: the frames inside, among all.
         precision: the frames inside, among those kept; NaN if none was kept.
+        recall: the frames kept, among those inside; NaN if none is inside.
         inside, outside: the frames there that stop at each gate, by its name; `exit`, never seen
             because of early termination; `used`, kept. They sum to 1; NaN if no frame is there.
     """
 
     share: float
     precision: float
+    recall: float
     inside: Mapping[str, float]
     outside: Mapping[str, float]
-
-    @property
-    def recall(self) -> float:
-        """The frames kept, among those inside; NaN if none is inside."""
-        return self.inside["used"]
 
 
 def compute_relevance(
@@ -64,6 +59,7 @@ def compute_relevance(
     return Relevance(
         share=_share(inside, known),
         precision=_share(inside, known & fates["used"]),
+        recall=_share(fates["used"], inside),
         inside={name: _share(fate, inside) for name, fate in fates.items()},
         outside={name: _share(fate, outside) for name, fate in fates.items()},
     )
@@ -82,34 +78,28 @@ def create_gates(collection: Collection) -> Part:
     sides = list_sides(collection)
     found = {side: _read_relevances(collection, side) for side in sides}
     known = {side: list(values.values()) for side, values in found.items() if values}
+    kinds = (*(collection.find(sides[0].method)[0].gate_names if sides else ()), "exit", "used")
+    whole = [
+        Row(_name(side), _average([v._asdict() for v in values], SCALARS))
+        for side, values in known.items()
+    ]
     detailed = [
-        (side, where, [getattr(value, where) for value in values])
+        Row(f"{_name(side)}, {where}", _average([getattr(v, where) for v in values], kinds))
         for side, values in known.items()
         if side.method in DETAILED
         for where in ("inside", "outside")
     ]
-    kinds = (*(collection.find(sides[0].method)[0].gate_names if sides else ()), "exit", "used")
+    stops = []
+    for side in sides:
+        runs = collection.find(side.method)
+        read = functools.partial(read_share, early=side.early)
+        shares = [measure(runs, functools.partial(read, kind=kind)) for kind in kinds]
+        stops.append(Row(_name(side), tuple(v.format(".1f") if v else "" for v in shares)))
+    columns = ("", "inside, of all frames", "precision", "recall")
     tables = [
-        Table(
-            "Kept frames against the annotated action, percent",
-            ("", "inside, of all frames", "precision", "recall"),
-            tuple(
-                Row(_name(side), _average([{n: getattr(v, n) for n in SCALARS} for v in values]))
-                for side, values in known.items()
-            ),
-        ),
-        Table(
-            "What becomes of frames inside and outside, percent",
-            ("", *kinds),
-            tuple(
-                Row(f"{_name(side)}, {where}", _average(shares)) for side, where, shares in detailed
-            ),
-        ),
-        Table(
-            "What becomes of all frames, percent",
-            ("", *kinds),
-            tuple(_create_stop_row(side, collection) for side in sides),
-        ),
+        Table("Kept frames against the annotated action, percent", columns, tuple(whole)),
+        Table("What becomes of frames inside and outside, percent", ("", *kinds), tuple(detailed)),
+        Table("What becomes of all frames, percent", ("", *kinds), tuple(stops)),
     ]
     note = f"{collection.describe([side.method for side in sides])}."
     return Part(
@@ -123,7 +113,7 @@ def create_gates(collection: Collection) -> Part:
         notes=(note, *([] if known else ["No run has annotated segments."])),
         data={
             "runs": [
-                {"method": side.method, "early": side.early, "seed": run.seed, **_describe(value)}
+                {"method": side.method, "early": side.early, "seed": run.seed, **value._asdict()}
                 for side, values in found.items()
                 for run, value in values.items()
             ]
@@ -153,25 +143,11 @@ def _name(side: Side) -> str:
     return METHODS[side.method].title + (", early end" if side.early else "")
 
 
-def _average(shares: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+def _average(shares: Sequence[Mapping[str, float]], names: Sequence[str]) -> tuple[str, ...]:
     """Mean ± standard deviation of each share, in percent."""
     cells = []
-    for name in shares[0]:
+    for name in names:
         numbers = [100 * share[name] for share in shares]
         spread = f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
         cells.append(f"{np.mean(numbers):.1f}{spread}")
     return tuple(cells)
-
-
-def _create_stop_row(side: Side, collection: Collection) -> Row:
-    runs = collection.find(side.method)
-    shares = [
-        measure(runs, functools.partial(read_share, kind=kind, early=side.early))
-        for kind in (*runs[0].gate_names, "exit", "used")
-    ]
-    return Row(_name(side), tuple(value.format(".1f") if value else "" for value in shares))
-
-
-def _describe(relevance: Relevance) -> dict[str, Any]:
-    scalars = {name: getattr(relevance, name) for name in SCALARS}
-    return scalars | {"inside": dict(relevance.inside), "outside": dict(relevance.outside)}

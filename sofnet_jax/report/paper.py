@@ -1,9 +1,9 @@
-"""What the paper and its supplement report: figures to put ours beside, none measured here.
+"""Numbers that the paper and its supplement report, none of them measured here.
 
 Seon, Hwang, Mun and Han, "Stop or Forward: Dynamic Layer Skipping for Efficient Action
 Recognition", WACV 2023: Tables 1 to 5 and the text on Figure 3; the supplement: Tables A to D.
-Accuracies are in percent, costs in GFLOPs; those of other systems are as the paper has them, most
-of them copied there from OCSampler (CVPR 2022).
+Accuracies are in percent, costs in GFLOPs. Numbers of other systems are as the paper quotes them,
+mostly from OCSampler (CVPR 2022).
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ DATASETS = {
     "synthetic": "the embedded videos",
     "videos": "own videos",
 }
-TOP1_DATASETS = (KINETICS, SPORTS)  # whose accuracy is top-1; the others' is mAP
+TOP1_DATASETS = (KINETICS, SPORTS)  # reported in top-1, all others in mAP
 TSN_GFLOPS = 40.3  # a video of 16 frames of 168×168 (Table 4)
 
 
 @dataclass(frozen=True)
 class Published:
-    """What is reported of a method; None where nothing is.
+    """Reported numbers of a method; None for those that are missing.
 
     Attributes:
         accuracy: mAP or top-1, percent.
         per_frame, per_video: GFLOPs.
         usage: percent of the frames used for the prediction.
-        runtime: milliseconds a video.
+        runtime: milliseconds per video.
         total: seconds for all videos.
     """
 
@@ -43,52 +43,43 @@ class Published:
 
 @dataclass(frozen=True)
 class System:
-    """A row of Table 1, with what it reports by data set; † marks the authors' reproduction."""
+    """A row of Table 1, with accuracy and GFLOPs per frame and per video on both data sets.
+
+    † marks what the authors reproduced.
+    """
 
     name: str
     kind: str
     backbone: str
     resolution: str
     num_frames: int
-    reported: dict[str, Published]
+    activitynet: tuple[float, float, float]
+    kinetics: tuple[float, float, float] | None = None
+
+    @property
+    def reported(self) -> dict[str, Published]:
+        """Its numbers by data set."""
+        reported = {ACTIVITYNET: Published(*self.activitynet)}
+        return reported | ({KINETICS: Published(*self.kinetics)} if self.kinetics else {})
 
 
-def _report(
-    activitynet: tuple[float, float, float], kinetics: tuple[float, float, float] | None = None
-) -> dict[str, Published]:
-    reported = {ACTIVITYNET: Published(*activitynet)}
-    return reported | ({KINETICS: Published(*kinetics)} if kinetics else {})
-
-
-OFFLINE, ONLINE = "offline", "online"
 SOFNET_TABLE_1 = System(
-    *("SoF-Net", ONLINE, "R50", "168", 16), _report((75.3, 1.71, 27.4), (72.8, 1.75, 28.0))
+    *("SoF-Net", "online", "R50", "168", 16), (75.3, 1.71, 27.4), (72.8, 1.75, 28.0)
 )
 SYSTEMS = (
-    System("AdaFrame", OFFLINE, "MV2+R101", "224", 25, _report((71.5, 3.16, 79.0))),
-    System("ListenToLook", OFFLINE, "MV2+R152", "224", 16, _report((72.3, 5.09, 81.4))),
+    System("AdaFrame", "offline", "MV2+R101", "224", 25, (71.5, 3.16, 79.0)),
+    System("ListenToLook", "offline", "MV2+R152", "224", 16, (72.3, 5.09, 81.4)),
+    System("SCSampler", "offline", "MV2+R50", "224", 16, (72.9, 2.62, 42.0), (70.8, 2.62, 42.0)),
+    System("FrameExit", "offline", "R50", "224", 10, (76.1, 2.61, 26.1), (72.8, 1.97, 19.7)),
+    System("FrameExit†", "offline", "R50", "224", 16, (76.1, 2.19, 35.1)),
+    System("OCSampler", "offline", "MV2+R50", "224", 10, (77.2, 2.58, 25.8), (73.7, 2.16, 21.6)),
+    System("LiteEval", "online", "MV2+R101", "224", 25, (72.7, 3.80, 95.1), (61.0, 3.96, 99.0)),
     System(
-        *("SCSampler", OFFLINE, "MV2+R50", "224", 16),
-        _report((72.9, 2.62, 42.0), (70.8, 2.62, 42.0)),
+        *("AR-Net", "online", "MV2+R50/R32/R18", "224/168/112", 16),
+        *((73.8, 2.09, 33.5), (71.7, 2.00, 32.0)),
     ),
-    System("FrameExit", OFFLINE, "R50", "224", 10, _report((76.1, 2.61, 26.1), (72.8, 1.97, 19.7))),
-    System("FrameExit†", OFFLINE, "R50", "224", 16, _report((76.1, 2.19, 35.1))),
-    System(
-        *("OCSampler", OFFLINE, "MV2+R50", "224", 10),
-        _report((77.2, 2.58, 25.8), (73.7, 2.16, 21.6)),
-    ),
-    System(
-        *("LiteEval", ONLINE, "MV2+R101", "224", 25),
-        _report((72.7, 3.80, 95.1), (61.0, 3.96, 99.0)),
-    ),
-    System(
-        *("AR-Net", ONLINE, "MV2+R50/R32/R18", "224/168/112", 16),
-        _report((73.8, 2.09, 33.5), (71.7, 2.00, 32.0)),
-    ),
-    System("FrameExit, online†", ONLINE, "R50", "224", 10, _report((73.7, 2.76, 27.6))),
-    System(
-        "AdaFocus", ONLINE, "MV2+R50", "128", 16, _report((75.0, 1.66, 26.6), (72.2, 1.64, 26.3))
-    ),
+    System("FrameExit, online†", "online", "R50", "224", 10, (73.7, 2.76, 27.6)),
+    System("AdaFocus", "online", "MV2+R50", "128", 16, (75.0, 1.66, 26.6), (72.2, 1.64, 26.3)),
 )
 
 TABLE_2 = {
@@ -116,14 +107,14 @@ TABLE_4 = {
     (True, True, True, True): Published(75.3, per_video=27.4),
 }
 
-# Side of the frames: without and with early termination.
+# Frame size: without and with early termination.
 TABLE_5 = {
     168: (Published(75.6, 1.98, 31.7), Published(75.3, 1.71, 27.4)),
     192: (Published(76.4, 2.73, 43.7), Published(76.3, 2.34, 37.4)),
     224: (Published(77.1, 3.48, 55.7), Published(76.9, 3.04, 48.6)),
 }
 
-# Percent of the frames; how the stopped ones spread over the gates is drawn there, not written.
+# Percent of the frames. How the stopped ones spread over the gates is drawn, not written.
 FIGURE_3 = {"used": 54.3, "stopped": 32.3, "exit": 13.4}
 
 TABLE_A = {
@@ -138,7 +129,7 @@ TABLE_B = {
     "SoF-Net": Published(41.2, per_video=29.0, usage=53.2),
 }
 
-# ρ, T_min: mAP and GFLOPs a frame.
+# ρ, T_min: mAP and GFLOPs per frame.
 TABLE_C = {
     (0.95, 2): Published(72.3, 1.34),
     (0.95, 3): Published(73.5, 1.40),
@@ -154,7 +145,7 @@ TABLE_C = {
     (0.999, 5): Published(75.2, 1.77),
 }
 
-# α, and β or None where L_pg is not used; without early termination.
+# α, and β or None without L_pg; without early termination.
 TABLE_D = {
     (1.0, None): Published(75.5, per_video=37.6),
     (0.9, None): Published(75.0, per_video=31.6),

@@ -25,7 +25,8 @@ _SIDES = (  # direction and alignment, by preference
     (-0.75, 0.75, "right", "bottom"),
     (-0.75, -0.75, "right", "top"),
 )
-_DISTANCES = (7.0, 20.0, 34.0, 50.0)  # from the point; a leader line bridges all but the first
+_DISTANCES = (7.0, 20.0, 34.0, 50.0)  # from the point
+_BRIDGED = 10.0  # a leader line bridges larger distances
 _PLACES: list[Place] = [(d * x, d * y, ha, va) for d in _DISTANCES for x, y, ha, va in _SIDES]
 _HALF = 6.0  # half the side of a box around a point
 _ROUNDS = 4
@@ -47,30 +48,32 @@ def place_names(figure: Figure, axes: Axes, names: Iterable[tuple[str, float, fl
         if np.isfinite([x, y]).all()
     ]
     fixed = np.concatenate([np.empty((0, 4)), *(_list_boxes(line, axes) for line in axes.lines)])
-    places = _choose_places(texts, fixed, np.array(axes.bbox.extents))
+    places = _choose_places(texts, fixed, axes)
     for text, place in zip(texts, places, strict=True):
         text.set_in_layout(False)
         _move(text, place)
-        if math.hypot(*text.get_position()) > 1.5 * _DISTANCES[0]:
+        if math.hypot(*text.get_position()) > _BRIDGED:
             _draw_leader(axes, text)
 
 
 def _choose_places(
-    texts: Sequence[Annotation],
-    fixed: Float[np.ndarray, "m 4"],
-    inside: Float[np.ndarray, "4"],
+    texts: Sequence[Annotation], fixed: Float[np.ndarray, "m 4"], axes: Axes
 ) -> list[Place]:
     """The best place of each text given those of the others, improved in a few rounds."""
     if not texts:
         return []
     boxes = np.array([[_measure(text, place) for place in _PLACES] for text in texts])
     distance = np.array([math.hypot(x, y) for x, y, *_ in _PLACES])
-    within = _compute_overlap(boxes, inside[None])
+    within = _compute_overlap(boxes, np.array([axes.bbox.extents]))
     own_cost = _compute_overlap(boxes, fixed) - within + _FAR * distance
+    leaders = np.array([_list_leaders(text, axes) for text in texts])
     chosen = own_cost.argmin(axis=1)
     for i in itertools.chain(*[range(len(texts))] * _ROUNDS):
-        others = np.delete(boxes[np.arange(len(texts)), chosen], i, axis=0)
-        chosen[i] = (own_cost[i] + _compute_overlap(boxes[i], others)).argmin()
+        others = np.arange(len(texts)) != i
+        names = boxes[others, chosen[others]]
+        lines = leaders[others, chosen[others]].reshape(-1, 4)
+        cost = own_cost[i] + _compute_overlap(boxes[i], np.concatenate([names, lines]))
+        chosen[i] = (cost + _compute_overlap(leaders[i], names).sum(axis=1)).argmin()
     return [_PLACES[place] for place in chosen]
 
 
@@ -93,6 +96,15 @@ def _draw_leader(axes: Axes, text: Annotation) -> None:
     line = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.6, "shrinkB": _HALF}
     where: dict[str, Any] = {"xytext": text.get_position(), "textcoords": "offset points"}
     axes.annotate("", text.xy, arrowprops=line, **where).set_in_layout(False)
+
+
+def _list_leaders(text: Annotation, axes: Axes) -> Float[np.ndarray, "p s 4"]:
+    """Boxes along the leader line to each place; empty boxes where there is none."""
+    offsets = np.array([(x, y) for x, y, *_ in _PLACES])
+    along = np.linspace(0.2, 0.8, 7)[:, None] * offsets[:, None]
+    half = _HALF / 2 * (np.hypot(*offsets.T) > _BRIDGED)[:, None, None]
+    points = axes.transData.transform(text.xy) + along
+    return np.concatenate([points - half, points + half], axis=-1)
 
 
 def _move(text: Annotation, place: Place) -> None:

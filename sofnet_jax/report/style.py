@@ -7,6 +7,18 @@ from collections.abc import Mapping
 CURVES = ("curve-1", "curve-2", "curve-3", "curve-4", "curve-5")
 STOPS = ("piece-1", "piece-2", "piece-3", "piece-4", "piece-5")  # from pale to dark
 
+_COLOURS = {  # on light and on dark paper
+    "paper": ("#ffffff", "#15171b"),
+    "ink": ("#1b1d22", "#e6e8eb"),
+    "muted": ("#62676f", "#9aa1ab"),
+    "rule": ("#dfe2e6", "#33373e"),
+    "accent": ("#0b5cad", "#7db8f2"),
+    "curve-1": ("#174f86", "#4b8cf5"),
+    "curve-2": ("#de5f10", "#cf7f42"),
+    "curve-3": ("#12a078", "#7bedb8"),
+    "curve-4": ("#bd48bd", "#e64aa0"),
+    "curve-5": ("#574308", "#f5de6a"),
+}
 _PIECES = {  # under dark text on both papers
     "piece-1": "#fbeec8",
     "piece-2": "#f6cd84",
@@ -17,30 +29,7 @@ _PIECES = {  # under dark text on both papers
     "piece-used": "#6aa5e0",
     "on-piece": "#16181d",
 }
-LIGHT = {
-    "paper": "#ffffff",
-    "ink": "#1b1d22",
-    "muted": "#62676f",
-    "rule": "#dfe2e6",
-    "accent": "#0b5cad",
-    "curve-1": "#174f86",
-    "curve-2": "#de5f10",
-    "curve-3": "#12a078",
-    "curve-4": "#bd48bd",
-    "curve-5": "#574308",
-} | _PIECES
-DARK = {
-    "paper": "#15171b",
-    "ink": "#e6e8eb",
-    "muted": "#9aa1ab",
-    "rule": "#33373e",
-    "accent": "#7db8f2",
-    "curve-1": "#4b8cf5",
-    "curve-2": "#cf7f42",
-    "curve-3": "#7bedb8",
-    "curve-4": "#e64aa0",
-    "curve-5": "#f5de6a",
-} | _PIECES
+LIGHT, DARK = ({name: pair[paper] for name, pair in _COLOURS.items()} | _PIECES for paper in (0, 1))
 
 # Stand for the variables where only a colour is understood.
 PLACEHOLDERS = {name: f"#f0e1{i:02x}" for i, name in enumerate(LIGHT)}

@@ -219,9 +219,9 @@ def test_what_cannot_be_compared():
     a = _create_correct([1, 0, 1])
     with pytest.raises(UserError, match="at least one run of each method"):
         compute_difference([a], [], "top1")
-    with pytest.raises(UserError, match="no video was evaluated in all of the runs"):
+    with pytest.raises(UserError, match="the runs to compare have no video in common"):
         compute_difference([a], [dataclasses.replace(a, ids=("x", "y", "z"))], "top1")
-    with pytest.raises(UserError, match="'v0000' has other labels"):
+    with pytest.raises(UserError, match="the labels of 'v0000' differ"):
         compute_difference([a], [dataclasses.replace(a, labels=1 - a.labels)], "top1")
-    with pytest.raises(UserError, match="of 2 and 4 classes"):
+    with pytest.raises(UserError, match="have 2 and 4 classes"):
         compute_difference([a], [_create_scored(0)], "top1")

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from sofnet_jax.report.curves import create_reported
 from sofnet_jax.report.page import create_page, write_part
 from sofnet_jax.report.part import Bars, Curve, Part, Picture, Plot, Row, Table
 from sofnet_jax.report.placement import place_names
@@ -182,6 +183,24 @@ def test_names_of_neighbouring_points_do_not_cover_each_other():
     boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
     assert len(boxes) == 5  # none of the point that is nowhere
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_leader_lines_do_not_cross_names():
+    figure = Figure(figsize=(7, 5), dpi=72, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    systems = create_reported("mini_kinetics")  # FrameExit's line crossed AdaFocus' name
+    axes.plot(systems.x, systems.y, "o")
+    points = zip(systems.names, systems.x, systems.y, strict=True)
+    place_names(figure, axes, [(*point, "black") for point in points])
+    names = {tuple(text.xy): text.get_window_extent() for text in axes.texts if text.get_text()}
+    leaders = [text for text in axes.texts if not text.get_text()]
+    assert leaders
+    for leader in leaders:
+        start, offset = axes.transData.transform(leader.xy), np.array(leader.get_position())
+        others = [box for point, box in names.items() if point != tuple(leader.xy)]
+        line = [start + share * offset for share in np.linspace(0.2, 0.9, 50)]
+        assert not any(box.contains(*point) for box in others for point in line)
 
 
 @pytest.mark.parametrize(
