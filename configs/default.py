@@ -3,4 +3,6 @@
 `sofnet_jax/run/fields.py` lists the fields and their defaults; the other files change a few.
 """
 
-from sofnet_jax.run.config import get_config as get_config
+from sofnet_jax.run.config import apply_variant, create_default, get_config
+
+__all__ = ["apply_variant", "create_default", "get_config"]  # for configurations of your own

@@ -6,12 +6,13 @@ if TYPE_CHECKING:
     from sofnet_jax.inference.load import load as load
 
 __all__ = ["load"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`load`, whose module takes seconds to import, when somebody asks for it."""
-    if name == "load":
-        from sofnet_jax.inference.load import load
+    """Import `load` when it is first used: its module takes seconds to import."""
+    if name != "load":
+        raise AttributeError(f"module 'sofnet_jax' has no attribute '{name}'")
+    from sofnet_jax.inference.load import load
 
-        return load
-    raise AttributeError(f"module 'sofnet_jax' has no attribute '{name}'")
+    return load

@@ -1,6 +1,7 @@
 """Train TSN and SoF-Net on the same budget and compare them.
 
-python -m sofnet_jax.compare --config configs/synthetic.py --workdir D [--seeds 0,1,2]
+usage: python -m sofnet_jax.compare --config=FILE --workdir=FOLDER [--seeds=0,1,2]
+example: python -m sofnet_jax.compare --config=configs/synthetic.py --workdir=runs/demo
 """
 
 import copy

@@ -1,11 +1,12 @@
-"""Takes weights from one kind of file to another.
+"""Convert weights between file formats.
 
-python -m sofnet_jax.convert SOURCE TARGET
+usage: python -m sofnet_jax.convert SOURCE TARGET [FLAGS]
+example: python -m sofnet_jax.convert runs/mine mine.safetensors
 
-SOURCE is the folder of a run, a file (.safetensors, .npz, or PyTorch's .pth and its like), or
-hub:owner/name. TARGET is a .safetensors, a .pth or a .npz with torchvision's names for the backbone
-and the classifier, and `policy.{n}.…` for the gate after stage n + 1: what --config.init_from reads
-and `load_state_dict` of a PyTorch model with these names.
+SOURCE is the folder of a run, a file (.safetensors, .npz, or PyTorch's .pth, .pt and .bin), or
+hub:owner/name. TARGET is a .safetensors, .pth or .npz file with torchvision's names for the
+backbone and the classifier, and `policy.{n}.…` for the gate after stage n + 1. Both
+--config.init_from and `load_state_dict` of a PyTorch model with these names read it.
 """
 
 import dataclasses
@@ -24,13 +25,13 @@ from sofnet_jax.weights.files import require_writable, write_tensors
 from sofnet_jax.weights.load import HALF, Weights, create_shapes, initialise, load_weights
 from sofnet_jax.weights.names import COUNTER, describe, fold
 
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Of a run: which one.")
-WIDEN = flags.DEFINE_bool("widen", False, "Turn weights of half precision into float32.")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Checkpoint of a run.")
+WIDEN = flags.DEFINE_bool("widen", False, "Convert half precision to float32.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace TARGET if it exists.")
 
 
 def main(argv: list[str]) -> None:
-    """Reads the source whole, checks it, and only then writes the target."""
+    """Read and check all of the source, then write the target."""
     if len(argv) != 3:
         raise UserError("give two names: python -m sofnet_jax.convert SOURCE TARGET")
     source, target = argv[1], Path(os.path.expanduser(argv[2]))
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     if target.is_dir():
         raise UserError(f"{target} is a folder; give the name of a file")
     if os.path.lexists(target) and not OVERWRITE.value:
-        raise UserError(f"{target} is there already; give another name, or --overwrite")
+        raise UserError(f"{target} exists; give another name, or --overwrite")
     weights = load_weights(source, cast(Which, CHECKPOINT.value))
     if WIDEN.value:
         weights = widen(weights)
@@ -46,20 +47,20 @@ def main(argv: list[str]) -> None:
 
 
 def widen(weights: Weights) -> Weights:
-    """Half precision to float32, which changes no value."""
+    """Convert half precision to float32, which changes no value."""
     half = {name: value for name, value in weights.tensors.items() if str(value.dtype) in HALF}
     wide = {name: value.astype(np.float32) for name, value in half.items()}
     return dataclasses.replace(weights, tensors=weights.tensors | wide)
 
 
 def convert(weights: Weights, target: Path) -> str:
-    """Writes the weights, after seeing that they are all those of a network.
+    """Write weights that make up a whole network.
 
     Returns:
-        What was written, and what of the source was not.
+        What was written and what was left out, in lines.
 
     Raises:
-        UserError: they are not, or the target cannot be written.
+        UserError: weights are missing, or the target cannot be written.
     """
     architecture = weights.architecture
     _, report = initialise(create_shapes(architecture), weights)

@@ -1,4 +1,11 @@
-"""Trains or evaluates: python -m sofnet_jax.main --config configs/X.py --workdir D."""
+"""Train or evaluate a network.
+
+usage: python -m sofnet_jax.main --config=FILE[:VARIANTS] --workdir=FOLDER [--config.FIELD=VALUE…]
+example: python -m sofnet_jax.main --config=configs/videos.py --workdir=runs/mine
+
+Rerun the same command to resume a training. `sofnet_jax/run/fields.py` lists the fields of a
+configuration, and `configs/` has a file for each data set.
+"""
 
 from pathlib import Path
 
@@ -7,11 +14,9 @@ from absl import flags
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.parallel import processes
-from sofnet_jax.training.loop import evaluate, train
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
-PROFILE = flags.DEFINE_bool("profile", False, "Profile some steps of training to WORKDIR/profile.")
+PROFILE = flags.DEFINE_bool("profile", False, "Profile a few training steps to WORKDIR/profile.")
 
 
 for name in ("config", "workdir"):
@@ -19,10 +24,13 @@ for name in ("config", "workdir"):
 
 
 def main(argv: list[str]) -> None:
-    """Joins the processes of the run, then trains or evaluates."""
+    """Join the processes of the run, then train or evaluate."""
     command_line.refuse_arguments(argv)
     if PROFILE.value and MODE.value != "train":
-        raise UserError("--profile is of training; leave it out with --mode evaluate")
+        raise UserError("--profile applies to training; leave it out with --mode evaluate")
+    from sofnet_jax.parallel import processes
+    from sofnet_jax.training.loop import evaluate, train
+
     config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
     with processes.join_processes(p.coordinator, p.num_processes, p.process_id):

@@ -1,12 +1,13 @@
-"""Makes a data set of videos that training reads fast, or shows what is in one.
+"""Prepare a data set of videos for fast training, or inspect one.
 
-python -m sofnet_jax.prepare NAME --annotations=FILES --videos=FOLDER --out=FOLDER
-python -m sofnet_jax.prepare --inspect PREPARED [--config=configs/X.py]
+usage: python -m sofnet_jax.prepare NAME --annotations=FILES --videos=FOLDER --out=FOLDER [FLAGS]
+       python -m sofnet_jax.prepare --inspect PREPARED [FLAGS]
+example: python -m sofnet_jax.prepare videos --annotations=videos --videos=videos --out=data
 
-NAME is activitynet, mini_kinetics, thumos14, mini_sports1m or videos (your own). FILES are the
-files that tell of its videos, or a folder of them. It can be stopped: the same command goes on.
---inspect prints what is in a prepared data set, or with NAME and the rest in one that is not, and
-draws samples with their crops.
+NAME is activitynet, mini_kinetics, thumos14, mini_sports1m or videos (your own). FILES are its
+annotation files, or a folder of them. Rerun the same command to resume. --inspect prints what a
+prepared data set contains and draws samples with their crops; with NAME, --annotations and --videos
+it does so before the preparation.
 """
 
 import dataclasses
@@ -38,23 +39,24 @@ from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.host.workers import count_cores
 from sofnet_jax.run.config import create_default
 
-ANNOTATIONS = flags.DEFINE_list("annotations", [], "Files, or folders of them, with commas.")
-VIDEOS = flags.DEFINE_string("videos", "", "Folder of the videos, however they lie in it.")
-OUT = flags.DEFINE_string("out", "", "Folder to write to; the data set gets one of its name in it.")
-NUM_FRAMES = flags.DEFINE_integer("num_frames", 48, "To store of each video.", 1)
-SHORT_SIDE = flags.DEFINE_integer("short_side", 256, "Pixels; larger videos are scaled down.", 16)
-QUALITY = flags.DEFINE_integer("quality", 90, "Of the JPEGs.", 1, 100)
-WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0 is one for each core.", 0)
-TIME_LIMIT = flags.DEFINE_float("time_limit", 600.0, "Seconds for a video, else left out.", 1.0)
-BEAM = flags.DEFINE_string("beam", None, "Options of Apache Beam, whose runner does the work.")
-LIST = flags.DEFINE_bool("list", False, "Write train.csv and val.csv only, for data.source=videos.")
+ANNOTATIONS = flags.DEFINE_list("annotations", [], "Files or folders, separated by commas.")
+VIDEOS = flags.DEFINE_string("videos", "", "Folder that contains the videos, at any depth.")
+OUT = flags.DEFINE_string("out", "", "Folder to write to; the data set becomes a folder in it.")
+NUM_FRAMES = flags.DEFINE_integer("num_frames", 48, "Frames to store per video.", 1)
+SHORT_SIDE = flags.DEFINE_integer("short_side", 256, "Pixels; larger videos are scaled.", 16)
+QUALITY = flags.DEFINE_integer("quality", 90, "JPEG quality.", 1, 100)
+WORKERS = flags.DEFINE_integer("workers", 0, "Number of processes; 0: one per core.", 0)
+TIME_LIMIT = flags.DEFINE_float("time_limit", 600.0, "Seconds allowed per video.", 1.0)
+BEAM = flags.DEFINE_string("beam", None, "Run on Apache Beam with these options.")
+LIST = flags.DEFINE_bool("list", False, "Only write train.csv and val.csv, for data.source=videos.")
 INSPECT = flags.DEFINE_bool("inspect", False, "Show what is there instead of preparing it.")
-SHEET = flags.DEFINE_string("sheet", "contact_sheet.png", "Of --inspect: the picture to write.")
-SEED = flags.DEFINE_integer("seed", 0, "Of --inspect: another one picks other videos.", 0)
+SHEET = flags.DEFINE_string("sheet", "contact_sheet.png", "With --inspect: picture to write.")
+SEED = flags.DEFINE_integer("seed", 0, "With --inspect: seed of the choice of samples.", 0)
+flags.declare_key_flag("config")
 
 
 def main(argv: list[str]) -> None:
-    """Reads the annotations, finds the videos, and prepares, lists or shows them."""
+    """Read the annotations, find the videos, and prepare, list or show them."""
     if INSPECT.value and not ANNOTATIONS.value:
         if len(argv) != 2:
             raise UserError(
@@ -83,7 +85,7 @@ def main(argv: list[str]) -> None:
 
 
 def _create_sheet() -> Sheet:
-    """Crops are those of the configuration, if one is given."""
+    """The sheet to draw, with the crops of the configuration, if one is given."""
     data = (CONFIG.value or create_default()).data
     return Sheet(_expand(SHEET.value), data.size, tuple(data.scales), SEED.value)
 

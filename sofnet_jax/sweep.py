@@ -1,6 +1,7 @@
 """Train several methods with several seeds, each run in its own process.
 
-python -m sofnet_jax.sweep --config configs/synthetic.py --workdir D --methods table4 --seeds 0,1,2
+usage: python -m sofnet_jax.sweep --config=FILE --workdir=FOLDER [FLAGS]
+example: python -m sofnet_jax.sweep --config=configs/synthetic.py --workdir=runs/paper --seeds=0,1,2
 """
 
 import contextlib

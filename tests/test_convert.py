@@ -381,7 +381,7 @@ def test_an_existing_target_is_replaced_only_if_asked(suffix, tmp_path):
     np.savez(source, **create_tensors())
     target.write_bytes(b"old")
     before = list_files(tmp_path)
-    assert refuse(source, target).endswith("is there already; give another name, or --overwrite")
+    assert refuse(source, target).endswith("exists; give another name, or --overwrite")
     assert list_files(tmp_path) == before
     run(source, target, overwrite=True)
     assert describe(read_tensors(target)[0]) == describe(create_tensors())
@@ -394,7 +394,7 @@ def test_a_file_into_itself(suffix, tmp_path):
     np.savez(tmp_path / "y.npz", **create_tensors(), extra=FIVE)
     run(tmp_path / "y.npz", path)
     content = path.read_bytes()
-    assert "is there already" in refuse(path, path)
+    assert "exists;" in refuse(path, path)
     assert path.read_bytes() == content
     run(path, path, overwrite=True)
     assert describe(read_tensors(path)[0]) == describe(create_tensors())
@@ -407,7 +407,7 @@ def test_a_file_into_itself(suffix, tmp_path):
 def test_a_link_to_nothing_is_a_target_that_exists(tmp_path):
     np.savez(tmp_path / "x.npz", **create_tensors())
     (tmp_path / "y.npz").symlink_to(tmp_path / "none")
-    assert "is there already" in refuse(tmp_path / "x.npz", tmp_path / "y.npz")
+    assert "exists;" in refuse(tmp_path / "x.npz", tmp_path / "y.npz")
     assert (tmp_path / "y.npz").is_symlink() and not (tmp_path / "none").exists()
 
 

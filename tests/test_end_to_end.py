@@ -359,7 +359,7 @@ MISTAKES = {
     ),
     "no folder": (["--workdir="], "--workdir is missing"),
     "not a flag": (["train"], "'train' is not a flag"),
-    "no steps to profile": (["--profile", "--mode=evaluate"], "--profile is of training"),
+    "no steps to profile": (["--profile", "--mode=evaluate"], "--profile applies to training"),
     "weights that are not there": (["--config.init_from=none.npz"], "none.npz"),
 }
 

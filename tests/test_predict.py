@@ -138,7 +138,7 @@ def test_a_film_of_several_videos_is_refused_before_the_work(predict, place, tmp
     film = tmp_path / "out.mp4"
     code, stdout, stderr = predict(place / "videos", f"--visualize={film}")
     assert (code, stdout) == (1, "")
-    assert stderr == f"error: --visualize={film}: an .mp4 is of one video; give a .png\n"
+    assert stderr == f"error: --visualize={film}: an .mp4 shows one video; give a .png\n"
 
 
 def test_standard_input(predict, place):

@@ -91,7 +91,7 @@ def process_archive(
         manifest_path: see `scan_manifest`.
         folder: a path or an address such as gs://….
         settings: how to predict.
-        form: one of `results.FORMATS`.
+        form: jsonl or parquet.
         shard_size: videos per shard; at most this much work is lost when a machine dies.
         beam_options: options of Apache Beam, such as --runner=DataflowRunner.
 

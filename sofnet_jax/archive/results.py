@@ -15,7 +15,6 @@ from sofnet_jax.host.files import format_json
 from sofnet_jax.host.workers import Failure
 from sofnet_jax.inference.prediction import Prediction
 
-FORMATS = ("jsonl", "parquet")
 DEAD_COLUMNS = ("path", "start", "end", "kind", "error")
 _RESULTS, _DEAD, _DONE = "results-", "dead-", "done-"
 
@@ -47,7 +46,7 @@ class Shards:
     Attributes:
         folder: a path or an address such as gs://….
         count: number of shards.
-        form: one of `FORMATS`.
+        form: jsonl or parquet.
     """
 
     folder: str

@@ -1,14 +1,14 @@
 """Measure speed, as ratios of programs run beside each other in this process.
 
-python -m sofnet_jax.benchmark train --config configs/X.py
-python -m sofnet_jax.benchmark data
-python -m sofnet_jax.benchmark inference [--stops=…] [--sizes=168,224]
-python -m sofnet_jax.benchmark inference VIDEO… --checkpoint=RUN
-python -m sofnet_jax.benchmark runtime --workdir SWEEP
+usage: python -m sofnet_jax.benchmark train --config=FILE
+       python -m sofnet_jax.benchmark data
+       python -m sofnet_jax.benchmark inference [VIDEO… --checkpoint=RUN] [FLAGS]
+       python -m sofnet_jax.benchmark runtime --workdir=SWEEP
+example: python -m sofnet_jax.benchmark inference --sizes=168,224
 
-`inference` forces the gates to the stops of the paper's Figure 3, or to those of --stops: percent
-of the frames stopped after res1 … res5, used, and never looked at. With --checkpoint, a trained
-network decides on videos. `runtime` measures the networks of a sweep, for Table 3 of its report.
+`inference` forces the gates to stop frames as in the paper's Figure 3, or as --stops says: the
+percentages of frames stopped after res1 … res5, used, and never seen. With --checkpoint a trained
+network decides, on videos. `runtime` measures the networks of a sweep, for Table 3 of its report.
 """
 
 import functools

@@ -1,36 +1,55 @@
-"""How every command ends: a user's mistake is one line and an exit code, not a traceback."""
+"""Running a command: a user's mistake ends it with one line and an exit code, no traceback."""
 
 import ast
+import contextlib
+import functools
 import io
+import os
 import re
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sofnet_jax.host.compilation import keep_compiled_programs
 from sofnet_jax.host.errors import DEFECT, UserError, choose_exit_code
 from sofnet_jax.host.signals import Interrupted
 
-# Defined once, for one process may import several commands.
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, or of the runs.")
-SEEDS = flags.DEFINE_list("seeds", [], "Seeds to average over; default: that of the configuration.")
-DATASET = flags.DEFINE_string("dataset", "", "Data set of the runs, if there are several.")
+# Defined here, since one process may import several commands.
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Configuration file, with variants after a colon, e.g. configs/videos.py:tsn. "
+    "--config.FIELD=VALUE sets any of its fields.",
+    lock_config=True,
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs.")
+SEEDS = flags.DEFINE_list("seeds", [], "Seeds, e.g. 0,1,2; default: that of the configuration.")
+DATASET = flags.DEFINE_string("dataset", "", "Data set to select, if the runs are on several.")
+
+
+HELP = {"-h", "-?", "--help", "-help", "--helpshort", "--helpfull"}
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags, runs `main`, and exits: with a code of `errors`, 128 + n after signal n."""
+    """Parse flags, run `main` and exit with a code of `errors`, or 128 + n after signal n.
+
+    `--help` prints the documentation of `main`'s module, usage first, and the flags it declares.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, or not in Latin-1
+        if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
             stream.reconfigure(errors="backslashreplace")
-    logging.set_verbosity(logging.WARNING)  # JAX, Orbax and grain narrate at the level below
-    keep_compiled_programs()
+    if not HELP.isdisjoint(sys.argv[1:]):
+        print(_create_help(main.__globals__["__doc__"]))
+        return
+    logging.set_verbosity(logging.WARNING)  # JAX, Orbax and grain are verbose at INFO
     try:
-        app.run(main, flags_parser=_parse_flags)
+        app.run(functools.partial(_start, main), flags_parser=_parse_flags)
     except UserError as error:
         _exit(f"error: {error}", error.exit_code)
     except Interrupted as interrupted:
@@ -42,8 +61,36 @@ def run(main: Callable[[list[str]], None]) -> None:
         sys.exit(DEFECT)
 
 
+def _start(main: Callable[[list[str]], None], argv: list[str]) -> None:
+    # Imports JAX, which takes seconds: later than help and mistakes in flags.
+    from sofnet_jax.host.compilation import keep_compiled_programs
+
+    keep_compiled_programs()
+    main(argv)
+
+
+def _create_help(documentation: str) -> str:
+    """Usage, the remaining documentation, and the flags of the running command."""
+    title, usage, *rest = documentation.strip().split("\n\n")
+    rows = ["flags:"]
+    for flag in _list_flags():
+        choices = getattr(flag.parser, "enum_values", None)
+        left = f"--{flag.name}={'|'.join(choices) if choices else flag.name.upper()}"
+        left = f"--[no]{flag.name}" if flag.boolean else left
+        text = re.sub("^<.*?>: ", "", flag.help)  # absl puts an enum's choices there
+        default = ",".join(flag.value) if isinstance(flag.value, list) else flag.value
+        text += "" if default in (None, False, "") else f" (default: {default})"
+        rows.append(textwrap.fill(f"  {left:<24}  {text}", 99, subsequent_indent=" " * 28))
+    return "\n\n".join([usage, title, *rest, "\n".join(rows)])
+
+
+def _list_flags() -> list[Any]:
+    """The flags that the running command defines or declares as its own."""
+    return flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+
+
 def refuse_arguments(argv: list[str]) -> None:
-    """Raises UserError if anything but flags was given."""
+    """Raise UserError if there are arguments besides flags."""
     if len(argv) > 1:
         raise UserError(f"'{argv[1]}' is not a flag; write --name=value")
 
@@ -56,23 +103,16 @@ def read_seeds(default: int) -> list[int]:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with the errors of configuration files and their fields as UserError."""
+    """absl's parser, which raises UserError, also for configuration files and their fields."""
     _require_files(argv)
     try:
         return flags.FLAGS(argv)
-    except (
-        flags.Error,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-    ) as error:
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(_explain(error, argv)) from error
 
 
 def _require_files(argv: list[str]) -> None:
-    """Raises UserError if `--config` names no file or `--workdir` nothing."""
+    """Raise UserError if `--config` does not name a file or `--workdir` is empty."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
         name, value = name.lstrip("-"), value if equals else following
@@ -86,20 +126,38 @@ def _require_files(argv: list[str]) -> None:
 
 
 def _explain(error: Exception, argv: list[str]) -> str:
-    """What a user did wrong, in one line, from what absl and ml_collections say of it."""
+    """A user's mistake in one line, from the messages of absl and ml_collections."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        names = [flag.name for flag in _list_flags()]
+        close = get_close_matches(error.flagname, names, 1)
+        hint = f"; did you mean --{close[0]}?" if close else "; see --help"
+        return f"--{error.flagname}: no such flag{hint}"
     text = str(error).strip()
-    if re.fullmatch(r"([\"']).*\1", text):  # of a KeyError, whose text is a literal
+    if re.fullmatch(r"([\"']).*\1", text):  # a KeyError's text is a literal
         text = str(ast.literal_eval(text))
     lines = [line.strip() for line in text.splitlines()] or [type(error).__name__]
-    if "Traceback (most recent call last):" in text:  # raised in the file of a configuration
+    if "Traceback (most recent call last):" in text:  # raised in a configuration file
         return "--config: " + re.sub(r"^\w+: ", "", lines[-1])
     if missing := re.search(r"flag --(\w+)=None: Flag --\w+ must have a value", text):
         return f"--{missing[1]} is missing"
     if unknown := re.match(r"'?(\w+)'?$", lines[0]):  # a field of the configuration
         flag = next((a.partition("=")[0] for a in argv if f".{unknown[1]}" in a), unknown[1])
-        close = re.search(r'Did you mean "(\w+)"', text)
-        return f"{flag}: no such field" + (f"; did you mean {close[1]}?" if close else "")
+        similar = re.search(r'Did you mean "(\w+)"', text)
+        return f"{flag}: no such field" + (f"; did you mean {similar[1]}?" if similar else "")
     return " ".join(lines)
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Stop quietly once nobody reads standard output; raise UserError if writing it fails."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            reason = error.strerror or error
+            raise UserError(f"cannot write to standard output: {reason}") from error
 
 
 def _exit(message: str, code: int) -> None:
@@ -108,5 +166,5 @@ def _exit(message: str, code: int) -> None:
 
 
 def make_printable(text: str) -> str:
-    """The text with codes in place of what would move the cursor or change colours."""
+    """Escape characters that would move the cursor or change colours of a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -12,12 +12,11 @@ from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.run.config import DTYPES, flatten_fields, get_config, read_given_fields
+from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.folded import deploy
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
 from sofnet_jax.weights.load import Weights, create_shapes, initialise, load_weights
-
-LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video
 
 
 def load(

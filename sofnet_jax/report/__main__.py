@@ -1,10 +1,12 @@
-"""The paper's tables and figures from finished runs: the paper's numbers, ours, the difference.
+"""Reproduce the paper's tables and figures from trained runs.
 
-python -m sofnet_jax.report NAME --workdir D [--dataset …] [--out …]
+usage: python -m sofnet_jax.report NAME --workdir=FOLDER [FLAGS]
+example: python -m sofnet_jax.report all --workdir=runs/paper
 
-NAME is table1 … table5, tableA … tableD, figure3 or figure4; beyond the paper, claims, gates (what
-the kept frames show) or curves (accuracy against computation); or all, which also writes a page.
-D is a folder of `python -m sofnet_jax.sweep` or `.compare`. Files go to D/report, or to --out.
+NAME is table1 … table5, tableA … tableD, figure3 or figure4; or, beyond the paper, claims, gates
+(what the kept frames show) or curves (accuracy against computation); or all, which also writes a
+page. FOLDER is that of sofnet_jax.sweep or sofnet_jax.compare. Each part shows the paper's numbers,
+ours and the difference. Files go to FOLDER/report, or to --out.
 """
 
 import os

@@ -10,6 +10,7 @@ from sofnet_jax.backbones.spec import BACKBONES, SHIFTS
 from sofnet_jax.host.errors import UserError
 
 CRITERIA = ("top1", "top5", "map")  # metrics by which checkpoints are compared
+LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video; of inference
 PRECISIONS = ("float32", "bfloat16")
 # What a field means to a run that was stored:
 #   identity     a checkpoint must agree on it

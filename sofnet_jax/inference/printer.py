@@ -1,0 +1,142 @@
+"""Predicts named videos and streams one after another, and prints and draws the predictions."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sofnet_jax.data.video.decode import VideoError
+from sofnet_jax.data.video.live import connect, find_videos, is_live
+from sofnet_jax.host.command_line import make_printable
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import format_json, require_place
+from sofnet_jax.inference.drawing import STRIPS, draw_film, draw_picture
+from sofnet_jax.inference.model import TrainedModel
+from sofnet_jax.inference.prediction import Meter, Prediction
+
+LIVE_WINDOW = 10.0  # seconds
+LONG = 600.0  # seconds above which a single prediction hardly describes a video
+
+
+@dataclass
+class Printer:
+    """Prints predictions to standard output; notes and errors go to standard error.
+
+    Attributes:
+        model: the network.
+        top_k: classes to name.
+        early: whether a video may end early.
+        window: seconds of a window; 0 is all of a file, and `LIVE_WINDOW` of a stream.
+        every: seconds from one window to the next; 0 is the length of a window.
+        as_json: print one JSON line per prediction.
+        picture: where to draw the decisions, if anywhere.
+        failed: whether a video could not be predicted.
+    """
+
+    model: TrainedModel
+    top_k: int
+    early: bool
+    window: float
+    every: float
+    as_json: bool
+    picture: Path | None
+    failed: bool = False
+    _drawn: list[Prediction] = field(default_factory=list)
+
+    def print(self, names: Sequence[str]) -> None:
+        """Predict all videos that the names stand for. Raises UserError for the picture alone."""
+        for note in (*self.model.notes, *self._note_step()):
+            _say(f"note: {note}")
+        for name in names:
+            try:
+                videos = find_videos(name)
+            except UserError as error:
+                self._fail(name, error)
+                continue
+            for video in videos:
+                self._print_video(video)
+        sys.stdout.flush()
+        if self.picture and self._drawn:
+            self._draw(self.picture)
+
+    def _note_step(self) -> Iterator[str]:
+        """A note if windows cannot follow each other exactly as requested."""
+        step = self.model.round_step(self.every, self.window or LIVE_WINDOW)
+        if self.every and abs(step - self.every) > 1e-3 * self.every:
+            yield f"--every={self.every} is rounded to {step:.4g} s so that windows share frames"
+
+    def _print_video(self, video: str) -> None:
+        shown = False
+        try:
+            for prediction in self._predict(video):
+                if self.as_json:
+                    lines = [format_json(prediction.to_json())]
+                elif prediction.is_window:
+                    lines = [] if shown else [make_printable(video)]
+                    lines.append(f"  {prediction.describe_line()}")
+                else:
+                    lines = prediction.describe()
+                print("\n".join(lines), flush=True)
+                shown = True
+                if self.picture:
+                    self._drawn.append(prediction)
+            if not shown:
+                raise VideoError(f"{video}: it ended before its first frame")
+        except (VideoError, UserError) as error:
+            self._fail(video, error)
+
+    def _predict(self, video: str) -> Iterator[Prediction]:
+        options: dict[str, Any] = {"top_k": self.top_k, "early": self.early}
+        windows: dict[str, Any] = {"seconds": self.window or LIVE_WINDOW, "every": self.every}
+        if is_live(video):
+            meter, short_side = Meter(), self.model.short_side
+            streams = connect(video, short_side=short_side, say=_say, decoding=meter.decoding)
+            for frames in streams:
+                yield from self.model.watch(frames, name=video, meter=meter, **options, **windows)
+        elif self.window:
+            yield from self.model.segment(video, **options, **windows)
+        else:
+            prediction = self.model.predict(video, **options)
+            yield prediction
+            seconds = (prediction.end or 0.0) - (prediction.start or 0.0)
+            if seconds > LONG:
+                minutes = f"{seconds / 60:.0f} minutes"
+                _say(f"note: {video} lasts {minutes}; --window=10 makes a timeline")
+
+    def _fail(self, video: str, error: Exception) -> None:
+        self.failed = True
+        if self.as_json:
+            print(format_json({"video": video, "error": str(error)}), flush=True)
+        _say(f"error: {error}")
+
+    def _draw(self, path: Path) -> None:
+        try:
+            if path.suffix == ".mp4":
+                draw_film(path, self._drawn)
+            else:
+                draw_picture(path, self._drawn, self.model)
+        except VideoError as error:
+            raise UserError(str(error)) from error
+        except OSError as error:
+            raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+        if len(self._drawn) > STRIPS and path.suffix == ".png":
+            _say(f"note: {path} shows the first {STRIPS} of {len(self._drawn)} predictions")
+
+
+def require_picture(path: Path, names: Sequence[str]) -> None:
+    """Raise UserError if decisions on these videos could not be drawn to this file."""
+    if path.suffix not in (".png", ".mp4"):
+        raise UserError(f"--visualize={path}: give the name of a .png or an .mp4")
+    if any(map(is_live, names)):
+        raise UserError("--visualize is for files; a stream is gone after its prediction")
+    if path.suffix == ".mp4" and (len(names) > 1 or len(find_videos(names[0])) > 1):
+        raise UserError(f"--visualize={path}: an .mp4 shows one video; give a .png")
+    try:
+        require_place(path)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
+def _say(text: str) -> None:
+    print(make_printable(text), file=sys.stderr, flush=True)
