@@ -44,12 +44,12 @@ def run(main: Callable[[list[str]], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
             stream.reconfigure(errors="backslashreplace")
-    if not HELP.isdisjoint(sys.argv[1:]):
-        print(_create_help(main.__globals__["__doc__"]))
-        return
     logging.set_verbosity(logging.WARNING)  # JAX, Orbax and grain are verbose at INFO
     try:
-        app.run(functools.partial(_start, main), flags_parser=_parse_flags)
+        if HELP.isdisjoint(sys.argv[1:]):
+            app.run(functools.partial(_start, main), flags_parser=_parse_flags)
+        with printing():
+            print(_create_help(main.__globals__["__doc__"]))
     except UserError as error:
         _exit(f"error: {error}", error.exit_code)
     except Interrupted as interrupted:
