@@ -32,7 +32,6 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs.")
 SEEDS = flags.DEFINE_list("seeds", [], "Seeds, e.g. 0,1,2; default: that of the configuration.")
 DATASET = flags.DEFINE_string("dataset", "", "Data set to select, if the runs are on several.")
 
-
 HELP = {"-h", "-?", "--help", "-help", "--helpshort", "--helpfull"}
 
 
@@ -48,8 +47,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     try:
         if HELP.isdisjoint(sys.argv[1:]):
             app.run(functools.partial(_start, main), flags_parser=_parse_flags)
-        with printing():
-            print(_create_help(main.__globals__["__doc__"]))
+        else:
+            with printing():
+                print(_create_help(main.__globals__["__doc__"]))
     except UserError as error:
         _exit(f"error: {error}", error.exit_code)
     except Interrupted as interrupted:
