@@ -27,8 +27,9 @@ def run() -> None:
     elif name == "--version":
         print(f"sofnet {__version__}")
     elif name in ("-h", "--help"):
-        print("usage: sofnet COMMAND …\nexample: sofnet predict --help\n\ncommands:")
-        print("\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
+        lines = ["usage: sofnet COMMAND …", "example: sofnet predict --help", "", "commands:"]
+        lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+        print("\n".join(lines))
     else:
         close = difflib.get_close_matches(name, COMMANDS, 1, 0)[0]
         sys.exit(f"error: no command '{name}'; did you mean {close}?")
