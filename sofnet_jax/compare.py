@@ -14,7 +14,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from sofnet_jax.evaluation.result import format_table
+from sofnet_jax.evaluation.table import format_table
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError

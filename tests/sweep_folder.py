@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sofnet_jax.evaluation.result import create_result
+from sofnet_jax.evaluation.metrics import create_result
 from sofnet_jax.host.files import write_json
 from sofnet_jax.report.ablations import METHODS, create_config
 from sofnet_jax.run.config import create_default

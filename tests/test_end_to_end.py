@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import zlib
 from pathlib import Path
 
 import chex
@@ -184,7 +185,7 @@ def test_damaged_checkpoint_is_set_aside_and_the_rest_is_the_same(undisturbed, r
     code, out, err = run(workdir)
     assert code == 0 and re.search(r"workdir .*, at step 6\n", out), err
     assert err.startswith(f"the checkpoint {newest} is damaged or not whole (its arrays are not ")
-    assert err.endswith("; set aside as 9.damaged, going on from step 6\n") and err.count("\n") == 1
+    assert err.endswith("; set aside as 9.damaged, resuming from step 6\n") and err.count("\n") == 1
     chex.assert_trees_all_equal(read_state(workdir), read_state(undisturbed))
     steps = [row["step"] for row in read_metrics(workdir) if "eval/top1" in row]
     assert steps == [3, 6, 9]
@@ -419,11 +420,17 @@ def test_checkpoint_of_another_model_is_refused(undisturbed, run):
     assert "loss.alpha is 0.9 there and 0.5 in the configuration" in err
 
 
-def test_checkpoint_of_before_there_was_a_field_is_continued(undisturbed, run, tmp_path):
-    shutil.copytree(undisturbed, tmp_path / "run")
-    path = tmp_path / "run" / "checkpoints" / "9" / "record" / "metadata"
+def test_checkpoint_of_an_older_version_is_refused(undisturbed, run, tmp_path):
+    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    path = workdir / "checkpoints" / "9" / "record" / "metadata"
     record = json.loads(path.read_text())
-    del record["schedule"]["loss.guidance"]
-    path.write_text(json.dumps(record))
-    code, _, err = run(tmp_path / "run")
-    assert code == 0, err
+    del record["crc32"], record["schedule"]["loss.guidance"]
+    digests = {"arrays": json.loads(path.read_text())["crc32"]["arrays"]}
+    digests["record"] = zlib.crc32(json.dumps(record, sort_keys=True).encode())
+    path.write_text(json.dumps(record | {"crc32": digests}))
+    code, _, err = run(workdir)
+    assert code == 1
+    assert err.strip() == (
+        f"error: {workdir}/checkpoints was written by a version before 0.1.0, without "
+        "loss.guidance; train again, or use that version"
+    )

@@ -146,11 +146,16 @@ def test_a_folder_of_another_configuration_is_refused(tmp_path):
     finish(cell)
     path = cell.folder / "config.json"
     saved = json.loads(path.read_text())
-    del saved["model"]["shift"]  # of before there was that field
-    path.write_text(json.dumps(saved | {"parallel": {"num_processes": 2}}))
+    saved["parallel"]["num_processes"] = 2
+    path.write_text(json.dumps(saved))
     assert cell.find_progress() == "done"
     cell.config.loss.beta = 0.25
     message = rf"{cell.folder} holds .* loss\.beta is 0\.9 there and 0\.25 in the configuration"
+    with pytest.raises(UserError, match=message):
+        cell.find_progress()
+    del saved["model"]["shift"]
+    path.write_text(json.dumps(saved))
+    message = rf"{path} was written by a version before 0\.1\.0, without model\.shift; train again"
     with pytest.raises(UserError, match=message):
         cell.find_progress()
 

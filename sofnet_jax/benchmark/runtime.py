@@ -71,6 +71,5 @@ def benchmark_runtime(
 
 def _read_videos(run: Run, count: int) -> np.ndarray:
     """The first validation videos, as the network sees them."""
-    experiment = create_experiment(run.restore_config())
-    ids = [video.id for video in experiment.val_source.videos[:count]]
-    return experiment.read_val_frames(ids)
+    evaluator = create_experiment(run.restore_config()).evaluator
+    return evaluator.read_frames([video.id for video in evaluator.source.videos[:count]])

@@ -1,77 +1,188 @@
 """Exact evaluation: every video once, on any number of devices and processes."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
 from tqdm import tqdm
 
 from sofnet_jax.data.batch import Batch
+from sofnet_jax.data.pipeline import create_eval_iterator
+from sofnet_jax.data.source import Source
+from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates, create_result
+from sofnet_jax.evaluation.strip import draw_decisions
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.predictions import Predictions
+from sofnet_jax.systems.sofnet.costs import Cost
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 
-
-def create_predict_step(model: SoFNet) -> Callable:
-    """`step(variables, batch) -> (frame logits, stop)`, deterministic, over all devices."""
-
-    def step(variables: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        outputs = cast(Outputs, model.apply(variables, batch["frames"]))
-        return outputs.frame_logits.astype(jnp.float32), outputs.decision.stop
-
-    return devices.pmap_predict_step(step)
+DRAWN_VIDEOS = 6
 
 
-def predict_videos(
-    step: Callable, variables: Any, batches: Iterable[Batch], ids: tuple[str, ...]
-) -> Predictions:
-    """Runs the network over all videos.
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates a network on the videos of a source.
 
-    The last batch is padded, and the padding dropped by its mask. A video that could not be read
-    is left out of the predictions and named in their `errors`.
-
-    Args:
-        step: of `create_predict_step`.
-        variables: parameters and statistics, on the host or replicated.
-        batches: of this process; every process has equally many.
-        ids: of all videos of the source, in its order.
-
-    Raises:
-        UserError: not one video could be read, or the network's scores are not finite.
+    Attributes:
+        model: the network.
+        source: the videos.
+        paper_cost, full_cost: of a frame.
+        num_frames, size, via: how a video is shown to the network (`create_eval_iterator`).
+        batch_size: videos a step, on all devices.
+        num_workers: processes that read videos.
+        threshold, min_frames: of early termination (Eq. 7).
     """
-    rows: dict[str, list[np.ndarray]] = {}
-    errors: dict[str, str] = {}
-    pending = None
-    for batch in tqdm(batches, "evaluate", unit="batch", leave=False, disable=None):
-        outputs = step(variables, devices.put_batch({"frames": batch["frames"]}))
-        for unreadable in batch["errors"]:
-            errors |= unreadable
-        _append(rows, pending)  # while the device works on this batch, the one before is fetched
-        pending = batch, outputs
-    _append(rows, pending)
-    arrays = {name: devices.gather(np.concatenate(values)) for name, values in rows.items()}
-    errors = devices.gather_dict(errors)
-    order = np.argsort(arrays["index"], kind="stable")
-    order = order[arrays["valid"][order]]
-    if not len(order):
-        reason = next(iter(errors.values()), "the source is empty")
-        raise UserError(f"none of {len(ids)} videos could be read; the first: {reason}")
-    finite = np.isfinite(arrays["logits"][order]).all((1, 2))
-    if not finite.all():
-        first = ids[arrays["index"][order][~finite][0]]
-        raise UserError(f"the network's scores of {first} are not finite; the training diverged")
-    return Predictions(
-        ids=tuple(ids[i] for i in arrays["index"][order]),
-        labels=arrays["labels"][order],
-        frame_logits=arrays["logits"][order],
-        stop=arrays["stop"][order],
-        relevant=arrays["relevant"][order],
-        total=len(ids),
-        errors=errors,
-    )
+
+    model: SoFNet
+    source: Source
+    paper_cost: Cost
+    full_cost: Cost
+    num_frames: int
+    size: int
+    via: int
+    batch_size: int
+    num_workers: int
+    threshold: float
+    min_frames: int
+
+    def predict(self, variables: Any) -> Predictions:
+        """Runs the network over all videos.
+
+        The padding of the last batch is dropped by its mask. An unreadable video is left out of
+        the predictions and named in their `errors`.
+
+        Args:
+            variables: parameters and statistics, on the host or replicated.
+
+        Raises:
+            UserError: every video is unreadable, or scores are not finite.
+        """
+        ids = tuple(video.id for video in self.source.videos)
+        rows: dict[str, list[np.ndarray]] = {}
+        errors: dict[str, str] = {}
+        pending = None
+        with contextlib.closing(self._create_batches()) as batches:
+            for batch in tqdm(batches, "evaluate", unit="batch", leave=False, disable=None):
+                outputs = self._step(variables, devices.put_batch({"frames": batch["frames"]}))
+                for unreadable in batch["errors"]:
+                    errors |= unreadable
+                _append(rows, pending)  # the device works on this batch meanwhile
+                pending = batch, outputs
+        _append(rows, pending)
+        arrays = {name: devices.gather(np.concatenate(values)) for name, values in rows.items()}
+        errors = devices.gather_dict(errors)
+        order = np.argsort(arrays["index"], kind="stable")
+        order = order[arrays["valid"][order]]
+        if not len(order):
+            reason = next(iter(errors.values()), "the source is empty")
+            raise UserError(f"none of {len(ids)} videos could be read; the first: {reason}")
+        index, labels, logits, stop, relevant = (
+            arrays[name][order] for name in ("index", "labels", "logits", "stop", "relevant")
+        )
+        finite = np.isfinite(logits).all((1, 2))
+        if not finite.all():
+            first = ids[index[~finite][0]]
+            raise UserError(
+                f"the network's scores of {first} are not finite; the training diverged"
+            )
+        chosen = tuple(ids[i] for i in index)
+        return Predictions(chosen, labels, logits, stop, relevant, len(ids), errors)
+
+    def measure(self, predictions: Predictions) -> dict[str, Any]:
+        """The metrics, as `create_result` returns them."""
+        return create_result(
+            predictions,
+            gate_names=self.model.architecture.gate_names,
+            paper_cost=self.paper_cost,
+            full_cost=self.full_cost,
+            threshold=self.threshold,
+            min_frames=self.min_frames,
+        )
+
+    def draw(
+        self, predictions: Predictions, videos: Int[np.ndarray, "v"] | None = None
+    ) -> Image.Image:
+        """A picture of the decisions on some videos, by their place in the predictions.
+
+        By default `DRAWN_VIDEOS` of them, evenly spaced. Frames are read again; the last ones read
+        are kept. Raises UserError if a video can no longer be read.
+        """
+        p, names, classes = predictions, self.model.architecture.gate_names, self.source.classes
+        if videos is None:
+            count = min(DRAWN_VIDEOS, len(p.ids))
+            videos = np.linspace(0, len(p.ids) - 1, count).astype(int)
+        kept, seen, observed = compute_fates(p, len(names), self.threshold, self.min_frames)
+        best = compute_consensus(p.frame_logits, kept & seen).argmax(-1)
+        captions = [
+            f"{' + '.join(classes[c] for c in np.flatnonzero(p.labels[i]))}, "
+            f"recognised as {classes[best[i]]}"
+            for i in videos
+        ]
+        return draw_decisions(
+            frames=self._read_frames_once(tuple(p.ids[i] for i in videos)),
+            stop=p.stop[videos],
+            observed=observed[videos],
+            relevant=p.relevant[videos],
+            gate_names=names,
+            captions=captions,
+        )
+
+    def read_frames(self, ids: Sequence[str]) -> UInt8[np.ndarray, "v t h w 3"]:
+        """The frames of some videos as the network is shown them.
+
+        Raises:
+            UserError: a video is missing or unreadable.
+        """
+        videos = {video.id: video for video in self.source.videos}
+        if absent := [name for name in ids if name not in videos]:
+            raise UserError(f"{absent[0]} is no longer among the validation videos")
+        batches = create_eval_iterator(
+            replace(self.source, videos=[videos[i] for i in ids]),
+            batch_size=len(ids),
+            num_frames=self.num_frames,
+            size=self.size,
+            via=self.via,
+        )
+        batch = next(batches)
+        for why in (why for errors in batch["errors"] for why in errors.values()):
+            raise UserError(why)
+        return batch["frames"]
+
+    @functools.cached_property
+    def _read_frames_once(self) -> Callable[[tuple[str, ...]], np.ndarray]:
+        return functools.lru_cache(1)(self.read_frames)
+
+    def _create_batches(self) -> Generator[Batch, None, None]:
+        """This process's part of the videos, once; every process has equally many batches."""
+        per_device = max(1, self.batch_size // jax.device_count())
+        return create_eval_iterator(
+            self.source,
+            batch_size=per_device * jax.local_device_count(),
+            num_frames=self.num_frames,
+            size=self.size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_workers=self.num_workers,
+            via=self.via,
+        )
+
+    @functools.cached_property
+    def _step(self) -> Callable:
+        """`step(variables, batch) -> (frame logits, stop)`, deterministic, over all devices."""
+
+        def step(variables: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            outputs = cast(Outputs, self.model.apply(variables, batch["frames"]))
+            return outputs.frame_logits.astype(jnp.float32), outputs.decision.stop
+
+        return devices.pmap_predict_step(step)
 
 
 def _append(rows: dict[str, list[np.ndarray]], pending: tuple | None) -> None:
@@ -79,13 +190,12 @@ def _append(rows: dict[str, list[np.ndarray]], pending: tuple | None) -> None:
         return
     batch, (logits, stop) = pending
     values = {name: batch[name] for name in ("index", "valid", "labels", "relevant")}
-    values["logits"] = _local(logits)
-    values["stop"] = _local(stop)
+    values |= {"logits": _fetch(logits), "stop": _fetch(stop)}
     for name, value in values.items():
         rows.setdefault(name, []).append(np.asarray(value))
 
 
-def _local(x: jax.Array) -> np.ndarray:
+def _fetch(x: jax.Array) -> np.ndarray:
     """[devices, b, …] of this process to [devices·b, …]."""
     shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
     return np.concatenate([np.asarray(s.data)[0] for s in shards])

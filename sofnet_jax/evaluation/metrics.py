@@ -1,17 +1,39 @@
-"""Metrics, computed from the stored scores and decisions of every frame, all on the host.
+"""Metrics, computed on the host from the stored scores and decisions of every frame.
 
-One pass over the videos is enough for every threshold of early termination.
+One pass over the videos serves every threshold of early termination.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
-from sklearn.metrics import average_precision_score
 
 from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost
+
+
+def create_result(
+    predictions: Predictions,
+    *,
+    gate_names: tuple[str, ...],
+    paper_cost: Cost,
+    full_cost: Cost,
+    threshold: float,
+    min_frames: int,
+) -> dict[str, Any]:
+    """The metrics `eval` and, for a network with gates, `eval_early`: with early termination."""
+    arguments: dict[str, Any] = {
+        "gate_names": gate_names,
+        "paper_cost": paper_cost,
+        "full_cost": full_cost,
+    }
+    result: dict[str, Any] = {"eval": compute_metrics(predictions, **arguments)}
+    if gate_names:
+        result["eval_early"] = compute_metrics(
+            predictions, **arguments, threshold=threshold, min_frames=min_frames
+        )
+    return result | {"unreadable": predictions.errors}
 
 
 def compute_metrics(
@@ -27,9 +49,9 @@ def compute_metrics(
 
     Returns:
         `top1`, `top5`, `map` in 0…1; `gflops_per_video`, `gflops_per_frame` in the `paper` count
-        and `…_full`; shares of all frames: `usage` (kept), `stop/<stage>` and `exit` (never looked
-        at); `relevant` and `kept_relevant`, the shares of all and of the kept frames that lie in
-        the annotated action (only if annotated); `evaluated` and `total` videos.
+        and `…_full`; shares of all frames: `usage` (kept), `stop/<stage>` and `exit` (unseen);
+        with annotations `relevant` and `kept_relevant`, the shares of all and of the kept frames
+        that lie in the annotated action; the numbers of `evaluated` and `total` videos.
     """
     p, num_frames = predictions, predictions.stop.shape[1]
     kept, seen, observed = compute_fates(p, len(gate_names), threshold, min_frames)
@@ -57,9 +79,12 @@ def compute_metrics(
 
 
 class Fates(NamedTuple):
-    """What became of frames: whether all gates let them pass, and whether they were looked at.
+    """What became of every frame.
 
-    `observed` is the number looked at of each video, the first ones.
+    Attributes:
+        kept: it passed all gates.
+        seen: it came before the early end of its video.
+        observed: the number of frames seen in each video.
     """
 
     kept: Bool[np.ndarray, "v t"]
@@ -70,7 +95,7 @@ class Fates(NamedTuple):
 def compute_fates(
     predictions: Predictions, num_gates: int, threshold: float | None = None, min_frames: int = 0
 ) -> Fates:
-    """With early termination (Eq. 7) if `threshold` is given; a frame is used if kept and seen."""
+    """With early termination (Eq. 7) if `threshold` is given. A frame is used if kept and seen."""
     kept = predictions.stop == num_gates
     num_videos, num_frames = kept.shape
     observed = np.full(num_videos, num_frames)
@@ -85,11 +110,11 @@ def compute_observed(
     threshold: float,
     min_frames: int,
 ) -> Int[np.ndarray, "v"]:
-    """Number of frames looked at before early termination (Eq. 7).
+    """The number of frames seen before early termination (Eq. 7).
 
-    A video ends after a *kept* frame number T̄ (counting all frames looked at) with
-    T̄ > `min_frames`, once the largest class probability of the mean kept logits exceeds
-    `threshold`; otherwise after its last frame.
+    A video ends after a *kept* frame number T̄ (counting all frames so far) with T̄ > `min_frames`
+    if the largest class probability of the mean kept logits exceeds `threshold`; otherwise after
+    its last frame.
     """
     num_frames = kept.shape[1]
     count = kept.cumsum(1)[..., None]
@@ -102,27 +127,37 @@ def compute_observed(
 def compute_consensus(
     frame_logits: Float[np.ndarray, "v t n"], kept: Bool[np.ndarray, "v t"]
 ) -> Float[np.ndarray, "v n"]:
-    """Mean logits of the kept frames (Eq. 6); zero if no frame was kept (`Released.empty`)."""
+    """Mean logits of the kept frames (Eq. 6); zero without any (`Released.empty`)."""
     return np.where(kept[..., None], frame_logits, 0).sum(1) / np.maximum(kept.sum(1), 1)[:, None]
 
 
 def compute_top_k(logits: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v n"], k: int):
-    """Share of the videos one of whose labels is among the k best scores.
+    """Share of the videos that have one of their labels among the k best scores.
 
-    A class that ties with the k-th best for the last place counts by its number, lower first.
+    Among tied classes, the lower number comes first.
     """
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :k]
     return np.take_along_axis(labels, best, axis=-1).any(-1).mean()
 
 
 def compute_map(scores: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v n"]) -> float:
-    """Mean over the classes with positives of the non-interpolated average precision."""
-    present = labels.any(0)
+    """Mean of the non-interpolated average precision over the classes with positives."""
+    positive = labels > 0
+    present = np.flatnonzero(labels.any(0))
     return float(
-        np.mean(
-            [
-                average_precision_score(labels[:, c] > 0, scores[:, c])
-                for c in np.flatnonzero(present)
-            ]
-        )
+        np.mean([_compute_average_precision(scores[:, c], positive[:, c]) for c in present])
     )
+
+
+def _compute_average_precision(
+    scores: Float[np.ndarray, "v"], positive: Bool[np.ndarray, "v"]
+) -> float:
+    """Σ (R_i - R_{i-1}) P_i over the distinct scores i as thresholds.
+
+    Summed from the lowest threshold to the highest, as in scikit-learn, whose bits it reproduces.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of equal scores
+    hits = positive[order].cumsum()[last]
+    precision, recall = hits / (last + 1), hits / hits[-1]
+    return max(0.0, float(-np.sum(np.diff(recall[::-1], append=0.0) * precision[::-1])))

@@ -8,7 +8,6 @@ from jaxtyping import Int
 from PIL import Image
 
 from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
-from sofnet_jax.evaluation.strip import draw_decisions
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.part import Bars, Part, Picture, Row, Table
@@ -81,22 +80,11 @@ def create_figure4(collection: Collection) -> Part:
     best = compute_consensus(predictions.frame_logits, kept & seen).argmax(-1)
     right = predictions.labels[np.arange(len(best)), best] > 0
     chosen = choose_videos(right, observed < kept.shape[1], STRIPS)
-    ids = [predictions.ids[i] for i in chosen]
-    experiment = create_experiment(run.restore_config())
-    frames, classes = experiment.read_val_frames(ids), experiment.val_source.classes
-    pictures = []
-    for v, i in enumerate(chosen):
-        truth = " + ".join(classes[c] for c in np.flatnonzero(predictions.labels[i]))
-        caption = f"{truth}, recognised as {classes[best[i]]}"
-        strip = draw_decisions(
-            frames=frames[v : v + 1],
-            stop=predictions.stop[i : i + 1],
-            observed=observed[i : i + 1],
-            relevant=predictions.relevant[i : i + 1],
-            gate_names=gate_names,
-            captions=[caption],
-        )
-        pictures.append(Picture(ids[v], _encode(strip)))
+    evaluator = create_experiment(run.restore_config()).evaluator
+    pictures = [
+        Picture(predictions.ids[i], _encode(evaluator.draw(predictions, np.array([i]))))
+        for i in chosen
+    ]
     return Part(
         "figure4",
         title,

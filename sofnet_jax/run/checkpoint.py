@@ -1,7 +1,6 @@
 """Checkpoints of training: the latest two and the best. The only file that knows Orbax."""
 
 import contextlib
-import functools
 import json
 import logging
 import math
@@ -11,7 +10,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -23,22 +22,22 @@ from sofnet_jax.parallel import devices
 from sofnet_jax.run.fields import CRITERIA
 
 Which = Literal["last", "best"]
-_DIGESTS = "crc32"  # their name in a stored record
+T = TypeVar("T")
+_DIGESTS = "crc32"  # the field of a stored record that holds the checksums
 
 
 class DamagedError(UserError):
-    """A checkpoint is not, or not all, of what was written."""
+    """A checkpoint is incomplete or differs from what was written."""
 
 
 class Checkpoints:
-    """The checkpoints in a folder: the latest two, and of those that were evaluated the best.
+    """The checkpoints in a folder: the two latest, and the best of those that were evaluated.
 
-    A checkpoint is one pytree of arrays, and a JSON `record` of everything else that training needs
-    to go on. It is written beside its place and renamed into it, so that a process killed at any
-    moment leaves either the whole of it or nothing. Digests of both tell whether a disk gives
-    back what was written; where it does not, there is the checkpoint before. The metrics come
-    later, since an evaluation takes time in which a state not saved could be lost; they stand in
-    `metrics.json`.
+    A checkpoint is one pytree of arrays and a JSON `record` of everything else that training needs
+    to resume. It is written to a temporary folder and renamed, so that a process killed at any
+    moment leaves a whole checkpoint or none. Checksums of both detect what a disk corrupts; then
+    the previous checkpoint is used. `metrics.json` holds the metrics of each checkpoint; they
+    follow later, since a state left unsaved during an evaluation could be lost.
     """
 
     def __init__(self, directory: Path, *, metric: str, read_only: bool = False):
@@ -46,34 +45,40 @@ class Checkpoints:
 
         Args:
             directory: the folder.
-            metric: whose largest value makes the best checkpoint.
-            read_only: leave everything as it is, also what another process is writing.
+            metric: the metric whose largest value makes a checkpoint the best.
+            read_only: change nothing, not even what another process has half written.
 
         Raises:
-            UserError: its metrics.json is damaged.
+            UserError: metrics.json is damaged.
         """
-        _silence_orbax()
         self._metric = metric
-        # What to do about damage; a training does it by itself.
-        advice = "; take another copy of it, or train on from the one before"
-        self._advice = advice if read_only else ""
-        self._directory = directory.absolute()
+        self.read_only = read_only
+        self.directory = directory.absolute()
         self._path = directory / "metrics.json"
         self._metrics = _read_metrics(self._path) if self._path.exists() else {}
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=None if read_only else self,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-            create=not read_only,
-            # Restoring must not depend on what the directory held when it was opened.
-            save_root_metadata=False,
-        )
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_silence_orbax())
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=None if read_only else self,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                create=not read_only,
+                # Restoring must not depend on what the directory held when it was opened.
+                save_root_metadata=False,
+            )
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._silence = stack.pop_all()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
-        """Writes a checkpoint in the background; does nothing if there is one of this step.
+        """Writes a checkpoint in the background, unless this step has one.
 
-        Here, in `rate`, `wait` and `close` an error turns up of what was written before.
+        Errors in the background are raised by the next `save`, `rate`, `wait` or `close`.
         """
         if step in self._manager.all_steps():
             return
@@ -87,8 +92,8 @@ class Checkpoints:
         )
 
     def rate(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Notes what the evaluation of a checkpoint gave: a candidate for the best."""
-        self.wait()  # else a process killed now would leave the metrics of a checkpoint it has not
+        """Stores the metrics of a checkpoint, which makes it a candidate for the best."""
+        self.wait()  # a process killed now must not leave metrics without their checkpoint
         kept = {
             str(s): self._metrics[str(s)] for s in self._manager.all_steps() if self.is_rated(s)
         }
@@ -97,73 +102,75 @@ class Checkpoints:
             write_json(self._path, self._metrics)
 
     def is_rated(self, step: int) -> bool:
-        """Whether the metrics of a checkpoint are known."""
+        """Whether a checkpoint has metrics."""
         return str(step) in self._metrics
 
     def find(self, which: Which) -> int | None:
-        """Step of the latest or of the best checkpoint; None if there is none."""
+        """The step of the latest or the best checkpoint; None without any."""
         steps = self._manager.all_steps()
         return self._find_best(steps) if which == "best" else max(steps, default=None)
 
     def _find_best(self, steps: Sequence[int]) -> int | None:
-        """The later one of equals; the latest of all if none was evaluated."""
+        """The later of equals; the latest of all if none was evaluated."""
         rated = [step for step in steps if self.is_rated(step)]
         if not rated:
             return max(steps, default=None)
         return max(rated, key=lambda step: (self._metrics[str(step)][self._metric], step))
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Orbax's question after each save: which ones to keep."""
+        """Orbax's preservation policy, called after each save."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*sorted(steps)[-2:], self._find_best(steps)}
         return [step in kept for step in steps]
 
-    def take_up(self, restore: Callable[[int], None]) -> list[str]:
-        """Restores the latest checkpoint that is whole, in all processes the same one.
+    def restore_latest(self, restore: Callable[[int], T]) -> tuple[T | None, list[str]]:
+        """Restores the latest whole checkpoint, the same in all processes.
 
-        Damaged ones that are newer are set aside: renamed, so that they are none any more.
+        Newer damaged ones are set aside, that is, renamed. With `read_only`, the latest must be
+        whole.
 
         Args:
-            restore: restores that of a step. Raises DamagedError.
+            restore: restores the checkpoint of a step. Raises DamagedError.
 
         Returns:
-            What was set aside, in a line each.
+            What `restore` returned, None without checkpoints; a line for each one set aside.
 
         Raises:
-            UserError: none is whole; all are left as they are.
+            UserError: none is whole; all are left in place.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            restored, found = None, {}
             try:
-                restore(step)
-                found = {}
+                restored = restore(step)
             except DamagedError as error:
+                if self.read_only:
+                    raise
                 found = {"why": str(error)}
             if not (found := devices.gather_dict(found)):
-                return self._set_aside(damaged, step) if damaged else []
+                return restored, self._set_aside(damaged, step) if damaged else []
             damaged[step] = found["why"]
         if damaged:
-            why = damaged[max(damaged)]
             raise UserError(
-                f"no checkpoint in {self._directory} is whole; copy one back, or give another "
-                f"--workdir; the newest: {why}"
+                f"no checkpoint in {self.directory} is whole; copy one back, or give another "
+                f"--workdir; the newest: {damaged[max(damaged)]}"
             )
-        return []
+        return None, []
 
     def _set_aside(self, damaged: Mapping[int, str], whole: int) -> list[str]:
-        """Renames checkpoints, with what is wrong with them, that are newer than a whole one."""
+        """Renames damaged checkpoints, given with the reasons, and describes each in a line."""
         self._metrics = {s: m for s, m in self._metrics.items() if int(s) not in damaged}
         if jax.process_index() == 0:
             write_json(self._path, self._metrics)
             for step in damaged:
-                aside = self._directory / f"{step}.damaged"
+                aside = self.directory / f"{step}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)
-                (self._directory / str(step)).rename(aside)
-        devices.gather_dict({})  # the others wait for it
+                (self.directory / str(step)).rename(aside)
+        devices.gather_dict({})  # the other processes wait for the renaming
         self._manager.reload()
         return [
-            f"{why}; set aside as {step}.damaged, going on from step {whole}"
+            f"{why}; set aside as {step}.damaged, resuming from step {whole}"
             for step, why in damaged.items()
         ]
 
@@ -172,70 +179,78 @@ class Checkpoints:
         return self._read_record(step)[0]
 
     def restore(self, step: int, like: Any) -> Any:
-        """The arrays of a checkpoint in this process's memory, in the structure of `like`.
+        """The arrays of a checkpoint in host memory, in the structure of `like`.
 
         Raises DamagedError.
         """
-
-        def describe(x: Any) -> np.ndarray:
-            return np.empty(np.shape(x), x.dtype)
-
-        return self._read_state(step, jax.tree.map(describe, like))
+        return self._read_state(step, jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like))
 
     def read_variables(self, step: int) -> dict[str, Any]:
         """Parameters and running statistics of a checkpoint of any model. Raises DamagedError."""
         state = self._read_state(step, None)
         return {name: state[name] for name in ("params", "batch_stats")}
 
-    def _read_record(self, step: int) -> tuple[dict[str, Any], int | None]:
-        """The record, and the digest of the arrays; None in checkpoints of before there was one."""
+    def _read_record(self, step: int) -> tuple[dict[str, Any], int]:
+        """The record, and the checksum of the arrays."""
         with self._reading(step) as path:
             handler = ocp.JsonCheckpointHandler()
             record = dict(handler.restore(path / "record", args=ocp.args.JsonRestore()))
-            digests = record.pop(_DIGESTS, {})
-            if digests and digests["record"] != _digest_record(record):
+            digests = record.pop(_DIGESTS, None)
+            if digests is None:
+                raise ValueError("without checksums, as versions before 0.1.0 wrote it")
+            if digests["record"] != _digest_record(record):
                 raise ValueError("its record is not what was written")
-            return record, digests.get("arrays")
+            return record, digests["arrays"]
 
     def _read_state(self, step: int, target: Any) -> Any:
-        """All arrays, of which the digest is checked; without a target in dictionaries."""
+        """All arrays, verified, in the structure of `target`; None means dictionaries."""
         _, digest = self._read_record(step)
         with self._reading(step) as path:
-            # Not through the manager, whose processes wait for each other, also for one that fails.
+            # Not through the manager: its processes wait for each other, even for one that fails.
             handler = ocp.StandardCheckpointHandler()
             _check_sizes(handler, path / "state")
             state = handler.restore(path / "state", args=ocp.args.StandardRestore(target))
-            if digest not in (None, _digest_arrays(state)):
+            if digest != _digest_arrays(state):
                 raise ValueError("its arrays are not what was written")
             return state
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[Path]:
-        """Gives the folder of a checkpoint, and turns what is raised at damage to DamagedError."""
-        path = self._directory / str(step)
+        """Gives the folder of a checkpoint; turns the errors of reading it into DamagedError."""
+        path, hook = self.directory / str(step), sys.unraisablehook
+
+        def report(unraisable: Any) -> None:
+            # Threads of TensorStore, of reads that Orbax abandons when another one fails.
+            if "Event loop is closed" not in str(unraisable.exc_value):
+                hook(unraisable)
+
+        sys.unraisablehook = report
         try:
             yield path
+            sys.unraisablehook = hook  # not after an error: those threads report later
         except MemoryError:
             raise
         except Exception as error:  # Orbax and TensorStore raise anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            advice = "; take another copy of it, or resume training from the one before"
             raise DamagedError(
                 f"the checkpoint {path} is damaged or not whole ({_shorten(reason, 200)})"
-                f"{self._advice}"
+                f"{advice if self.read_only else ''}"  # training resumes from it by itself
             ) from error
 
     def wait(self) -> None:
-        """Returns when everything is on the disk."""
+        """Waits until everything is on the disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and frees what the manager holds."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits, then releases the manager."""
+        with self._silence:
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
-    """What is known of each checkpoint. Raises UserError."""
+    """The metrics of each checkpoint. Raises UserError."""
     try:
         metrics = read_json(path)
         whole = all(
@@ -246,26 +261,26 @@ def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
         whole = False
     if not whole:
         raise UserError(
-            f"{path} is damaged; delete it, and the best checkpoint is the best from there on"
+            f"{path} is damaged; delete it, and the best checkpoint is chosen from later ones"
         )
     return metrics
 
 
 def has_checkpoint(directory: Path) -> bool:
-    """Whether a folder holds a checkpoint, without opening it."""
+    """Whether a folder holds a checkpoint; does not open it."""
     return any(path.name.isdigit() for path in directory.glob("*"))
 
 
 def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:
-    """Refuses a checkpoint of another model, or of a training that cannot be continued.
+    """Refuses a checkpoint of another model, or of a training with other settings.
 
     Args:
-        saved: what identifies it.
-        asked: the same of the configuration.
+        saved: the fields stored with the checkpoint.
+        asked: the fields of the configuration.
         where: the checkpoints' folder.
 
     Raises:
-        UserError: they differ; the first difference is named.
+        UserError: naming the first field that differs.
     """
     saved, asked = json.loads(json.dumps([saved, asked]))  # tuples are lists in a saved record
     for name in sorted(asked.keys() | saved.keys()):
@@ -282,7 +297,7 @@ def _digest_record(record: Mapping[str, Any]) -> int:
 
 
 def _digest_arrays(state: Any) -> int:
-    """CRC-32 of all arrays with their names, types and shapes, whatever holds them."""
+    """CRC-32 of all arrays with their names, types and shapes; containers do not matter."""
     lines = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         array = np.ascontiguousarray(leaf)
@@ -293,36 +308,40 @@ def _digest_arrays(state: Any) -> int:
 
 
 def _check_sizes(handler: ocp.StandardCheckpointHandler, folder: Path) -> None:
-    """Refuses arrays of sizes that their files cannot mean: TensorStore would end the process.
+    """Refuses arrays too large for their files: allocating them would end the process.
 
     Raises ValueError.
     """
     arrays = jax.tree.leaves(handler.metadata(folder))
-    unpacked = sum(  # a piece is read as a whole, however small the array
+    unpacked = sum(  # a chunk is read as a whole, however small the array
         max(math.prod(x.shape), math.prod(x.storage.chunk_shape)) * np.dtype(x.dtype).itemsize
         for x in arrays
     )
     check_size(unpacked, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
 
 
-@functools.cache
-def _silence_orbax() -> None:
-    """Keeps Orbax from telling by other ways as well what it raises; we tell it in one line.
+@contextlib.contextmanager
+def _silence_orbax() -> Iterator[None]:
+    """Drops what Orbax logs, in threads of its own, next to what it raises.
 
-    It logs, and it leaves alone what it had begun beside what failed, of which asyncio and the
-    threads of TensorStore complain that nobody waits for it.
+    Also what asyncio reports of tasks that Orbax abandons after a failure.
     """
     package = f"/{ocp.__name__.replace('.', '/')}/"
-    logging.getLogger("absl").addFilter(lambda record: package not in record.pathname)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
-    before = sys.unraisablehook
+    absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
+    level = asyncio.level
 
-    def pass_on(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            before(unraisable)
+    def allow(record: logging.LogRecord) -> bool:
+        return package not in record.pathname
 
-    sys.unraisablehook = pass_on
+    absl.addFilter(allow)
+    asyncio.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+            yield
+    finally:
+        asyncio.setLevel(level)
+        absl.removeFilter(allow)
 
 
 def _shorten(text: str, length: int = 80) -> str:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import read_json
 from sofnet_jax.run.fields import FIELDS, PRECISIONS
+from sofnet_jax.run.version import refuse_older
 
 DTYPES = {name: getattr(jnp, name) for name in PRECISIONS}
 # What the words after the colon of `--config configs/X.py:tsn,192` change; a number is data.size.
@@ -76,13 +77,14 @@ def check_fields(fields: Mapping[str, Any]) -> None:
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """Read all fields of a config.json by dotted names; those it lacks have their defaults.
+    """Read all fields of a config.json by dotted names.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, damaged, or from before version 0.1.0.
     """
-    given = read_given_fields(path)
-    return {field.name: given.get(field.name, field.default) for field in FIELDS}
+    given, names = read_given_fields(path), [field.name for field in FIELDS]
+    refuse_older(path, names, given)
+    return {name: given[name] for name in names}
 
 
 def read_given_fields(path: Path) -> dict[str, Any]:

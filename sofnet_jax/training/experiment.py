@@ -1,20 +1,21 @@
 """What a configuration describes: data, network, optimizer and their costs."""
 
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+import functools
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
-from jaxtyping import PyTree, UInt8
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from sofnet_jax.data.batch import Batch
-from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
+from sofnet_jax.data.pipeline import create_train_iterator
 from sofnet_jax.data.prepared.dataset import create_prepared_source
 from sofnet_jax.data.source import Source, create_source
 from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
+from sofnet_jax.evaluation.evaluate import Evaluator
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.config import DTYPES, check_config, select_fields
@@ -108,42 +109,22 @@ class Experiment:
             via=self._via,
         )
 
-    def read_val_frames(self, ids: Sequence[str]) -> UInt8[np.ndarray, "v t h w 3"]:
-        """The frames of some validation videos as the network is shown them.
-
-        Raises:
-            UserError: one is not there, or cannot be read.
-        """
-        videos = {video.id: video for video in self.val_source.videos}
-        if absent := [name for name in ids if name not in videos]:
-            raise UserError(f"{absent[0]} is no longer among the validation videos")
-        source = dataclasses.replace(self.val_source, videos=[videos[i] for i in ids])
-        data = self.config.data
-        batches = create_eval_iterator(
-            source,
-            batch_size=len(ids),
-            num_frames=data.num_frames,
-            size=data.size,
-            via=self._via,
-        )
-        batch = next(batches)
-        for why in (why for errors in batch["errors"] for why in errors.values()):
-            raise UserError(why)
-        return batch["frames"]
-
-    def create_eval_iterator(self) -> Generator[Batch, None, None]:
-        """This process's part of the validation videos, once."""
-        c, devices = self.config, jax.device_count()
-        per_device = max(1, c.eval.batch_size // devices)
-        return create_eval_iterator(
-            self.val_source,
-            batch_size=per_device * jax.local_device_count(),
+    @functools.cached_property
+    def evaluator(self) -> Evaluator:
+        """Evaluates the network on the validation videos."""
+        c = self.config
+        return Evaluator(
+            model=self.model,
+            source=self.val_source,
+            paper_cost=self.paper_cost,
+            full_cost=self.full_cost,
             num_frames=c.data.num_frames,
             size=c.data.size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            num_workers=c.data.num_workers,
             via=self._via,
+            batch_size=c.eval.batch_size,
+            num_workers=c.data.num_workers,
+            threshold=c.eval.threshold,
+            min_frames=c.eval.min_frames,
         )
 
     @property

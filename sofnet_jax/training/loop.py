@@ -1,11 +1,8 @@
-"""Training: the loop, with its place in the data, its checkpoints and its logs."""
+"""Training and evaluation of a configuration in a folder."""
 
 import contextlib
-import dataclasses
-import functools
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from sofnet_jax.data.batch import Batch
-from sofnet_jax.evaluation.evaluate import create_predict_step, predict_videos
-from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
-from sofnet_jax.evaluation.result import create_result, format_result
-from sofnet_jax.evaluation.strip import draw_decisions, write_picture
-from sofnet_jax.host.commit import read_commit
+from sofnet_jax.evaluation.strip import write_picture
+from sofnet_jax.evaluation.table import format_result
 from sofnet_jax.host.errors import UserError, explain_full_disk
 from sofnet_jax.host.files import write_json
 from sofnet_jax.host.lock import lock_folder
@@ -32,267 +25,179 @@ from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.run.log import Writer
 from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.run.result import write_config
-from sofnet_jax.systems.sofnet.released import PAPER
 from sofnet_jax.training.experiment import Experiment, create_experiment
 from sofnet_jax.training.profile import Clock, Trace, choose_steps
-from sofnet_jax.training.step import create_state, select_arrays
-from sofnet_jax.weights.load import Report, initialise, load_weights
-
-PICTURED_VIDEOS = 6
+from sofnet_jax.training.progress import Progress, begin
+from sofnet_jax.training.step import select_arrays
 
 
 def train(config: ConfigDict, workdir: Path, *, profile: bool = False) -> dict[str, Any]:
-    """Trains, or goes on training, in `workdir`, and evaluates what comes out.
+    """Trains in `workdir`, or resumes, then evaluates the checkpoint `config.eval.checkpoint`.
 
-    With `profile`, the first process profiles a few steps into `workdir/profile`.
+    With `profile`, the first process profiles a few steps to `workdir/profile`.
 
     Returns:
         The result, which is also printed and written to `workdir/result.json`.
 
     Raises:
-        UserError: bad data or configuration, a checkpoint of another model, none that is whole, a
-            loss that is not finite, a full disk.
+        UserError: bad data or configuration, checkpoints of another model or none whole, a loss
+            that is not finite, a full disk.
         Interrupted: after SIGTERM or Ctrl-C, with everything saved.
     """
-    experiment = create_experiment(config)
+    e = create_experiment(config)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     is_main = jax.process_index() == 0
-    locked = lock_folder(workdir, "training") if is_main else contextlib.nullcontext()
-    with locked, explain_full_disk(workdir), contextlib.closing(Run(experiment, workdir)) as run:
-        with Interruption() as interruption:
-            run.train(interruption, profile)
-        return run.finish()
+    with (
+        lock_folder(workdir, "training") if is_main else contextlib.nullcontext(),
+        explain_full_disk(workdir),
+        Checkpoints(workdir / "checkpoints", metric=config.eval.metric) as checkpoints,
+    ):
+        progress = begin(e, checkpoints, workdir)
+        require_same(progress.schedule, e.schedule, checkpoints.directory)
+        if progress.step > e.total_steps:
+            raise UserError(
+                f"{workdir} has trained {progress.step} steps, but the configuration asks for "
+                f"{e.total_steps}; use another --workdir or more train.joint_epochs"
+            )
+        if is_main:
+            write_config(config, workdir)
+        evaluated = checkpoints.is_rated(progress.step)
+        writer = Writer(workdir, first_step=progress.step, evaluated=evaluated, enabled=is_main)
+        with contextlib.closing(writer), Interruption() as interruption:
+            trainer = Trainer(e, progress, checkpoints, writer, interruption)
+            trainer.run(workdir / "profile", profile and is_main)
+        return _conclude(e, progress, checkpoints, workdir)
 
 
 def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates the checkpoint that `config.eval.checkpoint` names, also of a run that goes on.
+    """Evaluates the checkpoint `config.eval.checkpoint`, even while a training is running.
 
-    In a folder without one, it evaluates the weights that `config.init_from` names.
+    In a folder without checkpoints, it evaluates the weights that `config.init_from` names.
 
     Returns:
         The result, which is also printed and written to `workdir/result.json`.
 
     Raises:
-        UserError: no checkpoint, one that is damaged or of another model, weights that are not
-            whole, bad data, or a full disk.
+        UserError: no checkpoint, one that is damaged or of another model, incomplete weights, bad
+            data, or a full disk.
     """
-    experiment = create_experiment(config)
-    if not has_checkpoint(workdir / "checkpoints") and not config.init_from:
+    e, folder = create_experiment(config), workdir / "checkpoints"
+    if not has_checkpoint(folder) and not config.init_from:
         raise UserError(f"{workdir} holds no checkpoint; train first, or give --config.init_from")
     with (
         explain_full_disk(workdir),
-        contextlib.closing(Run(experiment, workdir, read_only=True)) as run,
+        Checkpoints(folder, metric=config.eval.metric, read_only=True) as checkpoints,
     ):
-        if run.step and config.init_from not in ("", run.schedule["init_from"]):
+        progress = begin(e, checkpoints, workdir)
+        if progress.step and config.init_from not in ("", progress.schedule["init_from"]):
             raise UserError(
                 f"{workdir} holds a checkpoint of its own; to evaluate {config.init_from} give "
                 "another --workdir"
             )
-        return run.finish()
+        return _conclude(e, progress, checkpoints, workdir)
 
 
-class Run:
-    """One experiment in one folder."""
+class Trainer:
+    """Steps through a training, with an evaluation and a checkpoint after every few epochs."""
 
-    def __init__(self, experiment: Experiment, workdir: Path, *, read_only: bool = False):
-        """Takes up the latest checkpoint of the folder, if there is one.
-
-        `read_only` leaves checkpoints and logs to a training that may be writing them.
-        """
-        config = experiment.config
-        self.started = time.monotonic()
-        self.commit = read_commit()  # now, for a training may last longer than it
-        self.experiment, self.workdir = experiment, workdir
-        self.left_out: dict[str, str] = {}
-        self.step = 0
-        self.schedule = experiment.schedule
-        self.state = create_state(experiment.model, experiment.optimizer, config.seed)
-        self.initialisation: Report | None = None
-        if config.init_from and not has_checkpoint(workdir / "checkpoints"):
-            self._initialise(config.init_from, whole=read_only)
-        self.checkpoints = Checkpoints(
-            workdir / "checkpoints", metric=config.eval.metric, read_only=read_only
+    def __init__(
+        self,
+        experiment: Experiment,
+        progress: Progress,
+        checkpoints: Checkpoints,
+        writer: Writer,
+        interruption: Interruption,
+    ):
+        self.experiment = experiment
+        self.progress = progress
+        self.checkpoints = checkpoints
+        self.writer = writer
+        self.interruption = interruption
+        self.interval = experiment.config.eval.every_epochs * experiment.steps_per_epoch
+        self.train_steps = {gated: experiment.create_train_step(gated) for gated in (False, True)}
+        self.compiled: set[bool] = set()
+        self.pace = ""  # of the latest steps, in words
+        self.bar = tqdm(
+            total=experiment.total_steps,
+            initial=progress.step,
+            desc="train",
+            unit="step",
+            disable=None,
         )
-        self.train_steps: dict[bool, Callable] = {}
-        self.is_main = jax.process_index() == 0
-        self._take_up(read_only)
-        if self.is_main:
-            print(experiment.describe(self.state.params, workdir, self.step), flush=True)
-            if self.initialisation:
-                print(self.initialisation, flush=True)
-                write_json(workdir / "init.json", dataclasses.asdict(self.initialisation))
-        self.writer = Writer(
-            workdir,
-            first_step=self.step,
-            evaluated=self.checkpoints.is_rated(self.step),
-            enabled=self.is_main and not read_only,
-        )
-        self.pace = ""  # of the last steps, in words
-        self.predict_step = create_predict_step(experiment.model)
-        self.read_pictured = functools.lru_cache(1)(experiment.read_val_frames)
 
-    def _initialise(self, source: str, *, whole: bool) -> None:
-        """Starts from weights, which with `whole` must be all of the network's."""
-        e = self.experiment
-        variables, report = initialise(
-            self.state.variables,
-            load_weights(source, e.config.eval.checkpoint),
-            e.train_source.classes,
-        )
-        if whole and report.reinitialised:
-            reasons = ", ".join(dict.fromkeys(report.reinitialised.values()))
-            raise UserError(
-                f"{source} cannot be evaluated: {len(report.reinitialised)} tensors would be "
-                f"random ({reasons}); give weights that hold all of this network, and the data "
-                "whose classes they tell apart"
-            )
-        self.state, self.initialisation = dataclasses.replace(self.state, **variables), report
-
-    def _take_up(self, read_only: bool) -> None:
-        """Begins with the latest checkpoint, if there is one; a training with one that is whole."""
-        if not read_only:
-            for line in self.checkpoints.take_up(self._restore):
-                if self.is_main:
-                    print(line, file=sys.stderr, flush=True)
-        elif (last := self.checkpoints.find("last")) is not None:
-            self._restore(last)
-        if not self.step:
-            self.state = devices.replicate(self.state)
-
-    def _restore(self, step: int) -> None:
-        """Takes up a checkpoint. Raises UserError: it is another run's, or damaged."""
-        record = self.checkpoints.read_record(step)
-        # What checkpoints of before there were these fields do not tell.
-        unset = {f"released.{name}": value for name, value in dataclasses.asdict(PAPER).items()}
-        identity = {"model.shift": ""} | unset | record["identity"]
-        require_same(identity, self.experiment.identity, self.workdir / "checkpoints")
-        unset = {"init_from": self.schedule["init_from"], "loss.guidance": True}
-        if "data.short_side" in self.schedule:
-            unset |= {"data.short_side": 0}
-        self.schedule = unset | record["schedule"]
-        self.left_out = record["left_out"]
-        self.state = devices.replicate(self.checkpoints.restore(step, self.state))
-        self.step = step
-
-    def train(self, interruption: Interruption, profile: bool) -> None:
-        """Steps, evaluations and checkpoints up to the last epoch."""
-        e = self.experiment
-        require_same(self.schedule, e.schedule, self.workdir / "checkpoints")
-        if self.is_main:
-            write_config(e.config, self.workdir)
-        if self.step > e.total_steps:
-            raise UserError(
-                f"{self.workdir} has trained {self.step} steps, but the configuration asks for "
-                f"{e.total_steps}; use another --workdir or more train.joint_epochs"
-            )
-        batches = e.create_train_iterator(self.step)
-        try:
-            bar = tqdm(
-                total=e.total_steps,
-                initial=self.step,
-                desc="train",
-                unit="step",
-                disable=None,
-            )
-            with bar, self._create_trace(profile) as trace:
-                self._evaluate_if_due(bar)  # not done yet if the training was stopped here
-                while self.step < e.total_steps:
-                    until = (self.step // self._interval + 1) * self._interval
-                    until = min(until, e.total_steps)
-                    self._train_until(until, batches, interruption, bar, trace)
-                    with self._timing("save"):
-                        self._save()
-                    self._evaluate_if_due(bar)
-                if self.is_main and self.pace:
-                    bar.write(describe_peaks())
-        finally:
-            batches.close()
-
-    @property
-    def _interval(self) -> int:
-        """Steps from one evaluation to the next."""
-        return self.experiment.config.eval.every_epochs * self.experiment.steps_per_epoch
-
-    def _create_trace(self, profile: bool) -> Trace:
-        """The profile of a few steps if it is wanted, or of none."""
-        e = self.experiment
-        breaks = {*range(0, e.total_steps, self._interval), e.warmup_steps, e.total_steps}
-        steps = choose_steps(self.step, breaks) if profile and self.is_main else range(0)
-        if profile and self.is_main and not steps:
-            tqdm.write("no profile: the training is finished")
-        return Trace(self.workdir / "profile", steps)
+    def run(self, folder: Path, profile: bool) -> None:
+        """Trains up to the last epoch; with `profile`, profiles a few steps to `folder`."""
+        e, p = self.experiment, self.progress
+        steps = range(0)
+        if profile:
+            breaks = {*range(0, e.total_steps, self.interval), e.warmup_steps, e.total_steps}
+            steps = choose_steps(p.step, breaks)
+            if not steps:
+                tqdm.write("no profile: the training is finished")
+        batches = e.create_train_iterator(p.step)
+        with contextlib.closing(batches), self.bar, Trace(folder, steps) as trace:
+            self._evaluate_if_due()  # unless that was done before the training was stopped
+            while p.step < e.total_steps:
+                until = (p.step // self.interval + 1) * self.interval
+                self._train_until(min(until, e.total_steps), batches, trace)
+                with self._timing("save"):
+                    p.save(self.checkpoints, e)
+                self._evaluate_if_due()
+            if self.pace and jax.process_index() == 0:
+                self.bar.write(describe_peaks())
 
     @contextlib.contextmanager
     def _timing(self, name: str) -> Iterator[None]:
-        """Logs for how many seconds the steps have stood still for what is done inside."""
+        """Logs the seconds for which training stands still."""
         start = time.monotonic()
         yield
-        self.writer.write(self.step, {f"time/{name}_seconds": time.monotonic() - start})
+        seconds = time.monotonic() - start
+        self.writer.write(self.progress.step, {f"time/{name}_seconds": seconds})
 
-    def _evaluate_if_due(self, bar: tqdm) -> None:
-        """Evaluates the checkpoint of this step unless that was done, and notes its metrics."""
-        due = self.step % self._interval == 0 or self.step == self.experiment.total_steps
-        if self.step and due and not self.checkpoints.is_rated(self.step):
-            self.checkpoints.rate(self.step, self._evaluate_epoch(bar))
-
-    def _train_until(
-        self, until: int, batches, interruption: Interruption, bar: tqdm, trace: Trace
-    ) -> None:
-        """Steps up to `until`, of which the device always has one queued behind the one it runs.
+    def _train_until(self, until: int, batches, trace: Trace) -> None:
+        """Steps up to `until`; the device always has one queued behind the one it runs.
 
         The metrics of a step are fetched while the next one runs, so the device never waits for
         the host; a loss that is not finite is noticed one step later, before any checkpoint.
         """
+        e, p = self.experiment, self.progress
         clock = Clock()
         queued = None
         stopping = False
-        while self.step < until and not stopping:
-            with trace.step(self.step + 1, clock):
+        while p.step < until and not stopping:
+            with trace.step(p.step + 1, clock):
                 with clock.part("input"):
                     batch = next(batches)
-                self._note_left_out(batch)
+                for errors in batch["errors"]:
+                    p.left_out |= errors
+                stop = self.interruption.signum != 0
                 with clock.part("put"):
-                    arrays = devices.put_batch(select_arrays(batch, stop=interruption.signum != 0))
-                with clock.part("step" if self._gated in self.train_steps else "compilation"):
-                    self.state, metrics = self.train_step(self.state, arrays)
-                self.step += 1
-                stopping = self._read_metrics(queued, clock, bar)
-                queued = self.step, metrics
-                bar.update()
-        stopping |= self._read_metrics(queued, clock, bar)
+                    arrays = devices.put_batch(select_arrays(batch, stop=stop))
+                gated = bool(e.architecture.gates) and p.step >= e.warmup_steps
+                with clock.part("step" if gated in self.compiled else "compilation"):
+                    p.state, metrics = self.train_steps[gated](p.state, arrays)
+                self.compiled.add(gated)
+                p.step += 1
+                stopping = self._read_metrics(queued, clock)
+                queued = p.step, metrics
+                self.bar.update()
+        stopping |= self._read_metrics(queued, clock)
         self.pace = clock.describe()
         if stopping:
-            self._save()
+            p.save(self.checkpoints, e)
             self.checkpoints.wait()
-            raise Interrupted(self.step, interruption.signum)
+            raise Interrupted(p.step, self.interruption.signum)
 
-    @property
-    def train_step(self) -> Callable:
-        """The step of the warm-up, then that of the joint training."""
-        if self._gated not in self.train_steps:
-            self.train_steps[self._gated] = self.experiment.create_train_step(self._gated)
-        return self.train_steps[self._gated]
-
-    @property
-    def _gated(self) -> bool:
-        """Whether the next step is one of the joint training."""
-        e = self.experiment
-        return bool(e.architecture.gates) and self.step >= e.warmup_steps
-
-    def _note_left_out(self, batch: Batch) -> None:
-        for errors in batch["errors"]:
-            self.left_out |= errors
-
-    def _read_metrics(self, queued: tuple[int, Any] | None, clock: Clock, bar: tqdm) -> bool:
-        """Fetches the metrics of a step, checks and logs them; whether a process asks to stop."""
+    def _read_metrics(self, queued: tuple[int, Any] | None, clock: Clock) -> bool:
+        """Fetches, checks and logs the metrics of a step; whether a process asks to stop."""
         if queued is None:
             return False
         step, metrics = queued
         with clock.part("metrics"):
             metrics = devices.to_host(metrics)
         metrics = {name: float(value) for name, value in metrics.items()}
-        loss = metrics["loss/total"]
+        loss, interrupt = metrics["loss/total"], metrics.pop("interrupt")
         if not np.isfinite([loss, metrics["weight_norm"]]).all():
             what = f"loss is {loss} at" if not np.isfinite(loss) else "weights overflow after"
             last = self.checkpoints.find("last")
@@ -302,128 +207,77 @@ class Run:
             )
         clock.steps += 1
         if step % self.experiment.config.train.log_every == 0:
-            self._log(step, metrics, clock)
-            bar.set_postfix(loss=f"{loss:.3f}", top1=f"{metrics['top1']:.2f}")
-        return metrics["interrupt"] > 0
+            scalars = {f"train/{name}": value for name, value in metrics.items()}
+            scalars["train/epoch"] = step / self.experiment.steps_per_epoch
+            memory = {f"memory/{name}_peak_gib": peak for name, peak in read_peaks().items()}
+            self.writer.write(step, scalars | clock.read() | memory)
+            self.bar.set_postfix(loss=f"{loss:.3f}", top1=f"{metrics['top1']:.2f}")
+        return interrupt > 0
 
-    def _log(self, step: int, metrics: dict[str, float], clock: Clock) -> None:
-        e = self.experiment
-        scalars = {f"train/{k}": v for k, v in metrics.items() if k != "interrupt"}
-        scalars["train/epoch"] = step / e.steps_per_epoch
-        memory = {f"memory/{name}_peak_gib": peak for name, peak in read_peaks().items()}
-        self.writer.write(step, scalars | clock.read() | memory)
-
-    def _predict(self) -> Predictions:
-        """What the present state says of all validation videos."""
-        ids = tuple(video.id for video in self.experiment.val_source.videos)
-        batches = self.experiment.create_eval_iterator()
-        try:
-            return predict_videos(self.predict_step, self.state.variables, batches, ids)
-        finally:
-            batches.close()
-
-    def _measure(self, predictions: Predictions) -> dict[str, Any]:
-        e = self.experiment
-        return create_result(
-            predictions,
-            gate_names=e.architecture.gate_names,
-            paper_cost=e.paper_cost,
-            full_cost=e.full_cost,
-            threshold=e.config.eval.threshold,
-            min_frames=e.config.eval.min_frames,
-        )
-
-    def _evaluate_epoch(self, bar: tqdm) -> dict[str, float]:
-        """Evaluates, logs and prints a line."""
-        e = self.experiment
+    def _evaluate_if_due(self) -> None:
+        """Evaluates this step's checkpoint unless it has metrics; logs and prints a line."""
+        e, step = self.experiment, self.progress.step
+        due = step % self.interval == 0 or step == e.total_steps
+        if not step or not due or self.checkpoints.is_rated(step):
+            return
         with self._timing("eval"):
-            predictions = self._predict()
-        result = self._measure(predictions)
+            predictions = e.evaluator.predict(self.progress.state.variables)
+        result = e.evaluator.measure(predictions)
         scalars = {
             f"{part}/{name}": float(value)
             for part in ("eval", "eval_early")
             for name, value in result.get(part, {}).items()
         }
-        if self.is_main and e.architecture.gates and (image := self._draw(predictions)):
-            self.writer.write_image(self.step, "eval/decisions", np.asarray(image))
-        self.writer.write(self.step, scalars)
+        is_main = jax.process_index() == 0
+        if is_main and (image := _draw(e, predictions)):
+            self.writer.write_image(step, "eval/decisions", np.asarray(image))
+        self.writer.write(step, scalars)
         m = result["eval"]
-        if self.is_main:
-            bar.write(
-                f"epoch {self.step / e.steps_per_epoch:.0f}: top-1 {100 * m['top1']:.1f} %, "
+        if is_main:
+            self.bar.write(
+                f"epoch {step / e.steps_per_epoch:.0f}: top-1 {100 * m['top1']:.1f} %, "
                 f"mAP {100 * m['map']:.1f} %, {m['gflops_per_video']:.4g} GFLOPs/V, "
                 f"{100 * m['usage']:.1f} % used" + (self.pace and f"; {self.pace}")
             )
-        return m
+        self.checkpoints.rate(step, m)
 
-    def _save(self) -> None:
-        record = {
-            "identity": self.experiment.identity,
-            "schedule": self.experiment.schedule,
-            "examples": self.step * self.experiment.config.train.batch_size,  # place in the data
-            "left_out": devices.gather_dict(self.left_out),
-        }
-        self.checkpoints.save(self.step, devices.to_host(self.state), record)
 
-    def finish(self) -> dict[str, Any]:
-        """Evaluates the checkpoint that the configuration names, prints and writes the result."""
-        e = self.experiment
-        self.checkpoints.wait()
-        chosen = self.checkpoints.find(e.config.eval.checkpoint)
-        if chosen is not None and chosen != self.step:
-            left_out = self.left_out
-            self._restore(chosen)
-            self.left_out |= left_out  # an older checkpoint knows less
-        predictions = self._predict()
-        result = self._measure(predictions) | {
-            "step": self.step,
-            "left_out": devices.gather_dict(self.left_out),
-            "commit": self.commit,
-            "seed": e.config.seed,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self.started, 1),
-        }
-        if self.is_main:
-            names = e.architecture.gate_names
-            write_predictions(self.workdir / "predictions.npz", predictions, names)
-            write_json(self.workdir / "result.json", result)
-            if names and (image := self._draw(predictions)):
-                write_picture(self.workdir / "decisions.png", image)
-            name = "SoF-Net" if names else "TSN"
-            print(format_result(name, result, names), flush=True)
-        return result
+def _conclude(
+    experiment: Experiment, progress: Progress, checkpoints: Checkpoints, workdir: Path
+) -> dict[str, Any]:
+    """Evaluates the checkpoint that the configuration names; prints and writes the result."""
+    e, p = experiment, progress
+    checkpoints.wait()
+    chosen = checkpoints.find(e.config.eval.checkpoint)
+    if chosen is not None and chosen != p.step:
+        left_out = p.left_out
+        p.restore(checkpoints, chosen, e)
+        p.left_out |= left_out  # an older checkpoint lacks later ones
+    predictions = e.evaluator.predict(p.state.variables)
+    result = e.evaluator.measure(predictions) | {
+        "step": p.step,
+        "left_out": devices.gather_dict(p.left_out),
+        "commit": p.commit,
+        "seed": e.config.seed,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - p.started, 1),
+    }
+    if jax.process_index() == 0:
+        names = e.architecture.gate_names
+        write_predictions(workdir / "predictions.npz", predictions, names)
+        write_json(workdir / "result.json", result)
+        if image := _draw(e, predictions):
+            write_picture(workdir / "decisions.png", image)
+        print(format_result("SoF-Net" if names else "TSN", result, names), flush=True)
+    return result
 
-    def _draw(self, predictions: Predictions) -> Image.Image | None:
-        """A picture of the decisions on a few validation videos, whose frames are kept.
 
-        None if one can no longer be read: no reason to end a training.
-        """
-        e, p = self.experiment, predictions
-        chosen = np.linspace(0, len(p.ids) - 1, min(PICTURED_VIDEOS, len(p.ids))).astype(int)
-        rule = e.config.eval.threshold, e.config.eval.min_frames
-        kept, seen, observed = compute_fates(p, len(e.architecture.gates), *rule)
-        best = compute_consensus(p.frame_logits, kept & seen).argmax(-1)
-        try:
-            frames = self.read_pictured(tuple(p.ids[i] for i in chosen))
-        except UserError as error:
-            tqdm.write(f"decisions are not drawn: {error}")
-            return None
-        classes = e.val_source.classes
-        captions = [
-            f"{' + '.join(classes[c] for c in np.flatnonzero(p.labels[i]))}, "
-            f"recognised as {classes[best[i]]}"
-            for i in chosen
-        ]
-        return draw_decisions(
-            frames=frames,
-            stop=p.stop[chosen],
-            observed=observed[chosen],
-            relevant=p.relevant[chosen],
-            gate_names=e.architecture.gate_names,
-            captions=captions,
-        )
-
-    def close(self) -> None:
-        """Waits for the checkpoint that is being written, and closes the logs."""
-        with contextlib.closing(self.writer):
-            self.checkpoints.close()
+def _draw(experiment: Experiment, predictions: Predictions) -> Image.Image | None:
+    """A picture of some decisions; None without gates, or if a video can no longer be read."""
+    if not experiment.architecture.gates:
+        return None
+    try:
+        return experiment.evaluator.draw(predictions)
+    except UserError as error:  # no reason to end a training
+        tqdm.write(f"decisions are not drawn: {error}")
+        return None

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from sofnet_jax.compare import format_comparison
-from sofnet_jax.evaluation.result import create_result, format_result
+from sofnet_jax.evaluation.metrics import create_result
+from sofnet_jax.evaluation.table import format_result
 from sofnet_jax.host.files import write_json
 from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.sofnet.costs import Cost

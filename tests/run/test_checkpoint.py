@@ -3,8 +3,11 @@
 import contextlib
 import gc
 import json
+import logging
 import resource
 import shutil
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +42,7 @@ def test_latest_and_best(sessions, tmp_path):
     checkpoints.close()
     by_map = Checkpoints(tmp_path, metric="map", read_only=True)
     assert by_map.find("best") == 7  # of those that are left
+    by_map.close()
 
 
 def test_nothing_there(tmp_path):
@@ -117,17 +121,15 @@ def three(tmp_path_factory) -> Path:
 LIKE = {"x": np.zeros(1000), "y": [np.zeros(3, int)] * 20}
 
 
-def take_up(checkpoints: Checkpoints) -> tuple[int, list[str]]:
-    """The step of the latest checkpoint that is whole, and what is said of others."""
-    steps = []
+def restore_latest(checkpoints: Checkpoints) -> tuple[int | None, list[str]]:
+    """The step of the latest whole checkpoint, and the lines about damaged ones."""
 
-    def restore(step: int) -> None:
+    def restore(step: int) -> int:
         assert checkpoints.read_record(step) == {"step": step}
         np.testing.assert_array_equal(checkpoints.restore(step, LIKE)["y"], step)
-        steps.append(step)
+        return step
 
-    lines = checkpoints.take_up(restore)
-    return steps[-1], lines
+    return checkpoints.restore_latest(restore)
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -135,16 +137,20 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(kind, three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "run")
     DAMAGES[kind](folder / "3")
     reader = Checkpoints(folder, metric="top1", read_only=True)
-    for read in (lambda: reader.restore(3, LIKE), lambda: reader.read_variables(3)):
+    for read in (
+        lambda: reader.restore(3, LIKE),
+        lambda: reader.read_variables(3),
+        lambda: restore_latest(reader),
+    ):
         with pytest.raises(DamagedError, match=f"{folder}/3 is damaged or not whole"):
             read()
     reader.close()
     before = sorted(path.name for path in (folder / "3").rglob("*"))
     checkpoints = Checkpoints(folder, metric="top1")
-    step, (line,) = take_up(checkpoints)
+    step, (line,) = restore_latest(checkpoints)
     assert step == checkpoints.find("last") == 2 and checkpoints.find("best") == 1
     assert line.startswith(f"the checkpoint {folder}/3 is damaged or not whole (")
-    assert line.endswith("; set aside as 3.damaged, going on from step 2")
+    assert line.endswith("; set aside as 3.damaged, resuming from step 2")
     assert sorted(path.name for path in (folder / "3.damaged").rglob("*")) == before
     assert not checkpoints.is_rated(3)
     assert set(json.loads((folder / "metrics.json").read_text())) == {"1", "2"}
@@ -159,19 +165,33 @@ def test_all_damaged_are_left_as_they_are(three, tmp_path):
         flip(folder / step)
     checkpoints = Checkpoints(folder, metric="top1")
     with pytest.raises(UserError, match=f"no checkpoint in {folder} is whole; .* newest: .*/3 is"):
-        take_up(checkpoints)
+        restore_latest(checkpoints)
     checkpoints.close()
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3", "metrics.json"]
 
 
-def test_checkpoint_of_before_there_was_a_digest_is_taken_up(three, tmp_path):
+def test_checkpoint_without_checksums_gives_way_and_names_the_version(three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "run")
     path = folder / "3" / "record" / "metadata"
     assert set(json.loads(path.read_text())) == {"step", "crc32"}
     path.write_text('{"step": 3}')
-    checkpoints = Checkpoints(folder, metric="top1")
-    assert take_up(checkpoints) == (3, [])
-    checkpoints.close()
+    with Checkpoints(folder, metric="top1") as checkpoints:
+        step, (line,) = restore_latest(checkpoints)
+    assert step == 2 and "(without checksums, as versions before 0.1.0 wrote it)" in line
+
+
+def test_orbax_is_silenced_while_checkpoints_are_open_and_no_longer(tmp_path):
+    absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
+
+    def read() -> tuple:
+        return sys.unraisablehook, list(warnings.filters), asyncio.level, list(absl.filters)
+
+    before = read()
+    with Checkpoints(tmp_path, metric="top1") as checkpoints:
+        save(checkpoints, 1, None)
+        assert checkpoints.read_record(1) == {"step": 1}
+        assert len(absl.filters) == len(before[3]) + 1
+    assert read() == before
 
 
 @contextlib.contextmanager
@@ -196,7 +216,7 @@ def test_checkpoint_that_cannot_be_written_is_none(three, tmp_path):
         with explain_full_disk(tmp_path), little_room():
             checkpoints.save(4, state, {"step": 4})
             checkpoints.wait()
-    assert checkpoints.find("last") == 3 and take_up(checkpoints) == (3, [])
+    assert checkpoints.find("last") == 3 and restore_latest(checkpoints) == (3, [])
     checkpoints.save(4, state, {"step": 4})  # now there is room
     checkpoints.close()
     assert not list(folder.glob("*tmp*"))

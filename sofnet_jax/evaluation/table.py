@@ -1,41 +1,11 @@
-"""The result of a run: metrics with and without early termination, as a file and as a table."""
+"""Metrics as a table of text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sofnet_jax.evaluation.metrics import compute_metrics
-from sofnet_jax.run.predictions import Predictions
-from sofnet_jax.systems.sofnet.costs import Cost
-
-
-def create_result(
-    predictions: Predictions,
-    *,
-    gate_names: tuple[str, ...],
-    paper_cost: Cost,
-    full_cost: Cost,
-    threshold: float,
-    min_frames: int,
-) -> dict[str, Any]:
-    """Metrics of all predictions: `eval` without and `eval_early` with early termination.
-
-    A network without gates is not terminated early: it has only `eval`.
-    """
-    arguments: dict[str, Any] = {
-        "gate_names": gate_names,
-        "paper_cost": paper_cost,
-        "full_cost": full_cost,
-    }
-    result: dict[str, Any] = {"eval": compute_metrics(predictions, **arguments)}
-    if gate_names:
-        result["eval_early"] = compute_metrics(
-            predictions, **arguments, threshold=threshold, min_frames=min_frames
-        )
-    return result | {"unreadable": predictions.errors}
-
 
 def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[str]) -> str:
-    """One line per row of metrics; GFLOPs in the paper's count, then in the full one."""
+    """One line per row of metrics; GFLOPs in the paper's count, then in the full count."""
     columns = [
         ("top-1 %", "top1", 100, ".1f"),
         ("top-5 %", "top5", 100, ".1f"),
@@ -68,14 +38,14 @@ def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[s
 
 
 def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str]) -> str:
-    """The table of one run, and what was left out of it."""
+    """The table of one run, and the videos missing from it."""
     rows = {name: result["eval"]}
     if "eval_early" in result:
         rows[f"{name}, early end"] = result["eval_early"]
     metrics = result["eval"]
     text = [format_table(rows, gate_names)]
     if gate_names:
-        text.append("res#: share of the frames stopped there, in %; exit: never looked at")
+        text.append("res#: share of the frames stopped there, in %; exit: share never seen")
     if "relevant" in metrics:
         text.append(
             f"in span: share of the kept frames inside the annotated action "

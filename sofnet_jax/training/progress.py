@@ -1,0 +1,110 @@
+"""Where a training stands: started from nothing, from weights or from a checkpoint, and saved."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sofnet_jax.host.commit import read_commit
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import write_json
+from sofnet_jax.parallel import devices
+from sofnet_jax.run.checkpoint import Checkpoints, require_same
+from sofnet_jax.run.version import refuse_older
+from sofnet_jax.training.experiment import Experiment
+from sofnet_jax.training.step import TrainState, create_state
+from sofnet_jax.weights.load import Report, initialise, load_weights
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        state: the arrays, replicated over the devices once the training has begun.
+        schedule: `Experiment.schedule` of the training that computed them.
+        step: optimizer steps done.
+        left_out: unreadable training videos so far, with the reason.
+        commit: of this process's code; a training may outlast the checkout.
+        started: when this process began, by `time.monotonic`.
+    """
+
+    state: TrainState
+    schedule: Mapping[str, Any]
+    step: int = 0
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    commit: str = dataclasses.field(default_factory=read_commit)
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+    def restore(self, checkpoints: Checkpoints, step: int, experiment: Experiment) -> None:
+        """Continues from a checkpoint.
+
+        Raises:
+            UserError: it belongs to another model, is damaged, or is from before version 0.1.0.
+        """
+        record, folder = checkpoints.read_record(step), checkpoints.directory
+        refuse_older(folder, experiment.identity, record["identity"])
+        require_same(record["identity"], experiment.identity, folder)
+        refuse_older(folder, ("init_from", "loss.guidance"), record["schedule"])
+        self.state = devices.replicate(checkpoints.restore(step, self.state))
+        self.step, self.schedule = step, record["schedule"]
+        self.left_out = record["left_out"]
+
+    def save(self, checkpoints: Checkpoints, experiment: Experiment) -> None:
+        """Writes a checkpoint in the background."""
+        record = {
+            "identity": experiment.identity,
+            "schedule": experiment.schedule,
+            "examples": self.step * experiment.config.train.batch_size,  # place in the data
+            "left_out": devices.gather_dict(self.left_out),
+        }
+        checkpoints.save(self.step, devices.to_host(self.state), record)
+
+
+def begin(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Progress:
+    """Continues from the latest checkpoint, or starts; prints what is trained or evaluated.
+
+    Without checkpoints, it starts from the weights that `init_from` names, or from random ones.
+
+    Raises:
+        UserError: checkpoints of another model, none whole, or unusable weights.
+    """
+    state = create_state(experiment.model, experiment.optimizer, experiment.config.seed)
+    progress = Progress(state, experiment.schedule)
+    report = None
+    if experiment.config.init_from and checkpoints.find("last") is None:
+        report = _initialise(progress, experiment, whole=checkpoints.read_only)
+    lines = checkpoints.restore_latest(lambda step: progress.restore(checkpoints, step, experiment))
+    if not progress.step:
+        progress.state = devices.replicate(progress.state)
+    if jax.process_index() == 0:
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+        print(experiment.describe(progress.state.params, workdir, progress.step), flush=True)
+        if report:
+            print(report, flush=True)
+            write_json(workdir / "init.json", dataclasses.asdict(report))
+    return progress
+
+
+def _initialise(progress: Progress, experiment: Experiment, *, whole: bool) -> Report:
+    """Starts from weights, which with `whole` must fill the network."""
+    source = experiment.config.init_from
+    variables, report = initialise(
+        progress.state.variables,
+        load_weights(source, experiment.config.eval.checkpoint),
+        experiment.train_source.classes,
+    )
+    if whole and report.reinitialised:
+        reasons = ", ".join(dict.fromkeys(report.reinitialised.values()))
+        raise UserError(
+            f"{source} cannot be evaluated: {len(report.reinitialised)} tensors would be "
+            f"random ({reasons}); give weights that hold all of this network, and data with "
+            "the classes it was trained on"
+        )
+    progress.state = dataclasses.replace(progress.state, **variables)
+    return report
