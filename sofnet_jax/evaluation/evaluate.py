@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -17,10 +18,12 @@ from sofnet_jax.data.batch import Batch
 from sofnet_jax.data.pipeline import create_eval_iterator
 from sofnet_jax.data.source import Source
 from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates, create_result
-from sofnet_jax.evaluation.strip import draw_decisions
+from sofnet_jax.evaluation.strip import draw_decisions, write_picture
+from sofnet_jax.evaluation.table import format_result
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import devices
-from sofnet_jax.run.predictions import Predictions
+from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 
@@ -107,18 +110,37 @@ class Evaluator:
             min_frames=self.min_frames,
         )
 
-    def draw(
-        self, predictions: Predictions, videos: Int[np.ndarray, "v"] | None = None
-    ) -> Image.Image:
+    def write(self, folder: Path, predictions: Predictions, result: Mapping[str, Any]) -> None:
+        """Writes predictions.npz, result.json and decisions.png; prints the result as a table."""
+        names = self.model.architecture.gate_names
+        write_predictions(folder / "predictions.npz", predictions, names)
+        write_json(folder / "result.json", result)
+        if image := self.draw_some(predictions):
+            write_picture(folder / "decisions.png", image)
+        print(format_result("SoF-Net" if names else "TSN", result, names), flush=True)
+
+    def draw_some(self, predictions: Predictions) -> Image.Image | None:
+        """A picture of the decisions on a few videos, evenly spaced, whose frames are kept.
+
+        None without gates, or if a video can no longer be read, which does not end a training.
+        """
+        if not self.model.architecture.gates:
+            return None
+        count = len(predictions.ids)
+        try:
+            return self.draw(
+                predictions, np.linspace(0, count - 1, min(DRAWN_VIDEOS, count)).astype(int)
+            )
+        except UserError as error:
+            tqdm.write(f"decisions are not drawn: {error}")
+            return None
+
+    def draw(self, predictions: Predictions, videos: Int[np.ndarray, "v"]) -> Image.Image:
         """A picture of the decisions on some videos, by their place in the predictions.
 
-        By default `DRAWN_VIDEOS` of them, evenly spaced. Frames are read again; the last ones read
-        are kept. Raises UserError if a video can no longer be read.
+        Raises UserError if a video can no longer be read.
         """
         p, names, classes = predictions, self.model.architecture.gate_names, self.source.classes
-        if videos is None:
-            count = min(DRAWN_VIDEOS, len(p.ids))
-            videos = np.linspace(0, len(p.ids) - 1, count).astype(int)
         kept, seen, observed = compute_fates(p, len(names), self.threshold, self.min_frames)
         best = compute_consensus(p.frame_logits, kept & seen).argmax(-1)
         captions = [

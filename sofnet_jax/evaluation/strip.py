@@ -1,4 +1,4 @@
-"""The decisions of the gates as a picture, after the paper's Figure 4."""
+"""Pictures of the gates' decisions, after the paper's Figure 4."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,19 +23,19 @@ def draw_decisions(
     captions: Sequence[str],
     lengths: Int[np.ndarray, "v"] | None = None,
 ) -> Image.Image:
-    """A strip per video.
+    """Draws one strip per video.
 
-    Above are the frames; below, the kept ones, `res#` where a gate stopped a frame, and `exit` for
-    those never looked at after early termination. A blue bar marks the annotated action.
+    The upper row shows the frames; the lower row repeats the kept ones, names the gate that stopped
+    a frame, and says `exit` for those after an early end. A blue bar marks the annotated action.
 
     Args:
         frames: as the network saw them.
-        stop: index of the gate that stopped each frame, the number of gates if kept.
-        observed: number of frames looked at in each video.
+        stop: index of the gate that stopped each frame; the number of gates if kept.
+        observed: the number of frames seen in each video.
         relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
         gate_names: "res1", …
         captions: a line of text for each video.
-        lengths: frames of each video, if some have fewer than others.
+        lengths: the number of frames of each video, if they differ.
     """
     num_videos, num_frames = stop.shape
     strip = TEXT + 2 * CELL + GAP + BAR + 3 * GAP

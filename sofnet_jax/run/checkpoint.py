@@ -10,7 +10,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -22,7 +22,6 @@ from sofnet_jax.parallel import devices
 from sofnet_jax.run.fields import CRITERIA
 
 Which = Literal["last", "best"]
-T = TypeVar("T")
 _DIGESTS = "crc32"  # the field of a stored record that holds the checksums
 
 
@@ -124,39 +123,38 @@ class Checkpoints:
         kept = {*sorted(steps)[-2:], self._find_best(steps)}
         return [step in kept for step in steps]
 
-    def restore_latest(self, restore: Callable[[int], T]) -> tuple[T | None, list[str]]:
-        """Restores the latest whole checkpoint, the same in all processes.
+    def restore_latest(self, restore: Callable[[int], object]) -> list[str]:
+        """Restores the latest whole checkpoint, the same in all processes, if there are any.
 
-        Newer damaged ones are set aside, that is, renamed. With `read_only`, the latest must be
-        whole.
+        Newer damaged ones are renamed; with `read_only`, they are an error.
 
         Args:
             restore: restores the checkpoint of a step. Raises DamagedError.
 
         Returns:
-            What `restore` returned, None without checkpoints; a line for each one set aside.
+            A line for each damaged checkpoint.
 
         Raises:
             UserError: none is whole; all are left in place.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            restored, found = None, {}
+            found = {}
             try:
-                restored = restore(step)
+                restore(step)
             except DamagedError as error:
                 if self.read_only:
                     raise
                 found = {"why": str(error)}
             if not (found := devices.gather_dict(found)):
-                return restored, self._set_aside(damaged, step) if damaged else []
+                return self._set_aside(damaged, step) if damaged else []
             damaged[step] = found["why"]
         if damaged:
             raise UserError(
                 f"no checkpoint in {self.directory} is whole; copy one back, or give another "
                 f"--workdir; the newest: {damaged[max(damaged)]}"
             )
-        return None, []
+        return []
 
     def _set_aside(self, damaged: Mapping[int, str], whole: int) -> list[str]:
         """Renames damaged checkpoints, given with the reasons, and describes each in a line."""

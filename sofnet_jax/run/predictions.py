@@ -1,4 +1,4 @@
-"""Predictions as a file: what metrics are computed from, to be computed anew."""
+"""Predictions as a file, from which metrics can be computed again."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import read_arrays, write_whole
 
-# Of each array: its kind and its dimensions, of which those of one name are of one size.
+# The kind and the dimensions of each array; equal letters are equal sizes.
 _ARRAYS = {
     "ids": ("U", "v"),
     "labels": ("f", "vn"),
@@ -26,16 +26,16 @@ _ARRAYS = {
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a network said of v videos, in the order of their source.
+    """The outputs of a network for v videos, in the order of their source.
 
     Attributes:
-        ids: of the videos that could be evaluated.
+        ids: the videos that were evaluated.
         labels: multi-hot.
-        frame_logits: z_t of every frame, whether it was kept or not.
+        frame_logits: z_t of every frame, kept or not.
         stop: index of the gate that stopped the frame; k, the number of gates, if it was kept.
         relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
         total: number of videos in the source.
-        errors: reason by id for every video that could not be evaluated.
+        errors: the reason for each video that was not evaluated, by id.
     """
 
     ids: tuple[str, ...]
@@ -63,7 +63,7 @@ def read_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
     """The predictions and the names of the gates.
 
     Raises:
-        UserError: no such file, or one that holds anything else.
+        UserError: the file is missing, damaged or of another kind.
     """
     try:
         arrays = read_arrays(path, _ARRAYS)
@@ -73,7 +73,7 @@ def read_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged or hostile file makes the reader raise anything
         raise UserError(
-            f"{path} is damaged or holds no predictions; write it anew with --mode=evaluate"
+            f"{path} is damaged or holds no predictions; write it again with --mode=evaluate"
         ) from error
     predictions = Predictions(
         ids=tuple(arrays["ids"].tolist()),
@@ -88,7 +88,7 @@ def read_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
 
 
 def _check(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises ValueError if the arrays are not what `Predictions` of a network can be."""
+    """Raises ValueError unless the arrays can be `Predictions`."""
     sizes: dict[str, int] = {}
     for name, (kind, dimensions) in _ARRAYS.items():
         array = arrays[name]

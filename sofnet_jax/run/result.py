@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import is_number, read_json, write_json
 
-# Of every evaluation, besides where frames stopped.
+# In every evaluation, besides the shares of frames stopped at each gate.
 METRICS = (
     "top1",
     "top5",
@@ -22,10 +22,10 @@ METRICS = (
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Content of a result.json, with all the metrics that every evaluation has.
+    """Reads a result.json, which has all `METRICS`.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: it is missing or damaged.
     """
     result = read_json(path)
     for part in ("eval", *(["eval_early"] if "eval_early" in result else [])):

@@ -10,20 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 from tqdm import tqdm
 
-from sofnet_jax.evaluation.strip import write_picture
-from sofnet_jax.evaluation.table import format_result
 from sofnet_jax.host.errors import UserError, explain_full_disk
-from sofnet_jax.host.files import write_json
 from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.host.memory import describe_peaks, keep_freed_memory, read_peaks
 from sofnet_jax.host.signals import Interrupted, Interruption
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.run.log import Writer
-from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.run.result import write_config
 from sofnet_jax.training.experiment import Experiment, create_experiment
 from sofnet_jax.training.profile import Clock, Trace, choose_steps
@@ -229,7 +224,7 @@ class Trainer:
             for name, value in result.get(part, {}).items()
         }
         is_main = jax.process_index() == 0
-        if is_main and (image := _draw(e, predictions)):
+        if is_main and (image := e.evaluator.draw_some(predictions)):
             self.writer.write_image(step, "eval/decisions", np.asarray(image))
         self.writer.write(step, scalars)
         m = result["eval"]
@@ -263,21 +258,5 @@ def _conclude(
         "seconds": round(time.monotonic() - p.started, 1),
     }
     if jax.process_index() == 0:
-        names = e.architecture.gate_names
-        write_predictions(workdir / "predictions.npz", predictions, names)
-        write_json(workdir / "result.json", result)
-        if image := _draw(e, predictions):
-            write_picture(workdir / "decisions.png", image)
-        print(format_result("SoF-Net" if names else "TSN", result, names), flush=True)
+        e.evaluator.write(workdir, predictions, result)
     return result
-
-
-def _draw(experiment: Experiment, predictions: Predictions) -> Image.Image | None:
-    """A picture of some decisions; None without gates, or if a video can no longer be read."""
-    if not experiment.architecture.gates:
-        return None
-    try:
-        return experiment.evaluator.draw(predictions)
-    except UserError as error:  # no reason to end a training
-        tqdm.write(f"decisions are not drawn: {error}")
-        return None

@@ -1,4 +1,4 @@
-"""The optimizer, with the policies frozen during warm-up."""
+"""The optimizer; it freezes the policies during warm-up."""
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,9 @@ def create_optimizer(
     """SGD exactly as torch.optim.SGD computes it, or Adam.
 
     SGD: g ← ∇ + weight_decay·p (every parameter, coupled); m ← momentum·m + g; p ← p − lr·m.
-    During the first `warmup_steps` the parameters of policies and inner classifiers stay as they
-    are, and so do their moments, which begin (and are corrected for beginning) with the joint
-    training, as if they had an optimizer of their own, whose learning rate is `policy_rate` times
-    that of the others. `released` follows the authors' code in its `clip_norm`, `groups` and
-    `restart`.
+    The parameters of policies and inner classifiers have, as it were, an optimizer of their own: it
+    starts after `warmup_steps`, and its learning rate is `policy_rate` times the others'.
+    `released` follows the authors' code in its `clip_norm`, `groups` and `restart`.
 
     Raises:
         UserError: an unknown name.
@@ -69,7 +67,7 @@ def select_policies(params: optax.Params) -> optax.Params:
 
 
 def compute_rate(path: Path) -> float:
-    """Learning rate of a parameter over that of a convolution (`Released.groups`)."""
+    """The learning rate of a parameter relative to a convolution's (`Released.groups`)."""
     *_, module, leaf = (key.key for key in path)
     if leaf in ("b_ih", "b_hh"):
         return 2.0
@@ -89,7 +87,7 @@ def _select_weights(params: optax.Params) -> optax.Params:
 
 
 def _restart(inner: optax.GradientTransformation, first_step: int) -> optax.GradientTransformation:
-    """`inner` with its state as new at one step."""
+    """`inner`, whose state is reset at one step."""
 
     def init(params: optax.Params):
         return jnp.zeros((), jnp.int32), inner.init(params)

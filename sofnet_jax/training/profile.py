@@ -1,4 +1,4 @@
-"""A profile of a few steps of training, for Perfetto and XProf."""
+"""Where the time of training steps goes: a clock, and a profile for Perfetto and XProf."""
 
 import contextlib
 import time
@@ -8,39 +8,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import jax
+import numpy as np
+from jaxtyping import Float
 from tqdm import tqdm
 
-SKIPPED = 5  # steps before: compilation, and an input pipeline that fills up
+SKIPPED = 5  # steps before a profile: compilation, and an input pipeline that fills up
 STEPS = 5
-
-
-def choose_steps(done: int, breaks: Iterable[int]) -> range:
-    """The steps to profile of a training that has `done` some.
-
-    Args:
-        done: steps before this run.
-        breaks: after which steps come an evaluation, another program or the end.
-
-    Returns:
-        The first `STEPS` that follow `SKIPPED` others without a break; if there are none, the end
-        of the longest stretch without one, of equals the last.
-    """
-    stretches = list(pairwise([done, *sorted({step for step in breaks if step > done})]))
-    for start, end in stretches:
-        if end - start >= SKIPPED + STEPS:
-            return range(start + SKIPPED + 1, start + SKIPPED + STEPS + 1)
-    start, end = max(stretches, key=lambda s: (s[1] - s[0], s[0]), default=(done, done))
-    return range(max(start, end - STEPS) + 1, end + 1)
-
-
-APART = "compilation", "profile"  # what is no part of a step
+APART = "compilation", "profile"  # not part of a step
 
 
 class Clock:
     """Divides the wall time of steps into waiting for the input, for the device, and the rest.
 
-    While the host waits for either, the device works on what is queued: it lacks input only where
-    the host hardly ever waits for the device.
+    While the host waits for either, the device works on what is queued: it lacks input only if the
+    host hardly ever waits for the device.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter):
@@ -52,10 +33,10 @@ class Clock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts the time inside under a name, by which a profile calls it, too.
+        """Counts the time inside under a name, which a profile shows, too.
 
-        The input is "input", the metrics of the step before are "metrics": the device is done with
-        that step once they are there.
+        `input` waits for the next batch; `metrics` waits for the device to finish the previous
+        step.
         """
         start = self._now()
         with jax.profiler.TraceAnnotation(name):
@@ -65,40 +46,55 @@ class Clock:
     def read(self) -> dict[str, float]:
         """Scalars of the steps since the last call; the shares of a step sum to 1."""
         now = self._count()
-        seconds, shares = _divide({name: now[name] - self._last[name] for name in now})
+        values = _divide(now - self._last)
         self._last = now
-        names = "time/input_wait", "time/device_wait", "time/host"
-        return {"time/step_seconds": seconds, **dict(zip(names, shares, strict=True))}
+        names = "step_seconds", "input_wait", "device_wait", "host"
+        return {f"time/{name}": value for name, value in zip(names, values, strict=True)}
 
     def describe(self) -> str:
         """All steps so far, in words."""
-        seconds, shares = _divide(self._count())
+        seconds, *shares = _divide(self._count())
         waits, device, host = (f"{100 * share:.0f} %" for share in shares)
         return f"{seconds:.3g} s a step: input {waits}, device {device}, host {host}"
 
-    def _count(self) -> dict[str, float]:
-        """Steps so far, and their seconds."""
-        apart = sum(self._parts[name] for name in APART)
-        return {
-            "steps": float(self.steps),
-            "total": self._now() - self._start - apart,
-            "input": self._parts["input"],
-            "device": self._parts["metrics"],
-        }
+    def _count(self) -> Float[np.ndarray, "4"]:
+        """Steps so far, and their seconds: in all, waiting for the input, and for the device."""
+        total = self._now() - self._start - sum(self._parts[name] for name in APART)
+        return np.array([self.steps, total, self._parts["input"], self._parts["metrics"]])
 
 
-def _divide(spent: dict[str, float]) -> tuple[float, tuple[float, float, float]]:
+def _divide(spent: Float[np.ndarray, "4"]) -> tuple[float, float, float, float]:
     """Seconds a step; the shares of waiting for the input, for the device, and of the rest."""
-    total = max(spent["total"], 1e-9)
-    waits, device = spent["input"] / total, spent["device"] / total
-    return total / max(spent["steps"], 1), (waits, device, 1 - waits - device)
+    steps, total, waits, device = spent.tolist()
+    total = max(total, 1e-9)
+    waits, device = waits / total, device / total
+    return total / max(steps, 1), waits, device, 1 - waits - device
+
+
+def choose_steps(done: int, breaks: Iterable[int]) -> range:
+    """Chooses the steps to profile.
+
+    Args:
+        done: steps before this run.
+        breaks: the steps followed by an evaluation, another program or the end.
+
+    Returns:
+        The first `STEPS` steps that follow `SKIPPED` others without a break; if there are none, the
+        end of the longest stretch without a break, the last of equals.
+    """
+    stretches = list(pairwise([done, *sorted({step for step in breaks if step > done})]))
+    for start, end in stretches:
+        if end - start >= SKIPPED + STEPS:
+            return range(start + SKIPPED + 1, start + SKIPPED + STEPS + 1)
+    start, end = max(stretches, key=lambda s: (s[1] - s[0], s[0]), default=(done, done))
+    return range(max(start, end - STEPS) + 1, end + 1)
 
 
 class Trace:
-    """Profiles the given steps into a folder, beside what is there, and says where.
+    """Profiles the given steps into a folder, next to earlier profiles, and prints where.
 
-    If the training ends earlier, it writes what there is. What is asked for beside a training is no
-    reason to end it: if the profile cannot be made or written, it says so.
+    If training ends earlier, the profile holds fewer steps. A profile that cannot be made or
+    written is reported; training continues.
     """
 
     def __init__(self, folder: Path, steps: range):
@@ -114,16 +110,13 @@ class Trace:
 
     @contextlib.contextmanager
     def step(self, number: int, clock: Clock) -> Iterator[None]:
-        """Names a step in the profile, if it is to be seen there; begins and ends it."""
+        """Marks a step, if it is one to profile; starts and stops the profiler."""
+        if number in self._steps and not self._recorded:
+            with clock.part("profile"):
+                self._start()
         if number not in self._steps:
             yield
             return
-        if not self._recorded:
-            with clock.part("profile"):
-                begun = self._begin()
-            if not begun:
-                yield
-                return
         self._recorded.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
@@ -132,10 +125,9 @@ class Trace:
                 jax.block_until_ready(jax.live_arrays())  # the device is a step behind
                 self._write()
 
-    def _begin(self) -> bool:
-        """Whether it could."""
+    def _start(self) -> None:
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # it slows down the host, and hides the regions named here
+        options.python_tracer_level = 0  # slows down the host, and hides the regions named here
         try:
             jax.profiler.start_trace(
                 self._folder, create_perfetto_trace=True, profiler_options=options
@@ -143,8 +135,6 @@ class Trace:
         except (OSError, RuntimeError, ValueError) as error:
             self._steps = range(0)
             tqdm.write(f"no profile: {error}")
-            return False
-        return True
 
     def _write(self) -> None:
         first, last = self._recorded[0], self._recorded[-1]

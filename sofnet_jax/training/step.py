@@ -1,4 +1,4 @@
-"""One optimizer step: the state it reads and writes, and the function that does it."""
+"""One optimizer step: its state and its function."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from sofnet_jax.parallel import devices
 from sofnet_jax.systems.sofnet.losses import compute_losses
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 
-# Initialisers run once: optimising the many random-number loops takes a minute, running them none.
+# Initialisers run once: optimising their many random-number loops would take a minute.
 QUICK_COMPILATION = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -26,7 +26,7 @@ QUICK_COMPILATION = {
 @no_type_check  # at run time, under test: pmap and tree.map also build it of placeholders
 @flax.struct.dataclass
 class TrainState:
-    """All that an optimizer step reads and writes.
+    """Everything that an optimizer step reads and writes.
 
     The random streams of step s are folded from `key` and s, so the state holds one fixed key.
     """
@@ -76,20 +76,20 @@ def create_train_step(
 ) -> Callable:
     """`step(state, batch) -> (state, metrics)` over all devices.
 
-    A batch may bring Gumbel `noise` of its own (b t k 2), to be used in place of the stream `gate`.
+    Gumbel `noise` in a batch (b t k 2) replaces the random stream `gate`.
 
     Args:
         model: the network.
-        optimizer: as the state was made with.
+        optimizer: the one that the state was created with.
         gated: False is the warm-up (or TSN): every gate forwards, the loss is L_cls.
-        learning_rate: of the optimizer, by step; only reported here.
+        learning_rate: the optimizer's, by step; only reported here.
         temperature: of the Gumbel-softmax, by step.
         lookup: f_lookup of every gate.
         alpha: weight of accuracy in Eq. 8.
         beta: weight of the inner classifiers in Eq. 12.
         guidance: False leaves L_pg out of Eq. 8.
-        accumulate: micro-batches a step. Each normalises by its own batch statistics, as if it were
-            on a device of its own; gradients and running statistics are averaged.
+        accumulate: micro-batches a step. Each has its own batch statistics, as on a device of its
+            own; gradients and running statistics are averaged.
     """
 
     def compute_gradients(state: TrainState, batch: dict[str, Array]):
@@ -152,9 +152,9 @@ def create_train_step(
 
 
 def select_arrays(batch: Batch, stop: bool = False) -> dict[str, np.ndarray]:
-    """What a training step takes of a batch, and this process's wish to stop.
+    """The arrays of a batch for a training step, and this process's request to stop.
 
-    The wish travels with the batch so that all processes learn of it in the same step.
+    The request travels with the batch, so that all processes learn of it in the same step.
     """
     arrays = {name: batch[name] for name in ("frames", "labels", "index")}
     return arrays | {"interrupt": np.full(len(batch["index"]), float(stop), np.float32)}
@@ -180,7 +180,7 @@ def _average_over_micro_batches(
 
 
 def _describe(outputs: Outputs, labels: Array, gate_names: tuple[str, ...]) -> dict[str, Array]:
-    """Accuracy of a training batch and, where gates ran, what became of its frames."""
+    """Accuracy of a training batch and, if gates ran, the shares of its frames by fate."""
     best = outputs.video_logits.argmax(-1)
     metrics = {"top1": jnp.take_along_axis(labels, best[:, None], -1).mean()}
     if outputs.decision.gates.shape[-1]:

@@ -121,15 +121,17 @@ def three(tmp_path_factory) -> Path:
 LIKE = {"x": np.zeros(1000), "y": [np.zeros(3, int)] * 20}
 
 
-def restore_latest(checkpoints: Checkpoints) -> tuple[int | None, list[str]]:
+def restore_latest(checkpoints: Checkpoints) -> tuple[int, list[str]]:
     """The step of the latest whole checkpoint, and the lines about damaged ones."""
+    steps = []
 
-    def restore(step: int) -> int:
+    def restore(step: int) -> None:
         assert checkpoints.read_record(step) == {"step": step}
         np.testing.assert_array_equal(checkpoints.restore(step, LIKE)["y"], step)
-        return step
+        steps.append(step)
 
-    return checkpoints.restore_latest(restore)
+    lines = checkpoints.restore_latest(restore)
+    return steps[-1], lines
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
