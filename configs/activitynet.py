@@ -17,7 +17,7 @@ from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """See configs/default.py for every field, whose values are this experiment's, and variants."""
+    """Create the configuration, of which every other field has its default."""
     c = create_default()
     c.data.name = "activitynet"
     c.data.source = "prepared"

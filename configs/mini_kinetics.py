@@ -15,7 +15,7 @@ from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """See configs/default.py for every field and for the variants."""
+    """Create the configuration; `sofnet_jax/run` lists all fields and variants."""
     c = create_default()
     c.data.name = "mini_kinetics"
     c.data.source = "prepared"

@@ -1,4 +1,4 @@
-"""Your own videos: a starting point for some hundreds of them, from weights trained on ImageNet.
+"""Your own videos: a starting point for a few hundred of them, with weights trained on ImageNet.
 
     python -m sofnet_jax.main --config configs/videos.py --workdir runs/videos \
         --config.data.train=train --config.data.val=val \
@@ -17,7 +17,7 @@ from sofnet_jax.run.config import apply_variant, create_default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """See configs/default.py for every field and for the variants."""
+    """Create the configuration; `sofnet_jax/run` lists all fields and variants."""
     c = create_default()
     c.data.num_workers = 4
     c.model.forward_bias = 2.0  # few steps an epoch: start with gates that let most frames through

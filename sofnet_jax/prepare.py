@@ -13,7 +13,7 @@ it does so before the preparation.
 import dataclasses
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -59,16 +59,13 @@ def main(argv: list[str]) -> None:
     """Read the annotations, find the videos, and prepare, list or show them."""
     if INSPECT.value and not ANNOTATIONS.value:
         if len(argv) != 2:
-            raise UserError(
-                "say what to look at: python -m sofnet_jax.prepare --inspect PREPARED; these were "
-                f"{len(argv) - 1} names"
-            )
+            raise UserError("name one data set: python -m sofnet_jax.prepare --inspect PREPARED")
         print("\n".join(inspect_prepared(_expand(argv[1]), _create_sheet())))
         return
     if len(argv) != 2 or argv[1] not in BENCHMARKS:
         given = " ".join(argv[1:]) or "nothing"
         raise UserError(f"say what to prepare: one of {', '.join(BENCHMARKS)}; this was {given}")
-    _require(annotations=ANNOTATIONS.value, videos=VIDEOS.value)
+    _require(ANNOTATIONS, VIDEOS)
     annotation = read_annotation(argv[1], [_expand(path) for path in ANNOTATIONS.value])
     print("\n".join([*describe_counts(annotation), *annotation.notes]), flush=True)
     tasks = find_tasks(annotation, Library(_expand(VIDEOS.value)))
@@ -76,7 +73,7 @@ def main(argv: list[str]) -> None:
     if INSPECT.value:
         print("\n".join(inspect_tasks(tasks, annotation.classes, _create_sheet(), _workers())))
         return
-    _require(out=OUT.value)
+    _require(OUT)
     out = _expand(OUT.value)
     if LIST.value:
         _write_listings(out / annotation.name, tasks, annotation.classes)
@@ -112,49 +109,42 @@ def _prepare(annotation: Annotation, tasks: Mapping[str, Sequence[Task]], out: P
                 watched = dataclasses.replace(plan, on_video=on_video)
                 folder = prepare(name, watched, out, beam)
         except KeyboardInterrupt:
-            print("what is finished is kept; the same command goes on from there", file=sys.stderr)
+            print("finished videos are kept; rerun the same command to resume", file=sys.stderr)
             raise
     print("\n".join(describe_problems(folder)), flush=True)
     if not read_summaries(folder):
-        raise UserError(
-            f"{folder}: none of the videos could be read; {folder / PROBLEMS} says why of each"
-        )
+        raise UserError(f"{folder}: none of the videos could be read; see {folder / PROBLEMS}")
     print(f"prepared: {folder}; train with --config.data.prepared={shlex.quote(str(out / name))}")
 
 
 def _write_listings(out: Path, tasks: Mapping[str, Sequence[Task]], classes: Sequence[str]) -> None:
     notes = Notes()
     trained = {label for task in tasks.get("train", ()) if task.path for label in task.labels}
-    print(
-        f"{len(trained):,} of {len(classes):,} classes have videos to train with, which makes them"
-    )
-    for split, part in tasks.items():
-        part = [task for task in part if not _is_strange(task, trained, notes)]
+    print(f"{len(trained):,} of {len(classes):,} classes have training videos and are kept")
+    for split, all_tasks in tasks.items():
+        part = []
+        for task in all_tasks:
+            if task.path is None or trained.issuperset(task.labels):
+                part.append(task)
+            else:
+                notes.add("validation videos of classes without training videos, left out", task.id)
         path = out / f"{split}.csv"
         try:
             count = write_listing(path, part, classes, notes)
         except OSError as error:
             raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
         print(f"{path}: {count:,} of {len(part):,} videos")
-    for line in notes.lines():
-        print(line)
+    print("".join(f"{line}\n" for line in notes.lines()), end="")
 
 
-def _is_strange(task: Task, trained: Collection[int], notes: Notes) -> bool:
-    """Whether a video that is there is of a class that no video to train with is of."""
-    if task.path is None or set(task.labels) <= set(trained):
-        return False
-    notes.add("videos to validate on of classes without one to train with: left out", task.id)
-    return True
-
-
-def _require(**values: object) -> None:
-    for name, value in values.items():
-        if not value:
-            raise UserError(f"--{name} is missing")
+def _require(*values: flags.FlagHolder) -> None:
+    for flag in values:
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing")
 
 
 def _require_some(annotation: Annotation, tasks: Mapping[str, Sequence[Task]]) -> None:
+    """Raise UserError if no annotated video was found."""
     if any(task.path for part in tasks.values() for task in part):
         return
     first = annotation.clips[0]

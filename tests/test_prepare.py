@@ -85,7 +85,7 @@ def test_lists_no_video_of_a_class_that_cannot_be_trained(files, tmp_path):
     flags = (f"--annotations={tmp_path / 'a.csv'}", f"--videos={files}", f"--out={tmp_path}")
     code, stdout, stderr = _run("videos", *flags, "--list")
     assert code == 0, stderr
-    assert "2 of 3 classes have videos to train with" in stdout
+    assert "2 of 3 classes have training videos" in stdout
     assert "left out: 1, first train/jump/0.mp4" in stdout
     train = create_source(tmp_path / "videos/train.csv")
     val = create_source(tmp_path / "videos/val.csv", classes=train.classes)
@@ -146,7 +146,7 @@ def test_ctrl_c_keeps_what_is_finished(files, tmp_path):
     _, stderr = process.communicate()
     assert process.returncode == 130
     assert stderr.endswith(
-        "what is finished is kept; the same command goes on from there\ninterrupted\n"
+        "finished videos are kept; rerun the same command to resume\ninterrupted\n"
     )
     assert not (tmp_path / "out/videos/1.0.0").exists()
     finished = {path.stat().st_ino for path in unfinished.glob("*.array_record")}
@@ -175,7 +175,7 @@ def _mistakes(files):
         "another word": (("videos", "more", *given), "this was videos more"),
         "no such runner": (("videos", *given, "--beam=--runner=DirctRunner"), "--beam: Unexpected"),
         "bad number": (("videos", *given, "--quality=101"), "quality"),
-        "nothing to inspect": (("--inspect",), "say what to look at"),
+        "nothing to inspect": (("--inspect",), "name one data set"),
         "nothing prepared": (("--inspect", files), "nothing prepared in it"),
     }  # fmt: skip
 

@@ -17,6 +17,8 @@ from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.prepared.library import Library, find_tasks
 from sofnet_jax.data.prepared.preparation import create_plan, prepare
 from sofnet_jax.data.prepared.record import Format
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.run.config import check_fields, create_default, select_fields
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import Released
@@ -82,6 +84,38 @@ def test_unknown_variant_names_the_known(name):
 def test_fields_and_their_types_are_those_of_the_defaults(name):
     types = {field: type(value) for field, value in _flatten(_load(name)).items()}
     assert types == {field: type(value) for field, value in _flatten(_load("default")).items()}
+
+
+def test_a_stored_run_is_compared_by_these_fields():
+    config = create_default()
+    groups = {
+        "model": "backbone width gates hidden temporal shift forward_bias dropout",
+        "optimizer": "name",
+        "released": " ".join(field.name for field in dataclasses.fields(Released)),
+    }
+    expected = {f"{group}.{name}" for group, names in groups.items() for name in names.split()}
+    assert select_fields(config, "identity").keys() == expected
+    groups = {
+        "data": "num_frames size scales flip",
+        "loss": "alpha beta guidance reference_gflops",
+        "optimizer": "name learning_rate policy_rate drop_epochs momentum weight_decay",
+        "temperature": "initial decay",
+        "train": "batch_size warmup_epochs",
+    }
+    expected = {f"{group}.{name}" for group, names in groups.items() for name in names.split()}
+    expected |= {"init_from", "seed"}
+    made = {f"data.synthetic.{x}" for x in ("num_classes", "train_videos", "val_videos", "seed")}
+    own = {"videos": {"data.short_side"}, "prepared": set(), "synthetic": made}
+    for config.data.source, names in own.items():
+        schedule = select_fields(config, "schedule")
+        assert schedule.keys() == expected | names
+        assert schedule["optimizer.drop_epochs"] == (30,) and schedule["data.flip"] is True
+
+
+def test_every_default_has_a_value_that_is_allowed():
+    check_fields(json.loads(json.dumps(_flatten(create_default()))))
+    with pytest.raises(UserError, match="train.remat is 1; give a value such as False"):
+        check_fields({"train.remat": 1})
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "default"])
