@@ -15,6 +15,7 @@ from sofnet_jax.benchmark.stopwatch import describe_tenths
 from sofnet_jax.benchmark.videos import RATE, write_video
 from sofnet_jax.benchmark.workload import Workload
 from sofnet_jax.data.video.live import connect
+from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.memory import read_memory
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Meter, Prediction
@@ -29,7 +30,8 @@ QUANTITIES = ("network, ms a frame", "decoding, ms a window", "times real time",
 def benchmark_stream(work: Workload, minutes: int) -> list[str]:
     """Measure a stream over TCP, predicted as fast as possible; return lines."""
     classes = tuple(map(str, range(work.network.architecture.num_classes)))
-    model = TrainedModel(work.network, classes, len(work.videos[0]), work.size, 256, 0, NEVER)
+    sampler = Sampler(len(work.videos[0]), work.size, short_side=256)
+    model = TrainedModel(work.network, classes, sampler, NEVER)
     kept = looked = 0
     rows: dict[str, list[float]] = {name: [] for name in QUANTITIES}
     with tempfile.TemporaryDirectory() as folder:

@@ -14,9 +14,10 @@ from jaxtyping import Float, Int, UInt8
 from sofnet_jax.benchmark.forced_gates import RULE, create_fates, draw_pictures, force
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.inference.drawing import read_frames
 from sofnet_jax.inference.load import load
 from sofnet_jax.inference.online import Recognizer
-from sofnet_jax.inference.program import recognize
+from sofnet_jax.inference.program import run_video
 from sofnet_jax.systems.early_exit import Result, Rule
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
 from sofnet_jax.systems.sofnet.costs import compute_costs
@@ -26,7 +27,7 @@ from sofnet_jax.systems.sofnet.network import SoFNet
 BACKBONE, CLASSES, FRAMES = "resnet50", 200, 16
 
 
-program = jax.jit(recognize, static_argnames="rule")
+program = jax.jit(run_video, static_argnames="rule")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def load_workload(
     frames = []
     for video in videos:
         try:
-            frames.append(model.picture(model.predict(video)))
+            frames.append(read_frames(model, model.predict(video)))
         except VideoError as error:
             say(f"left out: {error}")
     if not frames:

@@ -25,7 +25,7 @@ from sofnet_jax.data.batch import Batch, mark_relevant
 from sofnet_jax.data.source import Example, Source
 from sofnet_jax.data.video.container import VideoError
 from sofnet_jax.data.video.reader import Choose
-from sofnet_jax.data.views import Look, View, centre_view, random_view, segment_indices
+from sofnet_jax.data.views import Look, Sampler, random_view
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import end_with_parent
 
@@ -67,7 +67,8 @@ def create_train_iterator(
         raise UserError(f"batch_size {batch_size} must be a multiple of {process_count} processes")
     if seed < 0:
         raise UserError(f"seed {seed} is negative; choose one from 0 up")
-    examples = _TrainExamples(source, batch_size, num_frames, size, seed, tuple(scales), flip, via)
+    sampler = Sampler(num_frames, size, via=via)
+    examples = _TrainExamples(source, batch_size, sampler, seed, tuple(scales), flip)
     share = slice(start + process_index, None, process_count)
     return _iterate(examples, share, batch_size // process_count, num_workers)
 
@@ -89,7 +90,8 @@ def create_eval_iterator(
     unreadable video is invalid, too; its `errors` say why.
     """
     share = slice(process_index, None, process_count)
-    examples = _EvalExamples(source, batch_size * process_count, num_frames, size, via)
+    sampler = Sampler(num_frames, size, via=via)
+    examples = _EvalExamples(source, batch_size * process_count, sampler)
     return _iterate(examples, share, batch_size, num_workers)
 
 
@@ -99,12 +101,10 @@ class _TrainExamples:
 
     source: Source
     batch_size: int
-    num_frames: int
-    size: int
+    sampler: Sampler
     seed: int
     scales: tuple[float, ...]
     flip: bool
-    via: int
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -135,15 +135,16 @@ class _TrainExamples:
         yield from (i for i in others.tolist() if i != first)
 
     def _read(self, video: Example, rng: np.random.Generator) -> dict[str, Any]:
-        def choose(count: int) -> Int[np.ndarray, "t"]:
-            return segment_indices(count, self.num_frames, rng)
-
-        def look(height: int, width: int) -> View:
-            return random_view(
-                height, width, self.size, rng, scales=self.scales, flip=self.flip, via=self.via
-            )
-
-        return _read(video, choose, look)
+        sampler = self.sampler
+        look = functools.partial(
+            random_view,
+            size=sampler.size,
+            rng=rng,
+            scales=self.scales,
+            flip=self.flip,
+            via=sampler.via,
+        )
+        return _read(video, lambda count: sampler.choose(count, rng), look)
 
 
 @functools.lru_cache(maxsize=4)
@@ -157,17 +158,16 @@ class _EvalExamples:
 
     source: Source
     multiple: int
-    num_frames: int
-    size: int
-    via: int
+    sampler: Sampler
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.multiple) * self.multiple
 
     def __getitem__(self, i: int) -> dict[str, Any]:
+        count, size = self.sampler.num_frames, self.sampler.size
         blank = {
-            "frames": np.zeros((self.num_frames, self.size, self.size, 3), np.uint8),
-            "relevant": np.full(self.num_frames, np.nan, np.float32),
+            "frames": np.zeros((count, size, size, 3), np.uint8),
+            "relevant": np.full(count, np.nan, np.float32),
             "valid": np.False_,
         }
         if i >= len(self.source):
@@ -175,15 +175,9 @@ class _EvalExamples:
         video = self.source[i]
         example = _describe(self.source, video, i)
         try:
-            return example | _read(video, self._choose, self._look) | {"errors": {}}
+            return example | _read(video, self.sampler.choose, self.sampler.centre) | {"errors": {}}
         except VideoError as error:
             return example | blank | {"errors": {video.id: str(error)}}
-
-    def _choose(self, num_available: int) -> Int[np.ndarray, "t"]:
-        return segment_indices(num_available, self.num_frames, None)
-
-    def _look(self, height: int, width: int) -> View:
-        return centre_view(height, width, self.size, self.via)
 
 
 def _describe(source: Source, video: Example | None, index: int) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""Predictions as a picture, or laid over their video."""
+"""Predictions drawn as a picture, or below the frames of their video."""
 
 import bisect
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.data.video.rewrite import rewrite
 from sofnet_jax.evaluation.strip import (
     EXIT,
@@ -21,22 +22,22 @@ from sofnet_jax.evaluation.strip import (
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Prediction
 
-STRIPS = 64  # on a picture
+STRIPS = 64  # in a picture, at most
 _SHORT_SIDE = 480  # pixels, to which a video is scaled down
-_BAND = 8  # the band below is this part of a video's short side
+_BAND = 8  # the band below is 1/8 of a video's short side high
 
 
 def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedModel) -> None:
-    """A strip for each of the first predictions, after the paper's Figure 4; a PNG.
+    """Write a PNG with a strip for each of the first predictions, after the paper's Figure 4.
 
-    The frames that were never looked at are decoded for it. Raises VideoError and OSError.
+    Frames that were never looked at are decoded for it. Raises VideoError and OSError.
     """
     predictions = predictions[:STRIPS]
     shape = len(predictions), model.num_frames
     frames = np.zeros((*shape, model.size, model.size, 3), np.uint8)
     stop = np.zeros(shape, np.int64)
     for v, prediction in enumerate(predictions):
-        frames[v, : prediction.num_frames] = model.picture(prediction)
+        frames[v, : prediction.num_frames] = read_frames(model, prediction)
         stop[v, : len(prediction.stop)] = prediction.stop
     image = draw_decisions(
         frames=frames,
@@ -50,8 +51,29 @@ def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedMo
     write_picture(path, image)
 
 
+def read_frames(model: TrainedModel, prediction: Prediction) -> UInt8[np.ndarray, "t size size 3"]:
+    """The frames of a file that a prediction was to look at, including those after an early end.
+
+    Raises VideoError.
+    """
+    with VideoReader(prediction.video, short_side=model.short_side) as reader:
+
+        def choose(count: int) -> Int[np.ndarray, "t"]:
+            if not prediction.is_window:
+                return model.sampler.choose(count)
+            seen = np.searchsorted(reader.times, np.array(prediction.times))
+            start, end = prediction.times[-1], max(prediction.end or 0.0, prediction.times[-1])
+            steps = np.arange(1, prediction.unseen + 1) / (prediction.unseen + 0.5)
+            unseen = np.searchsorted(reader.times, start + steps * (end - start))
+            return np.minimum(np.concatenate([seen, unseen]), count - 1)
+
+        start, end = (None, None) if prediction.is_window else (prediction.start, prediction.end)
+        frames = reader.read(choose, start=start, end=end)
+        return np.stack([model.sampler.crop(pixels) for pixels, _ in frames])
+
+
 def draw_film(path: Path, predictions: Sequence[Prediction]) -> None:
-    """The video of the predictions, with what became of each frame in a band below; an MP4.
+    """Write the video of the predictions as an MP4, with the decisions in a band below.
 
     Raises VideoError and OSError.
     """
@@ -67,7 +89,7 @@ def draw_film(path: Path, predictions: Sequence[Prediction]) -> None:
 def draw_band(
     pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction, time: float
 ) -> UInt8[np.ndarray, "h2 w 3"]:
-    """A frame of the video, with the decisions up to `time` below it."""
+    """A frame of a video with the decisions up to `time` below it."""
     height, width = pixels.shape[:2]
     line = max(min(height, width) // _BAND // 2, 12)
     image = Image.new("RGB", (width, height + 2 * line), PAPER)
@@ -87,7 +109,7 @@ def draw_band(
 
 
 def list_states(prediction: Prediction, time: float) -> list[str]:
-    """What has become of each frame by `time`: `used`, `res#`, `exit`; empty for those to come."""
+    """The fate of each frame by `time`: `used`, `res#`, `exit`; empty if it is still to come."""
     start, end = prediction.start or 0.0, prediction.end or 0.0
     passed = (time - start) / max(end - start, 1e-9) * prediction.num_frames - 0.5
     names = [*prediction.gate_names, "used"]

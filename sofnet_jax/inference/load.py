@@ -1,12 +1,12 @@
-"""Loads a trained network: `sofnet_jax.load(…)`."""
+"""Load a trained network: `sofnet_jax.load(…)`."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sofnet_jax.data.video.canvas import MAX_BYTES
+from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
@@ -16,7 +16,7 @@ from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.folded import deploy
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
-from sofnet_jax.weights.load import Weights, create_shapes, initialise, load_weights
+from sofnet_jax.weights.load import create_shapes, initialise, load_weights
 
 
 def load(
@@ -28,89 +28,89 @@ def load(
     num_frames: int | None = None,
     variant: str = "",
 ) -> TrainedModel:
-    """Loads a trained network and compiles it.
+    """Load a trained network and compile it.
 
     Args:
-        source: the folder of a run, a file of weights, or hub:owner/name. A run's
-            `config.json` says how the network sees a video and when that ends; for other weights
-            the defaults of `sofnet_jax.run.fields` do.
-        which: checkpoint of a run: the last or the best.
-        dtype: of the stages' computation, float32 or bfloat16; by default what suits the device,
+        source: the folder of a run, a weight file, or hub:owner/name. The `config.json` of a run
+            says how the network sees a video and when that ends; other weights take the defaults
+            of `sofnet_jax.run.fields`.
+        which: checkpoint of a run, the last or the best.
+        dtype: precision of the stages, float32 or bfloat16; by default the device's fastest,
             float32 on a CPU.
-        size: side of the frames in pixels, if not what the configuration says.
-        num_frames: to look at, if not what the configuration says.
+        size: side of the frames in pixels; by default the configuration's.
+        num_frames: frames of a video; by default the configuration's.
         variant: of the defaults, such as "release" for weights of the authors.
 
     Raises:
-        UserError: nothing there, or nothing that can be used.
+        UserError: the source does not exist or cannot be used.
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
-    fields = _read_fields(os.fspath(source), variant)
+    source = os.fspath(source)
+    config = Path(source).expanduser() / "config.json"
+    is_run = config.exists()
+    fields = _read_run(config, variant) if is_run else _get_defaults(variant)
     given = {"data.size": size, "data.num_frames": num_frames}
     fields |= {name: value for name, value in given.items() if value is not None}
     try:
-        released = Released(**_take_group(fields, "released"))
+        group = {name: value for name, value in fields.items() if name.startswith("released.")}
+        released = Released(**{name.partition(".")[2]: value for name, value in group.items()})
         shift = fields["model.shift"]
-        viewing = {
-            "num_frames": fields["data.num_frames"],
-            "size": fields["data.size"],
-            "short_side": 0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
-            "via": RELEASED_SIDE if released.crops else 0,
-            "rule": Rule(fields["eval.threshold"], fields["eval.min_frames"]),
-        }
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{source}: its config.json lacks or has too much: {error}") from error
-    _check_extent(viewing["size"], viewing["num_frames"])
-    weights = load_weights(os.fspath(source), which)
+        rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
+        sampler = Sampler(
+            fields["data.num_frames"],
+            fields["data.size"],
+            short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
+            via=RELEASED_SIDE if released.crops else 0,
+        )
+    except KeyError as error:
+        raise UserError(f"{config} lacks {error}; versions before 0.1.0 wrote such runs") from error
+    except TypeError as error:
+        raise UserError(f"{config}: {error}") from error
+    _check_extent(sampler)
+    weights = load_weights(source, which)
+    variables, report = initialise(create_shapes(weights.architecture), weights)
+    if missing := [name for name in report.reinitialised if ".inner." not in name]:
+        raise UserError(
+            f"{source}: {report.reinitialised[missing[0]]}; take weights of a network that was "
+            "trained to recognise actions"
+        )
+    notes = () if is_run else weights.notes  # the configuration of a run follows them already
+    if not is_run and (size is None or num_frames is None):
+        shown = f"{sampler.num_frames} frames of {sampler.size}×{sampler.size}"
+        note = f"{source} does not say what it was trained on: shown {shown}; see num_frames, size"
+        notes = (*notes, note)
     network = deploy(
         replace(weights.architecture, shift=shift),
-        _fill(weights),
+        variables,
         dtype=None if dtype is None else DTYPES[dtype],
         released=released,
     )
-    model = TrainedModel(
-        network=network,
-        classes=weights.classes or _number_classes(network.architecture.num_classes),
-        notes=() if _is_run(source) else weights.notes,  # a run is followed as it is
-        **viewing,
-    )
-    if not _is_run(source) and (size is None or num_frames is None):
-        shown = f"{model.num_frames} frames of {model.size}×{model.size}"
-        note = f"{source} does not tell what it was trained on: shown {shown}; see num_frames, size"
-        model = replace(model, notes=(*model.notes, note))
-    Recognizer(model.network).warm_up(model.size, model.size)
-    return model
+    Recognizer(network).warm_up(sampler.size, sampler.size)
+    classes = weights.classes or tuple(map(str, range(network.architecture.num_classes)))
+    return TrainedModel(network, classes, sampler, rule, notes)
 
 
-def _is_run(source: str | os.PathLike) -> bool:
-    return (Path(source).expanduser() / "config.json").exists()
-
-
-def _read_fields(source: str, variant: str) -> dict[str, Any]:
-    """The configuration of a run, by dotted names; the defaults of weights that come without."""
-    if not _is_run(source):
-        try:
-            return flatten_fields(get_config(variant).to_dict())
-        except ValueError as error:
-            raise UserError(str(error)) from error
+def _read_run(config: Path, variant: str) -> dict[str, Any]:
+    """The configuration of a run by dotted names."""
     if variant:
-        raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
-    fields = read_given_fields(Path(source).expanduser() / "config.json")
-    return {"model.shift": ""} | fields  # a run of before there was this field
+        raise UserError(
+            f"{config.parent} is a run, with its own configuration; leave out '{variant}'"
+        )
+    return read_given_fields(config)
 
 
-def _take_group(fields: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """The fields of a group by their own names. Raises KeyError if there are none."""
-    prefix = f"{group}."
-    taken = {name[len(prefix) :]: fields[name] for name in fields if name.startswith(prefix)}
-    if not taken:
-        raise KeyError(group)
-    return taken
+def _get_defaults(variant: str) -> dict[str, Any]:
+    """The default configuration by dotted names, for weights without one."""
+    try:
+        return flatten_fields(get_config(variant).to_dict())
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
-def _check_extent(size: int, num_frames: int) -> None:
-    """Raises UserError for a network's input that no memory holds."""
+def _check_extent(sampler: Sampler) -> None:
+    """Raise UserError for an input that does not fit in memory."""
+    size, num_frames = sampler.size, sampler.num_frames
     for name, value, most in (
         ("size", size, LARGEST_SIZE),
         ("num_frames", num_frames, MOST_FRAMES),
@@ -122,18 +122,3 @@ def _check_extent(size: int, num_frames: int) -> None:
             f"{num_frames} frames of {size}×{size} pixels take more than {MAX_BYTES >> 30} GB; "
             "lower size or num_frames"
         )
-
-
-def _fill(weights: Weights) -> Any:
-    """The variables of the weights' network. Raises UserError if some are missing or damaged."""
-    variables, report = initialise(create_shapes(weights.architecture), weights)
-    if missing := [name for name in report.reinitialised if ".inner." not in name]:
-        raise UserError(
-            f"{weights.source}: {report.reinitialised[missing[0]]}; to recognise anything, take "
-            "weights that were trained to"
-        )
-    return variables
-
-
-def _number_classes(count: int) -> tuple[str, ...]:
-    return tuple(map(str, range(count)))

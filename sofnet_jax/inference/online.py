@@ -1,16 +1,23 @@
-"""One video, frame by frame: what a gate stops costs only the stages that it came through."""
+"""One video, frame by frame: a stopped frame costs only the stages that it passed."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from sofnet_jax.backbones.folded import Span
 from sofnet_jax.backbones.shift import Past
+from sofnet_jax.data.views import check_pixels
 from sofnet_jax.systems.early_exit import NEVER, Consensus, Result, Rule
-from sofnet_jax.systems.sofnet.folded import Gate, Head, Network, create_past, create_states
+from sofnet_jax.systems.sofnet.folded import (
+    Gate,
+    Head,
+    Network,
+    create_past,
+    create_states,
+    forwards,
+)
 
 
 @jax.jit
@@ -22,7 +29,7 @@ def run_gated(
     h: Float[Array, "b m"],
     c: Float[Array, "b m"],
 ) -> tuple[Any, ...]:
-    """A span and its gate: what the span gives, then h, c, and the logits q for the host."""
+    """A span and its gate: the span's outputs, then h, c, and the logits q on the host."""
     x, pooled, left = span(x, past)
     return x, pooled, left, *ask(gate, pooled, h, c)
 
@@ -34,51 +41,46 @@ run = jax.jit(lambda span, x, past=None: span(x, past))
 def ask(
     gate: Gate, pooled: Float[Array, "b d"], h: Float[Array, "b m"], c: Float[Array, "b m"]
 ) -> tuple[Float[Array, "b m"], Float[Array, "b m"], Float[Array, "b 2"]]:
-    """A gate: h, c, and the logits q for the host."""
+    """A gate: h, c, and the logits q on the host."""
     h, c, logits = gate(pooled, h, c)
     return h, c, hand_over(logits)
 
 
 @jax.jit
 def classify(head: Head, pooled: Float[Array, "b d"]) -> Float[Array, "b n"]:
-    """The classifier, with logits for the host."""
+    """The classifier, with logits on the host."""
     return hand_over(head(pooled))
 
 
 def hand_over(answer: Array) -> Array:
-    """Has a program write its answer to the host's memory, where it is only to be read.
+    """Make a program write its answer to the host's memory.
 
-    On a GPU reading takes several times as long if the answer is fetched afterwards.
+    On a GPU, fetching the answer afterwards takes several times as long.
     """
     return jax.device_put(answer, jax.memory.Space.Host)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What became of a frame.
+class FrameResult(NamedTuple):
+    """The fate of a frame.
 
     Attributes:
         stop: index of the gate that stopped it; the number of gates if it was kept.
-        stopped_at: the same by name, `res1` … `res5`; None if it was kept.
-        scores: class probabilities of the video so far; None if no frame was kept yet.
-        ended: whether the video has ended early (Eq. 7): no further frame is wanted.
+        ended: whether the video has ended early (Eq. 7) and takes no further frame.
     """
 
     stop: int
-    stopped_at: str | None
-    scores: Float[np.ndarray, "n"] | None
     ended: bool
 
 
 class Frame:
-    """A frame, whose features are computed stage by stage, as far as somebody asks for them.
+    """A frame whose features are computed stage by stage, on demand.
 
     Attributes:
-        left: what the spans so far leave for later frames, if this one is kept.
+        left: what the spans run so far pass on to later frames, if this one is kept.
     """
 
     def __init__(self, network: Network, pixels: np.ndarray, past: Past | None = None):
-        """Of its pixels and of what the last kept frame left; None: there was none."""
+        """Take the pixels, and what the last kept frame left; None if there was none."""
         check_pixels(pixels)
         self._network = network
         self._past = _create_blank_past(network, pixels) if past is None else past
@@ -87,7 +89,7 @@ class Frame:
         self.left: list[tuple[Array, ...]] = []
 
     def pool(self, k: int) -> Float[Array, "1 d"]:
-        """The averaged features that gate k sees; with k the number of gates, the classifier."""
+        """The averaged features that gate k sees, or the classifier if k is the number of gates."""
         while len(self._pooled) <= k:
             span = self._network.spans[len(self._pooled)]
             left: tuple[Array, ...] = ()
@@ -103,11 +105,11 @@ class Frame:
     def ask(
         self, k: int, h: Float[Array, "1 m"], c: Float[Array, "1 m"]
     ) -> tuple[Float[Array, "1 m"], Float[Array, "1 m"], Float[Array, "1 2"]]:
-        """What gate k makes of the frame and a state: h, c, and the logits q."""
+        """Run gate k on the frame and a state: h, c, and the logits q."""
         gate = self._network.gates[k]
         if len(self._pooled) != k:
             return ask(gate, self.pool(k), h, c)
-        # Whoever asks first has both done by one call: half of the calls, for most frames.
+        # The first to ask runs the span and its gate in one call: half as many calls.
         span = self._network.spans[k]
         self._features, pooled, left, *answer = run_gated(
             span, gate, self._features, self._past[k], h, c
@@ -118,25 +120,24 @@ class Frame:
 
 
 class Recognizer:
-    """Recognises the action of a video whose frames come one by one.
+    """Recognises the action of a video whose frames arrive one by one.
 
-    Keeps the gates' states, the mean logits of the kept frames and what is shifted of the last one,
-    and neither frames nor features of more than the last. A video may be of any length; the states
-    are reset by `reset` alone.
+    Keeps the gates' states, the mean logits of the kept frames, and the last frame with its
+    features, so that a video may be of any length. Only `reset` resets the states.
     """
 
     def __init__(self, network: Network, rule: Rule = NEVER):
-        """Of a network from `deploy`; without gates every frame is kept."""
+        """Take a network from `deploy`; without gates every frame is kept."""
         self._network = network
         self._rule = rule
-        # Committed to the device as all later states are, or everything would be compiled twice.
+        # Committed to the device like all later states; otherwise all is compiled twice.
         self._zeros = jax.device_put(list(create_states(network, 1)), network.device)
         self._shape: tuple[int, ...] = ()  # of the frames for which `_blank_past` is
         self._blank_past: Past | None = None
         self.reset()
 
     def warm_up(self, height: int, width: int) -> None:
-        """Compiles everything for frames of a size; `step` and `result` then compile nothing."""
+        """Compile everything for frames of a size; `step` and `result` then compile nothing."""
         blank = np.zeros((height, width, 3), np.uint8)
         asked, pooled = self._show(blank), self._show(blank)
         for k, zero in enumerate(self._zeros):
@@ -146,37 +147,35 @@ class Recognizer:
         self._classify(asked)
 
     def reset(self) -> None:
-        """Forgets the video; the next frame is the first of another."""
+        """Forget the video; the next frame is the first of another."""
         classes = self._network.architecture.num_classes
         self._consensus = Consensus(self._network.num_gates, classes, self._rule)
         self._h, self._c = self._zeros, self._zeros
         self._past: Past | None = None
         self._last: Frame | None = None
 
-    def step(self, frame: np.ndarray | Frame) -> Decision:
-        """Looks at the next frame, uint8 (h, w, 3), as far as the gates let it through.
+    def step(self, frame: np.ndarray | Frame) -> FrameResult:
+        """Run the next frame, uint8 (h, w, 3), until a gate stops it.
 
-        A `Frame`, which several videos may share, is of a network that does not shift. Raises
-        ValueError if it is no such image, or if the video has ended early.
+        Several videos may share a `Frame` if the network does not shift. Raises ValueError for
+        another array, or if the video has ended early.
         """
         if self._consensus.ended:
             raise ValueError("the video has ended; reset() begins another one")
         frame = frame if isinstance(frame, Frame) else self._show(frame)
-        network, k = self._network, self._network.num_gates
         stop, h, c = self._pass_gates(frame)
-        if stop == k or (network.released.state and stop == k - 1):
+        if self._network.writes(stop):
             self._h, self._c = h, c
-        if stop == k:
+        if stop == self._network.num_gates:
             self._consensus.keep(self._classify(frame))
             self._past = tuple(frame.left)
         else:
             self._consensus.stop(stop)
         self._last = frame
-        name = None if stop == k else network.architecture.gate_names[stop]
-        return Decision(stop, name, self._consensus.scores, self._consensus.ended)
+        return FrameResult(stop, self._consensus.ended)
 
     def result(self) -> Result:
-        """What is known of the video after the frames so far, were it to end now.
+        """The result if the video ended now.
 
         If no frame was kept, the last one is forwarded through everything. Raises ValueError if
         there was no frame.
@@ -187,7 +186,7 @@ class Recognizer:
         return self._consensus.conclude(self._classify(self._last) if force else None)
 
     def _show(self, pixels: np.ndarray) -> Frame:
-        """A frame of this video, which is shifted from the last one kept."""
+        """A frame of this video, shifted from the last kept one."""
         check_pixels(pixels)
         if self._network.architecture.shift and pixels.shape != self._shape:
             if self._past is not None:
@@ -198,7 +197,7 @@ class Recognizer:
         return Frame(self._network, pixels, past)
 
     def _pass_gates(self, frame: Frame) -> tuple[int, list[Array], list[Array]]:
-        """The gate that stops the frame, and the states that the gates up to it would have."""
+        """The stop index of the frame, and the states that the gates up to it propose."""
         h, c = list(self._h), list(self._c)
         for k in range(self._network.num_gates):
             h[k], c[k], logits = frame.ask(k, h[k], c[k])
@@ -212,17 +211,5 @@ class Recognizer:
 
 
 def _create_blank_past(network: Network, pixels: np.ndarray) -> Past:
-    """What the first of frames like this one is shifted from, where all that follows it is."""
+    """What a video's first frame is shifted from; committed to the device like all later ones."""
     return jax.device_put(create_past(network, (1, *pixels.shape)), network.device)
-
-
-def forwards(logits: Float[np.ndarray, "b 2"]) -> Bool[np.ndarray, "b"]:
-    """Whether a gate forwards each frame: a tie stops."""
-    return logits[:, 1] > logits[:, 0]
-
-
-def check_pixels(pixels: np.ndarray) -> None:
-    """Raises ValueError unless it is a uint8 RGB image."""
-    shape, dtype = np.shape(pixels), getattr(pixels, "dtype", type(pixels).__name__)
-    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or not all(shape):
-        raise ValueError(f"a frame is uint8 of shape (height, width, 3), not {dtype} of {shape}")

@@ -1,4 +1,4 @@
-"""What was recognised in a video, and what it cost: as text and as JSON."""
+"""The prediction for a video and its cost, as text and as JSON."""
 
 import contextlib
 import time
@@ -20,7 +20,7 @@ class Guess(NamedTuple):
 
 
 class Spending(NamedTuple):
-    """GFLOPs (`flops`), as the paper counts them and in full."""
+    """GFLOPs, as the paper counts them and in full (`systems.sofnet.costs`)."""
 
     paper: float
     full: float
@@ -28,21 +28,21 @@ class Spending(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was recognised in a video or in a part of it.
+    """The prediction for a video or a part of it.
 
     Attributes:
-        video: its name; empty for frames that were given.
+        video: its name; empty for an array of frames.
         start, end: seconds of the part; None for frames without times.
-        guesses: the most probable classes, the best first.
-        scores: the probabilities of all classes.
+        guesses: the most probable classes, best first.
+        scores: probabilities of all classes.
         gate_names: `res1`, …
         stop: index of the gate that stopped each frame looked at; the number of gates if kept.
-        times: of the frames looked at, in seconds; empty if they had none.
-        num_frames: that were to be looked at; fewer were if the video ended early.
+        times: seconds of the frames looked at; empty if unknown.
+        num_frames: frames to look at, had the video not ended early.
         spent, plain: GFLOPs spent, and those of the plain backbone on all `num_frames`.
-        decode_ms, network_ms: milliseconds, compilation not among them; the network's are None
-            where it had other videos' frames in the same batches.
-        is_window: whether it is of a window, of which the stream or the file has more.
+        decode_ms, network_ms: milliseconds without compilation; the network's are None if its
+            batches held frames of several videos.
+        is_window: whether the part is one window of a file or a stream.
     """
 
     video: str
@@ -62,22 +62,22 @@ class Prediction:
 
     @property
     def kept(self) -> int:
-        """Frames that came through all gates."""
+        """Number of frames that passed all gates."""
         return int(np.sum(self.stop == len(self.gate_names)))
 
     @property
     def stops(self) -> dict[str, int]:
-        """How many frames were stopped after each stage."""
+        """Number of frames stopped after each stage."""
         counts = np.bincount(self.stop, minlength=len(self.gate_names) + 1).tolist()
         return dict(zip(self.gate_names, counts, strict=False))
 
     @property
     def unseen(self) -> int:
-        """Frames never looked at, after an early end."""
+        """Number of frames never looked at after an early end."""
         return self.num_frames - len(self.stop)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it but `scores`, as JSON can hold it."""
+        """Everything except `scores`, as JSON."""
         return {
             "video": self.video,
             "start": self.start,
@@ -97,7 +97,7 @@ class Prediction:
         }
 
     def describe(self) -> list[str]:
-        """Several lines."""
+        """The prediction in several lines."""
         stops = [f"{count} at {name}" for name, count in self.stops.items() if count]
         frames = [f"{self.kept} of {self.num_frames} used"]
         frames += [f"stopped {', '.join(stops)}"] if stops else []
@@ -116,7 +116,7 @@ class Prediction:
         ]
 
     def describe_line(self) -> str:
-        """One line of a timeline."""
+        """The prediction as one line of a timeline."""
         start, end = (_format_time(t) for t in (self.start or 0.0, self.end or 0.0))
         best = ", ".join(
             f"{100 * guess.probability:.1f} % {make_printable(guess.name)}"
@@ -130,7 +130,7 @@ class Prediction:
 
 
 def _format_time(seconds: float) -> str:
-    """Such as 1:02:03.4."""
+    """Format seconds as 1:02:03.4."""
     tenths = round(seconds * 10)
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -138,21 +138,21 @@ def _format_time(seconds: float) -> str:
 
 
 class Meter:
-    """Stopwatches for decoding and for the network, of which the first may run in the second."""
+    """Two stopwatches, for decoding and for the network; decoding may run within the network's."""
 
     def __init__(self):
         self._decode = self._network = 0.0
 
     @contextlib.contextmanager
     def decoding(self) -> Iterator[None]:
-        """Counts the time inside as decoding."""
+        """Count the time inside as decoding."""
         start = time.perf_counter()
         yield
         self._decode += time.perf_counter() - start
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Counts the time inside as the network's, but for that of decoding."""
+        """Count the time inside as the network's, except for decoding."""
         start, before = time.perf_counter(), self._decode
         yield
         self._network += time.perf_counter() - start - (self._decode - before)

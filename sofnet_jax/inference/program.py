@@ -1,8 +1,9 @@
-"""One video as one compiled program: no gate's decision returns to Python."""
+"""A whole video as one compiled program: no gate's decision returns to Python."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +13,19 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 from sofnet_jax.backbones.shift import Past
 from sofnet_jax.host.files import write_whole
 from sofnet_jax.systems.early_exit import NEVER, Rule
-from sofnet_jax.systems.sofnet.folded import Network, create_past, create_states
+from sofnet_jax.systems.sofnet.folded import Network, create_past, create_states, forwards
 
 _States = tuple[Float[Array, "1 m"], ...]  # of every gate
 
 
-class Recognition(NamedTuple):
-    """What became of videos; leading axes are those of the input without the images'.
+class ProgramOutputs(NamedTuple):
+    """ProgramOutputs of the program; its leading axes are those of the input before the images'.
 
     Attributes:
         scores: class probabilities.
-        logits: mean of the kept frames' (Eq. 6).
-        stop: index of the gate that stopped each frame; the number of gates for the kept ones; -1
-            for those never looked at after an early end.
+        logits: mean over the kept frames (Eq. 6).
+        stop: index of the gate that stopped each frame; the number of gates for kept frames; -1
+            for frames never looked at after an early end.
     """
 
     scores: Float[Array, "*b n"]
@@ -32,13 +33,19 @@ class Recognition(NamedTuple):
     stop: Int[Array, "*b t"]
 
 
-class _Progress(NamedTuple):
-    """What the loop over frames carries."""
+class _Memory(NamedTuple):
+    """h and c of every gate, and what the last kept frame left for blocks that shift."""
 
-    t: Int[Array, ""]
     h: _States
     c: _States
     past: Past
+
+
+class _Progress(NamedTuple):
+    """State of the loop over frames."""
+
+    t: Int[Array, ""]
+    memory: _Memory
     sum: Float[Array, "n"]
     kept: Int[Array, ""]
     stop: Int[Array, "t"]
@@ -46,23 +53,23 @@ class _Progress(NamedTuple):
 
 
 class _Passage(NamedTuple):
-    """What became of a frame: the gate that stopped it, its logits if it was kept, the states.
+    """A frame's stop index, its logits if it was kept, and the memory that it proposes.
 
-    `past` is what it leaves in the spans that it came through, in the others what was there before.
+    `past` is new for the spans that the frame passed and old for the others.
     """
 
     stop: Int[Array, ""]
     logits: Float[Array, "n"]
-    h: _States
-    c: _States
-    past: Past
+    memory: _Memory
 
 
-def recognize(network: Network, frames: UInt8[Array, "t h w 3"], rule: Rule = NEVER) -> Recognition:
-    """The decisions of `online.Recognizer` on a whole video; to be compiled.
+def run_video(
+    network: Network, frames: UInt8[Array, "t h w 3"], rule: Rule = NEVER
+) -> ProgramOutputs:
+    """Decide as `online.Recognizer` does on a whole video; to be compiled.
 
-    A loop over the frames with a branch at each gate: what a gate stops is not computed on. The
-    number of frames may be symbolic.
+    A loop over the frames with a branch at each gate, so that a stopped frame costs no further
+    stage. The number of frames may be symbolic.
     """
     num_frames = frames.shape[0]
 
@@ -72,24 +79,21 @@ def recognize(network: Network, frames: UInt8[Array, "t h w 3"], rule: Rule = NE
     def look(p: _Progress) -> _Progress:
         frame = jax.lax.dynamic_slice_in_dim(frames, p.t, 1)
         force = (p.t == num_frames - 1) & (p.kept == 0) & (not network.released.empty)
-        stop, logits, h, c, past = _pass(network, 0, frame, p.h, p.c, p.past, force)
+        stop, logits, new = _pass(network, 0, frame, p.memory, force)
         kept = stop == network.num_gates
-        written = kept | (network.released.state and stop == network.num_gates - 1)
-        h, c = jax.tree.map(lambda new, old: jnp.where(written, new, old), (h, c), (p.h, p.c))
-        past = jax.tree.map(lambda new, old: jnp.where(kept, new, old), past, p.past)
+        h, c = _choose(network.writes(stop), (new.h, new.c), (p.memory.h, p.memory.c))
+        memory = _Memory(h, c, _choose(kept, new.past, p.memory.past))
         total, count = p.sum + logits, p.kept + kept
         ended = jnp.zeros((), bool)
         if rule.threshold is not None:
             sure = jax.nn.softmax(total / jnp.maximum(count, 1)).max() > rule.threshold
             ended = kept & sure & (p.t + 1 > rule.min_frames)
-        return _Progress(p.t + 1, h, c, past, total, count, p.stop.at[p.t].set(stop), ended)
+        return _Progress(p.t + 1, memory, total, count, p.stop.at[p.t].set(stop), ended)
 
     zeros = create_states(network, 1)
     start = _Progress(
         t=jnp.zeros((), jnp.int32),
-        h=zeros,
-        c=zeros,
-        past=create_past(network, (1, *frames.shape[1:])),
+        memory=_Memory(zeros, zeros, create_past(network, (1, *frames.shape[1:]))),
         sum=jnp.zeros(network.architecture.num_classes),
         kept=jnp.zeros((), jnp.int32),
         stop=jnp.full(num_frames, -1, jnp.int32),
@@ -97,65 +101,66 @@ def recognize(network: Network, frames: UInt8[Array, "t h w 3"], rule: Rule = NE
     )
     end = jax.lax.while_loop(goes_on, look, start)
     logits = end.sum / jnp.maximum(end.kept, 1)
-    return Recognition(jax.nn.softmax(logits), logits, end.stop)
+    return ProgramOutputs(jax.nn.softmax(logits), logits, end.stop)
 
 
 def _pass(
     network: Network,
     k: int,
     x: Shaped[Array, "1 h w c"],
-    h: _States,
-    c: _States,
-    past: Past,
+    memory: _Memory,
     force: Bool[Array, ""],
     pooled: Float[Array, "1 d"] | None = None,
 ) -> _Passage:
-    """A frame from span k on; `h` and `c` are new for the gates before, old for the others."""
-    span = network.spans[k]
+    """Run a frame from span k on; the memory is new for what precedes gate k, old for the rest."""
+    span, (h, c, past) = network.spans[k], memory
     if span.layers:
         x, pooled, left = span(x, past[k])
         past = (*past[:k], left, *past[k + 1 :])
     assert pooled is not None
     if k == network.num_gates:
-        return _Passage(jnp.int32(k), network.head(pooled)[0], h, c, past)
+        return _Passage(jnp.int32(k), network.head(pooled)[0], _Memory(h, c, past))
     new_h, new_c, logits = network.gates[k](pooled, h[k], c[k])
-    after_h, after_c = ((*s[:k], n, *s[k + 1 :]) for s, n in ((h, new_h), (c, new_c)))
+    h, c = ((*s[:k], n, *s[k + 1 :]) for s, n in ((h, new_h), (c, new_c)))
+    memory = _Memory(h, c, past)
 
     def go_on() -> _Passage:
-        return _pass(network, k + 1, x, after_h, after_c, past, force, pooled)
+        return _pass(network, k + 1, x, memory, force, pooled)
 
     def end() -> _Passage:
-        zero = jnp.zeros(network.architecture.num_classes)
-        return _Passage(jnp.int32(k), zero, after_h, after_c, past)
+        return _Passage(jnp.int32(k), jnp.zeros(network.architecture.num_classes), memory)
 
-    forward = force | (logits[0, 1] > logits[0, 0])
-    return jax.lax.cond(forward, go_on, end)
+    return jax.lax.cond(force | forwards(logits)[0], go_on, end)
 
 
-def recognize_videos(
+def _choose(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    return jax.tree.map(functools.partial(jnp.where, condition), new, old)
+
+
+def run_videos(
     network: Network, frames: UInt8[Array, "b t h w 3"], rule: Rule = NEVER
-) -> Recognition:
-    """`recognize` for one video after the other."""
-    return jax.lax.map(lambda video: recognize(network, video, rule), frames)
+) -> ProgramOutputs:
+    """Run `run_video` on one video after another."""
+    return jax.lax.map(lambda video: run_video(network, video, rule), frames)
 
 
 def export_program(
     path: Path, network: Network, size: int, rule: Rule = NEVER, *, platforms: Sequence[str] = ()
 ) -> None:
-    """Writes `recognize_videos` with its weights to a file that runs without this code.
+    """Write `run_videos` with its weights to a file that runs without this code.
 
-    `jax.export.deserialize(path.read_bytes()).call(frames)` is a `Recognition` as a tuple, for
+    `jax.export.deserialize(path.read_bytes()).call(frames)` is a `ProgramOutputs` as a tuple, for
     uint8 frames (b, t, size, size, 3) of any b and t.
 
     Args:
         path: of the file.
-        network: of `deploy`.
+        network: from `deploy`.
         size: side of the frames in pixels.
-        rule: of the early end; it becomes part of the program.
-        platforms: it can run on, such as "cpu" and "cuda"; by default the one at hand.
+        rule: when a video ends early; it becomes part of the program.
+        platforms: to run on, such as "cpu" and "cuda"; by default the current one.
     """
     shape = (*jax_export.symbolic_shape("b, t"), size, size, 3)
-    program = jax.jit(lambda frames: tuple(recognize_videos(network, frames, rule)))
+    program = jax.jit(lambda frames: tuple(run_videos(network, frames, rule)))
     exported = jax_export.export(program, platforms=tuple(platforms) or None)(
         jax.ShapeDtypeStruct(shape, jnp.uint8)
     )

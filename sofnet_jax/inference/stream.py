@@ -1,4 +1,4 @@
-"""Windows over a stream of frames that need never end, in constant memory."""
+"""Windows over an endless stream of frames, in constant memory."""
 
 import math
 from collections.abc import Callable
@@ -18,9 +18,9 @@ class Window:
 
     Attributes:
         start, end: its seconds in the stream.
-        num_frames: that were looked at, or would have been but for an early end.
-        times: of those looked at, in seconds.
-        result: what became of them.
+        num_frames: frames to look at, had the window not ended early.
+        times: seconds of the frames looked at.
+        result: of the video.
     """
 
     start: float
@@ -32,7 +32,7 @@ class Window:
 
 @dataclass
 class _Open:
-    """A window that goes on, from its first frame to look at, a number in the stream."""
+    """A window in progress; `first` is the number of its first segment in the stream."""
 
     first: int
     recognizer: Recognizer
@@ -40,11 +40,11 @@ class _Open:
 
 
 class Windows:
-    """Recognises what happens in each window of a stream.
+    """Recognises the action of each window of a stream.
 
-    A window is cut into equal segments, and one frame looked at of each: the first that is not
-    before the segment's centre. A new window begins every so many segments; those that overlap
-    share their frames, whose stages are computed once unless the network shifts.
+    A window is cut into equal segments; the first frame at or after the centre of each is looked
+    at. Overlapping windows share their frames, whose stages are computed once unless the network
+    shifts.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class Windows:
         start: float | None = None,
         end: float | None = None,
     ):
-        """Windows of a network from `deploy`.
+        """Configure the windows.
 
         Args:
-            network: of `deploy`.
-            rule: of the early end; nothing more is read for a window that has ended.
+            network: from `deploy`.
+            rule: when a window ends early; no further frame is read for it.
             num_frames: T, the segments of a window.
-            seconds: of a window.
-            every: segments from the beginning of one window to that of the next; by default all of
-                a window's, so that they do not overlap.
-            start: the second at which the first window begins; by default that of the first frame.
-            end: the second at which the stream ends, if that is known.
+            seconds: length of a window.
+            every: segments between the starts of windows; by default T, so that windows do not
+                overlap.
+            start: second at which the first window begins; by default that of the first frame.
+            end: second at which the stream ends, if known.
         """
         self._network, self._rule = network, rule
         self._num_frames = num_frames
@@ -76,16 +76,16 @@ class Windows:
         self._every = every or num_frames
         self._origin = start
         self._end = end
-        self._segment = -1  # the last that a frame was in
-        self._next = 0  # the number of the next window to begin
+        self._segment = -1  # that of the last frame looked at
+        self._next = 0  # number of the next window
         self._open: list[_Open] = []
 
     def step(self, time: float, frame: np.ndarray | Callable[[], np.ndarray]) -> list[Window]:
-        """Takes the next frame of the stream; the windows that it completes, or that end early.
+        """Take the next frame; return the windows that it completes or that end early.
 
         Args:
-            time: its seconds, which must not decrease.
-            frame: uint8 of (h, w, 3), or what reads it: called only if a window wants the frame.
+            time: seconds of the frame, which must not decrease.
+            frame: uint8 (h, w, 3), or a function that reads it, called only if a window needs it.
         """
         if self._origin is None:
             self._origin = time
@@ -96,7 +96,9 @@ class Windows:
         begun = self._begin(segment)
         shared: Frame | np.ndarray | None = None
         if begun or len(missed) < len(self._open):  # if it cannot be read, nothing has changed
-            shared = self._show(frame() if callable(frame) else frame)
+            pixels = frame() if callable(frame) else frame
+            # With a shift, the features depend on each window's last kept frame.
+            shared = pixels if self._network.architecture.shift else Frame(self._network, pixels)
         done = [self._close(window) for window in missed]
         self._segment = segment
         self._open += begun
@@ -110,17 +112,13 @@ class Windows:
         return done
 
     def conclude(self) -> list[Window]:
-        """The windows that are not complete, were the stream to end now; the next begins anew."""
+        """End the stream: return the incomplete windows; the next frame begins another stream."""
         done = [self._close(window, self._segment + 1) for window in list(self._open)]
         self._origin, self._segment, self._next = None, -1, 0
         return done
 
-    def _show(self, pixels: np.ndarray) -> Frame | np.ndarray:
-        """What all windows are to look at; where a network shifts, its features are each one's."""
-        return pixels if self._network.architecture.shift else Frame(self._network, pixels)
-
     def _begin(self, segment: int) -> list[_Open]:
-        """The windows that a segment is the first seen of."""
+        """The windows of which this segment is the first one seen."""
         earliest = (segment - self._num_frames) // self._every + 1
         return [
             _Open(number * self._every, Recognizer(self._network, self._rule))
@@ -128,7 +126,7 @@ class Windows:
         ]
 
     def _close(self, window: _Open, until: int | None = None) -> Window:
-        """The result of a window that has all its segments, or those before `until`."""
+        """The result of a window that is complete, or has the segments before `until`."""
         assert self._origin is not None
         self._open.remove(window)
         result = window.recognizer.result()
@@ -140,7 +138,7 @@ class Windows:
         elif until is not None:
             end = min(end, self._origin + until * self._interval)
         seen = len(window.times)
-        if result.ended:  # of how many frames nobody has looked, only the clock tells
+        if result.ended:  # the unseen frames are counted by their times
             centres = math.ceil((end - start) / self._interval - 0.5 - ROUNDING)
             seen = max(seen, min(centres, self._num_frames))
         return Window(start, end, seen, tuple(window.times), result)

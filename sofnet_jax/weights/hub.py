@@ -33,23 +33,24 @@ def download(identifier: str) -> Path:
         raise UserError(f"'{identifier}' is no hub id; write hub:owner/name or hub:owner/name@rev")
     huggingface_hub.logging.set_verbosity_error()  # it warns at every retry
     print(f"{identifier}: fetching {FILE}, unless it is cached", file=sys.stderr, flush=True)
+    nowhere = f"and the hub cannot be reached; download {FILE} elsewhere and give its path"
+    reasons = {  # subclasses first
+        errors.RepositoryNotFoundError: "the hub has no such repository, or it is private or gated",
+        errors.RevisionNotFoundError: f"the repository has no revision {match[2]}",
+        errors.LocalEntryNotFoundError: f"it is not in the cache, {nowhere}",
+        errors.EntryNotFoundError: f"the repository has no {FILE}",
+    }
     try:
         path = huggingface_hub.hf_hub_download(match[1], FILE, revision=match[2])
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(
-            f"{identifier}: the hub has no such repository, or it is private or gated"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{identifier}: the repository has no revision {match[2]}") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise UserError(
-            f"{identifier} is not in the cache, and the hub cannot be reached; download {FILE} "
-            "on a machine with a network and give its path"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise UserError(f"{identifier}: the repository has no {FILE}") from error
-    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{identifier}: {first_line(error)}") from error
+    except (
+        errors.EntryNotFoundError,
+        errors.HTTPError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        known = (text for kind, text in reasons.items() if isinstance(error, kind))
+        raise UserError(f"{identifier}: {next(known, first_line(error))}") from error
     _verify(Path(path))
     return Path(path)
 

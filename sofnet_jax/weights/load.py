@@ -32,7 +32,6 @@ from sofnet_jax.weights.names import (
     torch_shapes,
 )
 
-RUN_LAYOUT = "sofnet_jax run"
 _BACKBONE = ("conv1.", "bn1.", "layer")
 HALF = ("float16", "bfloat16")
 
@@ -77,15 +76,14 @@ class Report:
     """What happened to every tensor of a source and of a network, by our names.
 
     Attributes:
-        source, layout: of the weights.
+        weights: the source.
         loaded: tensors taken from the source.
         reinitialised: tensors of the network that keep their initial values, with the reason.
         left_out: tensors of the source that are not used.
         notes: warnings, a sentence each.
     """
 
-    source: str
-    layout: str
+    weights: Weights
     loaded: list[str]
     reinitialised: dict[str, str]
     left_out: list[str]
@@ -93,7 +91,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"init from {self.source} ({self.layout})",
+            f"init from {self.weights.source} ({self.weights.layout})",
             f"  loaded {len(self.loaded)} tensors: {self._list(self.loaded)}",
         ]
         for reason in dict.fromkeys(self.reinitialised.values()):
@@ -162,14 +160,7 @@ def initialise(
         notes.append(
             f"the names of its {len(classes)} classes are unknown; taken to be these, in this order"
         )
-    report = Report(
-        weights.source,
-        weights.layout,
-        list(wanted),
-        reinitialised,
-        [*unused, *weights.left_out],
-        notes,
-    )
+    report = Report(weights, list(wanted), reinitialised, [*unused, *weights.left_out], notes)
     return from_state_dict(tensors, variables), report
 
 
@@ -194,7 +185,7 @@ def _load_run(folder: Path, which: Which) -> Weights:
             f"the {which} checkpoint in {folder} is damaged or not whole "
             f"({type(error).__name__}); take another copy of it"
         ) from error
-    layout = f"{RUN_LAYOUT}, {which} checkpoint, of step {step}"
+    layout = f"sofnet_jax run, {which} checkpoint, of step {step}"
     followed = [name for name, value in identity.items() if name.startswith("released.") and value]
     if shift := identity.get("model.shift"):
         followed.append(f"model.shift={shift}")

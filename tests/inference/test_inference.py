@@ -17,7 +17,7 @@ from sofnet_jax.inference import lockstep as lockstep_module
 from sofnet_jax.inference import online
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer
-from sofnet_jax.inference.program import export_program, recognize_videos
+from sofnet_jax.inference.program import export_program, run_videos
 from sofnet_jax.systems.early_exit import NEVER, Rule
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.folded import Network, deploy
@@ -25,7 +25,7 @@ from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import Released
 
 VIDEOS = 12
-_recognize = jax.jit(recognize_videos, static_argnames="rule")
+_run_videos = jax.jit(run_videos, static_argnames="rule")
 
 
 @functools.cache
@@ -73,8 +73,8 @@ def _pad(results, num_frames):
 
 
 def _run_program(network, videos, rule):
-    recognition = _recognize(network, videos, rule)
-    return np.asarray(recognition.logits), np.asarray(recognition.stop)
+    outputs = _run_videos(network, videos, rule)
+    return np.asarray(outputs.logits), np.asarray(outputs.stop)
 
 
 def _check_all(network, model, variables, videos, rule, *, compiled=True):
@@ -277,11 +277,11 @@ def test_the_programs_time_falls_when_frames_stop():
     for share in (0, 1):
         forward = dict.fromkeys(architecture.gate_names, 1) | {"res1": share}
         network = deploy(architecture, _force(architecture, variables, forward))
-        jax.block_until_ready(_recognize(network, videos, NEVER))
+        jax.block_until_ready(_run_videos(network, videos, NEVER))
         took = []
         for _ in range(5):
             start = time.perf_counter()
-            jax.block_until_ready(_recognize(network, videos, NEVER))
+            jax.block_until_ready(_run_videos(network, videos, NEVER))
             took.append(time.perf_counter() - start)
         seconds.append(min(took))
     assert seconds[0] < 0.7 * seconds[1]
@@ -345,7 +345,7 @@ def test_lockstep_keeps_its_word_when_it_is_broken_off(gated):
 
     results = lockstep.recognize(map(read, draw_videos(30)))
     next(results)
-    with pytest.raises(RuntimeError, match="goes on already"):
+    with pytest.raises(RuntimeError, match="is in progress"):
         next(lockstep.recognize(draw_videos(1)))
     results.close()
     assert len(closed) >= 6  # also those that were on their way

@@ -27,6 +27,7 @@ from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.evaluation.metrics import compute_consensus, compute_observed
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.inference.drawing import read_frames
 from sofnet_jax.systems.sofnet.costs import compute_costs
 from sofnet_jax.weights.names import to_state_dict
 
@@ -189,7 +190,7 @@ def test_windows_of_a_file_are_its_parts(model, videos):
         expected = model.predict(frames)
         np.testing.assert_array_equal(window.stop, expected.stop)
         np.testing.assert_allclose(window.scores, expected.scores, atol=1e-6)
-        assert model.picture(window).shape == (8, SIZE, SIZE, 3)
+        assert read_frames(model, window).shape == (8, SIZE, SIZE, 3)
     assert model.round_step(0.15, 0.64) == pytest.approx(0.16)  # two of eight segments
     assert model.round_step(0.01, 0.64) == pytest.approx(0.08)  # never none
     (whole,) = model.segment(path, seconds=10.0)
@@ -220,7 +221,11 @@ def test_weights_without_a_configuration(tmp_path, variables):
     assert (loaded.rule.threshold, loaded.rule.min_frames) == (0.999, 3)
     video = draw_videos(1, 16)[0]
     expected = sofnet_jax.load(path, size=SIZE, num_frames=16, variant="release")
-    assert expected.via == 224 and expected.network.released.state and expected.rule.min_frames == 4
+    assert (
+        expected.sampler.via == 224
+        and expected.network.released.state
+        and expected.rule.min_frames == 4
+    )
     assert len(loaded.predict(video, early=False).stop) == 16
     named = write_weights(tmp_path / "named.safetensors", variables, CLASSES)
     assert sofnet_jax.load(named, size=SIZE).classes == tuple(CLASSES)
@@ -297,16 +302,16 @@ def test_the_picture_of_a_part(model, videos):
     prediction = model.predict(file, start=1.0, end=2.0, early=False)
     with VideoReader(file, short_side=40) as reader:
         chosen = np.searchsorted(reader.times, prediction.times)
-        expected = [model._crop(pixels) for pixels, _ in reader.read(lambda _: chosen)]
+        expected = [model.sampler.crop(pixels) for pixels, _ in reader.read(lambda _: chosen)]
     assert reader.times[chosen].min() >= 1 and reader.times[chosen].max() < 2
-    np.testing.assert_array_equal(model.picture(prediction), expected)
+    np.testing.assert_array_equal(read_frames(model, prediction), expected)
 
 
 def test_scores_that_are_no_numbers(model, videos):
     head = replace(model.network.head, bias=model.network.head.bias * np.nan)
     broken = replace(model, network=replace(model.network, head=head))
     file = min(videos.rglob("*.mp4"))
-    with pytest.raises(UserError, match="scores are no numbers"):
+    with pytest.raises(UserError, match="scores are not numbers"):
         broken.predict(file)
 
 

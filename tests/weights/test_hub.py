@@ -191,7 +191,7 @@ def test_offline(server, download):
     server.take_requests()
     cached, other = download("hub:owner/net", "hub:owner/text", HF_HUB_OFFLINE="1")
     assert cached == path
-    assert other.startswith("error: hub:owner/text is not in the cache, and the hub cannot be")
+    assert other.startswith("error: hub:owner/text: it is not in the cache, and the hub cannot")
     assert server.requests == []
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sofnet_jax.backbones.folded import Span, Tree, fold_stages
 from sofnet_jax.backbones.layers import full_precision
@@ -84,6 +85,10 @@ class Network:
         architecture = dataclasses.replace(self.architecture, gates=())
         return dataclasses.replace(self, spans=(Span(layers),), gates=(), architecture=architecture)
 
+    def writes(self, stop: Any) -> Any:
+        """Whether a frame with this stop index writes h and c: a kept one (`Released.state`)."""
+        return stop >= self.num_gates - self.released.state
+
     @property
     def device(self) -> jax.Device:
         """Where the weights are."""
@@ -93,6 +98,13 @@ class Network:
     def dtype(self) -> DTypeLike:
         """Type of the stages."""
         return jax.tree.leaves(self.spans)[0].dtype
+
+
+def forwards(
+    logits: Float[np.ndarray, "b 2"] | Float[Array, "b 2"],
+) -> Bool[np.ndarray, "b"] | Bool[Array, "b"]:
+    """Whether a gate forwards each frame, from its logits q (b, 2): a tie stops."""
+    return logits[:, 1] > logits[:, 0]
 
 
 def create_past(network: Network, shape: tuple[int, ...]) -> Past:
