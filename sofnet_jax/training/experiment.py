@@ -77,7 +77,7 @@ class Experiment:
         return select_fields(self.config, "schedule") | version | videos
 
     def create_train_step(self, gated: bool) -> Callable:
-        """The optimizer step of the joint training, or with `gated` false that of the warm-up."""
+        """The optimizer step of the joint training; of the warm-up if `gated` is false."""
         return create_train_step(
             self.model,
             self.optimizer,
@@ -92,7 +92,7 @@ class Experiment:
         )
 
     def create_train_iterator(self, first_step: int) -> Generator[Batch, None, None]:
-        """This process's batches from an optimizer step on."""
+        """The batches of this process, from an optimizer step on."""
         c = self.config
         return create_train_iterator(
             self.train_source,
@@ -163,30 +163,20 @@ class Experiment:
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
-    """Builds everything a configuration names; writes the embedded videos if they are wanted.
+    """Build what a configuration describes, and generate the synthetic videos if it needs them.
 
     Raises:
-        UserError: a value that makes no sense, or data that is not there.
+        UserError: a value is out of range, or data is missing.
     """
     check_config(config)
     train_source, val_source = _create_sources(config)
-    m, released = config.model, Released(**config.released)
-    if m.shift == "online" and released.state:
+    released = Released(**config.released)
+    if config.model.shift == "online" and released.state:
         raise UserError(
-            "model.shift is 'online', which takes from kept frames alone, but released.state lets "
-            "others be remembered; turn off one of them"
+            "model.shift is 'online', which reads kept frames only, but released.state also "
+            "remembers others; turn off one of them"
         )
-    architecture = create_architecture(
-        m.backbone,
-        num_classes=len(train_source.classes),
-        width=m.width,
-        gates=tuple(m.gates),
-        hidden=m.hidden,
-        temporal=m.temporal,
-        shift=m.shift,
-        forward_bias=float(m.forward_bias),
-        dropout=m.dropout,
-    )
+    architecture = create_architecture(num_classes=len(train_source.classes), **config.model)
     model = SoFNet(
         architecture,
         dtype=DTYPES[config.train.dtype],
@@ -200,25 +190,19 @@ def create_experiment(config: ConfigDict) -> Experiment:
             f"train.batch_size is {config.train.batch_size}, but there are only "
             f"{len(train_source)} training videos; lower it"
         )
-    epochs = {
-        "steps_per_epoch": steps_per_epoch,
-        "warmup_epochs": config.train.warmup_epochs,
-    }
+    o, warmup_epochs = config.optimizer, config.train.warmup_epochs
+    epochs = {"steps_per_epoch": steps_per_epoch, "warmup_epochs": warmup_epochs}
     learning_rate = create_learning_rate_schedule(
-        config.optimizer.learning_rate,
-        drop_epochs=tuple(config.optimizer.drop_epochs),
-        **epochs,
+        o.learning_rate, drop_epochs=tuple(o.drop_epochs), **epochs
     )
-    temperature = create_temperature_schedule(
-        config.temperature.initial, config.temperature.decay, **epochs
-    )
+    temperature = create_temperature_schedule(**config.temperature, **epochs)
     optimizer = create_optimizer(
-        config.optimizer.name,
+        o.name,
         learning_rate,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-        warmup_steps=config.train.warmup_epochs * steps_per_epoch,
-        policy_rate=config.optimizer.policy_rate,
+        momentum=o.momentum,
+        weight_decay=o.weight_decay,
+        warmup_steps=warmup_epochs * steps_per_epoch,
+        policy_rate=o.policy_rate,
         released=released,
     )
     paper_cost, full_cost = compute_costs(architecture, config.data.size)
@@ -238,7 +222,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
 
 
 def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
-    """Training and validation videos; further kinds of source are added here."""
+    """The training and validation videos. New kinds of source are added here."""
     data = config.data
     train, val = data.train, data.val
     if data.source == "synthetic":
@@ -249,7 +233,13 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
         create_synthetic(root, **arguments)
         train, val = root / "train.csv", root / "val.csv"
     elif data.source == "prepared":
-        return _create_prepared_sources(data.prepared)
+        if not data.prepared:
+            raise UserError(
+                "data.prepared is empty; give --config.data.prepared= the folder of a data set "
+                "that python -m sofnet_jax.prepare wrote"
+            )
+        path = Path(data.prepared).expanduser()
+        return create_prepared_source(path, "train"), create_prepared_source(path, "val")
     for name, path in (("train", train), ("val", val)):
         if not path:
             raise UserError(
@@ -260,13 +250,3 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
     reading = {"short_side": short_side, "keep": data.keep}
     source = create_source(train, **reading)
     return source, create_source(val, classes=source.classes, **reading)
-
-
-def _create_prepared_sources(folder: str) -> tuple[Source, Source]:
-    if not folder:
-        raise UserError(
-            "data.prepared is empty; give --config.data.prepared= the folder of a data set that "
-            "python -m sofnet_jax.prepare wrote"
-        )
-    path = Path(folder).expanduser()
-    return create_prepared_source(path, "train"), create_prepared_source(path, "val")
