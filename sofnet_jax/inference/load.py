@@ -11,7 +11,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
-from sofnet_jax.run.config import DTYPES, flatten_fields, get_config, read_given_fields
+from sofnet_jax.run.config import DTYPES, flatten_fields, get_config, read_fields
 from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.folded import deploy
@@ -52,21 +52,15 @@ def load(
     fields = _read_run(config, variant) if is_run else _get_defaults(variant)
     given = {"data.size": size, "data.num_frames": num_frames}
     fields |= {name: value for name, value in given.items() if value is not None}
-    try:
-        group = {name: value for name, value in fields.items() if name.startswith("released.")}
-        released = Released(**{name.partition(".")[2]: value for name, value in group.items()})
-        shift = fields["model.shift"]
-        rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
-        sampler = Sampler(
-            fields["data.num_frames"],
-            fields["data.size"],
-            short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
-            via=RELEASED_SIDE if released.crops else 0,
-        )
-    except KeyError as error:
-        raise UserError(f"{config} lacks {error}; versions before 0.1.0 wrote such runs") from error
-    except TypeError as error:
-        raise UserError(f"{config}: {error}") from error
+    released = Released(
+        **{name.partition(".")[2]: fields[name] for name in fields if name.startswith("released.")}
+    )
+    sampler = Sampler(
+        fields["data.num_frames"],
+        fields["data.size"],
+        short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
+        via=RELEASED_SIDE if released.crops else 0,
+    )
     _check_extent(sampler)
     weights = load_weights(source, which)
     variables, report = initialise(create_shapes(weights.architecture), weights)
@@ -81,13 +75,14 @@ def load(
         note = f"{source} does not say what it was trained on: shown {shown}; see num_frames, size"
         notes = (*notes, note)
     network = deploy(
-        replace(weights.architecture, shift=shift),
+        replace(weights.architecture, shift=fields["model.shift"]),
         variables,
         dtype=None if dtype is None else DTYPES[dtype],
         released=released,
     )
     Recognizer(network).warm_up(sampler.size, sampler.size)
     classes = weights.classes or tuple(map(str, range(network.architecture.num_classes)))
+    rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
     return TrainedModel(network, classes, sampler, rule, notes)
 
 
@@ -97,7 +92,7 @@ def _read_run(config: Path, variant: str) -> dict[str, Any]:
         raise UserError(
             f"{config.parent} is a run, with its own configuration; leave out '{variant}'"
         )
-    return read_given_fields(config)
+    return read_fields(config)
 
 
 def _get_defaults(variant: str) -> dict[str, Any]:

@@ -82,20 +82,15 @@ def read_fields(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or from before version 0.1.0.
     """
-    given, names = read_given_fields(path), [field.name for field in FIELDS]
-    refuse_older(path, names, given)
-    return {name: given[name] for name in names}
-
-
-def read_given_fields(path: Path) -> dict[str, Any]:
-    """Read what is in a config.json, by dotted names. Raises UserError as `read_fields` does."""
     content = read_json(path)
     try:
         given = flatten_fields(content)
         check_fields(given)
     except (RecursionError, UserError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    return given
+    names = [field.name for field in FIELDS]
+    refuse_older(path, names, given)
+    return {name: given[name] for name in names}
 
 
 def select_fields(config: ConfigDict, role: str) -> dict[str, Any]:
