@@ -9,7 +9,6 @@ page. FOLDER is that of sofnet_jax.sweep or sofnet_jax.compare. Each part shows 
 ours and the difference. Files go to FOLDER/report, or to --out.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -103,7 +102,11 @@ def main(argv: list[str]) -> None:
                 partial.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
-    _print([format_part(part) + "\n" for part in parts] + ([f"wrote {page}"] if page else []))
+    with command_line.printing():
+        for part in parts:
+            print(format_part(part) + "\n", flush=True)
+        if page:
+            print(f"wrote {page}", flush=True)
     for note in notes:
         print(f"note: {make_printable(note)}", file=sys.stderr)
     if failures:
@@ -141,16 +144,6 @@ def _create_lead(request: Request, reasons: list[str], notes: list[str]) -> list
         *(f"Could not be made: {line}." for line in reasons),
         *notes,
     ]
-
-
-def _print(texts: list[str]) -> None:
-    try:
-        for text in texts:
-            print(text, flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # which only means that the reader has left
-            raise UserError(f"cannot write to standard output: {error.strerror}") from error
 
 
 if __name__ == "__main__":
