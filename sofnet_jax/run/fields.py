@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 from sofnet_jax.backbones.spec import BACKBONES, SHIFTS
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, shorten
 
 CRITERIA = ("top1", "top5", "map")  # metrics by which checkpoints are compared
-LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video; of inference
+LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video, in inference
 PRECISIONS = ("float32", "bfloat16")
 # What a field means to a run that was stored:
 #   identity     a checkpoint must agree on it
@@ -21,7 +21,7 @@ Role = Literal["identity", "schedule", "identity and schedule", "outcome", "indi
 
 
 class Range(NamedTuple):
-    """Values that a field may have. NaN is in no range."""
+    """Values that a field may have. NaN is in no range but `ANY`."""
 
     contains: Callable[[Any], bool]
     text: str
@@ -68,10 +68,14 @@ class Field:
     def check(self, value: Any) -> None:
         """Raise UserError unless the field can have this value, which may come from JSON."""
         if not _is_like(value, self.default):
-            raise UserError(f"{self.name} is {_show(value)}; give a value such as {self.default!r}")
+            raise UserError(
+                f"{self.name} is {shorten(repr(value))}; give a value such as {self.default!r}"
+            )
         if isinstance(self.allowed, Range):
             if not self.allowed.contains(value):
-                raise UserError(f"{self.name} is {_show(value)}; it must be {self.allowed.text}")
+                raise UserError(
+                    f"{self.name} is {shorten(repr(value))}; it must be {self.allowed.text}"
+                )
         elif value not in self.allowed:
             names = ", ".join(choice or "''" for choice in self.allowed)
             close = get_close_matches(value, self.allowed, 1, 0)
@@ -86,11 +90,6 @@ def _is_like(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is type(default)
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else text[:77] + "…"
 
 
 FIELDS = (
@@ -147,8 +146,10 @@ FIELDS = (
     Field("loss.reference_gflops", 0.0, "schedule", FROM_0, "per frame in L_eff; 0: the real ones"),
     Field("optimizer.name", "sgd", "identity and schedule", ("sgd", "adam"), "optimizer"),
     Field("optimizer.learning_rate", 0.001, "schedule", FROM_0, "of everything but the gates"),
-    Field("optimizer.policy_rate", 1.0, "schedule", FROM_0, "the gates' learning rate over that"),
-    Field("optimizer.drop_epochs", (30,), "schedule", EPOCHS, "joint epochs that divide it by 10"),
+    Field("optimizer.policy_rate", 1.0, "schedule", FROM_0, "the gates' rate, as a multiple"),
+    Field(
+        "optimizer.drop_epochs", (30,), "schedule", EPOCHS, "epochs after which it falls to 1/10"
+    ),
     Field("optimizer.momentum", 0.9, "schedule", BELOW_1, "of SGD; b1 of Adam"),
     Field("optimizer.weight_decay", 1e-5, "schedule", FROM_0, "coupled, as in torch.optim.SGD"),
     # Temperature of the Gumbel-softmax: initial · exp(-decay · joint epoch).
