@@ -143,7 +143,7 @@ class Lockstep:
         finally:
             self._slots, self._busy = {}, False
 
-    def _open(self, videos: Iterable[Iterable[_Pixels]]) -> Iterator[_Slot]:
+    def _open(self, videos: Iterable[Iterable[np.ndarray]]) -> Iterator[_Slot]:
         """Read the first frame of each video."""
         classes = self._network.architecture.num_classes
         for number, video in enumerate(videos):
