@@ -1,6 +1,5 @@
 """One GPU for each of several processes on a machine."""
 
-import fcntl
 import os
 import re
 import tempfile
@@ -10,6 +9,7 @@ from typing import IO
 import jax
 
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.lock import try_lock
 
 _held: list[IO] = []  # locked as long as this process lives
 
@@ -26,14 +26,11 @@ def take_gpu() -> None:
         path = Path(tempfile.gettempdir()) / f"sofnet_jax-{os.getuid()}-gpu-{gpu}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         file = os.fdopen(descriptor, "w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        _held.append(file)
-        jax.config.update("jax_cuda_visible_devices", str(place))
-        return
+        if try_lock(file):
+            _held.append(file)
+            jax.config.update("jax_cuda_visible_devices", str(place))
+            return
+        file.close()
     raise UserError(f"other workers use all {len(gpus)} GPUs; start at most one worker per GPU")
 
 

@@ -6,8 +6,13 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from sofnet_jax.host.errors import UserError
+
+
+class InUseError(UserError):
+    """Another process holds the lock of a folder."""
 
 
 @contextlib.contextmanager
@@ -17,7 +22,8 @@ def lock_folder(folder: Path, who: str) -> Iterator[None]:
     `who` names another holder in the error message, e.g. "training".
 
     Raises:
-        UserError: another process holds the lock, or the folder is not writable or contains links.
+        InUseError: another process holds the lock.
+        UserError: the folder is not writable or contains links.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -26,11 +32,18 @@ def lock_folder(folder: Path, who: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder} is in use by another {who}; wait for it") from error
+        if not try_lock(file):
+            raise InUseError(f"{folder} is in use by another {who}; wait for it")
         yield
+
+
+def try_lock(file: IO) -> bool:
+    """Lock an open file until it is closed; return False if another process holds the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _refuse_links(folder: Path) -> None:

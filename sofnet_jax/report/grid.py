@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.lock import lock_folder
+from sofnet_jax.host.lock import InUseError, lock_folder
 from sofnet_jax.report.ablations import Method, create_config
 from sofnet_jax.run.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
 from sofnet_jax.run.config import flatten_fields, read_fields
@@ -81,10 +80,8 @@ class Cell:
         try:
             with lock_folder(self.folder, "training"):
                 return False
-        except UserError as error:
-            if isinstance(error.__cause__, BlockingIOError):
-                return True
-            raise
+        except InUseError:
+            return True
 
 
 def create_grid(
