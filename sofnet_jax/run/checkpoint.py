@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, first_line, shorten
 from sofnet_jax.host.files import check_size, is_number, read_json, write_json
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.fields import CRITERIA
@@ -229,10 +229,9 @@ class Checkpoints:
         except MemoryError:
             raise
         except Exception as error:  # Orbax and TensorStore raise anything
-            reason = (str(error) or type(error).__name__).splitlines()[0]
             advice = "; take another copy of it, or resume training from the one before"
             raise DamagedError(
-                f"the checkpoint {path} is damaged or not whole ({_shorten(reason, 200)})"
+                f"the checkpoint {path} is damaged or not whole ({first_line(error)})"
                 f"{advice if self.read_only else ''}"  # training resumes from it by itself
             ) from error
 
@@ -283,9 +282,9 @@ def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path
     saved, asked = json.loads(json.dumps([saved, asked]))  # tuples are lists in a saved record
     for name in sorted(asked.keys() | saved.keys()):
         if saved.get(name) != asked.get(name):
+            there, here = (shorten(repr(fields.get(name)), 80) for fields in (saved, asked))
             raise UserError(
-                f"{where} holds a checkpoint of another run: {name} is "
-                f"{_shorten(repr(saved.get(name)))} there and {_shorten(repr(asked.get(name)))} "
+                f"{where} holds a checkpoint of another run: {name} is {there} there and {here} "
                 "in the configuration; give the fields it was trained with, or another --workdir"
             )
 
@@ -340,7 +339,3 @@ def _silence_orbax() -> Iterator[None]:
     finally:
         asyncio.setLevel(level)
         absl.removeFilter(allow)
-
-
-def _shorten(text: str, length: int = 80) -> str:
-    return text if len(text) < length else text[: length - 3] + "…"
