@@ -15,15 +15,13 @@ class Convolution:
         stage: 1…5.
         spec: channels, kernel and stride.
         size: side of its input in pixels.
-        relu: whether a ReLU follows.
-        residual: whether its output is added to another tensor.
+        pointwise: operations that follow on each value of its output: ReLU, residual sum.
     """
 
     stage: int
     spec: ConvSpec
     size: int
-    relu: bool = True
-    residual: bool = False
+    pointwise: int = 1
 
     @property
     def out_size(self) -> int:
@@ -52,17 +50,17 @@ def list_convolutions(spec: ResNetSpec, size: int) -> Iterator[Convolution]:
     """Every convolution of a backbone in order, for square images of `size` pixels."""
     stem = Convolution(1, spec.stem, size)
     yield stem
-    size = _halve(stem.out_size)
+    size = _pool_size(stem.out_size)
     for stage, blocks in enumerate(spec.stages, 2):
         for block in blocks:
             side = size
             for i, conv in enumerate(block.convolutions, 1):
                 last = i == len(block.convolutions)
-                placed = Convolution(stage, conv, side, residual=last)
+                placed = Convolution(stage, conv, side, pointwise=2 if last else 1)
                 yield placed
                 side = placed.out_size
             if block.shortcut is not None:
-                yield Convolution(stage, block.shortcut, size, relu=False)
+                yield Convolution(stage, block.shortcut, size, pointwise=0)
             size = side
 
 
@@ -74,11 +72,10 @@ def compute_stage_costs(spec: ResNetSpec, size: int, *, full: bool) -> list[Stag
     """
     operations, sizes = [0] * 5, [0] * 5
     for conv in list_convolutions(spec, size):
-        each = 2 + (conv.relu + conv.residual if full else 0)
+        each = 2 + (conv.pointwise if full else 0)
         operations[conv.stage - 1] += conv.macs + each * conv.elements
-        if conv.relu:
-            sizes[conv.stage - 1] = conv.out_size
-    sizes[0] = _halve(sizes[0])
+        sizes[conv.stage - 1] = conv.out_size
+    sizes[0] = _pool_size(sizes[0])
     if full:
         operations[0] += 9 * sizes[0] ** 2 * spec.width  # max-pool
     return [StageCost(*stage) for stage in zip(operations, sizes, strict=True)]
@@ -89,6 +86,6 @@ def compute_pool_cost(size: int, channels: int) -> int:
     return (size**2 + 1) * channels
 
 
-def _halve(size: int) -> int:
+def _pool_size(size: int) -> int:
     """Side of the max-pool's output."""
     return (size - 1) // 2 + 1

@@ -1,4 +1,4 @@
-"""The layers of every backbone: convolution, BatchNorm, pooling, and the pixels they start from."""
+"""Layers that backbones share: convolution, BatchNorm, pooling, and pixel normalisation."""
 
 from functools import partial
 from typing import Any
@@ -11,15 +11,14 @@ from jaxtyping import Array, Float, UInt8
 
 from sofnet_jax.backbones.spec import ConvSpec
 
-# Convolutions of at most so many output pixels or values in a patch are one matrix product.
+# A convolution with at most this many output pixels, or values in a patch, is one matrix product.
 FEW_PIXELS, FEW_TAPS = 16, 32
-
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
-    """`convolve` with a kernel that is learned."""
+    """`convolve` with a learned kernel."""
 
     spec: ConvSpec
     dtype: DTypeLike = jnp.float32
@@ -40,8 +39,8 @@ def convolve(
 ) -> Float[Array, "b h2 w2 c2"]:
     """Convolution without bias, padded as in torchvision; XLA's "SAME" differs at stride 2.
 
-    Computed as a matrix product over unfolded patches where XLA's convolution is slow on a CPU,
-    above all backwards: for 1×1 kernels, outputs of a few pixels and patches of a few values.
+    1×1 kernels, outputs of few pixels and patches of few values are computed as a matrix product
+    over unfolded patches: XLA's convolution of these is slow on a CPU, above all backwards.
     """
     k, s, pad = kernel.shape[0], stride, kernel.shape[0] // 2
     height, width = ((side - 1) // s + 1 for side in x.shape[1:3])
@@ -57,15 +56,15 @@ def convolve(
 
 
 def _convolve(x: Array, kernel: Array, stride: int, **options: Any) -> Array:
-    """XLA's own convolution, in the layout of which its CPU backend has a fast one."""
+    """XLA's own convolution, in the layout that is fast on its CPU backend."""
     arguments = {"window_strides": (stride, stride), "padding": [(kernel.shape[0] // 2,) * 2] * 2}
     return jax.lax.conv_general_dilated(
         x, kernel, **(arguments | options), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-# The same with gradients in that layout as well. XLA brings convolutions into it by itself, but not
-# those inside loops: a training step that scans the backbone took more than three times as long.
+# `_convolve` with gradients in that layout too. XLA converts convolutions by itself, but not inside
+# loops: a training step that scans the backbone took more than three times as long.
 convolve_on_cpu = jax.custom_vjp(_convolve, nondiff_argnums=(2,))
 
 
@@ -101,13 +100,12 @@ convolve_on_cpu.defvjp(_convolve_forward, _convolve_backward)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation as torch.nn.BatchNorm2d computes it.
+    """Batch normalisation as torch.nn.BatchNorm2d computes it, with an unbiased running variance.
 
-    Unlike flax.linen.BatchNorm the running variance is the unbiased one. Statistics and parameters
-    are float32 whatever the input; the result has the input's type.
+    Statistics and parameters are float32 for any input; the result has the input's type.
 
     Attributes:
-        axis_name: pmap axis over which the batch statistics are synchronised; None is per replica.
+        axis_name: pmap axis over which batch statistics are synchronised; None: per replica.
     """
 
     axis_name: str | None = None
@@ -132,7 +130,7 @@ class BatchNorm(nn.Module):
         return (x.astype(jnp.float32) * inverse + (bias - mean * inverse)).astype(x.dtype)
 
     def _compute_statistics(self, x: Array) -> tuple[Array, Array, int]:
-        """Mean and biased variance over all but the last axis, and the number of values."""
+        """Mean and biased variance over all axes but the last, and the number of values."""
         x = x.astype(jnp.float32)
         axes = tuple(range(x.ndim - 1))
         count = x.size // x.shape[-1]
@@ -145,10 +143,10 @@ class BatchNorm(nn.Module):
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """3×3 max-pool of stride 2, padded by 1: as a maximum of shifted slices, first of rows.
+    """3×3 max-pool of stride 2, padded by 1, as a maximum of shifted slices.
 
-    Its gradient is elementwise; that of a reduce-window is a scatter, 3 times slower on a CPU.
-    Equal positive maxima share the gradient; PyTorch gives it to the first.
+    Its gradient is elementwise; a reduce-window's is a scatter, 3 times slower on a CPU. Equal
+    positive maxima share the gradient; PyTorch gives it to the first.
     """
     for axis in (1, 2):
         size = (x.shape[axis] - 1) // 2 + 1
@@ -161,15 +159,13 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return x
 
 
-# Statistics of ImageNet, in units of a 0…1 pixel: what published backbones were trained with.
+# ImageNet's statistics for pixels in 0…1, which published backbones were trained with.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
-
-
 PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 def normalise(frames: UInt8[Array, "*b 3"], dtype: DTypeLike) -> Float[Array, "*b 3"]:
-    """uint8 pixels to zero mean and unit variance by ImageNet's statistics."""
+    """Scales uint8 pixels to zero mean and unit variance under ImageNet's statistics."""
     scale = 1 / (255 * jnp.array(PIXEL_STD))
     shift = jnp.array(PIXEL_MEAN) / jnp.array(PIXEL_STD)
     return (frames.astype(jnp.float32) * scale - shift).astype(dtype)
@@ -180,5 +176,5 @@ def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     return x.mean((1, 2), dtype=jnp.float32)
 
 
-# Products of float32 are otherwise of TF32 on a GPU, and of bfloat16 on a TPU; a context.
+# A context for full float32 products; the default is TF32 on a GPU and bfloat16 on a TPU.
 full_precision = partial(jax.default_matmul_precision, "highest")

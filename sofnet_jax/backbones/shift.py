@@ -1,15 +1,14 @@
-"""The temporal shift (TSM; Lin, Gan and Han, ICCV 2019): some channels are those of another frame.
+"""The temporal shift (TSM; Lin, Gan and Han, ICCV 2019): channels from neighbouring frames.
 
-A residual block that shifts convolves, in place of an eighth of its input's channels, those of the
-frame before; *offline* another eighth is of the frame after. Its shortcut is not shifted. It costs
-no multiplication.
+The first convolution of a residual block that shifts reads an eighth of its channels from the
+previous frame and, if *offline*, another eighth from the next one. Its shortcut is not shifted. A
+shift costs no multiplication.
 
-How that goes with frames that are stopped, the paper does not say. *Online*, the frame before is
-here the last *kept* one, as in the gates' memory (Eq. 2): a stopped frame leaves no trace, and
-nothing is needed that was not computed. It is so in training, evaluation and inference. Before the
-first kept frame the channels are zero, as TSM has it where a video begins. The frame after, on the
-other hand, is not computed yet when it is asked for: *offline* shifts between neighbours as if none
-were stopped, which can be trained and evaluated, but not skipped.
+The paper does not say how this combines with stopped frames. *Online*, the previous frame is the
+last *kept* one, as in the gates' memory (Eq. 2), in training, evaluation and inference: a stopped
+frame leaves no trace, and everything needed has been computed. Before the first kept frame the
+channels are zero, as in TSM where a video begins. *Offline*, the next frame is needed before it is
+computed, so the shift ignores stops: such a network can be trained and evaluated, but cannot skip.
 """
 
 from collections.abc import Callable
@@ -17,28 +16,28 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-SHARE = 8  # one channel in so many comes from a neighbour
+SHARE = 8  # one channel in eight comes from a neighbour
 
-# For each stage or span, for each of its blocks that shift: the channels of its input that a later
-# frame reads.
+# The input channels that a later frame reads: for each shifting block of a stage or span, and for
+# all stages or spans.
 Channels = tuple[Float[Array, "b _ _ _"], ...]
 Past = tuple[Channels, ...]
 
-# A block's input and its entry of the past (None before the first frame) to what its first
-# convolution reads and to the entry that it leaves.
+# Maps a block's input and what the last kept frame left there (None: nothing) to the input of its
+# first convolution and what it leaves itself.
 Shift = Callable[[Array, Array | None], tuple[Array, Array]]
 
 
 def shift_frames(
     x: Float[Array, "bt h w c"], num_frames: int, *, online: bool
 ) -> Float[Array, "bt h w c"]:
-    """Shifts between the neighbouring frames of videos that are known as a whole."""
+    """Shifts between neighbouring frames of whole videos."""
     part = x.shape[-1] // SHARE
     frames = x.reshape(-1, num_frames, *x.shape[1:])
     before = jnp.roll(frames[..., :part], 1, axis=1).at[:, 0].set(0)
     if online:
         shifted = [before, frames[..., part:]]
-    else:  # in TSM's order: the first channels are of the frame after
+    else:  # in TSM's order: the first channels come from the next frame
         after = jnp.roll(frames[..., :part], -1, axis=1).at[:, -1].set(0)
         before = jnp.roll(frames[..., part : 2 * part], 1, axis=1).at[:, 0].set(0)
         shifted = [after, before, frames[..., 2 * part :]]

@@ -71,29 +71,17 @@ class ResNetSpec:
 
     @property
     def stages(self) -> tuple[tuple[BlockSpec, ...], ...]:
-        """The blocks of res2…res5; from res3 on the first one halves the resolution."""
-        every = 2 if self.depths[2] >= DEEP else 1
-        stages = []
-        for i, depth in enumerate(self.depths):
-            before, out = self.channels[i : i + 2]
-            stages.append(
-                tuple(
-                    self._create_block(
-                        before if block == 0 else out,
-                        self.width * 2**i,
-                        out,
-                        stride=2 if i > 0 and block == 0 else 1,
-                        shifts=self.shifts and block % every == 0,
-                    )
-                    for block in range(depth)
-                )
-            )
-        return tuple(stages)
+        """The blocks of res2…res5."""
+        return tuple(
+            tuple(self._create_block(stage, i) for i in range(depth))
+            for stage, depth in enumerate(self.depths)
+        )
 
-    def _create_block(
-        self, before: int, width: int, out: int, *, stride: int, shifts: bool
-    ) -> BlockSpec:
+    def _create_block(self, stage: int, i: int) -> BlockSpec:
         """The bottleneck strides in its 3×3 (torchvision v1.5), the basic block in its first."""
+        width, (before, out) = self.width * 2**stage, self.channels[stage : stage + 2]
+        before = out if i else before
+        stride = 2 if stage and not i else 1
         if self.block == "bottleneck":
             reduce, expand = ConvSpec(before, width, 1), ConvSpec(width, out, 1)
             convolutions = [reduce, ConvSpec(width, width, 3, stride), expand]
@@ -101,7 +89,8 @@ class ResNetSpec:
             convolutions = [ConvSpec(before, out, 3, stride), ConvSpec(out, out, 3)]
         projects = before != out or stride != 1
         shortcut = ConvSpec(before, out, 1, stride) if projects else None
-        return BlockSpec(tuple(convolutions), shortcut, shifts)
+        every = 2 if self.depths[2] >= DEEP else 1
+        return BlockSpec(tuple(convolutions), shortcut, self.shifts and i % every == 0)
 
 
 BACKBONES = {

@@ -6,20 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# F(2×2, 3×3): a tile of 4×4 pixels gives 2×2 results by 16 multiplications, not 36. Rounding stays
-# that of float32 sums of a few hundred terms; larger tiles lose digits.
+# F(2×2, 3×3): a tile of 4×4 pixels gives 2×2 results with 16 multiplications instead of 36. It
+# rounds like float32 sums of a few hundred terms; larger tiles lose digits.
 _KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
 def transform_kernel(kernel: Float[Array, "3 3 c c2"]) -> Float[Array, "16 c c2"]:
-    """G g Gᵀ, in the kernel's type; computed in float64, since it is once."""
+    """G g Gᵀ, in the kernel's type; computed in float64, since it happens only once."""
     wide = np.asarray(kernel, np.float64)
     transformed = np.einsum("ai,bj,ijcd->abcd", _KERNEL, _KERNEL, wide)
     return jnp.asarray(transformed.reshape(16, *kernel.shape[2:]), kernel.dtype)
 
 
 def restore_kernel(transformed: Float[Array, "16 c c2"]) -> Float[np.ndarray, "3 3 c c2"]:
-    """The kernel that `transform_kernel` transformed."""
+    """The inverse of `transform_kernel`."""
     wide = np.asarray(transformed, np.float64).reshape(4, 4, *transformed.shape[1:])
     inverse = np.array([[1, 0, 0, 0], [0, 1, -1, 0], [0, 0, 0, 1]])
     return np.einsum("ia,jb,abcd->ijcd", inverse, inverse, wide).astype(transformed.dtype)
@@ -27,10 +27,10 @@ def restore_kernel(transformed: Float[Array, "16 c c2"]) -> Float[np.ndarray, "3
 
 @flax.struct.dataclass
 class WinogradConvolution:
-    """A 3×3 convolution of stride 1, with `kernel` of `transform_kernel`.
+    """A 3×3 convolution of stride 1; `kernel` comes from `transform_kernel`.
 
-    On a CPU, where XLA's convolution reaches half of the speed of its matrix product, it takes
-    less time than that product would for the plain convolution.
+    On a CPU, XLA's convolution reaches half the speed of its matrix product. This takes less time
+    than even the matrix product would for the plain convolution.
     """
 
     kernel: Float[Array, "16 c c2"]
@@ -57,10 +57,10 @@ class WinogradConvolution:
 
 
 def _transform(d: list[Array]) -> list[Array]:
-    """Bᵀ d of four rows or columns."""
+    """Bᵀ d for four rows or columns."""
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
 def _untransform(m: Float[Array, "4 *rest"]) -> list[Array]:
-    """Aᵀ m of four rows or columns."""
+    """Aᵀ m for four rows or columns."""
     return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]

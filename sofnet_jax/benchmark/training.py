@@ -87,9 +87,9 @@ def _create_scan(e: Experiment) -> Callable[[], jax.Array]:
     def normal(*shape: int) -> jax.Array:
         return jnp.asarray(rng.normal(0, 0.05, shape), jnp.float32)
 
-    w_hh = [normal(d, 4 * d) if a.temporal else jnp.zeros((0, 0)) for _ in range(k)]
-    weights = [Recurrence(w, normal(d, 2), normal(2)) for w in w_hh]
-    inputs = [normal(*shape, 4 * d if a.temporal else d) for _ in range(k)]
+    w_hh = normal(k, d, 4 * d) if a.temporal else jnp.zeros((k, 0, 0))
+    weights = Recurrence(w_hh, normal(k, d, 2), normal(k, 2))
+    inputs = normal(k, *shape, 4 * d if a.temporal else d)
     noise = normal(*shape, k, 2)
 
     def loss(weights, inputs):
@@ -97,7 +97,7 @@ def _create_scan(e: Experiment) -> Callable[[], jax.Array]:
         return decision.gates.sum() + decision.logits.sum() + decision.hidden.sum()
 
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    return lambda: gradient(weights, inputs)[0][0].w_q
+    return lambda: gradient(weights, inputs)[0].w_q
 
 
 def _measure_input(

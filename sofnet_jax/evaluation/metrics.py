@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
 from sofnet_jax.run.predictions import Predictions
+from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.costs import Cost
 
 
@@ -119,8 +120,7 @@ def compute_observed(
     num_frames = kept.shape[1]
     count = kept.cumsum(1)[..., None]
     mean = np.where(kept[..., None], frame_logits, 0).cumsum(1) / np.maximum(count, 1)
-    sure = softmax(mean, axis=-1).max(-1) > threshold
-    ends = sure & kept & (np.arange(1, num_frames + 1) > min_frames)
+    ends = kept & Rule(threshold, min_frames).ends(mean, np.arange(1, num_frames + 1))
     return np.where(ends.any(1), ends.argmax(1) + 1, num_frames)
 
 

@@ -1,23 +1,32 @@
-"""What the kept frames of a video say together, and when that is enough."""
+"""When a video ends early (Eq. 7), and the consensus of its kept frames (Eq. 6)."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When a video ends early (Eq. 7): after a kept frame, number T̄ of those looked at.
+    """When a video ends early (Eq. 7): after a kept frame, the T̄-th of those observed.
 
     Attributes:
-        threshold: ρ, which the largest class probability has to exceed; None: a video never ends.
-        min_frames: T_min, which T̄ has to exceed.
+        threshold: ρ, which the largest class probability must exceed; None: a video never ends.
+        min_frames: T_min, which T̄ must exceed.
     """
 
     threshold: float | None = None
     min_frames: int = 0
+
+    def ends(
+        self, logits: Float[np.ndarray, "*b n"], observed: int | Int[np.ndarray, "..."]
+    ) -> Bool[np.ndarray, "*b"]:
+        """Whether videos end after a kept frame, given the mean kept logits and T̄."""
+        if self.threshold is None:
+            return np.zeros(logits.shape[:-1], bool)
+        sure = softmax(logits, axis=-1).max(-1) > self.threshold
+        return sure & (np.asarray(observed) > self.min_frames)
 
 
 NEVER = Rule()
@@ -25,12 +34,12 @@ NEVER = Rule()
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a video.
+    """The result of a video.
 
     Attributes:
         scores: class probabilities: the softmax of `logits`.
-        logits: mean of the kept frames' (Eq. 6).
-        stop: index of the gate that stopped each frame looked at; the number of gates if kept.
+        logits: mean of the kept frames' logits (Eq. 6).
+        stop: index of the gate that stopped each observed frame; the number of gates if kept.
         ended: whether it ended early.
     """
 
@@ -41,7 +50,7 @@ class Result:
 
 
 class Consensus:
-    """The mean logits of the kept frames of a video, and where each frame was stopped."""
+    """The mean logits of a video's kept frames, and where each frame was stopped."""
 
     def __init__(self, num_gates: int, num_classes: int, rule: Rule):
         self._num_gates = num_gates
@@ -50,10 +59,6 @@ class Consensus:
         self._kept = 0
         self._stop = bytearray()
         self.ended = False
-
-    def __len__(self) -> int:
-        """The number of frames looked at."""
-        return len(self._stop)
 
     @property
     def kept_any(self) -> bool:
@@ -70,21 +75,20 @@ class Consensus:
         return self._sum / np.float32(max(self._kept, 1))
 
     def stop(self, gate: int) -> None:
-        """Notes a frame that a gate stopped."""
+        """Records a frame that a gate stopped."""
         self._stop.append(gate)
 
     def keep(self, logits: Float[np.ndarray, "n"]) -> None:
-        """Adds the logits of a frame that was kept; the video may have ended with it."""
+        """Adds the logits of a kept frame, which may end the video."""
         self._stop.append(self._num_gates)
         self._sum = self._sum + logits
         self._kept += 1
-        if self._rule.threshold is not None and len(self._stop) > self._rule.min_frames:
-            self.ended = bool(softmax(self._mean).max() > self._rule.threshold)
+        self.ended = bool(self._rule.ends(self._mean, len(self._stop)))
 
     def conclude(self, forced: Float[np.ndarray, "n"] | None = None) -> Result:
-        """The result, were the video to end now; its logits are zero if no frame was kept.
+        """The result if the video ended now; without a kept frame its logits are zero.
 
-        `forced` are the logits of the last frame if that is forwarded for want of a kept one.
+        `forced` are the logits of the last frame if it is forwarded because no frame was kept.
         """
         stop, logits = np.array(self._stop, np.int64), self._mean
         if forced is not None:

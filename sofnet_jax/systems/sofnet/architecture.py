@@ -1,4 +1,4 @@
-"""What network is built: the one description that the model and its FLOP table both read."""
+"""The description of a SoF-Net, which module, folded form and price list read."""
 
 import dataclasses
 
@@ -10,16 +10,15 @@ from sofnet_jax.host.errors import UserError
 class Architecture:
     """A ResNet of five stages res1…res5 with policy modules after some of them.
 
+    The fields are flat because checkpoints store them; `backbone` composes those of the ResNet.
+
     Attributes:
-        num_classes: size of the final and of every inner classifier.
-        block: residual block of res2…res5.
-        depths: number of blocks in res2…res5.
-        width: channels of res1; stage s ≥ 2 has `width·2^(s-2)`, ×4 with bottlenecks.
-        stem_kernel: side of res1's convolution (stride 2).
-        gates: stages (1…5, ascending) followed by a policy module; none is plain TSN.
+        num_classes: size of the final classifier and every inner one.
+        block, depths, width, stem_kernel: as in `ResNetSpec`.
+        gates: stages (1…5, ascending) followed by a policy module; () is plain TSN.
         hidden: units of each policy's LSTM.
         temporal: False replaces the LSTM by a fully connected layer (Table 4).
-        shift: the temporal shift of TSM, see `models.shift`; "" is none.
+        shift: the temporal shift of TSM, see `backbones/shift.py`; "" is none.
         forward_bias: initial bias of W_q for "forward".
         dropout: rate before the final classifier.
     """
@@ -45,7 +44,7 @@ class Architecture:
 
     @property
     def gate_names(self) -> tuple[str, ...]:
-        """`("res1", …)`, the stages that a gate follows."""
+        """The stages followed by a gate: `("res1", …)`."""
         return tuple(f"res{stage}" for stage in self.gates)
 
 
@@ -62,14 +61,14 @@ def create_architecture(
         **fields: further fields of `Architecture`.
 
     Raises:
-        UserError: an unknown backbone, or gates that are not ascending stages.
+        UserError: an unknown backbone, gates that are not ascending stages, or a single class.
     """
     if backbone not in BACKBONES:
         raise UserError(f"model.backbone is '{backbone}'; choose one of {', '.join(BACKBONES)}")
     if list(gates) != sorted(set(gates)) or not set(gates) <= {1, 2, 3, 4, 5}:
         raise UserError(f"model.gates is {gates}; give ascending stages among 1, 2, 3, 4, 5")
     if num_classes < 2:
-        raise UserError(f"{num_classes} class to tell apart; at least two are needed")
+        raise UserError(f"the data has {num_classes} class; at least two are needed")
     spec = BACKBONES[backbone]
     return Architecture(
         num_classes=num_classes,

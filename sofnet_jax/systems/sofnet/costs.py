@@ -1,8 +1,8 @@
-"""Analytic cost of every stage, in the field's GFLOPs: 10⁹ multiply–adds.
+"""Analytic cost of a frame, in the field's GFLOPs: 10⁹ multiply–adds.
 
-Two counts stand side by side. `paper` is that of the published tables: convolutions and linear
-layers, two per BatchNorm element, the global average pools and W_x; neither LSTMs nor W_q. `full`
-adds whatever else runs at inference: LSTMs, W_q, ReLUs, the max-pool, residual sums.
+There are two counts. `paper` is that of the published tables: convolutions and linear layers, two
+per BatchNorm element, the global average pools and W_x, but neither LSTMs nor W_q. `full` adds
+everything else that runs at inference: LSTMs, W_q, ReLUs, the max-pool, residual sums.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ PAPER_GFLOPS = 2.52  # f(L) of ResNet-50 at 168×168
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """GFLOPs a frame, cumulative.
+    """Cumulative GFLOPs of a frame.
 
     Attributes:
-        gates: f(l_n): everything a frame costs that is stopped by gate n.
-        whole: f(L): everything a kept frame costs.
+        gates: f(l_n), the cost of a frame that gate n stops.
+        whole: f(L), the cost of a kept frame.
     """
 
     gates: tuple[float, ...]
@@ -30,13 +30,13 @@ class Cost:
 
     @property
     def by_stop(self) -> Float[np.ndarray, "n"]:
-        """Cost of a frame by the index of the gate that stopped it; last: of a kept one."""
+        """Cost of a frame by the index of the gate that stopped it; the last is a kept frame's."""
         return np.array([*self.gates, self.whole])
 
     def per_video(
         self, stop: Int[np.ndarray, "v t"], observed: Int[np.ndarray, "v"] | None = None
     ) -> Float[np.ndarray, "v"]:
-        """GFLOPs of each video, given where its frames stopped and how many were looked at."""
+        """GFLOPs of each video, given where its frames stopped and how many were observed."""
         frames = np.arange(stop.shape[1])
         cost = self.by_stop[stop]
         return cost.sum(1) if observed is None else (cost * (frames < observed[:, None])).sum(1)
@@ -52,8 +52,8 @@ def compute_lookup(cost: Cost, reference: float = 0.0) -> tuple[float, ...]:
 
     Args:
         cost: the `paper` cost.
-        reference: GFLOPs that f(L) is scaled to, so that the loss keeps its weight on backbones
-            much smaller than the paper's; 0 leaves real GFLOPs.
+        reference: GFLOPs to scale f(L) to, which keeps the loss's weight for backbones much smaller
+            than the paper's; 0 leaves real GFLOPs.
     """
     scale = reference / cost.whole if reference else 1.0
     return tuple((cost.whole - gate) * scale for gate in cost.gates)
@@ -75,7 +75,7 @@ def _accumulate(a: Architecture, size: int, full: bool) -> Cost:
 
 
 def _policy(a: Architecture, channels: int, full: bool) -> int:
-    """W_x; with `full` the LSTM cell (or the layer in its place) and W_q."""
+    """Operations of W_x; with `full` also of the LSTM cell (or its replacement) and W_q."""
     macs = channels**2
     if full and a.temporal:
         macs += 4 * a.hidden * (channels + a.hidden) + 3 * a.hidden  # gates; f·c, i·g, o·tanh(c)

@@ -1,4 +1,4 @@
-"""A network made ready for inference, in parts: spans of stages, gates, and the classifier."""
+"""SoF-Net for inference, in parts: spans of layers, gates, and the classifier."""
 
 import dataclasses
 import itertools
@@ -22,9 +22,9 @@ from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 @flax.struct.dataclass
 class Gate:
-    """A policy module. The rows of `kernel` are W_ih W_x, then W_hh: one product, not three.
+    """A policy module. The rows of `kernel` are W_ih W_x, then W_hh: one product instead of three.
 
-    Of one frame it costs what the weights take to come from memory. Without temporal modelling
+    For one frame it costs what loading the weights from memory costs. Without temporal modelling
     there is no W_hh.
     """
 
@@ -36,7 +36,7 @@ class Gate:
     def __call__(
         self, pooled: Float[Array, "b d"], h: Float[Array, "b m"], c: Float[Array, "b m"]
     ) -> tuple[Float[Array, "b m"], Float[Array, "b m"], Float[Array, "b 2"]]:
-        """What a frame makes of the state (Eqs. 2–3): h, c, and the logits q."""
+        """The state after a frame (Eqs. 2–3), h and c, and the logits q."""
         with full_precision():
             if len(self.kernel) == pooled.shape[1]:
                 h = jnp.tanh(pooled @ self.kernel + self.bias)
@@ -61,11 +61,10 @@ class Head:
 
 @flax.struct.dataclass
 class Network:
-    """SoF-Net, or TSN if there are no gates, as `deploy` makes it.
+    """SoF-Net, or TSN if there are no gates, as `deploy` creates it.
 
-    `spans` are the stages before each gate and, last, those after all of them, of which there may
-    be none. Stages are of the type `dtype`; gates and classifier of float32, for a rounded logit
-    can turn a decision.
+    `spans` are the layers before each gate and those after the last gate, possibly none. Layers
+    have the type `dtype`, gates and classifier float32, since a rounded logit can flip a decision.
     """
 
     spans: tuple[Span, ...]
@@ -91,12 +90,12 @@ class Network:
 
     @property
     def device(self) -> jax.Device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         return self.head.bias.device
 
     @property
     def dtype(self) -> DTypeLike:
-        """Type of the stages."""
+        """Type of the layers."""
         return jax.tree.leaves(self.spans)[0].dtype
 
 
@@ -108,7 +107,7 @@ def forwards(
 
 
 def create_past(network: Network, shape: tuple[int, ...]) -> Past:
-    """What blocks that shift are given of frames (b, h, w, 3) before the first kept one: zeros."""
+    """What shifting blocks read before the first kept frame, of shape (b, h, w, 3): zeros."""
     if not network.architecture.shift:
         return ((),) * len(network.spans)
     past = []
@@ -132,23 +131,24 @@ def deploy(
     released: Released = PAPER,
     winograd: bool | None = None,
 ) -> Network:
-    """The network of some variables as inference runs it, on the default device.
+    """Prepares a network for inference on the default device.
 
     Args:
-        architecture: of the variables.
+        architecture: of the network.
         variables: `params` and `batch_stats` of `SoFNet`.
-        dtype: of the stages' computation and weights; by default float32 on a CPU, else bfloat16.
+        dtype: of the backbone's weights and computation; by default float32 on a CPU, else
+            bfloat16.
         released: points in which the authors' code is followed.
-        winograd: whether 3×3 convolutions of stride 1 are `WinogradConvolution`s; by default on a
-            CPU in float32.
+        winograd: whether 3×3 convolutions of stride 1 become `WinogradConvolution`s; by default
+            on a CPU in float32.
 
     Raises:
-        UserError: the network shifts from frames that are still to come.
+        UserError: the network shifts from later frames.
     """
     if architecture.shift == "offline":
         raise UserError(
-            "a network with the offline shift needs the frame after each, so that none can be "
-            "skipped: evaluate it with sofnet_jax.main --mode=evaluate, or train one with "
+            "with the offline shift each frame needs the next one, so none can be skipped: "
+            "evaluate the network with sofnet_jax.main --mode=evaluate, or train one with "
             "--config.model.shift=online"
         )
     device = jax.local_devices()[0]
@@ -172,7 +172,7 @@ def deploy(
 
 
 def _create_gate(weights: Tree) -> Gate:
-    """W_ih (W_x x̄ + b_x) + b_ih + W_hh h + b_hh as one product; computed in float64, for once."""
+    """W_ih (W_x x̄ + b_x) + b_ih + W_hh h + b_hh as one product, combined in float64."""
     w = jax.tree.map(lambda x: np.asarray(x, np.float64), dict(weights))
     if "w_ih" in w:
         after, bias, w_hh = w["w_ih"], w["b_ih"] + w["b_hh"], w["w_hh"]

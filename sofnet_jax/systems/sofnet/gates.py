@@ -1,4 +1,4 @@
-"""The gates: policy modules, and the recurrence that runs them over the frames of a video."""
+"""The gates: policy modules, and the recurrence that runs them over a video's frames."""
 
 import flax.linen as nn
 import flax.struct
@@ -9,27 +9,24 @@ from jaxtyping import Array, Bool, Float, Int
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.released import PAPER, Released
 
+_released_normal = nn.initializers.normal(0.001)
+
 
 def _uniform(fan: int):
     """PyTorch's default initialiser, U(-1/√fan, 1/√fan)."""
     bound = fan**-0.5
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
-
-
-_released_normal = nn.initializers.normal(0.001)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
 
 
 class Policy(nn.Module):
     """Policy module n: W_x, an LSTM cell, W_q (Eqs. 2–3) and the inner classifier W_cls (Eq. 13).
 
-    It holds the parameters and does the part that does not depend on earlier frames, for all frames
-    at once; `gate_step` does the rest. Always float32: it is under 1 % of the network's cost, and
-    a rounded logit can turn a decision. The LSTM keeps both biases of torch.nn.LSTMCell, because
-    SGD moves their sum twice as fast as it would move one.
+    It holds the parameters and computes, for all frames at once, the part that does not depend on
+    earlier frames; `gate_step` does the rest. Always float32: it is under 1 % of the network's
+    cost, and a rounded logit can flip a decision. The LSTM keeps both biases of torch.nn.LSTMCell,
+    because SGD moves their sum twice as fast as it would a single one.
     """
 
     architecture: Architecture
@@ -37,7 +34,7 @@ class Policy(nn.Module):
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "b t d"]) -> tuple[Float[Array, "b t g"], "Recurrence"]:
-        """The LSTM's input W_ih W_x x̄ + b_ih + b_hh (g = 4·hidden), and its other weights."""
+        """The LSTM's input W_ih W_x x̄ + b_ih + b_hh (g = 4·hidden), and the other weights."""
         a, features, released = self.architecture, pooled.shape[-1], self.released.init
         embed = _dense(features, features, released, name="embed")
         x = embed(pooled.astype(jnp.float32))
@@ -57,7 +54,7 @@ class Policy(nn.Module):
 
 
 class InnerClassifier(nn.Module):
-    """W_cls of Eq. 13: scores of a policy's hidden state. Used in training alone."""
+    """W_cls of Eq. 13: class scores of a policy's hidden state, used only in training."""
 
     architecture: Architecture
     released: Released = PAPER
@@ -70,7 +67,7 @@ class InnerClassifier(nn.Module):
 
 @flax.struct.dataclass
 class Recurrence:
-    """The weights of a gate that touch the state; stacked over k gates in `run_gates`.
+    """The weights of a gate, or of k gates stacked, that touch the state.
 
     Without temporal modelling `w_hh` is empty.
     """
@@ -82,7 +79,7 @@ class Recurrence:
 
 @flax.struct.dataclass
 class State:
-    """The memory of a video: h and c of every gate after the last kept frame, zero at first."""
+    """A video's memory: h and c of every gate after the last kept frame, initially zero."""
 
     h: Float[Array, "k b d"]
     c: Float[Array, "k b d"]
@@ -91,10 +88,10 @@ class State:
 
 @flax.struct.dataclass
 class Decision:
-    """What the k gates say of each frame.
+    """The k gates' decisions on each frame.
 
-    `samples` are the gates g_n, each for itself, and `gates` the effective ones r_n = ∏_{m≤n} g_m:
-    0 or 1, with straight-through gradients.
+    `samples` are the individual gates g_n, `gates` the effective ones r_n = ∏_{m≤n} g_m: 0 or 1,
+    with straight-through gradients.
     """
 
     gates: Float[Array, "*bt k"]
@@ -104,12 +101,12 @@ class Decision:
 
     @property
     def stop(self) -> Int[Array, "*bt"]:
-        """Index of the gate that stopped each frame; k if it was kept."""
+        """Index of the gate that stopped each frame; k for a kept one."""
         return jnp.sum(self.gates > 0.5, axis=-1)
 
 
 def create_state(num_gates: int, batch: int, hidden: int) -> State:
-    """State before the first frame of a batch of videos."""
+    """The state before the first frame of a batch of videos."""
     zeros = jnp.zeros((num_gates, batch, hidden))
     return State(zeros, zeros, jnp.zeros(batch, bool))
 
@@ -122,20 +119,20 @@ def sample_gates(
     """Straight-through Gumbel-softmax (Eq. 4): 1 forward, 0 stop.
 
     The value is the argmax of `logits + noise`, the gradient that of
-    softmax((logits + noise) / temperature). Without noise it is deterministic: argmax of the
-    logits, a tie stops.
+    softmax((logits + noise) / temperature). Without noise it is the argmax of the logits; a tie
+    stops.
     """
     noisy = logits if noise is None else logits + noise
     soft = jax.nn.softmax(noisy / temperature)[..., 1]
     hard = (noisy[..., 1] > noisy[..., 0]).astype(soft.dtype)
-    return hard + (soft - jax.lax.stop_gradient(soft))  # in this order the value stays exact
+    return hard + (soft - jax.lax.stop_gradient(soft))  # this order keeps the value exact
 
 
 def combine_gates(samples: Float[Array, "*b k"], released: bool) -> Float[Array, "*b k"]:
-    """Effective gates r_n = ∏_{m≤n} g_m of the k gates g.
+    """Effective gates r_n = ∏_{m≤n} g_m.
 
-    With `released` of the same value, but of a gradient that only reaches one gate: n if the frame
-    came to it, else the one that stopped it (`Released.gradient`).
+    With `released` (`Released.gradient`) the value is equal but the gradient reaches only one gate:
+    n if the frame came to it, else the one that stopped it.
     """
     if not released:
         return jnp.cumprod(samples, axis=-1)
@@ -145,24 +142,10 @@ def combine_gates(samples: Float[Array, "*b k"], released: bool) -> Float[Array,
     return jnp.stack(effective, axis=-1)
 
 
-def compute_cell(
-    weights: Recurrence,
-    h: Float[Array, "*k b d"],
-    c: Float[Array, "*k b d"],
-    inputs: Float[Array, "*k b g"],
-) -> tuple[Float[Array, "*k b d"], Float[Array, "*k b d"], Float[Array, "*k b 2"]]:
-    """The LSTM cell of one gate or of k, and W_q (Eqs. 2–3): the new h and c, and the logits."""
-    if weights.w_hh.size:
-        h, c = update_cell(inputs + h @ weights.w_hh, c)
-    else:
-        h = jnp.tanh(inputs)
-    return h, c, h @ weights.w_q + weights.b_q[..., None, :]
-
-
 def update_cell(
     z: Float[Array, "*k b g"], c: Float[Array, "*k b d"]
 ) -> tuple[Float[Array, "*k b d"], Float[Array, "*k b d"]]:
-    """The LSTM's new h and c, of its gates before their nonlinearities in PyTorch's order."""
+    """The LSTM's new h and c from its pre-activations, which are in PyTorch's order."""
     i, f, g, o = jnp.split(z, 4, axis=-1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
@@ -177,15 +160,18 @@ def gate_step(
     last: Bool[Array, ""],
     released: Released = PAPER,
 ) -> tuple[State, Decision]:
-    """One frame through all k gates (Eqs. 2–4), masked: nothing a stopped frame did remains.
+    """Runs one frame through all k gates (Eqs. 2–4), masked: a stopped frame leaves no trace.
 
-    A frame writes its h and c, in every LSTM, only if it passed every gate: t̄ of Eq. 2 is the last
-    kept frame. The choice between old and new state is an index, so no gradient flows through it.
-    If nothing was kept before the `last` frame, that one is forwarded through everything.
-    `released` follows the authors' code in its `state`, `gradient` and `empty`.
+    A frame writes h and c, in every LSTM, only if it passed every gate: t̄ of Eq. 2 is the last kept
+    frame. No gradient flows through the choice between old and new state. If no frame was kept
+    before the `last` one, that is forwarded through everything. `released` follows the authors'
+    code in `state`, `gradient` and `empty`.
     """
-    h, c, logits = compute_cell(weights, state.h, state.c, inputs)
-    logits = jnp.moveaxis(logits, 0, 1)
+    if weights.w_hh.size:
+        h, c = update_cell(inputs + state.h @ weights.w_hh, state.c)
+    else:
+        h, c = jnp.tanh(inputs), state.c
+    logits = jnp.moveaxis(h @ weights.w_q + weights.b_q[..., None, :], 0, 1)
     samples = sample_gates(logits, noise, temperature)
     effective = combine_gates(samples, released.gradient)
     if not released.empty:
@@ -202,33 +188,28 @@ def gate_step(
 
 
 def run_gates(
-    weights: list[Recurrence],
-    inputs: list[Float[Array, "b t g"]],
+    weights: Recurrence,
+    inputs: Float[Array, "k b t g"],
     noise: Float[Array, "b t k 2"] | None,
     temperature: Array | float,
     released: Released = PAPER,
 ) -> Decision:
-    """Scans `gate_step` over the frames.
-
-    Returns:
-        A `Decision` whose fields begin with the axes b, t.
-    """
-    stacked = jax.tree.map(lambda *w: jnp.stack(w), *weights)
-    x = jnp.stack(inputs).transpose(2, 0, 1, 3)  # t k b g
+    """Scans `gate_step` over the frames; the result's fields start with the axes b, t."""
+    x = inputs.transpose(2, 0, 1, 3)  # t k b g
     num_frames, num_gates, batch, _ = x.shape
     last = jnp.arange(num_frames) == num_frames - 1
     noise = None if noise is None else jnp.moveaxis(noise, 1, 0)  # t b k 2
 
     def body(state: State, frame):
-        return gate_step(stacked, state, frame[0], frame[1], temperature, frame[2], released)
+        return gate_step(weights, state, frame[0], frame[1], temperature, frame[2], released)
 
-    state = create_state(num_gates, batch, stacked.w_q.shape[1])
+    state = create_state(num_gates, batch, weights.w_q.shape[1])
     _, decision = jax.lax.scan(body, state, (x, noise, last))
     return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), decision)
 
 
 def _dense(features: int, fan_in: int, released: bool, name: str) -> nn.Dense:
-    """A float32 linear layer that begins as torch.nn.Linear does, or as `Released.init` says."""
+    """A float32 linear layer initialised as torch.nn.Linear, or by `Released.init`."""
     if released:
         return nn.Dense(features, kernel_init=_released_normal, name=name)
     return nn.Dense(features, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in), name=name)

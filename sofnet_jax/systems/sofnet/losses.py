@@ -1,7 +1,6 @@
 """The training loss, Eqs. 8–15.
 
-Each term is computed per video, so its mean does not depend on how a batch is split over devices
-or accumulated.
+Each term is computed per video, so its mean does not depend on how a batch is split.
 """
 
 import flax.struct
@@ -16,7 +15,7 @@ from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 @flax.struct.dataclass
 class Losses:
-    """The terms of the loss, averaged over videos; `total` is what is minimised (Eq. 8)."""
+    """The terms of the loss, averaged over videos; `total` is minimised (Eq. 8)."""
 
     total: Float[Array, ""]
     classification: Float[Array, ""]
@@ -43,8 +42,8 @@ def compute_losses(
         lookup: f_lookup(n) of every gate in GFLOPs (Eq. 10).
         alpha: weight of accuracy against cost.
         beta: weight of the inner classifiers against the policies' self-supervision.
-        guidance: False leaves L_pg out of the total; its terms are reported as they are.
-        released: whose `efficiency`, `inner` and `self_supervision` follow the authors' code.
+        guidance: False leaves L_pg out of the total; its terms are still reported.
+        released: follows the authors' code in `efficiency`, `inner` and `self_supervision`.
     """
     targets = labels / labels.sum(-1, keepdims=True)
     classification = compute_classification_loss(outputs.video_logits, targets).mean()
@@ -97,9 +96,9 @@ def compute_inner_loss(
 ) -> Float[Array, "b"]:
     """Mean cross-entropy of the inner classifiers whose gate forwarded (Eq. 13).
 
-    Weighted by the effective gates r_n; their gradient is part of the equation and flows. Zero for
-    a video in which no gate forwarded anything, which the rule for the last frame excludes. With
-    gates of one it is the plain mean (`Released.inner`).
+    The weights are the effective gates r_n, through which gradients flow. Zero for a video without
+    a forwarding gate, which only `Released.empty` allows. Gates of one give the plain mean
+    (`Released.inner`).
     """
     losses = compute_classification_loss(inner_logits, targets[:, None, None])
     count = gates.sum((1, 2))
@@ -113,9 +112,9 @@ def compute_self_loss(
 ) -> Float[Array, "b"]:
     """Binary cross-entropy of the gates 1…N−1 with their pseudo-labels (Eqs. 14–15).
 
-    Gate n should forward if inner classifier n + 1 scores the label above inner classifier n. The
-    scores carry no gradient. The gate's probability is the noise-free softmax(q_n), whose logit is
-    q_n[forward] − q_n[stop]. Zero with a single gate, which has no next classifier.
+    Gate n should forward if inner classifier n + 1 scores the label higher than inner classifier n.
+    The scores carry no gradient. The gate's probability is the noise-free softmax(q_n), whose logit
+    is q_n[forward] − q_n[stop]. Zero with a single gate, which has no next classifier.
     """
     if inner_logits.shape[2] < 2:
         return jnp.zeros(inner_logits.shape[0])
@@ -131,7 +130,7 @@ def compute_released_self_loss(
 ) -> Float[Array, "b"]:
     """`Released.self_supervision`: cross-entropy with the one-hot samples (1 − g_n, g_n) as logits.
 
-    Over all N gates; `layer_logits` are those of the inner classifiers and of the final one.
+    It covers all N gates; `layer_logits` come from the inner classifiers and the final one.
     """
     pseudo_labels = _create_pseudo_labels(layer_logits, targets)
     logits = 2 * samples - 1  # g_n − (1 − g_n)
@@ -141,7 +140,7 @@ def compute_released_self_loss(
 def _create_pseudo_labels(
     layer_logits: Float[Array, "b t m n"], targets: Float[Array, "b n"]
 ) -> Float[Array, "b t m-1"]:
-    """ĝ_n of Eq. 14: 1 where classifier n + 1 scores the labels above classifier n."""
+    """ĝ_n of Eq. 14: 1 where classifier n + 1 scores the labels higher than classifier n."""
     scores = jax.nn.softmax(jax.lax.stop_gradient(layer_logits))
     score = jnp.einsum("btmn,bn->btm", scores, (targets > 0).astype(scores.dtype))
     return (score[..., 1:] > score[..., :-1]).astype(score.dtype)

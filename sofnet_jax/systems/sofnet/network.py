@@ -26,11 +26,11 @@ from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 @flax.struct.dataclass
 class Outputs:
-    """Everything the losses and the metrics read; k = 0 without gates (TSN, warm-up).
+    """Everything that losses and metrics read; k = 0 without gates (TSN, warm-up).
 
     Attributes:
-        video_logits: mean of the logits of the kept frames; its softmax is p^T (Eq. 6).
-        frame_logits: z_t of every frame, also of those that the gates stopped (Eq. 5).
+        video_logits: mean logits of the kept frames; its softmax is p^T (Eq. 6).
+        frame_logits: z_t of every frame, including stopped ones (Eq. 5).
         kept: s_t = r_N, 0 or 1 with straight-through gradients.
         decision: gates r, gate logits q and hidden states.
         inner_logits: scores of the inner classifiers.
@@ -46,15 +46,14 @@ class Outputs:
 class SoFNet(nn.Module):
     """SoF-Net, or TSN if the architecture has no gates.
 
-    The backbone does not depend on the gates, so it runs for all b·t frames in one batch, and only
+    The backbone does not depend on the gates, so it runs on all b·t frames in one batch, and only
     the gates are scanned over time; a stopped frame is masked out of everything that follows. With
-    the online shift it does depend on them, and is scanned with them.
+    the online shift it does depend on them and is scanned with them.
 
     Attributes:
         dtype: type of the backbone's computation; parameters, statistics and gates are float32.
-        bn_axis: pmap axis of synchronised BatchNorm, or None.
-        remat: recompute activations in the backward pass.
-        released: points in which the authors' code is followed, not the paper.
+        bn_axis, remat: as in `ResNet`.
+        released: points in which the authors' code is followed instead of the paper.
     """
 
     architecture: Architecture
@@ -78,12 +77,12 @@ class SoFNet(nn.Module):
 
         Args:
             frames: uint8 pixels; normalised here, on the device.
-            train: batch statistics, dropout and Gumbel noise instead of the deterministic network.
-            gated: False is the plain backbone, TSN: every frame is kept and no gate runs (k = 0).
+            train: use batch statistics, dropout and Gumbel noise.
+            gated: False is plain TSN: every frame is kept and no gate runs (k = 0).
             index: number of each video in the global batch. It keys the dropout and Gumbel
-                streams, so that they do not depend on how the batch is laid out over devices.
+                streams, so they do not depend on the batch's layout over devices.
             temperature: of the Gumbel-softmax.
-            noise: Gumbel noise to use in place of the stream `gate`.
+            noise: Gumbel noise that replaces the stream `gate`.
         """
         a = self.architecture
         b, t = frames.shape[:2]
@@ -99,8 +98,7 @@ class SoFNet(nn.Module):
             x = pooled["res5"]
             if gated:
                 with full_precision():
-                    inputs, weights = self._encode(pooled)
-                    decision = run_gates(weights, inputs, noise, temperature, self.released)
+                    decision = run_gates(*self._encode(pooled), noise, temperature, self.released)
 
         if train and a.dropout:
             x = _dropout(x, a.dropout, self.make_rng("dropout"), index)
@@ -109,7 +107,7 @@ class SoFNet(nn.Module):
             frame_logits = head(x)
         if decision is None:
             return _create_ungated_outputs(frame_logits, a.hidden)
-        inner = self._run_inner_classifiers(decision)
+        inner = self._run_inner_classifiers(decision.hidden)
         kept = decision.gates[..., -1]
         return Outputs(_consensus(frame_logits, kept), frame_logits, kept, decision, inner)
 
@@ -120,12 +118,12 @@ class SoFNet(nn.Module):
     def _run_backbone(
         self, frames: UInt8[Array, "b t h w 3"], train: bool
     ) -> dict[str, Float[Array, "b t _"]]:
-        """The pooled features of all stages (Eq. 1), of all frames at once."""
+        """Pooled features of all stages (Eq. 1) for all frames at once."""
         b, t = frames.shape[:2]
         online = self.architecture.shift == "online"
 
         def shift(x: Array, past: Array | None) -> tuple[Array, Array]:
-            return shift_frames(x, t, online=online), x  # no later frame needs anything
+            return shift_frames(x, t, online=online), x  # nothing is passed on
 
         images = normalise(frames, self.dtype).reshape(b * t, *frames.shape[2:])
         features, _ = self._create_backbone()(images, train, shift)
@@ -138,10 +136,13 @@ class SoFNet(nn.Module):
         noise: Float[Array, "b t k 2"] | None,
         temperature: Array | float,
     ) -> tuple[Float[Array, "b t d"], Decision]:
-        """Backbone and gates frame by frame, where what is shifted is of the last kept one.
+        """Runs backbone and gates frame by frame, shifting from the last kept frame.
 
-        A frame is computed through all stages, and what it leaves is masked if it was stopped.
-        BatchNorm normalises over the videos, frame by frame.
+        Each frame goes through all stages; what it leaves is masked if it was stopped. BatchNorm
+        normalises over the videos, frame by frame.
+
+        Returns:
+            Pooled features of res5, and the gates' decisions.
         """
         a = self.architecture
         b, t = frames.shape[:2]
@@ -153,11 +154,9 @@ class SoFNet(nn.Module):
             features, left = self._create_backbone(updates=t)(images, train, past=past)
             pooled = {k: average_pool(v)[:, None] for k, v in features.items()}
             with full_precision():
-                inputs, weights = self._encode(pooled)
-                stacked = jax.tree.map(lambda *w: jnp.stack(w), *weights)
-                x = jnp.stack(inputs)[:, :, 0]
+                weights, inputs = self._encode(pooled)
                 state, decision = gate_step(
-                    stacked, state, x, noise, temperature, last, self.released
+                    weights, state, inputs[:, :, 0], noise, temperature, last, self.released
                 )
             kept = (decision.gates[:, -1] > 0.5)[:, None, None, None]
             past = jax.tree.map(lambda new, old: jnp.where(kept, new, old), left, past)
@@ -186,26 +185,26 @@ class SoFNet(nn.Module):
 
     def _encode(
         self, pooled: dict[str, Float[Array, "b t _"]]
-    ) -> tuple[list[Float[Array, "b t g"]], list[Recurrence]]:
-        """What each policy makes of its stage's pooled features, and its other weights."""
+    ) -> tuple[Recurrence, Float[Array, "k b t g"]]:
+        """The policies' other weights, and their LSTMs' inputs from the pooled features."""
         a = self.architecture
-        policies = [Policy(a, self.released, name=f"policy_{name}") for name in a.gate_names]
-        encoded = [
-            policy(pooled[name]) for policy, name in zip(policies, a.gate_names, strict=True)
-        ]
-        return [x for x, _ in encoded], [weights for _, weights in encoded]
+        inputs, weights = zip(
+            *(Policy(a, self.released, name=f"policy_{n}")(pooled[n]) for n in a.gate_names),
+            strict=True,
+        )
+        return jax.tree.map(lambda *w: jnp.stack(w), *weights), jnp.stack(inputs)
 
-    def _run_inner_classifiers(self, decision: Decision) -> Float[Array, "b t k n"]:
+    def _run_inner_classifiers(self, hidden: Float[Array, "b t k d"]) -> Float[Array, "b t k n"]:
         a = self.architecture
         inner = [
-            InnerClassifier(a, self.released, name=f"inner_{name}")(decision.hidden[:, :, k])
+            InnerClassifier(a, self.released, name=f"inner_{name}")(hidden[:, :, k])
             for k, name in enumerate(a.gate_names)
         ]
         return jnp.stack(inner, axis=2)
 
 
 def _consensus(logits: Float[Array, "b t n"], kept: Float[Array, "b t"]) -> Float[Array, "b n"]:
-    """Mean of the kept frames' logits (Eq. 6); zero if no frame was kept (`Released.empty`)."""
+    """Mean logits of the kept frames (Eq. 6); zero if no frame was kept (`Released.empty`)."""
     count = kept.sum(1)
     with full_precision():
         total = jnp.einsum("btn,bt->bn", logits, kept)

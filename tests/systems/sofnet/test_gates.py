@@ -15,8 +15,14 @@ _FORCE = 1e4  # noise that no logit stands up to
 
 @pytest.fixture(scope="module")
 def gates():
-    """`run_gates`, compiled once; noise of zeros is no noise."""
-    return jax.jit(run_gates)
+    """`run_gates` on lists with an entry per gate, compiled once; zeros are no noise."""
+
+    @jax.jit
+    def run(weights, inputs, *rest):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
+        return run_gates(stacked, jnp.stack(inputs), *rest)
+
+    return run
 
 
 def _create_weights(temporal=True):
