@@ -1,4 +1,4 @@
-"""Layers compute what PyTorch's compute."""
+"""The layers equal PyTorch's."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from sofnet_jax.backbones.layers import BatchNorm, Conv, max_pool, normalise
 from sofnet_jax.backbones.spec import ConvSpec
 
 
-# Many and few output pixels, odd and even inputs: all ways in which a convolution is computed.
+# Many and few output pixels, odd and even inputs: every way to compute a convolution.
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_gradient_of_a_convolution_is_pytorchs(kernel, stride, size):
 
 @pytest.mark.parametrize("size", [(7, 8), (1, 2)])
 def test_max_pool_is_pytorchs(size):
-    # 3×3, stride 2; padding never is the maximum, to which the gradient goes.
+    # 3×3, stride 2; padding is never the maximum, which receives the gradient.
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, 3)).astype(np.float32) - 5
     height, width = ((side + 1) // 2 for side in size)
@@ -130,7 +130,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch():
 
 
 def test_normalisation_is_that_of_imagenet():
-    # Published backbones got (x / 255 - mean) / standard deviation.
+    # Published backbones read (x / 255 - mean) / standard deviation.
     black, white = normalise(jnp.array([[0, 0, 0], [255, 255, 255]], jnp.uint8), jnp.float32)
     np.testing.assert_allclose(black, [-2.1179, -2.0357, -1.8044], atol=1e-4)
     np.testing.assert_allclose(white, [2.2489, 2.4286, 2.6400], atol=1e-4)

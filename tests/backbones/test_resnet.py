@@ -9,7 +9,7 @@ from sofnet_jax.backbones.layers import BatchNorm, Conv
 from sofnet_jax.backbones.resnet import ResidualStage, ResNet
 from sofnet_jax.backbones.spec import BACKBONES, ResNetSpec
 
-# Compiled in half the time.
+# Halves the compilation time.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
@@ -34,7 +34,7 @@ def test_recomputation_changes_memory_alone():
     images = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
     init = jax.jit(stages[0].init, static_argnums=2, compiler_options=_QUICK)
     variables = init(jax.random.key(1), images, False)
-    # Blocks begin as the identity, whose weights have no gradient.
+    # Blocks start as the identity, whose weights have no gradient.
     params = jax.tree.map(lambda p: p + 0.5, variables["params"])
 
     def run(stage, params):

@@ -1,4 +1,4 @@
-"""The temporal shift is TSM's; with gates, a stopped frame leaves no trace in it."""
+"""The temporal shift equals TSM's; with gates, a stopped frame leaves no trace in it."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ GATES = (1, 2, 3, 4, 5)
 
 @functools.cache
 def _create(shift="online"):
-    """With gates that stop frames at every stage if the shift is online, else as initialised."""
+    """An online network has gates that stop frames at every stage; others are as initialised."""
     if shift == "online":
         architecture, model, variables = create_network(shift=shift)
     else:
@@ -41,7 +41,7 @@ def _create(shift="online"):
 
 
 def _force(variables, names, forward):
-    """The same network whose gates all forward."""
+    """The variables with gates that all forward, or all stop."""
     variables = jax.tree.map(np.array, variables)
     for name in names:
         variables["params"][f"policy_{name}"]["b_q"][:] = 0, 1e6 * (2 * forward - 1)
@@ -69,7 +69,7 @@ def test_offline_shift_by_hand():
 
 
 class _Shift(nn.Module):
-    """In front of a block's first convolution, as TSM's own code puts it there."""
+    """A shift before a block's first convolution, where TSM's own code puts it."""
 
     def __init__(self, convolution, num_frames, online):
         super().__init__()
@@ -158,7 +158,7 @@ def test_offline_a_later_frame_does():
 
 
 def test_a_stopped_frame_leaves_no_trace():
-    """Without its stopped frames, a video's kept ones have the same logits."""
+    """Removing a video's stopped frames does not change its logits."""
     architecture, _, variables, _ = _create()
     network = deploy(architecture, variables, dtype="float32", winograd=False)
     seen = 0
@@ -176,7 +176,7 @@ def test_a_stopped_frame_leaves_no_trace():
 
 
 def test_what_is_shifted_is_of_the_last_kept_frame():
-    """Else the test above would pass for a network that shifts nothing."""
+    """Without this, the test above would pass for a network that shifts nothing."""
     architecture, _, variables, _ = _create()
     variables = _force(variables, architecture.gate_names, 1)
     recognizer = Recognizer(deploy(architecture, variables, dtype="float32", winograd=False))
@@ -191,7 +191,7 @@ def test_what_is_shifted_is_of_the_last_kept_frame():
 
 
 def test_running_statistics_move_as_far_as_in_one_update():
-    """T updates of momentum/T: of a constant input's mean, 1 − (1 − 0.1/T)^T of the way."""
+    """T updates with momentum/T move the mean 1 − (1 − 0.1/T)^T of the way to a constant."""
     architecture, model, variables, _ = _create()
     videos = jnp.asarray(np.repeat(draw_videos(2)[:, :1], FRAMES, axis=1))
     variables = jax.tree.map(jnp.asarray, variables)

@@ -1,4 +1,4 @@
-"""Winograd's convolution is the convolution."""
+"""Winograd's convolution equals the plain one."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def test_equals_the_convolution(shape):
     x = jax.random.normal(keys[0], (*shape, 32))
     kernel, bias = jax.random.normal(keys[1], (3, 3, 32, 8)), jax.random.normal(keys[2], (8,))
     y = WinogradConvolution(transform_kernel(kernel), bias)(x)
-    # In float64, by the definition: the sum over the nine shifts of the padded input.
+    # By definition, in float64: the sum over nine shifts of the padded input.
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     _, height, width, _ = x.shape
     expected = np.asarray(bias, np.float64) + sum(
@@ -25,7 +25,7 @@ def test_equals_the_convolution(shape):
     np.testing.assert_allclose(y, expected, atol=2e-6 * np.abs(expected).max())
 
 
-def test_the_kernel_can_be_had_back():
+def test_restored_kernel_is_the_original():
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 16, 8))
     np.testing.assert_allclose(restore_kernel(transform_kernel(kernel)), kernel, atol=1e-6)
 

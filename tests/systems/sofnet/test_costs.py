@@ -18,7 +18,7 @@ _SMALL = Architecture(
 )
 
 
-# G multiply-adds up to each gate of ResNet-50 with 200 classes, of a whole frame, and of 16 frames.
+# G multiply-adds of ResNet-50 with 200 classes: up to each gate, for a frame, for 16 frames.
 @pytest.mark.parametrize(
     ("size", "gates", "whole", "video", "convolutions_alone"),
     [
@@ -116,7 +116,7 @@ def test_cost_of_a_video_by_hand():
 def test_lookup_by_hand():
     cost = Cost((1.0, 2.0), 4.0)
     assert compute_lookup(cost) == (3.0, 2.0)
-    # Scaled so that f(L) is 2 in place of 4.
+    # Scaled so that f(L) is 2 instead of 4.
     assert compute_lookup(cost, reference=2.0) == (1.5, 1.0)
 
 
@@ -135,7 +135,7 @@ def _list_products(jaxpr):
 def _count_macs(conv, product):
     """Multiply-adds of a convolution as the compiler counts them.
 
-    As a matrix product it multiplies the zeros of the padding too, as a convolution it does not.
+    A matrix product multiplies the padding's zeros too, a convolution does not.
     """
     if product == "dot_general":
         return conv.macs
@@ -162,9 +162,9 @@ def test_compiler_counts_the_same(backbone, size):
     # Two operations a multiply-add.
     convs = list(list_convolutions(a.backbone, size))
     operations = sum(2 * _count_macs(c, p) for c, p in zip(convs, products, strict=True))
-    # Of the rest, `full` counts one operation as one. Two details differ: BatchNorm makes scale and
-    # shift anew from its four vectors, in 4 operations a channel (beside the square root), and the
-    # maximum of 9 elements, 9 operations to `full`, takes fewer in whatever way it is computed.
+    # `full` counts every other operation as one. Two details differ: BatchNorm computes scale and
+    # shift from its four vectors, in 4 operations a channel (plus the square root), and the maximum
+    # of 9 elements, 9 operations in `full`, takes fewer however it is computed.
     _, full = compute_costs(a, size)
     last, channels = convs[-1].out_size, a.backbone.channels[4]
     backbone_alone = full.whole * 1e9 - (last**2 + 1) * channels - channels * a.num_classes
@@ -193,8 +193,8 @@ def test_compiler_counts_the_same_for_a_gate(temporal, channels):
     operations = jax.jit(gate).lower(variables, pooled).cost_analysis()["flops"]
     lstm = 4 * 512 * (channels + 512) + 3 * 512 if temporal else 512 * channels
     macs = channels**2 + lstm + 512 * 2
-    # Biases, sums of the LSTM's two halves and what its logistic functions come to: up to 30
-    # operations for each of 4·512 elements.
+    # Biases, sums of the LSTM's two halves and its logistic functions: up to 30 operations for each
+    # of 4·512 elements.
     assert 0 <= operations - 2 * macs <= 30 * 4 * 512
     if channels == 2048:
         at_5 = Architecture(**(vars(a) | {"gates": (5,)}))
@@ -203,7 +203,7 @@ def test_compiler_counts_the_same_for_a_gate(temporal, channels):
         assert (full.whole - ungated.whole) * 1e9 == pytest.approx(macs)
 
 
-# torchvision's models with their 1000 classes.
+# torchvision's models with 1000 classes.
 @pytest.mark.parametrize(
     ("backbone", "parameters"),
     [

@@ -10,7 +10,7 @@ from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import Policy, Recurrence, run_gates, sample_gates
 
 _GATES, _FRAMES, _VIDEOS, _HIDDEN = 3, 5, 4, 4
-_FORCE = 1e4  # noise that no logit stands up to
+_FORCE = 1e4  # noise larger than any logit
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def _create_inputs(seed=0, width=4 * _HIDDEN, videos=_VIDEOS):
 
 
 def _force(stop):
-    """Noise with which frame t of video b stops at gate stop[b][t], or is kept if there is none.
+    """Noise that stops frame t of video b at gate stop[b][t], or keeps it if that is no gate.
 
     The gates beyond that gate would forward.
     """
@@ -74,7 +74,7 @@ def _lstm(x, h, c, w_hh):
 
 
 def _skip(weights, inputs, noise):
-    """One video frame by frame, doing no gate after the one that stops; stops, logits, hiddens.
+    """Stops, logits and hidden states of a video, skipping gates after the one that stops.
 
     What is not computed is NaN.
     """
@@ -123,7 +123,7 @@ def test_gates_are_exactly_zero_or_one(temperature):
 @pytest.mark.parametrize("noise", [0.0, 0.7])
 def test_gradient_is_that_of_the_softmax(temperature, noise):
     # (q + noise) / τ differs by log 3 between forward and stop: the probability of forward is 3/4,
-    # its derivative 3/4 · 1/4 / τ. It is the same where the gate stops: there it is 1/4.
+    # its derivative 3/4 · 1/4 / τ; where the gate stops, 1/4 · 3/4 / τ.
     for sign in (1, -1):
         logits = jnp.array([noise, temperature * math.log(3) * sign])
         gradient = jax.grad(sample_gates)(logits, jnp.array([0.0, noise]), temperature)
@@ -204,7 +204,7 @@ def test_masked_gates_equal_a_loop_that_skips(gates):
 
 
 def test_only_kept_frames_are_remembered(gates):
-    # Frames 0 and 2 are stopped by the last and by the second gate, after others let them through.
+    # The last gate stops frame 0 and the second gate frame 2, after other gates forwarded them.
     # Every LSTM sees frames 1 and 3 as if they were the first two.
     weights, inputs = _create_weights(), _create_inputs()
     stopped = _force([[2, _GATES, 1, _GATES, _GATES]] * _VIDEOS)
@@ -235,7 +235,7 @@ def test_last_frame_is_forced_if_nothing_was_kept(gates):
 
 
 def test_gates_without_memory(gates):
-    # Every frame is judged alone: their order changes nothing, kept or not.
+    # Each frame is decided alone: the order of frames changes nothing, kept or not.
     weights, inputs = _create_weights(temporal=False), _create_inputs(width=_HIDDEN)
     noise = _force([[_GATES, 0, 1, _GATES, 2]] * _VIDEOS)
     order = jnp.array([3, 4, 0, 2, 1])
@@ -259,8 +259,8 @@ def test_a_later_frame_never_changes_an_earlier_decision(gates, frame):
 
 @pytest.mark.parametrize("gate", range(_GATES))
 def test_a_stopped_frame_leaves_no_trace(gates, gate):
-    # Frame 1 is stopped by one of the gates, and then is another frame. Its own logits differ;
-    # nothing else does, to the last bit.
+    # A gate stops frame 1, which is then replaced. Only its own logits differ; everything else is
+    # equal to the last bit.
     weights, inputs = _create_weights(), _create_inputs()
     noise = jnp.zeros((_VIDEOS, _FRAMES, _GATES, 2))
     noise = noise.at[:, 1].set(_force([[gate]] * _VIDEOS)[:, 0])

@@ -64,9 +64,9 @@ def test_efficiency_loss_by_hand():
 
 
 def test_inner_loss_by_hand():
-    # Label: the second class. Losses log 2, log 4/3 in the first frame, log 2, log 4 in the other.
-    # The last gate did not forward: the mean of the other three. The second video has one forward,
-    # so it is divided by one, not by three.
+    # Label: the second class. Losses log 2, log 4/3 in the first frame, log 2, log 4 in the second.
+    # The last gate did not forward: the mean of the remaining three. The second video has one
+    # forward, so the divisor is one instead of three.
     opposite = (math.log(3), 0.0)
     logits = jnp.array([[[_EVEN, _QUARTER], [_EVEN, opposite]]] * 2)
     gates = jnp.array([[[1.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])
@@ -137,7 +137,7 @@ def test_gradients_of_self_loss():
 
 def test_pseudo_label_of_several_labels():
     # The score is that of all true classes together: 1/2 + 1/10 rises to 2/5 + 3/10, although the
-    # better of the two falls. Undecided gates: log 2 either way, so one that leans tells.
+    # better of the two falls. Undecided gates: log 2 either way; a leaning gate tells them apart.
     inner = jnp.log(jnp.array([[[[0.5, 0.1, 0.4], [0.4, 0.3, 0.3]]]]))
     gates = jnp.array([[[_QUARTER, _EVEN]]])
     targets = jnp.array([[0.5, 0.5, 0.0]])
@@ -164,7 +164,7 @@ def test_total_by_hand():
 
 
 def test_without_guidance_by_hand():
-    # The video of the test above. L_pg is told but not added: what it alone moves stays.
+    # The video of the test above. L_pg is reported but not added: what only it moves stays.
     def total(inner_logits, gate_logits, video_logits):
         outputs = _outputs(video_logits, [[[1.0, 1.0]]], gate_logits, inner_logits)
         options = {"lookup": (3.0, 1.0), "alpha": 0.8, "beta": 0.7, "guidance": False}
@@ -185,7 +185,7 @@ def test_without_guidance_by_hand():
 
 
 def test_a_batch_is_the_mean_of_its_videos():
-    # Unequal numbers of forwards: a ratio of sums over the batch would come out otherwise.
+    # Unequal numbers of forwards: a ratio of sums over the batch would differ.
     videos = [
         _outputs([_QUARTER], [[[1.0, 1.0]]], [[[_EVEN, _EVEN]]], [[[_EVEN, _QUARTER]]]),
         _outputs([_EVEN], [[[1.0, 0.0]]], [[[_QUARTER, _EVEN]]], [[[_QUARTER, _EVEN]]]),

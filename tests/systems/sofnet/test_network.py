@@ -11,8 +11,8 @@ from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 
 _VIDEOS, _FRAMES, _SIZE, _GATES = 4, 3, 32, 3
-_FORCE = 1e4  # noise that no logit stands up to
-# Features of res5 have 8·4 channels: as many as classes, so that a head can be the identity.
+_FORCE = 1e4  # noise larger than any logit
+# Features of res5 have 8·4 channels: as many as classes, so a head can be the identity.
 _ARCHITECTURE = Architecture(
     num_classes=32,
     block="basic",
@@ -23,14 +23,14 @@ _ARCHITECTURE = Architecture(
     hidden=8,
 )
 _MODEL = SoFNet(_ARCHITECTURE)
-# Compiled in half the time.
+# Halves the compilation time.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _NO_NOISE = jnp.zeros((_VIDEOS, _FRAMES, _GATES, 2))
 
 
 @pytest.fixture(scope="module")
 def frames():
-    """Noise, of another colour in every frame."""
+    """Noise, with a different colour in every frame."""
     rng = np.random.default_rng(0)
     video = rng.integers(0, 64, (_VIDEOS, _FRAMES, _SIZE, _SIZE, 3))
     return jnp.array(video + rng.integers(0, 192, (_VIDEOS, _FRAMES, 1, 1, 3)), jnp.uint8)
@@ -38,7 +38,7 @@ def frames():
 
 @pytest.fixture(scope="module")
 def variables():
-    """Random weights and statistics, none of them zero, and gates that disagree."""
+    """Random nonzero weights and statistics, and gates that disagree."""
     shapes = jax.eval_shape(_MODEL.init, jax.random.key(0), jnp.zeros((1, 1, 32, 32, 3), jnp.uint8))
     rng = np.random.default_rng(0)
 
@@ -61,7 +61,7 @@ def variables():
 
 @pytest.fixture(scope="module")
 def evaluate():
-    """The deterministic network, compiled; `noise` forces its gates, zeros leave them alone."""
+    """The deterministic network, compiled; `noise` forces its gates, zeros do not."""
 
     @partial(jax.jit, compiler_options=_QUICK)
     def evaluate(variables, frames, noise):
@@ -72,7 +72,7 @@ def evaluate():
 
 @pytest.fixture(scope="module")
 def train():
-    """The network as in training: outputs, with their running statistics dropped."""
+    """The outputs of the network in training."""
 
     @partial(jax.jit, compiler_options=_QUICK)
     def apply(variables, frames, index, dropout, gate):
@@ -89,7 +89,7 @@ def train():
 
 
 def _force(stop):
-    """Noise with which frame t of every video stops at gate stop[t], or is kept at `_GATES`."""
+    """Noise that stops frame t of every video at gate stop[t], or keeps it for `_GATES`."""
     noise = np.zeros((_VIDEOS, _FRAMES, _GATES, 2), np.float32)
     forward = np.arange(_GATES) < np.array(stop)[:, None]
     noise[..., 1] = np.where(forward, _FORCE, -_FORCE)
@@ -97,7 +97,7 @@ def _force(stop):
 
 
 def _assert_same(old, new, videos=slice(None), frames=slice(None)):
-    """To the last bit, whatever the outputs say of these frames."""
+    """Asserts that all outputs for these frames are equal to the last bit."""
     for name in ("frame_logits", "kept", "inner_logits", "decision"):
         pairs = zip(*(jax.tree.leaves(getattr(x, name)) for x in (old, new)), strict=True)
         for a, b in pairs:
@@ -108,7 +108,7 @@ def _assert_same(old, new, videos=slice(None), frames=slice(None)):
 
 
 def test_gates_of_the_network_disagree(evaluate, variables, frames):
-    # The laws below say something only of a network that stops some frames and keeps others.
+    # The laws below are meaningful only for a network that stops some frames and keeps others.
     stop = evaluate(variables, frames, _NO_NOISE).decision.stop
     assert len(np.unique(stop)) >= 3 and (stop[:, :-1] == _GATES).any()
 
@@ -130,7 +130,7 @@ def test_a_later_frame_never_changes_an_earlier_decision(evaluate, variables, fr
 
 @pytest.mark.parametrize("gate", range(_GATES))
 def test_a_stopped_frame_leaves_no_trace(evaluate, variables, frames, gate):
-    # Other pixels in a frame that is stopped again: no other frame and no prediction notices.
+    # New pixels in a frame that is stopped again change no other frame and no prediction.
     noise = _NO_NOISE.at[:, 1].set(_force([3, gate, 3])[:, 1])
     before = evaluate(variables, frames, noise)
     after = evaluate(variables, frames.at[:, 1].set(255 - frames[:, 1]), noise)
@@ -149,7 +149,7 @@ def test_videos_do_not_see_each_other(evaluate, variables, frames):
 
 
 def test_all_gates_forward_is_the_plain_backbone(evaluate, variables, frames):
-    # A bias that no logit stands up to, as `forward_bias` would set it.
+    # A bias larger than any logit, as `forward_bias` would set it.
     policies = {
         name: weights | {"b_q": jnp.array([0, 1e4])} if name.startswith("policy_") else weights
         for name, weights in variables["params"].items()
@@ -161,7 +161,7 @@ def test_all_gates_forward_is_the_plain_backbone(evaluate, variables, frames):
     np.testing.assert_allclose(gated.frame_logits, tsn.frame_logits, atol=1e-4)
     assert tsn.decision.gates.shape == (_VIDEOS, _FRAMES, 0)
     assert (tsn.kept == 1).all()
-    # The gates as they are would have said otherwise.
+    # The original gates decide differently.
     own = evaluate(variables, frames, _NO_NOISE).video_logits
     assert abs(own - tsn.video_logits).max() > 0.01
 
@@ -170,8 +170,8 @@ def test_all_gates_forward_is_the_plain_backbone(evaluate, variables, frames):
 
 
 def test_layout_of_a_batch_does_not_change_its_random_streams(train, variables, frames):
-    # The same videos in another order: BatchNorm's statistics are the same, and so are dropout and
-    # gates of each video, because its number in the global batch keys them.
+    # Permuted videos have equal BatchNorm statistics, and each video has equal dropout and gates,
+    # because its number in the global batch keys them.
     order = jnp.array([2, 0, 3, 1])
     index = jnp.array([10, 11, 12, 13])
     outputs = train(variables, frames, index)
@@ -182,7 +182,7 @@ def test_layout_of_a_batch_does_not_change_its_random_streams(train, variables, 
 
 
 def test_same_number_same_noise(train, variables, frames):
-    # Four times the same video; the first two have the same number.
+    # One video four times; the first two have one number.
     same = jnp.broadcast_to(frames[:1], frames.shape)
     outputs = train(variables, same, jnp.array([5, 5, 6, 7]))
     logits = np.asarray(outputs.frame_logits)
@@ -199,7 +199,7 @@ def test_dropout_and_gates_have_streams_of_their_own(train, variables, frames):
     np.testing.assert_array_equal(base.decision.stop, dropout.decision.stop)
     np.testing.assert_array_equal(base.decision.logits, dropout.decision.logits)
     assert abs(base.frame_logits - dropout.frame_logits).max() > 0.1
-    # The gates do not touch the scores of a frame, only whether they count.
+    # The gates do not change a frame's scores, only whether they count.
     np.testing.assert_array_equal(base.frame_logits, gate.frame_logits)
     assert (base.decision.stop != gate.decision.stop).any()
 
@@ -217,7 +217,7 @@ def _set(variables, **leaves):
 
 
 def test_share_and_scale_of_dropout(train, variables, frames):
-    # Features that are all 1 (last BatchNorms with no scale) and a head that is the identity: the
+    # All features are 1 (the last BatchNorms have scale 0) and the head is the identity: the
     # scores are 0 with probability 1/2, else 2.
     block = "backbone__res5__block0"
     ones = _set(
@@ -234,14 +234,14 @@ def test_share_and_scale_of_dropout(train, variables, frames):
     index = jnp.arange(_VIDEOS)
     scores = np.asarray(train(ones, frames, index).frame_logits)
     np.testing.assert_array_equal(np.unique(scores), [0, 2])
-    # Four standard deviations of a mean of 384; every frame has a mask of its own.
+    # Four standard deviations of a mean of 384; every frame has its own mask.
     assert abs((scores == 0).mean() - 0.5) < 4 * 0.5 / math.sqrt(scores.size)
     assert len(np.unique(scores.reshape(-1, 32), axis=0)) == _VIDEOS * _FRAMES
 
 
 def test_gates_of_the_network_forward_with_their_probability(train, variables, frames):
-    # Gates that see nothing and forward with 3/4, each by a draw of its own. Of 640 frames (the
-    # last may be forced and is left out) 3/4 pass the first gate, 9/16 two, 27/64 all.
+    # Gates that see nothing and forward independently with probability 3/4: 3/4 of 640 frames pass
+    # the first gate, 9/16 two, 27/64 all. The last frame, which may be forced, is left out.
     bias = np.array([0, math.log(3)], np.float32)
     names = {f"policy_res{n}__{leaf}": v for n in (1, 3, 5) for leaf, v in (("w_q", 0.0),)}
     biases = {f"policy_res{n}__b_q": bias for n in (1, 3, 5)}
@@ -262,7 +262,7 @@ def test_bfloat16_is_confined_to_the_backbone():
     rngs = {name: jax.random.key(0) for name in ("params", "dropout", "gate")}
     apply = partial(model.apply, train=True, rngs=rngs, mutable=["batch_stats"])
     variables = jax.eval_shape(model.init, rngs, video)
-    # Leaves, since a shape is no array, which the fields of the outputs are checked to be.
+    # Leaves: the fields of the outputs are checked to be arrays, which shapes are not.
     results = jax.eval_shape(lambda *x: jax.tree.leaves(apply(*x)), variables, video)
     dtypes = {x.dtype for x in jax.tree.leaves((variables, results))}
     assert dtypes == {np.dtype(np.float32)}

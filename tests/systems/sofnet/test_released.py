@@ -42,7 +42,7 @@ def test_documentation_names_every_field_and_tests_that_exist():
     text = (ROOT / "docs" / "fidelity.md").read_text()
     for field in dataclasses.fields(Released):
         assert f"| `{field.name}` |" in text, field.name
-    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", text)
+    named = re.findall(r"`([\w/]*test_\w+\.py)(?:::(test_\w+))?`", text)
     assert len(named) > 20
     for file, test in named:
         assert f"def {test}" in (ROOT / "tests" / file).read_text(), (file, test)
@@ -65,7 +65,7 @@ def test_effective_gates_have_the_same_value_and_the_gradient_of_one_gate(sample
 
 
 def test_log_probabilities_make_the_same_gates():
-    # The released code samples from log softmax(q), which is q less a constant.
+    # The released code samples from log softmax(q), which is q minus a constant.
     rng = np.random.default_rng(0)
     logits, noise = jnp.array(rng.normal(size=(50, 2))), jnp.array(rng.gumbel(size=(50, 2)))
 
@@ -84,7 +84,7 @@ def test_log_probabilities_make_the_same_gates():
 
 
 def test_evaluation_is_deterministic():
-    # Without random streams, neither noise nor dropout can be drawn: Flax would raise.
+    # Without random streams, drawing noise or dropout would raise in Flax.
     model = SoFNet(
         dataclasses.replace(_TINY, dropout=0.5), released=Released(state=True, empty=True)
     )
@@ -105,7 +105,7 @@ def test_efficiency_loss():
 
 
 def test_inner_loss_with_gates_of_one_is_the_mean():
-    # Label: the second class. Losses log 2, log 4/3 in the first frame, log 2, log 4 in the other.
+    # Label: the second class. Losses log 2, log 4/3 in the first frame, log 2, log 4 in the second.
     even, right, wrong = (0.0, 0.0), (0.0, math.log(3)), (math.log(3), 0.0)
     logits = jnp.array([[[even, right], [even, wrong]]])
     loss = compute_inner_loss(logits, jnp.ones((1, 2, 2)), jnp.array([[0.0, 1.0]]))
@@ -115,7 +115,7 @@ def test_inner_loss_with_gates_of_one_is_the_mean():
 def test_self_loss_takes_samples_for_logits():
     # Scores of the label: 1/2, 3/4 by the inner classifiers, 1/4 by the final one. So the first
     # gate should forward and the second stop. Cross-entropy of the logits (0, 1) and (1, 0):
-    # log(1 + e^-1) with the likelier of the two, one more with the other.
+    # log(1 + e^-1) if the likelier one is right, one more if not.
     layers = jnp.array([[[(0.0, 0.0), (0.0, math.log(3)), (math.log(3), 0.0)]]])
     right = math.log(1 + math.exp(-1))
     label = jnp.array([[0.0, 1.0]])
