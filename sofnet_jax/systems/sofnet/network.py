@@ -1,5 +1,8 @@
 """SoF-Net: frames → features of every stage → scan over the gates → consensus (Eqs. 1–6)."""
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -89,7 +92,8 @@ class SoFNet(nn.Module):
         index = jnp.arange(b) if index is None else index
         gated = bool(a.gates) and (gated or self.is_initializing())
         if train and gated and noise is None:
-            noise = _gumbel((t, len(a.gates), 2), self.make_rng("gate"), index)
+            sample = partial(jax.random.gumbel, shape=(t, len(a.gates), 2))
+            noise = _draw(sample, self.make_rng("gate"), index)
         decision = None
         if gated and a.shift == "online" and not self.is_initializing():
             x, decision = self._run_in_order(frames, train, noise, temperature)
@@ -101,7 +105,9 @@ class SoFNet(nn.Module):
                     decision = run_gates(*self._encode(pooled), noise, temperature, self.released)
 
         if train and a.dropout:
-            x = _dropout(x, a.dropout, self.make_rng("dropout"), index)
+            sample = partial(jax.random.bernoulli, p=1 - a.dropout, shape=x.shape[1:])
+            keep = _draw(sample, self.make_rng("dropout"), index)
+            x = jnp.where(keep, x / (1 - a.dropout), 0)
         head = nn.Dense(a.num_classes, kernel_init=nn.initializers.normal(0.001), name="head")
         with full_precision():
             frame_logits = head(x)
@@ -219,15 +225,6 @@ def _create_ungated_outputs(frame_logits: Float[Array, "b t n"], hidden: int) ->
     return Outputs(frame_logits.mean(1), frame_logits, kept, decision, jnp.zeros((b, t, 0, n)))
 
 
-def _per_video_keys(key: Array, index: Int[Array, "b"]) -> Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-
-
-def _dropout(x: Float[Array, "b t d"], rate: float, key: Array, index: Int[Array, "b"]) -> Array:
-    keys = _per_video_keys(key, index)
-    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(keys)
-    return jnp.where(keep, x / (1 - rate), 0)
-
-
-def _gumbel(shape: tuple[int, ...], key: Array, index: Int[Array, "b"]) -> Array:
-    return jax.vmap(lambda k: jax.random.gumbel(k, shape))(_per_video_keys(key, index))
+def _draw(sample: Callable[[Array], Array], key: Array, index: Int[Array, "b"]) -> Array:
+    """A sample for each video, keyed by its number."""
+    return jax.vmap(sample)(jax.vmap(jax.random.fold_in, (None, 0))(key, index))
