@@ -130,15 +130,12 @@ def _read_by_torchcodec(decoders, path, chosen, threads, *, mode):
     return decoder.get_frames_at(chosen).data.numpy()
 
 
-def _read_by_opencv(cv2, path, chosen, threads, *, seek):
+def _read_by_opencv(cv2, path, chosen, threads):
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
     images = []
-    for n in chosen if seek else range(chosen[-1] + 1):
-        if seek:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, n)
-        capture.grab()
-        if n in chosen:
-            images.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+    for n in chosen:
+        capture.set(cv2.CAP_PROP_POS_FRAMES, n)
+        images.append(cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB))
     return np.stack(images)
 
 
@@ -152,13 +149,7 @@ _MODULES: dict[str, tuple[str, dict[str, Callable]]] = {
             for mode in ("exact", "approximate")
         },
     ),
-    "OpenCV": (
-        "cv2",
-        {
-            "seeking": functools.partial(_read_by_opencv, seek=True),
-            "grabbing all": functools.partial(_read_by_opencv, seek=False),
-        },
-    ),
+    "OpenCV": ("cv2", {"seeking": _read_by_opencv}),
 }
 
 
@@ -170,7 +161,7 @@ def _create_ffmpeg_ways() -> dict[str, Read]:
         f"{way.__name__[1:].replace('_', ' ')} ({origin}'s)": functools.partial(way, program)
         for origin, program in found.items()
         if program
-        for way in (_process_a_frame, _input_a_frame, _select_filter)
+        for way in (_process_a_frame, _input_a_frame)
     }
 
 
@@ -201,12 +192,6 @@ def _input_a_frame(program, path, chosen, threads):
     joined = "".join(f"[v{i}]" for i in range(len(chosen))) + f"concat=n={len(chosen)}"
     arguments += ["-filter_complex", first + joined, "-fps_mode", "passthrough"]
     return _run_ffmpeg(program, *arguments)
-
-
-def _select_filter(program, path, chosen, threads):
-    expression = "+".join(f"eq(n\\,{n})" for n in chosen)
-    filters = ["-vf", f"select={expression}", "-fps_mode", "passthrough"]
-    return _run_ffmpeg(program, "-threads", str(threads), "-i", path, *filters)
 
 
 def _decode_everything(path: str, threads: int) -> int:

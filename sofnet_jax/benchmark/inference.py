@@ -14,7 +14,7 @@ from sofnet_jax.benchmark.stopwatch import interleave
 from sofnet_jax.benchmark.workload import Workload, run_loop, run_program
 from sofnet_jax.host.errors import first_line
 from sofnet_jax.inference.lockstep import Lockstep
-from sofnet_jax.inference.online import classify, run, run_gated
+from sofnet_jax.inference.online import Recognizer, classify, run, run_gated
 from sofnet_jax.systems.early_exit import NEVER
 from sofnet_jax.systems.sofnet.folded import create_states
 
@@ -90,13 +90,14 @@ def _create_programs(work: Workload) -> dict[str, Callable[[], Any]]:
         )
         for count in BATCHES_OF_FRAMES
     }
-    for name, function, network, rule in (
-        ("TSN, one program on the device", run_program, work.tsn, NEVER),
-        (OURS, run_loop, work.network, work.rule),
-        ("SoF-Net, one program on the device", run_program, work.network, work.rule),
-    ):
-        programs[name] = functools.partial(function, network, rule, work.videos)
-    return programs
+    recognizer, on_device = Recognizer(work.network, work.rule), "one program on the device"
+    run_tsn = functools.partial(run_program, work.tsn, NEVER, work.videos)
+    run_sofnet = functools.partial(run_program, work.network, work.rule, work.videos)
+    return programs | {
+        f"TSN, {on_device}": run_tsn,
+        OURS: functools.partial(run_loop, recognizer, work.videos),
+        f"SoF-Net, {on_device}": run_sofnet,
+    }
 
 
 def _classify_all(work: Workload, count: int) -> None:

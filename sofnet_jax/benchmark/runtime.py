@@ -13,6 +13,7 @@ from sofnet_jax.benchmark.workload import run_loop, run_program
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.inference.load import load
+from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.table3 import FILE, LOOP, PROGRAM
 from sofnet_jax.training.experiment import create_experiment
@@ -40,10 +41,11 @@ def benchmark_runtime(
                 yield f"{method} was not measured: {error}"
                 continue
             runs[method], count = run, len(videos)
-            for way, function in ((LOOP, run_loop), (PROGRAM, run_program)):
-                programs[method, way] = functools.partial(
-                    function, model.network, model.rule, videos
-                )
+            recognizer = Recognizer(model.network, model.rule)
+            programs[method, LOOP] = functools.partial(run_loop, recognizer, videos)
+            programs[method, PROGRAM] = functools.partial(
+                run_program, model.network, model.rule, videos
+            )
     if not programs:
         raise UserError(f"{workdir} holds no run that can be measured; see sofnet_jax.sweep")
     times = {key: 1000 * s / count for key, s in interleave(programs, repeats).items()}

@@ -47,7 +47,8 @@ class Workload:
     @functools.cached_property
     def stops(self) -> list[Int[np.ndarray, "t"]]:
         """For every video, the gate that stops each frame looked at."""
-        return [result.stop for result in run_loop(self.network, self.rule, self.videos)]
+        recognizer = Recognizer(self.network, self.rule)
+        return [result.stop for result in run_loop(recognizer, self.videos)]
 
     @property
     def num_frames(self) -> int:
@@ -122,10 +123,10 @@ def load_workload(
 
 
 def run_loop(
-    network: Network, rule: Rule, videos: Iterable[UInt8[np.ndarray, "t h w 3"]]
+    recognizer: Recognizer, videos: Iterable[UInt8[np.ndarray, "t h w 3"]]
 ) -> list[Result]:
     """Run each video through the Python loop, frame by frame, up to its end."""
-    recognizer, results = Recognizer(network, rule), []
+    results = []
     for video in videos:
         recognizer.reset()
         for frame in video:

@@ -108,18 +108,16 @@ def plan_shards(split: str, tasks: Sequence[Task], form: Format, folder: Path) -
 
 
 def _digest(split: str, tasks: Sequence[Task], form: Format) -> str:
-    files = [_stat(task.path) for task in tasks]
+    """A name that changes with the content of a shard, and with size and time of its files."""
+    files: list[tuple[int, int] | None] = []
+    for task in tasks:
+        try:
+            found = os.stat(task.path or "")
+            files.append((found.st_size, found.st_mtime_ns))
+        except OSError:
+            files.append(None)
     text = repr((VERSION, form, split, tasks, files))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _stat(path: str | None) -> tuple[int, int] | None:
-    """Size and time of a file, by which a change is noticed."""
-    try:
-        found = os.stat(path or "")
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def write_shards(

@@ -46,14 +46,9 @@ class Video(NamedTuple):
     number: int
 
     @property
-    def class_name(self) -> str:
-        """The name of its class."""
-        return list(POSES)[self.label]
-
-    @property
     def path(self) -> str:
         """Its path below the root."""
-        name = self.class_name
+        name = list(POSES)[self.label]
         return f"{self.split}/{name}/{name}_{self.split}_{self.number:04d}.mp4"
 
 
@@ -85,7 +80,8 @@ def create_synthetic(
       UserError: arguments out of range, or `root` holds something else.
     """
     root = Path(root).resolve()
-    arguments = {
+    meta = {
+        "version": VERSION,
         "num_classes": num_classes,
         "train_videos": train_videos,
         "val_videos": val_videos,
@@ -93,8 +89,11 @@ def create_synthetic(
         "size": size,
         "seed": seed,
     }
-    _check_arguments(arguments)
-    meta = {"version": VERSION, **arguments}
+    for name, (low, high) in LIMITS.items():
+        if not low <= meta[name] <= high:
+            raise UserError(f"Synthetic data: {name} is {meta[name]}, but must be {low} to {high}.")
+    if size % 2:
+        raise UserError(f"Synthetic data: size is {size}, but must be even for H.264.")
     if _is_written(root, meta):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -107,16 +106,6 @@ def create_synthetic(
 def is_synthetic(root: Path) -> bool:
     """Whether a folder holds a data set of `create_synthetic`, with any arguments."""
     return (root / "meta.json").is_file()
-
-
-def _check_arguments(arguments: dict[str, int]) -> None:
-    """Raises UserError for arguments out of range."""
-    for name, value in arguments.items():
-        low, high = LIMITS[name]
-        if not low <= value <= high:
-            raise UserError(f"Synthetic data: {name} is {value}, but must be {low} to {high}.")
-    if arguments["size"] % 2:
-        raise UserError(f"Synthetic data: size is {arguments['size']}, but must be even for H.264.")
 
 
 def _is_written(root: Path, meta: dict[str, int]) -> bool:
@@ -191,7 +180,7 @@ def _write_video(folder: Path, meta: dict[str, int], video: Video) -> tuple[str,
     )
     _encode(folder / video.path, frames)
     # Not rounded: readers get the time of frame i as exactly i / FPS.
-    return video.path, video.class_name, start / FPS, end / FPS
+    return video.path, list(POSES)[video.label], start / FPS, end / FPS
 
 
 def _encode(path: Path, frames: np.ndarray) -> None:
