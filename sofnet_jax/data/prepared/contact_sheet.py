@@ -44,7 +44,13 @@ def draw_contact_sheet(
         draw.text((left, 2), text, colour, font)
         left += round(draw.textlength(text, font)) + 4 * GAP
     for i, sample in enumerate(samples):
-        _draw_sample(image, draw, TEXT + i * strip, sample, size, scales, (seed, i))
+        height, width = sample.frames.shape[1:3]
+        rng = np.random.default_rng((seed, i))
+        views = {
+            TEST: centre_view(height, width, size),
+            TRAIN: random_view(height, width, size, rng, scales=scales, flip=True),
+        }
+        _draw_sample(image, draw, TEXT + i * strip, sample, views)
     with write_whole(path) as partial:
         image.save(partial, "PNG")
 
@@ -54,16 +60,8 @@ def _draw_sample(
     draw: ImageDraw.ImageDraw,
     top: int,
     sample: Sample,
-    size: int,
-    scales: Sequence[float],
-    seed: tuple[int, int],
+    views: dict[str, View],
 ) -> None:
-    height, width = sample.frames.shape[1:3]
-    rng = np.random.default_rng(seed)
-    views = {
-        TEST: centre_view(height, width, size),
-        TRAIN: random_view(height, width, size, rng, scales=scales, flip=True),
-    }
     crops = [show(sample.frames, view) for view in views.values()]
     draw.text((GAP, top), sample.caption, INK, ImageFont.load_default(13))
     for t, frame in enumerate(sample.frames):

@@ -16,7 +16,7 @@ from sofnet_jax.data.prepared.manifest import (
     find_version,
     read_classes,
     read_summaries,
-    suggest_anew,
+    suggest_remedy,
 )
 from sofnet_jax.data.prepared.record import Summary, describe_features
 from sofnet_jax.data.prepared.shards import count_records
@@ -75,7 +75,7 @@ def read_record(video: PreparedVideo) -> dict[str, Any]:
     if found != make_printable(video.id):
         raise VideoError(
             f"{video.folder}: record {video.number} of {video.split} belongs to {found}, not to "
-            f"{video.id}, as {VIDEOS} says; prepare it anew"
+            f"{video.id}, as {VIDEOS} says; prepare it again"
         )
     return record
 
@@ -95,7 +95,7 @@ def list_videos(folder: Path, split: str) -> list[PreparedVideo]:
     Shards are checked for existence but not opened, which takes longer.
     """
     summaries = read_summaries(folder).get(split, [])
-    with suggest_anew(folder):
+    with suggest_remedy(folder):
         _check_files(folder, _list_shards(folder).get(split, {}), len(summaries))
     if not summaries:
         raise UserError(f"{folder}: no videos in its split '{split}'")
@@ -108,7 +108,7 @@ def list_all_videos(folder: Path) -> dict[str, list[PreparedVideo]]:
     Raises UserError.
     """
     summaries = read_summaries(folder)
-    with suggest_anew(folder):
+    with suggest_remedy(folder):
         shards = _list_shards(folder)
         for split in sorted({*shards, *summaries}):
             _check_files(folder, shards.get(split, {}), len(summaries.get(split, [])))

@@ -51,12 +51,12 @@ def write_manifest(
 
 
 @contextlib.contextmanager
-def suggest_anew(folder: Path) -> Iterator[None]:
+def suggest_remedy(folder: Path) -> Iterator[None]:
     """Add the remedy to a UserError about a file of a prepared data set."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{error}; delete {folder} and prepare it anew") from error
+        raise UserError(f"{error}; delete {folder} and prepare it again") from error
 
 
 def find_version(path: Path) -> Path:
@@ -72,14 +72,14 @@ def find_version(path: Path) -> Path:
 
 def read_classes(folder: Path) -> tuple[str, ...]:
     """The names of the classes, in order. Raises UserError."""
-    with suggest_anew(folder):
+    with suggest_remedy(folder):
         classes = Material(folder / ABOUT).document.need("classes")
         return tuple(name.text() for name in classes.elements())
 
 
 def read_shard_names(folder: Path) -> Any:
     """The names of each split's shards (`Plan.shard_names`). Raises UserError."""
-    with suggest_anew(folder):
+    with suggest_remedy(folder):
         return Material(folder / ABOUT).document.need("shards").value
 
 
@@ -87,7 +87,7 @@ def read_summaries(folder: Path) -> dict[str, list[Summary]]:
     """The summaries of the videos of each split. Raises UserError."""
     num_classes = len(read_classes(folder))
     summaries: dict[str, list[Summary]] = {}
-    with suggest_anew(folder):
+    with suggest_remedy(folder):
         for row in Material(folder / VIDEOS).rows:
             video = parse_document(Path(row.place), row.text)
             summary = Summary.from_json(video)
@@ -103,7 +103,7 @@ def read_summaries(folder: Path) -> dict[str, list[Summary]]:
 def read_problems(folder: Path) -> list[dict[str, str]]:
     """The rows of problems.csv: split, kind, id and detail. Raises UserError."""
     path = folder / PROBLEMS
-    with suggest_anew(folder):
+    with suggest_remedy(folder):
         try:
             with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
                 header, *rows = csv.reader(file, strict=True)

@@ -30,7 +30,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of backoff before reconnecting
 ATTEMPTS = 10  # to reconnect; the pause doubles each time
 _PATIENCE = 10.0  # seconds to wait for a stream to open, and for each read
 _GAP = 0.04  # seconds from frame to frame if neither frames nor stream tell
-_HINT = "an MP4 with its index at the end is no stream, give the file"
+_HINT = "an MP4 with its index at the end cannot be streamed; pass the file"
 
 # A stream must not open files.
 _PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,srtp,srt,crypto,httpproxy,hls"

@@ -405,7 +405,7 @@ def _refuses(expected, function, *arguments):
     with pytest.raises(UserError) as caught:
         function(*arguments)
     message = str(caught.value)
-    assert "\n" not in message and message.endswith(" and prepare it anew"), message
+    assert "\n" not in message and message.endswith(" and prepare it again"), message
     assert all(part in message for part in expected), message
 
 
