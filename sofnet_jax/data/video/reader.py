@@ -199,9 +199,8 @@ class VideoReader:
             with Video(self._path) as own:
                 _exhaust(self._paint_packets(own, canvas, packets, ranges))
 
-        assistants = min(num_threads, len(plan)) - 1
-        with ThreadPoolExecutor(max(assistants, 1)) as pool:
-            assistance = [pool.submit(assist) for _ in range(assistants)]
+        with ThreadPoolExecutor(num_threads) as pool:
+            assistance = [pool.submit(assist) for _ in range(1, min(num_threads, len(plan)))]
             _exhaust(self._paint_packets(self._video, canvas, packets, ranges))
         for result in assistance:
             result.result()
