@@ -1,31 +1,23 @@
 """ActivityNet-v1.3: the official JSON, BSN's JSON and CSV, and lists with a class index."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from sofnet_jax.data.annotations.assembly import UNDECIDED, Parts, assemble
-from sofnet_jax.data.annotations.classes import is_names, is_numbered, read_names, read_numbered
-from sofnet_jax.data.annotations.clip import Annotation, Clip, clean_segments
+from sofnet_jax.data.annotations.assembly import UNDECIDED, assemble
+from sofnet_jax.data.annotations.classes import create_kinds, read_orders
+from sofnet_jax.data.annotations.clip import Annotation, Clip, clean_segments, read_duration
 from sofnet_jax.data.annotations.files import (
     Material,
     Node,
     Notes,
-    Row,
     parse_count,
     parse_seconds,
     show,
     sort_materials,
 )
-from sofnet_jax.data.annotations.lists import (
-    LISTED,
-    Listed,
-    Roster,
-    collect,
-    read_roster,
-    require_split,
-    split_left,
-)
+from sofnet_jax.data.annotations.lists import Listed, Roster, collect, read_list, require_split
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
@@ -37,75 +29,58 @@ from sofnet_jax.host.errors import UserError
 
 NAME = "activitynet"
 _CLASSES = 200
-_TESTING = "testing"  # a split of which only the ids are public
-_DAMAGED = re.compile(r"[A-Za-z0-9_-]{9}")  # an id of YouTube without two of its eleven characters
+_TESTING = "testing"  # a split whose labels are not public
+_DAMAGED = re.compile(r"[A-Za-z0-9_-]{9}")  # a YouTube id without two of its eleven characters
 
 
 def read(materials: Sequence[Material]) -> Annotation:
-    """Reads what is given of the benchmark's files. Raises UserError."""
+    """Read the given files of the benchmark. Raises UserError."""
     notes = Notes()
     kinds = {
-        "official": _is_official,
-        "bsn": _is_bsn,
+        "official": lambda m: "database" in _get_object(m),
+        "bsn": lambda m: _is_bsn(_get_object(m)),
         "table": lambda m: {"video", "subset"} <= set(m.columns),
-        "list": lambda m: m.looks_like(LISTED),
-        "numbered": is_numbered,
-        "names": lambda m: is_names(m, _CLASSES),
+        **create_kinds(_CLASSES),
     }
     files = sort_materials("ActivityNet", materials, kinds, notes)
-    told = _read_told(files, notes)
-    rosters = [read_roster(m, _RowReader(m), notes) for m in files["list"]]
-    parts = Parts(
-        told=told,
-        rosters=_mend_ids(rosters, told, notes),
-        numberings=[
-            *map(read_numbered, files["numbered"]),
-            *map(read_names, files["names"]),
-        ],
-    )
-    return assemble(NAME, parts, _create_clip, notes)
+    described = _read_described(files, notes)
+    for material in files["list"]:
+        require_split(material.path)
+    rosters = [read_list(m, _create_listed, notes) for m in files["list"]]
+    rosters = _repair_ids(rosters, described, notes)
+    orders = [order for found in read_orders(files).values() for order in found]
+    return assemble(NAME, described, rosters, orders, notes)
 
 
-def _is_official(material: Material) -> bool:
+def _get_object(material: Material) -> dict[str, Any]:
     value = material.document.value if material.is_json else None
-    return isinstance(value, dict) and "database" in value
+    return value if isinstance(value, dict) else {}
 
 
-def _is_bsn(material: Material) -> bool:
-    value = material.document.value if material.is_json else None
-    if not isinstance(value, dict) or not value:
-        return False
-    return all(isinstance(video, dict) and "annotations" in video for video in value.values())
+def _is_bsn(value: dict[str, Any]) -> bool:
+    return bool(value) and all(isinstance(v, dict) and "annotations" in v for v in value.values())
 
 
-def _read_told(files: Mapping[str, Sequence[Material]], notes: Notes) -> dict[str, Clip]:
-    """The videos of all files but lists, by id; the official file counts before the others."""
-    told: dict[str, Clip] = {}
+def _read_described(files: Mapping[str, Sequence[Material]], notes: Notes) -> dict[str, Clip]:
+    """The clips of all files but lists, by id; the official file wins."""
+    described: dict[str, Clip] = {}
     for material in files["official"]:
         videos = material.document.need("database").items()
-        _add(told, [_read_official(key, video, notes) for key, video in videos], notes)
+        _add(described, (_read_official(key, video, notes) for key, video in videos), notes)
     for material in files["bsn"]:
-        videos = material.document.items()
-        _add(told, [_read_bsn(key, video, notes) for key, video in videos], notes)
+        clips = (
+            _read_video(key, video, UNDECIDED, video.get("duration_second"), notes)
+            for key, video in material.document.items()
+        )
+        _add(described, clips, notes)
     for material in files["table"]:
         for place, cells in material.table():
-            _add_row(told, place, cells, notes)
+            _add_row(described, place, cells, notes)
     notes.add_all(
-        "videos for testing, whose labels are not public: left out",
-        (clip.place for clip in told.values() if clip.split == _TESTING),
+        "test videos, whose labels are not public: left out",
+        (clip.place for clip in described.values() if clip.split == _TESTING),
     )
-    return {id: clip for id, clip in told.items() if clip.split != _TESTING}
-
-
-def _read_official(key: str, video: Node, notes: Notes) -> Clip:
-    subset = video.need("subset")
-    split = _parse_subset(subset.place, subset.text())
-    return _read_video(key, video, split, _read_duration(video.get("duration"), notes), notes)
-
-
-def _read_bsn(key: str, video: Node, notes: Notes) -> Clip:
-    duration = _read_duration(video.get("duration_second"), notes)
-    return _read_video(key, video, UNDECIDED, duration, notes)
+    return {id: clip for id, clip in described.items() if clip.split != _TESTING}
 
 
 def _parse_subset(place: str, subset: str) -> str:
@@ -115,16 +90,14 @@ def _parse_subset(place: str, subset: str) -> str:
     return split
 
 
-def _read_duration(node: Node | None, notes: Notes) -> float | None:
-    if node is None:
-        return None
-    seconds = node.number()
-    if seconds <= 0:
-        notes.add("durations that are not positive: taken as unknown", node.place)
-    return seconds if seconds > 0 else None
+def _read_official(key: str, video: Node, notes: Notes) -> Clip:
+    subset = video.need("subset")
+    split = _parse_subset(subset.place, subset.text())
+    return _read_video(key, video, split, video.get("duration"), notes)
 
 
-def _read_video(key: str, video: Node, split: str, duration: float | None, notes: Notes) -> Clip:
+def _read_video(key: str, video: Node, split: str, duration: Node | None, notes: Notes) -> Clip:
+    seconds = read_duration(duration, notes)
     id = check_id(video.place, strip_prefix(key))
     instances = [] if split == _TESTING else video.need("annotations").elements()
     labels = [check_label((n := node.need("label")).place, n.text()) for node in instances]
@@ -135,38 +108,40 @@ def _read_video(key: str, video: Node, split: str, duration: float | None, notes
         labels=tuple(dict.fromkeys(labels)),
         place=video.place,
         names=(id,),
-        segments=clean_segments(segments, duration, notes),
-        duration=duration,
+        segments=clean_segments(segments, seconds, notes),
+        duration=seconds,
     )
 
 
-def _add(told: dict[str, Clip], clips: Sequence[Clip], notes: Notes) -> None:
-    """Adds the videos of one file. Raises UserError if it has one of them twice."""
+def _add(described: dict[str, Clip], clips: Iterable[Clip], notes: Notes) -> None:
+    """Add the clips of one file. Raises UserError if a video is in it twice."""
     new: dict[str, Clip] = {}
     for clip in clips:
         if new.setdefault(clip.id, clip) is not clip:
-            raise UserError(f"{clip.place}: the same video as {new[clip.id].place}; leave one")
+            raise UserError(f"{clip.place}: duplicate of {new[clip.id].place}; keep one")
     for id, clip in new.items():
-        first = told.setdefault(id, clip)
+        first = described.setdefault(id, clip)
         if first.labels and clip.labels and set(first.labels) != set(clip.labels):
             other, those = " and ".join(clip.labels), " and ".join(first.labels)
             notes.add(
-                "videos of other classes in a second file: those of the first count",
+                "videos with different classes in a second file: the first counts",
                 f"{clip.place} {other}, {first.place} {those}",
             )
 
 
-def _add_row(told: dict[str, Clip], place: str, cells: Mapping[str, str], notes: Notes) -> None:
-    """Adds what a row of BSN's CSV tells: the split, and the duration where nothing else does."""
+def _add_row(
+    described: dict[str, Clip], place: str, cells: Mapping[str, str], notes: Notes
+) -> None:
+    """Add a row of BSN's CSV: the split, and the duration if no other file has it."""
     id = check_id(place, strip_prefix(cells["video"]))
-    clip = told.get(id) or Clip(id=id, split=UNDECIDED, labels=(), place=place, names=(id,))
+    clip = described.get(id) or Clip(id=id, split=UNDECIDED, labels=(), place=place, names=(id,))
     split = _parse_subset(place, cells["subset"])
     if clip.split not in (UNDECIDED, split):
-        notes.add("videos in other subsets in a second file: the first counts", place)
+        notes.add("videos in different subsets in a second file: the first counts", place)
         split = clip.split
     seconds, frames = cells.get("seconds", ""), cells.get("numframe", "")
     duration = clip.duration or (parse_seconds(place, "seconds", seconds) if seconds else 0.0)
-    told[id] = replace(
+    described[id] = replace(
         clip,
         split=split,
         duration=duration if duration > 0 else None,
@@ -174,55 +149,41 @@ def _add_row(told: dict[str, Clip], place: str, cells: Mapping[str, str], notes:
     )
 
 
-class _RowReader:
-    """Reads the rows of a list; its name tells the split. Raises UserError."""
-
-    def __init__(self, material: Material):
-        self._split = require_split(material)
-
-    def __call__(self, row: Row) -> Listed:
-        text, num_frames, labels = split_left(row)
-        id = check_id(row.place, strip_prefix(text))
-        return Listed(row.place, id, self._split, labels, num_frames)
+def _create_listed(place: str, text: str, split: str | None) -> Listed:
+    id = check_id(place, strip_prefix(text))
+    return Listed(Clip(id=id, split=split or "", labels=(), place=place, names=(id,)))
 
 
-def _mend_ids(rosters: Sequence[Roster], told: Mapping[str, Clip], notes: Notes) -> list[Roster]:
-    """The lists with the ids that they had.
+def _repair_ids(
+    rosters: Sequence[Roster], described: Mapping[str, Clip], notes: Notes
+) -> list[Roster]:
+    """The lists with their original ids.
 
-    Public lists were made by removing every `v_`, and so also those inside of ids of YouTube.
-    Another file that tells of a video with such an id proves what it was.
+    Public lists were made by removing every `v_`, also inside YouTube ids. Another file with the
+    whole id proves what it was.
     """
-    ids = {*told, *(row.id for roster in rosters for row in roster.rows.values())}
+    ids = {*described, *(id for roster in rosters for _, id in roster.rows)}
     whole = {id.replace("v_", ""): id for id in sorted(ids) if "v_" in id}
-    mended = []
-    for roster in rosters:
-        rows = []
-        for row in roster.rows.values():
-            id = row.id if YOUTUBE.fullmatch(row.id) else whole.get(row.id, row.id)
-            if id != row.id:
-                notes.add("ids that had lost a 'v_', mended by another file", f"{row.place} {id}")
-            elif _DAMAGED.fullmatch(id):
-                notes.add(
-                    "ids of 9 characters instead of 11, which lost a 'v_' somewhere and cannot be "
-                    "mended: the video is looked for by all ids that it may have",
-                    f"{row.place} {id}",
-                )
-            elif not YOUTUBE.fullmatch(id):
-                notes.add("ids that do not have YouTube's 11 characters", f"{row.place} {id}")
-            rows.append(replace(row, id=id))
-        mended.append(collect(roster.path, rows, notes))
-    return mended
+    return [
+        collect(roster.path, [_repair_id(row, whole, notes) for row in roster.rows.values()], notes)
+        for roster in rosters
+    ]
 
 
-def _create_clip(row: Listed) -> Clip:
-    names: tuple[str, ...] = (row.id,)
-    if _DAMAGED.fullmatch(row.id):
-        names = tuple(f"{row.id[:i]}v_{row.id[i:]}" for i in range(len(row.id) + 1)) + names
-    return Clip(
-        id=row.id,
-        split=row.split,
-        labels=(),
-        place=row.place,
-        names=names,
-        num_frames=row.num_frames,
-    )
+def _repair_id(row: Listed, whole: Mapping[str, str], notes: Notes) -> Listed:
+    clip = row.clip
+    if YOUTUBE.fullmatch(clip.id):
+        return row
+    id, names = whole.get(clip.id, clip.id), clip.names
+    if id != clip.id:
+        kind, names = "ids that lost a 'v_', repaired from another file", (id,)
+    elif _DAMAGED.fullmatch(id):
+        kind = (
+            "ids of 9 characters instead of 11, which lost a 'v_' somewhere: the video is searched "
+            "for under all possible ids"
+        )
+        names = (*(f"{id[:i]}v_{id[i:]}" for i in range(len(id) + 1)), id)
+    else:
+        kind = "ids without YouTube's 11 characters"
+    notes.add(kind, f"{clip.place} {id}")
+    return replace(row, clip=replace(clip, id=id, names=names))

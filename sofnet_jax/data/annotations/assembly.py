@@ -1,166 +1,161 @@
-"""Puts together what lists say of which videos there are, and what other files tell by name."""
+"""Combines what lists say about which videos there are with what other files say by name."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
-from sofnet_jax.data.annotations.classes import Evidence, Numbering, name_labels
+from sofnet_jax.data.annotations.classes import ClassOrder, Evidence, name_labels
 from sofnet_jax.data.annotations.clip import SPLITS, Annotation, Clip
 from sofnet_jax.data.annotations.files import Notes
 from sofnet_jax.data.annotations.lists import Listed, Roster, compare_rosters
 from sofnet_jax.host.errors import UserError
 
-UNDECIDED = ""  # the split of a clip that only a list can tell
+UNDECIDED = ""  # the split of a clip that only a list can decide
+_Key = tuple[str, str]  # split and id
 
 
-@dataclass
-class Parts:
-    """What the files of a benchmark hold.
+def assemble(
+    name: str,
+    described: Mapping[str, Clip],
+    rosters: Sequence[Roster],
+    orders: Sequence[ClassOrder],
+    notes: Notes,
+    evidence: Mapping[str, Evidence] | None = None,
+) -> Annotation:
+    """Create the annotation of a benchmark.
 
-    `told` are the clips that a file tells of by name, by id, some still `UNDECIDED`; `evidence` is
-    what is told by name of the rows of lists alone.
+    A split with lists consists of the listed videos, any other split of all described ones.
+
+    Args:
+        name: of the benchmark.
+        described: clips by id from files that name their classes; their split may be `UNDECIDED`.
+        rosters: the lists.
+        orders: the class orders that their numbers may follow.
+        notes: receives the oddities.
+        evidence: by id, the classes of listed videos that are not described.
+
+    Raises:
+        UserError: lists contradict each other, or nothing says what their numbers stand for.
     """
-
-    told: Mapping[str, Clip] = field(default_factory=dict)
-    rosters: Sequence[Roster] = ()
-    numberings: Sequence[Numbering] = ()
-    evidence: Mapping[str, Evidence] = field(default_factory=dict)
-
-
-_Labels = Mapping[tuple[str, str], tuple[str, ...]]
-
-
-def assemble(name: str, parts: Parts, create: Callable[[Listed], Clip], notes: Notes) -> Annotation:
-    """The annotation of a benchmark.
-
-    Where lists tell of a split, it is their videos, with what else is told of them; where none
-    does, it is all that are told of. `create` makes the clip of a row, but for its labels.
-    Raises UserError, also if two lists contradict each other.
-    """
-    evidence = dict(parts.evidence)
-    for id, clip in parts.told.items():
-        if clip.labels:
-            evidence[id] = Evidence(frozenset(clip.labels), clip.place)
-    labels = [name_labels(r, parts.numberings, evidence, notes) for r in parts.rosters]
-    rows = _merge(parts.rosters, labels, notes)
-    clips = [
-        _join(row, named, parts.told.get(row.id), create, notes) for row, named in rows.values()
-    ]
-    clips += _rest(list(parts.told.values()), {split for split, _ in rows})
-    _note_missing(parts.told, [row for row, _ in rows.values()], notes)
+    proofs = dict(evidence or {}) | {
+        id: Evidence(frozenset(clip.labels), clip.place)
+        for id, clip in described.items()
+        if clip.labels
+    }
+    labels = [name_labels(roster, orders, proofs, notes) for roster in rosters]
+    listed = _merge(rosters, labels, notes)
+    listed_splits = {split for split, _ in listed}
+    clips = [_join(clip, described.get(clip.id), notes) for clip in listed.values()]
+    clips += _list_rest(described, listed_splits)
+    _note_missing(described, list(listed.values()), notes)
     note_both(clips, notes)
     kept = tuple(clip for clip in clips if clip.labels)
     notes.add_all("videos without a label: left out", (c.place for c in clips if not c.labels))
-    return Annotation(name, _list_classes(kept, parts.numberings), kept, notes.lines())
+    return Annotation(name, _list_classes(kept, orders), kept, notes.lines())
 
 
 def _merge(
-    rosters: Sequence[Roster], labels: Sequence[_Labels], notes: Notes
-) -> dict[tuple[str, str], tuple[Listed, tuple[str, ...]]]:
-    """The rows of all lists by split and id, with their classes; those of the first list count."""
-    merged: dict[tuple[str, str], tuple[Listed, tuple[str, ...]]] = {}
+    rosters: Sequence[Roster], labels: Sequence[Mapping[_Key, tuple[str, ...]]], notes: Notes
+) -> dict[_Key, Clip]:
+    """The clips of all lists by split and id, with labels; the first list wins."""
+    merged: dict[_Key, Clip] = {}
     for i, (roster, named) in enumerate(zip(rosters, labels, strict=True)):
         for earlier in rosters[:i]:
             compare_rosters(earlier, roster, notes)
-        _check_labels(roster, named, merged)
+        _check_labels(roster.rows, named, merged)
         for key, row in roster.rows.items():
-            before, _ = merged.get(key, (row, ()))
-            if before.num_frames is None and row.num_frames is not None:
-                before = replace(before, num_frames=row.num_frames)
-            merged[key] = before, named[key] or merged.get(key, (row, ()))[1]
+            before = merged.get(key, row.clip)
+            merged[key] = replace(
+                before,
+                labels=named[key] or before.labels,
+                num_frames=row.clip.num_frames if before.num_frames is None else before.num_frames,
+            )
     return merged
 
 
 def _check_labels(
-    roster: Roster,
-    named: _Labels,
-    merged: Mapping[tuple[str, str], tuple[Listed, tuple[str, ...]]],
+    rows: Mapping[_Key, Listed],
+    named: Mapping[_Key, tuple[str, ...]],
+    merged: Mapping[_Key, Clip],
 ) -> None:
-    """Raises UserError if a list contradicts the lists before it."""
-    common = [key for key in roster.rows if named[key] and key in merged and merged[key][1]]
-    other = [key for key in common if set(named[key]) != set(merged[key][1])]
-    if not other:
+    """Raise UserError if a list contradicts the lists before it."""
+    common = [key for key in rows if named[key] and key in merged and merged[key].labels]
+    different = [key for key in common if set(named[key]) != set(merged[key].labels)]
+    if not different:
         return
-    row, (before, labels) = roster.rows[other[0]], merged[other[0]]
-    first = (
-        f"{row.id} is {' and '.join(named[other[0]])}, but {' and '.join(labels)} by {before.place}"
+    key = different[0]
+    clip, before = rows[key].clip, merged[key]
+    problem = (
+        f"{clip.place}: {clip.id} is {' and '.join(named[key])}, but "
+        f"{' and '.join(before.labels)} by {before.place}"
     )
-    if 2 * len(other) > len(common):
-        raise UserError(
-            f"{row.place}: {first}, and so are {len(other):,} of {len(common):,} videos: the lists "
-            "number the classes in different orders; leave out the list that the class index is "
-            "not of"
-        )
-    raise UserError(f"{row.place}: {first}; correct the one that is wrong")
+    if 2 * len(different) <= len(common):
+        raise UserError(f"{problem}; correct the one that is wrong")
+    raise UserError(
+        f"{problem}, like {len(different):,} of {len(common):,} videos: the lists number the "
+        "classes in different orders; leave out the list that does not match the class index"
+    )
 
 
-def _join(
-    row: Listed,
-    labels: tuple[str, ...],
-    told: Clip | None,
-    create: Callable[[Listed], Clip],
-    notes: Notes,
-) -> Clip:
-    clip = create(row)
-    if told is None:
-        return replace(clip, labels=labels)
-    if told.split not in (UNDECIDED, row.split):
+def _join(listed: Clip, described: Clip | None, notes: Notes) -> Clip:
+    """A listed clip with what other files say about it."""
+    if described is None:
+        return listed
+    if described.split not in (UNDECIDED, listed.split):
         notes.add(
-            "videos that a list puts into another split than the file that tells of them: the list "
-            "counts",
-            f"{row.place} {row.split}, {told.place} {told.split}",
+            "videos in another split by a list than by another file: the list wins",
+            f"{listed.place} {listed.split}, {described.place} {described.split}",
         )
-    if row.num_frames and told.num_frames and row.num_frames != told.num_frames:
+    counts = listed.num_frames, described.num_frames
+    if all(counts) and counts[0] != counts[1]:
         notes.add(
-            "videos with another number of frames in a list than elsewhere: of no use here",
-            f"{row.place} {row.num_frames}, {told.num_frames} elsewhere",
+            "videos with different frame counts in a list and elsewhere: not used",
+            f"{listed.place} {counts[0]}, {counts[1]} elsewhere",
         )
     return replace(
-        told,
-        split=row.split,
-        labels=told.labels or labels,
-        num_frames=row.num_frames or told.num_frames,
-        names=tuple(dict.fromkeys(told.names + clip.names)),
-        trimmed=tuple(dict.fromkeys(told.trimmed + clip.trimmed)),
-        path=clip.path,
+        described,
+        split=listed.split,
+        labels=described.labels or listed.labels,
+        num_frames=counts[0] or counts[1],
+        names=tuple(dict.fromkeys(described.names + listed.names)),
+        trimmed=tuple(dict.fromkeys(described.trimmed + listed.trimmed)),
+        path=listed.path,
     )
 
 
-def _rest(told: Sequence[Clip], listed: set[str]) -> list[Clip]:
-    """The clips of the splits that no list tells of."""
-    undecided = [clip.place for clip in told if clip.split == UNDECIDED]
+def _list_rest(described: Mapping[str, Clip], listed: Collection[str]) -> list[Clip]:
+    """The clips of splits without lists."""
+    undecided = [clip.place for clip in described.values() if clip.split == UNDECIDED]
     if undecided and not listed:
-        raise UserError(
-            f"{undecided[0]}: nothing says which split it is in; give a list of each split as well"
-        )
-    return [clip for clip in told if clip.split in SPLITS and clip.split not in listed]
+        raise UserError(f"{undecided[0]}: split unknown; give a list of each split as well")
+    return [c for c in described.values() if c.split in SPLITS and c.split not in listed]
 
 
-def _note_missing(told: Mapping[str, Clip], rows: Sequence[Listed], notes: Notes) -> None:
-    """Notes the videos that only lists, or only other files, tell of."""
-    listed, ids = {row.split for row in rows}, {row.id for row in rows}
-    if told:
+def _note_missing(described: Mapping[str, Clip], listed: Sequence[Clip], notes: Notes) -> None:
+    """Note the videos that only lists, or only other files, have."""
+    splits, ids = {clip.split for clip in listed}, {clip.id for clip in listed}
+    if described:
         notes.add_all(
-            "videos of lists that no file tells of by name",
-            (f"{row.id} ({row.place})" for row in rows if row.id not in told),
+            "videos of lists that no other file describes",
+            (f"{clip.id} ({clip.place})" for clip in listed if clip.id not in described),
         )
     notes.add_all(
         "videos in no list of their split: left out",
         (
             f"{clip.id} ({clip.place})"
-            for clip in told.values()
-            if clip.id not in ids and (clip.split in listed or clip.split == UNDECIDED)
+            for clip in described.values()
+            if clip.id not in ids and (clip.split in splits or clip.split == UNDECIDED)
         ),
     )
 
 
 def note_both(clips: Collection[Clip], notes: Notes) -> None:
-    """Notes the videos that are trained with and validated on.
+    """Note the videos that are in both splits.
 
     Files at different paths are different videos, though they may have the same id.
     """
     train = {clip.id: clip for clip in clips if clip.split == "train"}
     notes.add_all(
-        "videos that are in both splits, so that validation is on what was trained with",
+        "videos in both splits, so that validation sees training data",
         (
             f"{clip.id} ({clip.place})"
             for clip in clips
@@ -169,10 +164,8 @@ def note_both(clips: Collection[Clip], notes: Notes) -> None:
     )
 
 
-def _list_classes(clips: Sequence[Clip], numberings: Sequence[Numbering]) -> tuple[str, ...]:
-    """The classes by name; with those without a video, where a file names all classes of clips."""
+def _list_classes(clips: Sequence[Clip], orders: Sequence[ClassOrder]) -> tuple[str, ...]:
+    """The sorted classes; those without videos too if one file names all classes of the clips."""
     found = {label for clip in clips for label in clip.labels}
-    for numbering in numberings:
-        if found <= set(numbering.names.values()):
-            return tuple(sorted(numbering.names.values()))
-    return tuple(sorted(found))
+    whole = (set(o.names.values()) for o in orders if found <= set(o.names.values()))
+    return tuple(sorted(next(whole, found)))

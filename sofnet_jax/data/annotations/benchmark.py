@@ -21,46 +21,51 @@ _PAPER = {
 
 
 def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
-    """What files, and the files in folders, tell of the benchmark; they are known by their content.
+    """Read the annotation files of a benchmark, given by name or in folders.
 
-    Raises UserError for a file that is named and not recognised, and for one that would make
-    labels, or which video is which, wrong. What else is odd is among the notes.
+    File types are detected from their contents. Raises UserError for an unrecognised file that was
+    given by name, and for anything that would make labels or identities wrong; other oddities are
+    among the notes.
     """
     if name == own.NAME:
         return own.read(paths)
     if name not in _READERS:
-        raise UserError(f"'{name}' is no benchmark; choose one of {', '.join(BENCHMARKS)}")
+        raise UserError(f"'{name}' is not a benchmark; choose one of {', '.join(BENCHMARKS)}")
     try:
         return _READERS[name](create_materials(paths))
     except UserError as error:
-        mixed = [path for path in paths if path.is_dir() and _holds_several(path)]
+        mixed = [path for path in paths if path.is_dir() and _has_several_folders(path)]
         if not mixed:
             raise
         raise UserError(
-            f"{error}; if {mixed[0]} has files of other data sets too, give those of {name} alone"
+            f"{error}; if {mixed[0]} has files of other data sets too, give only those of {name}"
         ) from error
 
 
-def _holds_several(folder: Path) -> bool:
-    """Whether files are in several folders of this one."""
+def _has_several_folders(folder: Path) -> bool:
     return len({file.relative_to(folder).parts[0] for file in folder.glob("*/*")}) > 1
 
 
 def describe_counts(annotation: Annotation) -> list[str]:
-    """Lines that compare the videos and classes with those that the paper counts."""
+    """Lines that compare the numbers of videos and classes with those of the paper."""
     paper = _PAPER.get(annotation.name, {})
     lines = []
     for split in SPLITS:
         clips = [clip for clip in annotation.clips if clip.split == split]
         lines.append(f"{split}: {_compare(len(clips), paper.get(split))} videos")
         if clips:
-            lines.append(f"{split}: {_describe_classes(count_classes(annotation, split))}")
+            counts = count_classes(annotation, split)
+            least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+            lines.append(
+                f"{split}: from {counts[least]:,} ('{least}') to {counts[most]:,} ('{most}') "
+                "videos in a class"
+            )
     lines.append(f"{_compare(len(annotation.classes), paper.get('classes'))} classes")
     return lines
 
 
 def count_classes(annotation: Annotation, split: str) -> dict[str, int]:
-    """The number of the videos of a split in each class."""
+    """The number of videos of each class in a split."""
     labels = Counter(n for clip in annotation.clips if clip.split == split for n in clip.labels)
     return {name: labels[name] for name in annotation.classes}
 
@@ -72,8 +77,3 @@ def _compare(count: int, paper: int | None) -> str:
         return f"{count:,} (as in the paper)"
     difference = f"{abs(count - paper):,} {'fewer' if count < paper else 'more'}"
     return f"{count:,} ({difference} than the paper's {paper:,})"
-
-
-def _describe_classes(counts: dict[str, int]) -> str:
-    least, most = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
-    return f"from {counts[least]:,} ('{least}') to {counts[most]:,} ('{most}') videos in a class"

@@ -1,11 +1,12 @@
-"""Class orders: which class a number in a list stands for."""
+"""Class orders: the class that a number stands for. Every public list has an order of its own."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sofnet_jax.data.annotations.files import Material, Notes, Row, parse_count, show
+from sofnet_jax.data.annotations.files import Kinds, Material, Notes, Row, parse_count, show
 from sofnet_jax.data.annotations.lists import LISTED, Listed, Roster
 from sofnet_jax.data.annotations.names import YOUTUBE, check_label
 from sofnet_jax.host.errors import UserError
@@ -17,8 +18,20 @@ _TELLING = re.compile(r"class|label|action|categor", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Numbering:
-    """The classes by number as a file gives them; `stated` unless the numbers are just its rows."""
+class Evidence:
+    """The classes of a video by name, and the place that gives them.
+
+    If it is not `certain`, a list that contradicts it is an error.
+    """
+
+    labels: frozenset[str]
+    place: str
+    certain: bool = True
+
+
+@dataclass(frozen=True)
+class ClassOrder:
+    """The classes by number in a file; the numbers are `stated` there, or those of its rows."""
 
     path: Path
     names: dict[int, str]
@@ -27,28 +40,30 @@ class Numbering:
     def __str__(self) -> str:
         return str(self.path) if self.stated else f"{self.path}, counted from {min(self.names)}"
 
+    def agrees(self, row: Listed, evidence: Evidence) -> bool:
+        """Whether the numbers of a row stand for classes that the evidence has."""
+        return {self.names.get(number) for number in row.numbers} <= evidence.labels
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a file tells of a video by name: its classes, and where it does so.
-
-    What is not `certain` does not outweigh a number that says otherwise.
-    """
-
-    labels: frozenset[str]
-    place: str
-    certain: bool = True
+    def matches(self, other: "ClassOrder", shift: int = 0) -> bool:
+        """Whether the two overlap and nowhere differ, `other` being counted from `shift` more."""
+        common = [number for number in self.names if number + shift in other.names]
+        return bool(common) and all(self.names[n] == other.names[n + shift] for n in common)
 
 
-def is_numbered(material: Material) -> bool:
-    """Whether a file has rows `0,Archery` or `1 Archery`."""
-    return material.looks_like(_NUMBERED) and not material.looks_like(LISTED)
+def create_kinds(count: int, *, has_ids: bool = False) -> Kinds:
+    """For `sort_materials`: lists, with or without those of bare ids, and `count` class names."""
+    return {
+        "list": lambda m: m.looks_like(LISTED),
+        "ids": lambda m: has_ids and m.looks_like(YOUTUBE),
+        "numbered": lambda m: m.looks_like(_NUMBERED),
+        "names": lambda m: _is_names(m, count),
+    }
 
 
-def is_names(material: Material, count: int) -> bool:
-    """Whether the rows of a file are names of classes.
+def _is_names(material: Material, count: int) -> bool:
+    """Whether the rows of a file are class names.
 
-    Any text could be; one that was found and not named has `count` of them, or a telling name.
+    Any text could be; a file found in a folder must have `count` rows or a telling name.
     """
     texts = [row.text for row in _skip_header(material)]
     return (
@@ -61,27 +76,36 @@ def is_names(material: Material, count: int) -> bool:
     )
 
 
-def read_numbered(material: Material) -> Numbering:
-    """Reads a file with rows `0,Archery`. Raises UserError."""
+def read_orders(
+    files: Mapping[str, Sequence[Material]], starts: Sequence[int] = (0,)
+) -> dict[Material, list[ClassOrder]]:
+    """Read the files of class names; unnumbered ones are counted from each of `starts`.
+
+    Raises UserError.
+    """
+    found = {m: [ClassOrder(m.path, _read_numbered(m), stated=True)] for m in files["numbered"]}
+    for material in files["names"]:
+        names = [check_label(row.place, row.text) for row in _skip_header(material)]
+        found[material] = [
+            ClassOrder(material.path, dict(enumerate(names, start)), stated=False)
+            for start in starts
+        ]
+    return found
+
+
+def _read_numbered(material: Material) -> dict[int, str]:
+    """Read rows `0,Archery` or `1 Archery`."""
     names: dict[int, str] = {}
     for row in material.rows:
         match = _NUMBERED.fullmatch(row.text)
         if not match:
-            raise UserError(f"{row.place}: {show(row.text)} is no number and name of a class")
+            raise UserError(f"{row.place}: {show(row.text)} is not a class number and name")
         number = parse_count(row.place, "the number", match[1])
         name = check_label(row.place, match[2])
         if number in names or name in names.values():
-            raise UserError(f"{row.place}: the number or the name of {show(row.text)} stands twice")
+            raise UserError(f"{row.place}: duplicate number or name in {show(row.text)}")
         names[number] = name
-    return Numbering(material.path, names, stated=True)
-
-
-def read_names(material: Material, first: int = 0) -> Numbering:
-    """Reads a file of names, whose rows are counted from `first`. Raises UserError."""
-    names: dict[int, str] = {}
-    for number, row in enumerate(_skip_header(material), first):
-        names[number] = check_label(row.place, row.text)
-    return Numbering(material.path, names, stated=False)
+    return names
 
 
 def _skip_header(material: Material) -> tuple[Row, ...]:
@@ -91,174 +115,131 @@ def _skip_header(material: Material) -> tuple[Row, ...]:
 
 def name_labels(
     roster: Roster,
-    numberings: Sequence[Numbering],
+    orders: Sequence[ClassOrder],
     evidence: Mapping[str, Evidence],
     notes: Notes,
 ) -> dict[tuple[str, str], tuple[str, ...]]:
-    """The classes of each row of a list by name.
+    """The class names of each row of a list.
 
-    Numbers mean what they mean in the numbering that agrees with what other files tell by name.
-    Raises UserError if none does, unless every row is told of by name.
+    Evidence wins over numbers. The order of the numbers is the one that agrees with most of the
+    evidence; raises UserError if none agrees with half of it, unless every row has evidence.
     """
-    numbering = choose_numbering(roster, numberings, evidence, notes)
+    order = _choose_order(roster, orders, evidence, notes)
     named = {}
     for key, row in roster.rows.items():
-        labels = _look_up(row, numbering) if numbering else ()
-        told = evidence.get(row.id)
-        if told and labels and not set(labels) <= told.labels:
-            _report_difference(row, labels, told, roster, notes)
-        elif told and labels and set(labels) < told.labels:
-            lacking = " and ".join(sorted(told.labels - set(labels)))
-            notes.add(
-                f"videos with fewer classes in {roster.path.name} than by name, which counts",
-                f"{row.place} without {lacking}",
-            )
-        named[key] = tuple(sorted(told.labels)) if told else labels
+        labels = tuple(dict.fromkeys(order.names[n] for n in row.numbers)) if order else ()
+        proof = evidence.get(row.clip.id)
+        if proof and labels:
+            _compare(row.clip.place, labels, proof, roster.path.name, notes)
+        named[key] = tuple(sorted(proof.labels)) if proof else labels
     return named
 
 
-def _look_up(row: Listed, numbering: Numbering) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(numbering.names[label] for label in row.labels))
+def _compare(place: str, labels: Sequence[str], proof: Evidence, name: str, notes: Notes) -> None:
+    """Note the difference between the labels of a row and its evidence, or raise UserError."""
+    lacking = " and ".join(sorted(proof.labels - set(labels)))
+    if set(labels) <= proof.labels:
+        if lacking:
+            kind = f"videos with fewer classes in {name} than by name: names win"
+            notes.add(kind, f"{place} without {lacking}")
+        return
+    difference = f"{place} {' and '.join(labels)}, not {' and '.join(sorted(proof.labels))}"
+    if not proof.certain:
+        raise UserError(f"{difference} as in {proof.place}; correct the one that is wrong")
+    kind = f"videos with different classes in {name} than by name: names win"
+    notes.add(kind, f"{difference} ({proof.place})")
 
 
-def _report_difference(
-    row: Listed, labels: Sequence[str], told: Evidence, roster: Roster, notes: Notes
-) -> None:
-    difference = f"{row.place} {' and '.join(labels)}, not {' and '.join(sorted(told.labels))}"
-    if not told.certain:
-        raise UserError(f"{difference} as in {told.place}; correct the one that is wrong")
-    notes.add(
-        f"videos of other classes in {roster.path.name} than where they are told by name, which "
-        "counts",
-        f"{difference} ({told.place})",
-    )
-
-
-def choose_numbering(
+def _choose_order(
     roster: Roster,
-    numberings: Sequence[Numbering],
+    orders: Sequence[ClassOrder],
     evidence: Mapping[str, Evidence],
     notes: Notes,
-) -> Numbering | None:
-    """The numbering of a list's labels; None if it is not needed. See `name_labels`."""
-    rows = [row for row in roster.rows.values() if row.labels]
+) -> ClassOrder | None:
+    """The class order of a list; None if names make it unnecessary. See `name_labels`."""
+    rows = [row for row in roster.rows.values() if row.numbers]
+    known = [(row, evidence[row.clip.id]) for row in rows if row.clip.id in evidence]
+    unknown = [row for row in rows if row.clip.id not in evidence]
     if not rows:
         return None
-    known = [row for row in rows if row.id in evidence]
-    if known:
-        chosen = _choose_by_evidence(roster, rows, known, numberings, evidence, notes)
+    scores = {id(o): sum(o.agrees(row, proof) for row, proof in known) for o in orders}
+    if not known:
+        chosen = _choose_only(roster.path, rows, orders)
+        if not chosen.stated:
+            notes.say(f"{roster.path}: labels are read by {chosen}; no given file confirms it")
     else:
-        chosen = _choose_only(roster, rows, numberings)
-    if chosen:
-        _check_range(rows, chosen)
-        _check_numbers(rows, chosen, evidence)
-        if not known and not chosen.stated:
-            notes.say(f"{roster.path}: labels are by {chosen}; no file that is given proves it")
-        for other in _list_others(numberings, chosen):
-            score = sum(_agrees(row, other, evidence) for row in known)
-            notes.add(
-                f"{other.path}: another order of the classes than that of the lists; not used",
-                f"{roster.path.name}, where {score:,} of {len(known):,} videos would be right",
-            )
+        best = max(orders, key=lambda o: (scores[id(o)], len(o.names)), default=None)
+        if best is None or 2 * scores[id(best)] <= len(known):
+            problem = f"{roster.path}: {_describe_conflict(best, known)}"
+            if unknown:
+                raise UserError(f"{problem}; give the matching class index")
+            notes.say(f"{problem}; all labels are taken by name")
+            return None
+        chosen = best
+    _check_numbers(chosen, rows, known, unknown)
+    same = {o.path for o in orders if any(o.matches(chosen, shift) for shift in (-1, 0, 1))}
+    for other in {o.path: o for o in orders if o.path not in same}.values():
+        notes.add(
+            f"{other.path}: a different class order, not used",
+            f"{roster.path.name}, where {scores[id(other)]:,} of {len(known):,} videos agree",
+        )
     return chosen
 
 
-def _choose_by_evidence(
-    roster: Roster,
-    rows: Sequence[Listed],
-    known: Sequence[Listed],
-    numberings: Sequence[Numbering],
-    evidence: Mapping[str, Evidence],
-    notes: Notes,
-) -> Numbering | None:
-    scores = {i: sum(_agrees(row, n, evidence) for row in known) for i, n in enumerate(numberings)}
-    best = max(scores, key=lambda i: (scores[i], len(numberings[i].names)), default=None)
-    if best is not None and 2 * scores[best] > len(known):
-        return numberings[best]
+def _describe_conflict(best: ClassOrder | None, known: Sequence[tuple[Listed, Evidence]]) -> str:
     if best is None:
-        problem = "its labels are numbers, and no file says of which classes"
-    else:
-        first = next(row for row in known if not _agrees(row, numberings[best], evidence))
-        problem = (
-            f"its numbers follow another order than {numberings[best]}, by which only "
-            f"{scores[best]:,} of {len(known):,} videos are what they are by name (not "
-            f"{first.id}, in {evidence[first.id].place})"
-        )
-    if len(known) < len(rows):
-        raise UserError(f"{roster.path}: {problem}; give the class index that belongs to it")
-    notes.say(f"{roster.path}: {problem}; all of its videos are told of by name, which is used")
-    return None
+        return "its labels are numbers, and no file names the classes"
+    wrong = [(row, proof) for row, proof in known if not best.agrees(row, proof)]
+    row, proof = wrong[0]
+    return (
+        f"its numbers do not follow {best}: only {len(known) - len(wrong):,} of {len(known):,} "
+        f"videos agree with their names (not {row.clip.id}, in {proof.place})"
+    )
 
 
-def _agrees(row: Listed, numbering: Numbering, evidence: Mapping[str, Evidence]) -> bool:
-    return {numbering.names.get(label) for label in row.labels} <= evidence[row.id].labels
-
-
-def _choose_only(
-    roster: Roster, rows: Sequence[Listed], numberings: Sequence[Numbering]
-) -> Numbering:
-    """The numbering where none can be proved: stated before counted, else the only one."""
-    used = {label for row in rows for label in row.labels}
-    usable = [n for n in numberings if n.stated] or list(numberings)
+def _choose_only(path: Path, rows: Sequence[Listed], orders: Sequence[ClassOrder]) -> ClassOrder:
+    """The order where there is no evidence: stated before counted, and the only possible one."""
+    usable = [o for o in orders if o.stated] or list(orders)
     if not usable:
-        raise UserError(
-            f"{roster.path}: its labels are numbers; give the file with the names of the classes "
-            "as well"
-        )
-    fitting = [n for n in usable if used <= n.names.keys()] or usable[:1]
-    for other in fitting[1:]:
-        if not _is_same(other, fitting[0]):
+        raise UserError(f"{path}: its labels are numbers; give the file of class names as well")
+    used = {number for row in rows for number in row.numbers}
+    first, *others = [o for o in usable if used <= o.names.keys()] or usable[:1]
+    for other in others:
+        if not other.matches(first):
             raise UserError(
-                f"{roster.path}: its numbers may be those of {fitting[0]} or of {other}, which "
-                "differ; leave one out, or give a file that tells its videos by name"
+                f"{path}: its numbers may follow {first} or {other}, which differ; leave one out, "
+                "or give a file that has its videos' classes by name"
             )
-    return fitting[0]
-
-
-def _check_range(rows: Sequence[Listed], numbering: Numbering) -> None:
-    for row in rows:
-        for label in row.labels:
-            if label not in numbering.names:
-                low, high = min(numbering.names), max(numbering.names)
-                raise UserError(
-                    f"{row.place}: label {label} is no class; there are {low} to {high} in "
-                    f"{numbering.path}"
-                )
+    return first
 
 
 def _check_numbers(
-    rows: Sequence[Listed], numbering: Numbering, evidence: Mapping[str, Evidence]
+    order: ClassOrder,
+    rows: Sequence[Listed],
+    known: Sequence[tuple[Listed, Evidence]],
+    unknown: Sequence[Listed],
 ) -> None:
-    """Raises UserError if a number that only itself tells of a video is elsewhere another class."""
-    known = {number: [0, 0] for number in numbering.names}  # how often: in all, and right
-    other: dict[int, Listed] = {}
-    for row in (row for row in rows if row.id in evidence):
-        for number in row.labels:
-            agrees = numbering.names[number] in evidence[row.id].labels
-            known[number] = [known[number][0] + 1, known[number][1] + agrees]
-            if not agrees:
-                other.setdefault(number, row)
-    for row in (row for row in rows if row.id not in evidence):
-        for number in row.labels:
-            count, right = known[number]
-            if 2 * right < count:
-                first = other[number]
+    """Raise UserError for a number that is out of range or, where it decides, mostly disproved."""
+    for row in rows:
+        for number in row.numbers:
+            if number not in order.names:
                 raise UserError(
-                    f"{row.place}: label {number} is {numbering.names[number]} in "
-                    f"{numbering.path}, but so are only {right:,} of {count:,} videos that are "
-                    f"told of by name (not {first.id}, in {evidence[first.id].place}); give the "
-                    "class index that belongs to the list"
+                    f"{row.clip.place}: label {number} is out of range {min(order.names)} to "
+                    f"{max(order.names)} in {order.path}"
                 )
-
-
-def _list_others(numberings: Sequence[Numbering], chosen: Numbering) -> list[Numbering]:
-    """Those of files that order the classes otherwise, whatever they are counted from."""
-    same = {n.path for n in numberings for by in (-1, 0, 1) if _is_same(n, chosen, by)}
-    others = {n.path: n for n in numberings if n.path not in same}
-    return list(others.values())
-
-
-def _is_same(a: Numbering, b: Numbering, by: int = 0) -> bool:
-    """Whether two do not contradict each other when one is counted from `by` more."""
-    common = [number for number in a.names if number + by in b.names]
-    return bool(common) and all(a.names[number] == b.names[number + by] for number in common)
+    total: Counter[int] = Counter()
+    wrong: dict[int, list[tuple[Listed, Evidence]]] = {}
+    for row, proof in known:
+        total.update(row.numbers)
+        for number in row.numbers:
+            if order.names[number] not in proof.labels:
+                wrong.setdefault(number, []).append((row, proof))
+    for row in unknown:
+        for number in row.numbers:
+            count, found = total[number], wrong.get(number, [])
+            if 2 * len(found) > count:
+                raise UserError(
+                    f"{row.clip.place}: label {number} is {order.names[number]} in {order.path}, "
+                    f"but only {count - len(found):,} of {count:,} named videos agree (not "
+                    f"{found[0][0].clip.id}, in {found[0][1].place}); give the matching class index"
+                )

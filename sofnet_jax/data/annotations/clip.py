@@ -3,27 +3,28 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sofnet_jax.data.annotations.files import Notes
+from sofnet_jax.data.annotations.files import Node, Notes
 
 Interval = tuple[float, float]  # seconds
 
 SPLITS = ("train", "val")
+_ROUNDING = 1.0  # seconds
 
 
 @dataclass(frozen=True)
 class Clip:
     """A video, or its part from `start` to `end` seconds.
 
-    `names` are the names, without extension, that a file of the whole video may have; `trimmed`
-    those of a file that is the part alone. Both are compared as `library` does it: `v_` in front is
-    ignored. `path`, where the files give one, is relative to the folder of the videos instead, and
-    may lack its extension.
+    `names` are the file names, without extension, that the whole video may have; `trimmed` those of
+    a file that contains only the part. Both are matched as in `library`: a leading `v_` is ignored.
+    `path`, where the files give one, is relative to the folder of the videos and may lack its
+    extension.
     """
 
     id: str  # unique in its split
     split: str  # of SPLITS
-    labels: tuple[str, ...]  # names of classes, each once
-    place: str  # <file>:<row> that tells of it, for messages
+    labels: tuple[str, ...]  # class names, each once
+    place: str  # <file>:<row> that describes it, for messages
     names: tuple[str, ...] = ()
     trimmed: tuple[str, ...] = ()
     path: str | None = None
@@ -32,15 +33,14 @@ class Clip:
     segments: tuple[Interval, ...] | None = None  # of its action; None: not annotated
     duration: float | None = None  # seconds, as the files claim
     num_frames: int | None = None  # as the files claim
-    background: bool = False  # by the files it only resembles its classes, and shows none of them
+    background: bool = False  # annotated as resembling its classes without showing them
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """All clips of a benchmark, the names of its classes in order, and what is odd (a line each).
+    """All clips of a benchmark, its class names in order, and notes on oddities, a line each.
 
-    The order of the classes is that of their names: no list's private numbers get further than the
-    reader of that list.
+    Classes are in the order of their names: the numbers in a list are used by its reader only.
     """
 
     name: str
@@ -49,15 +49,20 @@ class Annotation:
     notes: tuple[str, ...] = ()
 
 
-_ROUNDING = 1.0  # seconds
+def read_duration(node: Node | None, notes: Notes) -> float | None:
+    """Seconds; None, with a note, if they are not positive."""
+    seconds = node.number() if node else 0.0
+    if node and seconds <= 0:
+        notes.add("durations that are not positive: taken as unknown", node.place)
+    return seconds if seconds > 0 else None
 
 
 def clean_segments(
     segments: Iterable[tuple[str, Interval]], duration: float | None, notes: Notes
 ) -> tuple[Interval, ...] | None:
-    """The (place, interval) that lie in the video, each once, cut at its ends; None if none does.
+    """Cut (place, interval) pairs to the video and remove duplicates; None if none is left.
 
-    Segments decide neither a label nor which video it is, so that what is wrong with them is noted.
+    Errors in segments are noted, not raised: they affect neither labels nor identities.
     """
     kept: dict[Interval, None] = {}
     for place, (start, end) in segments:
@@ -75,7 +80,7 @@ def clean_segments(
             )
         interval = (max(start, 0.0), end if duration is None else min(end, duration))
         if interval in kept:
-            notes.add("segments given twice: taken once", f"{place} {start:g} to {end:g} s")
+            notes.add("duplicate segments left out", f"{place} {start:g} to {end:g} s")
         kept[interval] = None
     return tuple(kept) or None
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -15,27 +16,32 @@ from typing import Any, NoReturn
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.host.errors import UserError
 
+# Suffixes searched for in a folder; a file given by name may have any.
+_SUFFIXES = (".csv", ".json", ".list", ".lst", ".mat", ".tsv", ".txt")
+_SAMPLE = 40  # rows that decide what a file is
+_LONGEST = 2000  # characters of a row in the sample
+_MARK = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
+_SHOWN = 60  # characters of a value in a message
 _COUNT = re.compile(r"[0-9]{1,9}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_SHOWN = 60  # characters
 
 
 def show(value: object) -> str:
-    """A value in quotes for a message: one short line, whatever is in it."""
+    """Quote a value for a message: one short, printable line."""
     text = str(value)
     short = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
     return f"'{make_printable(short)}'"
 
 
 def parse_count(place: str, what: str, cell: str) -> int:
-    """An integer of at most nine digits; raises UserError."""
+    """Parse an integer of at most nine digits; raises UserError."""
     if not _COUNT.fullmatch(cell):
         raise UserError(f"{place}: {what} is {show(cell)}; expected a number such as 12")
     return int(cell)
 
 
 def parse_seconds(place: str, what: str, cell: str) -> float:
-    """A finite number, which may be negative; raises UserError."""
+    """Parse a finite number, which may be negative; raises UserError."""
     seconds = float(cell) if _DECIMAL.fullmatch(cell) else math.nan
     if not math.isfinite(seconds):
         raise UserError(f"{place}: {what} is {show(cell)}; expected seconds such as 12.5")
@@ -43,28 +49,28 @@ def parse_seconds(place: str, what: str, cell: str) -> float:
 
 
 class Notes:
-    """Counts what is odd by its kind, and keeps the first example of each."""
+    """Harmless oddities of the files, counted by kind, with the first example of each kind."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[int, str]] = {}
 
     def add(self, kind: str, example: str, count: int = 1) -> None:
-        """Counts one more of a kind, or several that `example` is the first of."""
+        """Count `count` more of a kind, the first of which is `example`."""
         if count:
             before, first = self._kinds.get(kind, (0, example))
             self._kinds[kind] = before + count, first
 
     def add_all(self, kind: str, examples: Iterable[str]) -> None:
-        """Counts each of the examples."""
+        """Count each of the examples."""
         for example in examples:
             self.add(kind, example)
 
     def say(self, line: str) -> None:
-        """Keeps a line that counts nothing."""
+        """Add a line that counts nothing."""
         self._kinds.setdefault(line, (0, ""))
 
     def lines(self) -> tuple[str, ...]:
-        """A line for each kind, in the order of their first examples."""
+        """One line per kind, in the order of the first examples."""
         return tuple(
             f"{kind}: {count:,}, first {example}" if count else kind
             for kind, (count, example) in self._kinds.items()
@@ -73,28 +79,28 @@ class Notes:
 
 @dataclass(frozen=True)
 class Node:
-    """A value in a JSON file; `place` is `<file>: <keys that lead to it>`.
+    """A JSON value that knows its `place`, `<file>: <keys that lead to it>`.
 
-    What reads it as something that it is not raises UserError.
+    Reading it as a type that it does not have raises UserError.
     """
 
     place: str
     value: Any
 
     def get(self, key: str) -> "Node | None":
-        """What an object holds under a key; None if that is missing or null."""
+        """The value under a key of an object; None if it is missing or null."""
         value = self._object().get(key)
         return None if value is None else Node(self._join(key), value)
 
     def need(self, key: str) -> "Node":
-        """What an object holds under a key."""
+        """The value under a key of an object; raises UserError if there is none."""
         node = self.get(key)
         if node is None:
             raise UserError(f"{self.place.removesuffix(': ')}: no '{key}'")
         return node
 
     def items(self) -> Iterator[tuple[str, "Node"]]:
-        """The keys of an object and what it holds under them."""
+        """The keys and values of an object."""
         for key, value in self._object().items():
             yield key, Node(self._join(key), value)
 
@@ -123,7 +129,7 @@ class Node:
         return number
 
     def count(self) -> int:
-        """An integer that is not negative."""
+        """A non-negative integer of at most nine digits."""
         if type(self.value) is not int or not 0 <= self.value < 10**9:
             self._refuse("a number such as 12")
         return self.value
@@ -144,23 +150,20 @@ class Node:
         return f"{self.place}{'' if self.place.endswith(': ') else '.'}{show(key)[1:-1]}"
 
     def _refuse(self, expected: str) -> NoReturn:
-        raise UserError(
-            f"{self.place.removesuffix(': ')}: {_name(self.value)} instead of {expected}"
-        )
+        place = self.place.removesuffix(": ")
+        raise UserError(f"{place}: {_describe_value(self.value)} instead of {expected}")
 
 
-def _name(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"an object of {len(value)}"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
+def _describe_value(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**20:
         return "a number of more than 20 digits"
     return "null" if value is None else show(value)
 
 
 def parse_document(path: Path, text: str) -> Node:
-    """The value in a JSON file. Raises UserError, also for keys that contradict each other."""
+    """Parse a JSON file. Raises UserError, also for a key repeated with different values."""
     try:
         value = json.loads(
             text,
@@ -171,8 +174,8 @@ def parse_document(path: Path, text: str) -> Node:
         raise UserError(f"{path}: nested too deeply") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
-    except ValueError as error:  # Python reads no integers of more than 4300 digits
-        raise UserError(f"{path}: a number in it has thousands of digits") from error
+    except ValueError as error:  # Python parses no integers of more than 4300 digits
+        raise UserError(f"{path}: contains a number with thousands of digits") from error
     return Node(f"{path}: ", value)
 
 
@@ -182,24 +185,17 @@ def _create_object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         first: dict[str, Any] = {}
         for key, item in pairs:
             if first.setdefault(key, item) != item:
-                raise UserError(f"{path}: {show(key)} stands twice in it, with different values")
+                raise UserError(f"{path}: duplicate key {show(key)} with different values")
     return value
 
 
 def _refuse_constant(path: Path, name: str) -> NoReturn:
-    raise UserError(f"{path}: {name} in it is no number; correct or remove it")
-
-
-# What is looked into where a folder is given; a file that is named is opened whatever it is called.
-_SUFFIXES = (".csv", ".json", ".list", ".lst", ".mat", ".tsv", ".txt")
-_SAMPLE = 40  # rows that tell what a file is
-_LONGEST = 2000  # characters of a row
-_MARK = b"\xef\xbb\xbf"  # what some editors begin UTF-8 with
+    raise UserError(f"{path}: {name} is not a JSON number; correct or remove it")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a text without space around it; `place` is `<file>:<number>`."""
+    """A stripped line of text; `place` is `<file>:<line number>`."""
 
     place: str
     text: str
@@ -207,9 +203,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Material:
-    """A file of annotations; `named` by the user itself, else found in a folder.
+    """An annotation file, given by name (`named`) or found in a folder.
 
-    Its contents are read when they are asked for, which may raise UserError.
+    Its contents are read on demand, which may raise UserError.
     """
 
     path: Path
@@ -225,28 +221,28 @@ class Material:
 
     @cached_property
     def text(self) -> str:
-        """The contents as text in UTF-8."""
+        """The contents as UTF-8 text."""
         return decode(self.path, self.data)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The rows that are not empty."""
+        """The lines that are not blank."""
         lines = enumerate(self.text.split("\n"), 1)
         return tuple(Row(f"{self.path}:{i}", line.strip()) for i, line in lines if line.strip())
 
     @cached_property
     def is_empty(self) -> bool:
-        """Whether there is nothing in it but space."""
+        """Whether the file contains only whitespace."""
         rest = self.data.removeprefix(_MARK).strip()
         return len(rest) < _LONGEST and not rest.decode(errors="replace").strip()
 
     @cached_property
     def is_json(self) -> bool:
-        """Whether it begins as JSON does."""
+        """Whether the file starts as JSON does."""
         return self.data[:1024].removeprefix(_MARK).lstrip()[:1] in (b"{", b"[")
 
     def looks_like(self, pattern: re.Pattern[str]) -> bool:
-        """Whether it is text, and half of its first rows or more match the pattern wholly."""
+        """Whether the file is text and the pattern matches at least half of its first rows."""
         if self.is_json:
             return False
         sample = [row.text for row in self.rows[:_SAMPLE]]
@@ -258,48 +254,44 @@ class Material:
         """The contents as JSON."""
         return parse_document(self.path, self.text)
 
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The first row as the header of a CSV file."""
-        if self.is_json or self.is_empty:
-            return ()
-        try:
-            return tuple(cell.strip().lower() for cell in next(csv.reader([self.rows[0].text])))
-        except csv.Error:
-            return ()
-
-    def table(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """The place and the cells by column of each row of a CSV file with a header."""
+    def cells(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the place and the stripped cells of each CSV row that is not blank."""
         lines = csv.reader(io.StringIO(self.text, newline=""), strict=True)
-        header: list[str] | None = None
         try:
             for line in lines:
                 cells = [cell.strip() for cell in line]
-                place = f"{self.path}:{lines.line_num}"
-                if not any(cells):
-                    continue
-                if header is None:
-                    header = _check_header(place, self.columns, [cell.lower() for cell in cells])
-                elif len(cells) != len(header):
-                    raise UserError(
-                        f"{place}: {len(cells)} columns where the header has {len(header)}"
-                    )
-                else:
-                    yield place, dict(zip(header, cells, strict=True))
+                if any(cells):
+                    yield f"{self.path}:{lines.line_num}", cells
         except csv.Error as error:
             place = f"{self.path}:{lines.line_num}"
             raise UserError(f"{place}: not CSV ({error}); check the quotes") from error
 
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The header of a CSV file, in lower case; empty if the first row is not CSV."""
+        if self.is_json or self.is_empty or not self.text:
+            return ()
+        try:
+            _, header = next(self.cells(), ("", []))
+        except UserError:
+            return ()
+        return tuple(cell.lower() for cell in header)
 
-def _check_header(place: str, columns: Sequence[str], cells: list[str]) -> list[str]:
-    """The cells, if quotes do not make them others than the first row seemed to have."""
-    if tuple(cells) != tuple(columns):
-        raise UserError(f"{place}: the header is broken; check the quotes")
-    return cells
+    def table(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield the place and the cells by column of each row below a CSV header."""
+        for place, cells in itertools.islice(self.cells(), 1, None):
+            check_width(place, cells, self.columns)
+            yield place, dict(zip(self.columns, cells, strict=True))
+
+
+def check_width(place: str, cells: Sequence[str], header: Sequence[str]) -> None:
+    """Raise UserError unless a row has as many cells as the header."""
+    if len(cells) != len(header):
+        raise UserError(f"{place}: {len(cells)} columns where the header has {len(header)}")
 
 
 def decode(path: Path, data: bytes) -> str:
-    """Text in UTF-8; raises UserError."""
+    """Decode UTF-8 text; raises UserError."""
     end = data.find(b"\0")
     if end >= 0:
         row = data.count(b"\n", 0, end) + 1
@@ -312,9 +304,9 @@ def decode(path: Path, data: bytes) -> str:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """All files below a folder but hidden ones and those in hidden folders, sorted.
+    """List all files below a folder, sorted, except hidden files and folders.
 
-    Follows links, but not in circles.
+    Links are followed, but never in a cycle.
     """
     found, seen = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -329,7 +321,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def create_materials(paths: Sequence[Path]) -> list[Material]:
-    """The files among `paths` and in the folders among them, each once. Raises UserError."""
+    """List the given files and those in the given folders, each once. Raises UserError."""
     if not paths:
         raise UserError("no files of annotations are given")
     found: dict[str, Material] = {}
@@ -350,46 +342,37 @@ def create_materials(paths: Sequence[Path]) -> list[Material]:
     return list(found.values())
 
 
-def sort_materials(
-    benchmark: str,
-    materials: Sequence[Material],
-    kinds: Mapping[str, Callable[[Material], bool]],
-    notes: Notes,
-) -> dict[str, list[Material]]:
-    """The files of each kind: the first whose test says yes.
+Kinds = Mapping[str, Callable[[Material], bool]]
 
-    A file of no kind is refused by UserError if the user named it, and noted otherwise.
+
+def sort_materials(
+    benchmark: str, materials: Sequence[Material], kinds: Kinds, notes: Notes
+) -> dict[str, list[Material]]:
+    """Group files by the first kind whose test accepts them.
+
+    A file of no kind raises UserError if it was given by name, and is noted otherwise.
     """
     found: dict[str, list[Material]] = {kind: [] for kind in kinds}
     for material in materials:
-        kind = problem = None
+        problem = f"{material.path}: "
         try:
-            kind = _find_kind(material, kinds)
+            if material.is_empty:
+                problem += "the file is empty"
+            elif kind := next((kind for kind, test in kinds.items() if test(material)), None):
+                found[kind].append(material)
+                continue
+            elif material.is_json:
+                problem += f"JSON, but not of {benchmark}"
+            else:
+                start = show(material.rows[0].text)
+                problem += f"not a file of {benchmark}; it begins with {start}"
         except UserError as error:
             if material.named or material.is_json:
                 raise
             problem = str(error)
-        if kind:
-            found[kind].append(material)
-            continue
-        problem = problem or f"{material.path}: {_describe(material, benchmark)}"
         if material.named:
             raise UserError(problem)
-        notes.add("files left out, which are not recognised", problem)
+        notes.add("unrecognised files left out", problem)
     if not any(found.values()):
-        raise UserError(f"{materials[0].path}: no file that tells of {benchmark} is given")
+        raise UserError(f"{materials[0].path}: no file of {benchmark} is given")
     return found
-
-
-def _find_kind(material: Material, kinds: Mapping[str, Callable[[Material], bool]]) -> str | None:
-    if material.is_empty:
-        return None
-    return next((kind for kind, test in kinds.items() if test(material)), None)
-
-
-def _describe(material: Material, benchmark: str) -> str:
-    if material.is_empty:
-        return "there is nothing in it"
-    if material.is_json:
-        return f"JSON, but none that tells of {benchmark}"
-    return f"not a file of {benchmark}; it begins with {show(material.rows[0].text)}"

@@ -1,36 +1,34 @@
 """Mini-Kinetics: lists of clips, or the official CSV of Kinetics and the names of 200 classes."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sofnet_jax.data.annotations.assembly import Parts, assemble
-from sofnet_jax.data.annotations.classes import (
-    Evidence,
-    Numbering,
-    is_names,
-    is_numbered,
-    read_names,
-    read_numbered,
-)
+from sofnet_jax.data.annotations.assembly import assemble
+from sofnet_jax.data.annotations.classes import ClassOrder, Evidence, create_kinds, read_orders
 from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.files import Material, Notes, parse_seconds, show, sort_materials
+from sofnet_jax.data.annotations.files import (
+    Material,
+    Notes,
+    parse_seconds,
+    show,
+    sort_materials,
+)
 from sofnet_jax.data.annotations.lists import (
-    LISTED,
-    IdReader,
     Listed,
-    PathReader,
     Roster,
     collect,
-    read_roster,
+    parse_path,
+    read_ids,
+    read_list,
 )
 from sofnet_jax.data.annotations.names import (
-    YOUTUBE,
     Spelling,
     check_id,
     check_label,
     find_split,
     parse_split,
+    strip_extension,
 )
 from sofnet_jax.host.errors import UserError
 
@@ -38,72 +36,71 @@ NAME = "mini_kinetics"
 _CLASSES = 200
 _PART = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{6})_([0-9]{6})")
 
-# Another Mini-Kinetics-200 (https://github.com/s9xie/Mini-Kinetics-200) shares 102 classes with the
-# paper's; these are five of its 98 others. Its lists are ids of YouTube and nothing else.
+# A different Mini-Kinetics-200 (https://github.com/s9xie/Mini-Kinetics-200) shares 102 classes with
+# the paper's; these are five of its 98 others. Its lists are bare YouTube ids.
 _OTHER = "another Mini-Kinetics-200 (80,000 and 5,000 clips) than the paper's (121,215 and 9,867)"
 _OTHER_CLASSES = {"abseiling", "baking cookies", "balloon blowing", "barbequing", "bench pressing"}
 _OTHER_COUNTS = (80_000, 5_000)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A row of Kinetics' CSV: a part of a video."""
-
-    place: str
-    id: str
-    split: str
-    label: str
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
 class _Files:
-    """All that the files hold, as it stands there."""
+    """The contents of the files: clips of Kinetics' CSV, lists, and class orders."""
 
-    parts: Mapping[Material, Sequence[_Part]]
-    rosters: Mapping[Material, Roster]
+    tables: Mapping[Material, Sequence[Clip]]
+    lists: Mapping[Material, Roster]
     ids: Mapping[Material, Roster]
-    numberings: Mapping[Material, Numbering]
+    orders: Mapping[Material, Sequence[ClassOrder]]
+
+    def without(self, materials: Collection[Material]) -> "_Files":
+        """The contents of the other files."""
+        return _Files(
+            {m: clips for m, clips in self.tables.items() if m not in materials},
+            {m: roster for m, roster in self.lists.items() if m not in materials},
+            {m: roster for m, roster in self.ids.items() if m not in materials},
+            {m: orders for m, orders in self.orders.items() if m not in materials},
+        )
+
+    @property
+    def clips(self) -> list[Clip]:
+        """The clips of all tables."""
+        return [clip for clips in self.tables.values() for clip in clips]
 
 
 def read(materials: Sequence[Material]) -> Annotation:
-    """Reads what is given of the benchmark's files. Raises UserError."""
+    """Read the given files of the benchmark. Raises UserError."""
     notes = Notes()
     files = _keep_one_benchmark(_read_files(materials, notes), notes)
-    if not (files.parts or files.rosters):
+    if not (files.tables or files.lists):
         raise UserError(
-            f"{materials[0].path}: no file tells of clips; give lists of them, or Kinetics' CSV"
+            f"{materials[0].path}: no file describes clips; give lists of them, or Kinetics' CSV"
         )
     spelling = _create_spelling(files)
-    numberings = [_respell(n, spelling, notes) for n in files.numberings.values()]
-    rosters = [_find_folders(roster, spelling) for roster in files.rosters.values()]
-    classes = _list_classes(files, spelling, numberings, rosters)
-    told = _tell(files, spelling, classes, notes)
-    rosters = [_find_parts(r, told, notes) for r in (*rosters, *files.ids.values())]
-    evidence = _collect_evidence(rosters, told, notes)
-    return assemble(NAME, Parts(told, rosters, numberings, evidence), _create_clip, notes)
+    orders = [_respell(order, spelling, notes) for (order,) in files.orders.values()]
+    rosters = [_respell_folders(roster, spelling) for roster in files.lists.values()]
+    classes = _list_classes(files, spelling, orders, rosters)
+    described = _describe(files.clips, spelling, classes, notes)
+    rosters = [_find_parts(r, described, notes) for r in (*rosters, *files.ids.values())]
+    evidence = _collect_evidence(rosters, described, notes)
+    return assemble(NAME, described, rosters, orders, notes, evidence)
 
 
 def _read_files(materials: Sequence[Material], notes: Notes) -> _Files:
     kinds = {
         "table": lambda m: {"youtube_id", "time_start", "time_end"} <= set(m.columns),
-        "list": lambda m: m.looks_like(LISTED),
-        "ids": lambda m: m.looks_like(YOUTUBE),
-        "numbered": is_numbered,
-        "names": lambda m: is_names(m, _CLASSES),
+        **create_kinds(_CLASSES, has_ids=True),
     }
     files = sort_materials("Mini-Kinetics", materials, kinds, notes)
     return _Files(
-        parts={m: list(_read_parts(m, notes)) for m in files["table"]},
-        rosters={m: read_roster(m, PathReader(m), notes) for m in files["list"]},
-        ids={m: read_roster(m, IdReader(m), notes) for m in files["ids"]},
-        numberings={m: read_numbered(m) for m in files["numbered"]}
-        | {m: read_names(m) for m in files["names"]},
+        tables={m: list(_read_table(m, notes)) for m in files["table"]},
+        lists={m: read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]},
+        ids={m: read_ids(m, _create_listed, notes) for m in files["ids"]},
+        orders=read_orders(files),
     )
 
 
-def _read_parts(material: Material, notes: Notes) -> Iterator[_Part]:
+def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
+    """The clips of Kinetics' CSV, with ids `<YouTube id>_<start>_<end>`."""
     split_of_file = find_split(material.path)
     for place, cells in material.table():
         word = cells.get("split", "")
@@ -118,85 +115,96 @@ def _read_parts(material: Material, notes: Notes) -> Iterator[_Part]:
         end = parse_seconds(place, "time_end", cells["time_end"])
         if not 0 <= start < end < 10**6:
             raise UserError(f"{place}: no clip lasts from {start:g} to {end:g} seconds")
-        yield _Part(place, id, split, check_label(place, cells["label"]), start, end)
+        name = f"{id}_{int(start):06d}_{int(end):06d}"
+        yield Clip(
+            id=name,
+            split=split,
+            labels=(check_label(place, cells["label"]),),
+            place=place,
+            names=(id,),
+            trimmed=(name,),
+            start=start,
+            end=end,
+        )
+
+
+def _create_listed(place: str, text: str, split: str | None) -> Listed:
+    path, split = parse_path(place, text, split)
+    id = strip_extension(path.name)
+    part = _PART.fullmatch(id)
+    clip = Clip(
+        id=id,
+        split=split,
+        labels=(),
+        place=place,
+        names=(part[1] if part else id,),
+        trimmed=(id,) if part else (),
+        start=float(part[2]) if part else None,
+        end=float(part[3]) if part else None,
+    )
+    return Listed(clip, folder=path.parent.name or None)
 
 
 def _keep_one_benchmark(files: _Files, notes: Notes) -> _Files:
-    """Leaves out the files of the other Mini-Kinetics-200, unless there are no others."""
-    other, ours = _find_other(files)
-    if other and not ours:
+    """Leave out the files of the other Mini-Kinetics-200, unless all files are of it."""
+    other, is_mixed = _find_other(files)
+    if other and not is_mixed:
         notes.say(f"this is {_OTHER}: do not compare with the paper's numbers")
         return files
     for material in sorted(other, key=lambda m: m.path):
         if material.named:
-            raise UserError(
-                f"{material.path}: of {_OTHER}; leave it out, for the two cannot be mixed"
-            )
+            raise UserError(f"{material.path}: of {_OTHER}; leave it out, the two cannot be mixed")
         notes.add(f"files left out, which are of {_OTHER}", str(material.path))
-    return _Files(
-        parts={m: parts for m, parts in files.parts.items() if m not in other},
-        rosters={m: roster for m, roster in files.rosters.items() if m not in other},
-        ids={m: roster for m, roster in files.ids.items() if m not in other},
-        numberings={m: n for m, n in files.numberings.items() if m not in other},
-    )
+    return files.without(other)
 
 
-def _find_other(files: _Files) -> tuple[set[Material], set[Material]]:
-    """The files of the other Mini-Kinetics-200, and those that name classes of ours."""
+def _find_other(files: _Files) -> tuple[set[Material], bool]:
+    """The files of the other Mini-Kinetics-200, and whether others name classes of the paper's."""
     names: dict[Material, set[str]] = {
-        **{m: {part.label for part in parts} for m, parts in files.parts.items()},
-        **{m: {row.folder or "" for row in r.rows.values()} for m, r in files.rosters.items()},
-        **{m: set(n.names.values()) for m, n in files.numberings.items()},
+        **{m: {clip.labels[0] for clip in clips} for m, clips in files.tables.items()},
+        **{m: {row.folder or "" for row in r.rows.values()} for m, r in files.lists.items()},
+        **{m: set(order.names.values()) for m, (order,) in files.orders.items()},
     }
-    other = {m for m, found in names.items() if _is_other(found)}
+    other = {m for m, n in names.items() if len(n) == _CLASSES and n & _OTHER_CLASSES}
     ours = names.keys() - other
-    classes = {name for m in ours & files.numberings.keys() for name in names[m]}
-    labels = {part.id: part.label for parts in files.parts.values() for part in parts}
-    for m, roster in files.ids.items():
-        found = {labels[row.id] for row in roster.rows.values() if row.id in labels}
+    classes = {name for m in ours & files.orders.keys() for name in names[m]}
+    labels = {clip.names[0]: clip.labels[0] for clip in files.clips}
+    for material, roster in files.ids.items():
+        found = {labels[id] for _, id in roster.rows if id in labels}
         if len(roster.rows) in _OTHER_COUNTS or (classes and not found <= classes):
-            other.add(m)
-    return other, ours
-
-
-def _is_other(names: set[str]) -> bool:
-    return len(names) == _CLASSES and bool(names & _OTHER_CLASSES)
+            other.add(material)
+    return other, bool(ours)
 
 
 def _create_spelling(files: _Files) -> Spelling:
-    """The names of classes: the CSV's if there is one, else the class list's, else the folders'."""
+    """Spell classes as the CSV does, else as the class list, else as the folders."""
     spelling = Spelling()
-    for parts in files.parts.values():
-        spelling.learn(part.label for part in parts)
-    for numbering in files.numberings.values():
-        spelling.learn(numbering.names.values())
-    for roster in files.rosters.values():
-        if _has_class_folders(roster):
+    spelling.learn(clip.labels[0] for clip in files.clips)
+    for (order,) in files.orders.values():
+        spelling.learn(order.names.values())
+    for roster in files.lists.values():
+        pairs = {(row.folder, row.numbers) for row in roster.rows.values()}
+        folders, numbers = ({pair[i] for pair in pairs} for i in (0, 1))
+        if len(folders) == len(numbers) == len(pairs) > 1:  # one folder per class
             spelling.learn(row.folder or "" for row in roster.rows.values())
     return spelling
 
 
-def _has_class_folders(roster: Roster) -> bool:
-    """Whether a list's folders and labels stand for one another."""
-    pairs = {(row.folder, row.labels) for row in roster.rows.values()}
-    folders, labels = {folder for folder, _ in pairs}, {labels for _, labels in pairs}
-    return len(folders) == len(labels) == len(pairs) > 1
+def _respell(order: ClassOrder, spelling: Spelling, notes: Notes) -> ClassOrder:
+    names = {number: spelling(name) for number, name in order.names.items()}
+    notes.add_all(
+        "class names that are spelled differently elsewhere",
+        (
+            f"{order.path}: {show(name)} is {show(names[number])}"
+            for number, name in order.names.items()
+            if names[number] != name
+        ),
+    )
+    return replace(order, names=names)
 
 
-def _respell(numbering: Numbering, spelling: Spelling, notes: Notes) -> Numbering:
-    names = {}
-    for number, name in numbering.names.items():
-        names[number] = spelling(name)
-        if names[number] != name:
-            notes.add(
-                "names of classes that are spelled otherwise elsewhere",
-                f"{numbering.path}: {show(name)} is {show(names[number])}",
-            )
-    return replace(numbering, names=names)
-
-
-def _find_folders(roster: Roster, spelling: Spelling) -> Roster:
-    """The list with a name of a class for `folder`, or None where that is no class's."""
+def _respell_folders(roster: Roster, spelling: Spelling) -> Roster:
+    """The list with a class name for `folder`, or None if that is not a class."""
     rows = {
         key: replace(row, folder=spelling(row.folder or "") if row.folder in spelling else None)
         for key, row in roster.rows.items()
@@ -205,86 +213,67 @@ def _find_folders(roster: Roster, spelling: Spelling) -> Roster:
 
 
 def _list_classes(
-    files: _Files, spelling: Spelling, numberings: Sequence[Numbering], rosters: Sequence[Roster]
+    files: _Files, spelling: Spelling, orders: Sequence[ClassOrder], rosters: Sequence[Roster]
 ) -> set[str]:
-    """The classes of the benchmark, by the file that names them or by the folders in the lists."""
-    classes = {name for numbering in numberings for name in numbering.names.values()} or {
+    """The classes by the file that names them, else by the folders in the lists, else all."""
+    classes = {name for order in orders for name in order.names.values()} or {
         row.folder for roster in rosters for row in roster.rows.values() if row.folder
     }
-    labels = {spelling(part.label) for parts in files.parts.values() for part in parts}
+    labels = {spelling(clip.labels[0]) for clip in files.clips}
     if not classes and len(labels) > _CLASSES:
         raise UserError(
-            f"{next(iter(files.parts)).path}: {len(labels)} classes; give the file with the names "
+            f"{next(iter(files.tables)).path}: {len(labels)} classes; give the file with the names "
             f"of Mini-Kinetics' {_CLASSES} classes as well"
         )
     return classes or labels
 
 
-def _tell(files: _Files, spelling: Spelling, classes: set[str], notes: Notes) -> dict[str, Clip]:
-    """The clips of the CSV files, by `<id>_<start>_<end>`. Raises UserError."""
-    told: dict[str, Clip] = {}
-    for part in (part for parts in files.parts.values() for part in parts):
-        label = spelling(part.label)
-        if label not in classes:
-            notes.add("rows of Kinetics' CSV of other classes: left out", part.place)
+def _describe(
+    clips: Sequence[Clip], spelling: Spelling, classes: set[str], notes: Notes
+) -> dict[str, Clip]:
+    """The clips of the CSV that have one of the classes, by id. Raises UserError."""
+    described: dict[str, Clip] = {}
+    for clip in (replace(c, labels=(spelling(c.labels[0]),)) for c in clips):
+        if clip.labels[0] not in classes:
+            notes.add("rows of Kinetics' CSV with other classes: left out", clip.place)
             continue
-        name = f"{part.id}_{int(part.start):06d}_{int(part.end):06d}"
-        clip = Clip(
-            id=name,
-            split=part.split,
-            labels=(label,),
-            place=part.place,
-            names=(part.id,),
-            trimmed=(name,),
-            start=part.start,
-            end=part.end,
-        )
-        first = told.setdefault(name, clip)
+        first = described.setdefault(clip.id, clip)
         if first.labels != clip.labels:
-            raise UserError(f"{part.place}: {name} has another label in {first.place}; leave one")
+            raise UserError(
+                f"{clip.place}: {clip.id} has different labels in {first.place}; keep one"
+            )
         if first is not clip:
-            notes.add("rows that repeat an earlier one: left out", part.place)
-    return told
+            notes.add("duplicate rows left out", clip.place)
+    return described
 
 
-def _find_parts(roster: Roster, told: Mapping[str, Clip], notes: Notes) -> Roster:
-    """The list with the clips' ids where it has those of whole videos."""
+def _find_parts(roster: Roster, described: Mapping[str, Clip], notes: Notes) -> Roster:
+    """The list with ids of clips in place of those of whole videos with a single clip."""
     parts: dict[str, list[str]] = {}
-    for clip in told.values():
+    for clip in described.values():
         parts.setdefault(clip.names[0], []).append(clip.id)
     whole = {id: found[0] for id, found in parts.items() if len(found) == 1}
-    rows = [replace(row, id=whole.get(row.id, row.id)) for row in roster.rows.values()]
+    rows = [
+        replace(row, clip=replace(row.clip, id=whole.get(id, id)))
+        for (_, id), row in roster.rows.items()
+    ]
     return collect(roster.path, rows, notes)
 
 
 def _collect_evidence(
-    rosters: Sequence[Roster], told: Mapping[str, Clip], notes: Notes
+    rosters: Sequence[Roster], described: Mapping[str, Clip], notes: Notes
 ) -> dict[str, Evidence]:
-    """What the folders in the lists tell; where the CSV tells otherwise, it counts."""
+    """The classes that folders in the lists imply; the CSV wins."""
     evidence = {}
     for row in (row for roster in rosters for row in roster.rows.values()):
         if row.folder is None:
             continue
-        if row.id not in told:
-            evidence[row.id] = Evidence(frozenset([row.folder]), "its path", certain=False)
-        elif row.folder not in told[row.id].labels:
+        clip = described.get(row.clip.id)
+        if clip is None:
+            evidence[row.clip.id] = Evidence(frozenset([row.folder]), "its path", certain=False)
+        elif row.folder not in clip.labels:
             notes.add(
-                "clips in folders of other classes than in Kinetics' CSV, which counts",
-                f"{row.place} {row.folder}, {told[row.id].place} {told[row.id].labels[0]}",
+                "clips in folders of other classes than in Kinetics' CSV: the CSV wins",
+                f"{row.clip.place} {row.folder}, {clip.place} {clip.labels[0]}",
             )
     return evidence
-
-
-def _create_clip(row: Listed) -> Clip:
-    part = _PART.fullmatch(row.id)
-    return Clip(
-        id=row.id,
-        split=row.split,
-        labels=(),
-        place=row.place,
-        names=(part[1] if part else row.id,),
-        trimmed=(row.id,) if part else (),
-        start=float(part[2]) if part else None,
-        end=float(part[3]) if part else None,
-        num_frames=row.num_frames,
-    )

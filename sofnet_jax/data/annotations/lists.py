@@ -5,141 +5,144 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from sofnet_jax.data.annotations.clip import Clip
 from sofnet_jax.data.annotations.files import Material, Notes, Row, parse_count, show
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_path,
+    find_folder_split,
     find_split,
-    parse_split,
-    strip_extension,
 )
 from sofnet_jax.host.errors import UserError
 
 LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
-_FORM = "a row is 'id,frames,label' or 'id frames label'"
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A row of a list. `folder` is the name of the one that the video is in, if it is a class's."""
+    """A row of a list: a clip without labels, their numbers, and its folder if it has one."""
 
-    place: str
-    id: str
-    split: str
-    labels: tuple[int, ...]  # none in lists of ids alone
-    num_frames: int | None = None
+    clip: Clip
+    numbers: tuple[int, ...] = ()
     folder: str | None = None
-    path: str | None = None
 
 
 @dataclass(frozen=True)
 class Roster:
-    """A list: its rows by split and id, in its order."""
+    """The rows of a list by split and id, in their order."""
 
     path: Path
     rows: dict[tuple[str, str], Listed]
 
 
-def read_roster(material: Material, parse: Callable[[Row], Listed], notes: Notes) -> Roster:
-    """Reads a list row by row; raises UserError, also if one video has different labels in it."""
+Create = Callable[[str, str, str | None], Listed]  # of place, id or path, and the list's split
+
+
+def read_list(
+    material: Material, create: Create, notes: Notes, *, has_paths: bool = False
+) -> Roster:
+    """Read rows `<id> <frames> <label>…` or `<path> <frames> <label>`. Raises UserError."""
+    split = find_split(material.path)
+
+    def parse(row: Row) -> Listed:
+        name, num_frames, numbers = _split_row(row, has_paths)
+        listed = create(row.place, name, split)
+        return replace(listed, clip=replace(listed.clip, num_frames=num_frames), numbers=numbers)
+
     return collect(material.path, map(parse, material.rows), notes)
 
 
+def read_ids(material: Material, create: Create, notes: Notes) -> Roster:
+    """Read rows that are bare YouTube ids. Raises UserError."""
+    split = require_split(material.path)
+
+    def parse(row: Row) -> Listed:
+        if not YOUTUBE.fullmatch(row.text):
+            raise UserError(f"{row.place}: {show(row.text)} is not a YouTube id")
+        return create(row.place, row.text, split)
+
+    return collect(material.path, map(parse, material.rows), notes)
+
+
+def _split_row(row: Row, has_path: bool) -> tuple[str, int, tuple[int, ...]]:
+    """The id or path, the number of frames and the labels.
+
+    A path may contain separators and has one label; an id contains none and may have several.
+    """
+    if has_path:
+        cells = row.text.rsplit(None, 2)
+        if "," in cells[-1]:
+            cells = row.text.rsplit(",", 2)
+    else:
+        cells = row.text.split("," if "," in row.text else None)
+    if len(cells) < 3:
+        raise UserError(
+            f"{row.place}: {len(cells)} columns in {show(row.text)}; "
+            "a row is 'id,frames,label' or 'id frames label'"
+        )
+    name, num_frames, *labels = (cell.strip() for cell in cells)
+    numbers = tuple(parse_count(row.place, "a label", label) for label in labels)
+    return name, parse_count(row.place, "the number of frames", num_frames), numbers
+
+
+def parse_path(place: str, text: str, split: str | None) -> tuple[PurePosixPath, str]:
+    """A row's path, and the split that its folders name, else that of the list."""
+    path = PurePosixPath(check_path(place, text).replace("\\", "/"))
+    split = find_folder_split(path) or split
+    if split is None:
+        raise UserError(
+            f"{place}: split unknown from the path and from the list's name; put train or val into "
+            "the name"
+        )
+    return path, split
+
+
+def require_split(path: Path) -> str:
+    """The split that a file's name, or its folder's, implies; raises UserError."""
+    split = find_split(path)
+    if split is None:
+        raise UserError(
+            f"{path}: split unknown from its name and its folder's; put train or val into the name"
+        )
+    return split
+
+
 def collect(path: Path, listed: Iterable[Listed], notes: Notes) -> Roster:
-    """The list with these rows; raises UserError if one video has different labels in it."""
+    """Index rows and drop duplicates; raises UserError if a video has different labels."""
     rows: dict[tuple[str, str], Listed] = {}
     for row in listed:
-        first = rows.setdefault((row.split, row.id), row)
-        if set(first.labels) != set(row.labels):
+        clip = row.clip
+        first = rows.setdefault((clip.split, clip.id), row)
+        if set(first.numbers) != set(row.numbers):
             raise UserError(
-                f"{row.place}: {row.id} has other labels than in {first.place}; leave one row"
+                f"{clip.place}: {clip.id} has different labels in {first.clip.place}; keep one row"
             )
         if first is not row:
-            notes.add("rows that repeat an earlier one: left out", row.place)
-        elif row.num_frames == 0:
-            notes.add("rows with 0 frames: their videos are kept", row.place)
-            rows[row.split, row.id] = replace(row, num_frames=None)
+            notes.add("duplicate rows left out", clip.place)
+        elif clip.num_frames == 0:
+            notes.add("rows with 0 frames: taken as unknown", clip.place)
+            rows[clip.split, clip.id] = replace(row, clip=replace(clip, num_frames=None))
     return Roster(path, rows)
 
 
-def split_left(row: Row) -> tuple[str, int, tuple[int, ...]]:
-    """Id, frames and labels of a row whose id has no space or comma in it."""
-    cells = [c.strip() for c in (row.text.split(",") if "," in row.text else row.text.split())]
-    if len(cells) < 3:
-        raise UserError(f"{row.place}: {len(cells)} columns in {show(row.text)}; {_FORM}")
-    labels = tuple(parse_count(row.place, "a label", cell) for cell in cells[2:])
-    return cells[0], parse_count(row.place, "the number of frames", cells[1]), labels
-
-
-def split_right(row: Row) -> tuple[str, int, tuple[int, ...]]:
-    """Path, frames and label of a row whose path may hold what separates them."""
-    cells = row.text.rsplit(None, 2)
-    if "," in cells[-1]:
-        cells = [cell.strip() for cell in row.text.rsplit(",", 2)]
-    if len(cells) < 3:
-        raise UserError(f"{row.place}: {len(cells)} columns in {show(row.text)}; {_FORM}")
-    label = parse_count(row.place, "the label", cells[2])
-    return cells[0], parse_count(row.place, "the number of frames", cells[1]), (label,)
-
-
 def compare_rosters(a: Roster, b: Roster, notes: Notes) -> None:
-    """Notes which videos only one of two lists has, where both tell of a split."""
+    """Note which videos of a common split only one list has, and which frame counts differ."""
     splits = {split for split, _ in a.rows} & {split for split, _ in b.rows}
     for one, other in ((a, b), (b, a)):
-        lacking = [r for k, r in one.rows.items() if k not in other.rows and k[0] in splits]
         notes.add_all(
-            f"videos of {one.path.name} that {other.path.name} lacks",
-            (f"{row.id} ({row.place})" for row in lacking),
+            f"videos of {one.path.name} missing from {other.path.name}",
+            (
+                f"{row.clip.id} ({row.clip.place})"
+                for key, row in one.rows.items()
+                if key not in other.rows and key[0] in splits
+            ),
         )
-    pairs = [(row, b.rows[key]) for key, row in a.rows.items() if key in b.rows]
+    pairs = [(row.clip, b.rows[key].clip) for key, row in a.rows.items() if key in b.rows]
     notes.add_all(
-        f"videos with other numbers of frames in {a.path.name} than in {b.path.name}",
+        f"videos with different frame counts in {a.path.name} and {b.path.name}",
         (
             f"{p.id}: {p.num_frames} and {q.num_frames}"
             for p, q in pairs
             if p.num_frames != q.num_frames
         ),
     )
-
-
-class PathReader:
-    """Reads rows `<path> <frames> <label>`; an id is the name of a file without its extension."""
-
-    def __init__(self, material: Material):
-        self._split = find_split(material.path)
-
-    def __call__(self, row: Row) -> Listed:
-        text, num_frames, labels = split_right(row)
-        path = PurePosixPath(check_path(row.place, text).replace("\\", "/"))
-        splits = {split for part in path.parts[:-1] if (split := parse_split(part))}
-        split = splits.pop() if len(splits) == 1 else self._split
-        if split is None:
-            raise UserError(
-                f"{row.place}: neither the path nor the list's name tells the split; put train "
-                "or val into its name"
-            )
-        name = strip_extension(path.name)
-        return Listed(row.place, name, split, labels, num_frames, path.parent.name, str(path))
-
-
-class IdReader:
-    """Reads rows that are ids of YouTube and nothing else."""
-
-    def __init__(self, material: Material):
-        self._split = require_split(material)
-
-    def __call__(self, row: Row) -> Listed:
-        if not YOUTUBE.fullmatch(row.text):
-            raise UserError(f"{row.place}: {show(row.text)} is no id of YouTube")
-        return Listed(row.place, row.text, self._split, ())
-
-
-def require_split(material: Material) -> str:
-    """The split that a file's name tells; raises UserError."""
-    split = find_split(material.path)
-    if split is None:
-        raise UserError(
-            f"{material.path}: neither its name nor its folder's tells the split; put train or val "
-            "into the name"
-        )
-    return split

@@ -72,7 +72,7 @@ def test_official_json(tmp_path):
     assert annotation.notes == (
         f"segments cut: they end after their video, by more than that: 1, first {place}{B}"
         ".annotations[1].segment 40 of 35.5 s",
-        f"videos for testing, whose labels are not public: left out: 1, first {place}{C}",
+        f"test videos, whose labels are not public: left out: 1, first {place}{C}",
     )
 
 
@@ -94,7 +94,7 @@ def test_lists_in_all_their_forms(rows, index, tmp_path):
     ]
     assert annotation.classes == CLASSES  # all that the index names
     assert annotation.clips[0].segments is None
-    assert any("no file that is given proves it" in n for n in annotation.notes) == (
+    assert any("no given file confirms it" in n for n in annotation.notes) == (
         index.startswith("action")
     )
 
@@ -111,11 +111,11 @@ def test_lists_say_which_videos_and_names_say_what_they_show(tmp_path):
         (D, "train", ("Archery",), None, None),
         (B, "val", ("Long jump", "Triple jump"), None, ((0.0, 20.0), (30.0, 35.5))),
     ]
-    assert f"rows with 0 frames: their videos are kept: 1, first {tmp_path}/train.txt:2" in (
+    assert f"rows with 0 frames: taken as unknown: 1, first {tmp_path}/train.txt:2" in (
         annotation.notes
     )
     assert (
-        f"videos of lists that no file tells of by name: 1, first {D} ({tmp_path}/train.txt:2)"
+        f"videos of lists that no other file describes: 1, first {D} ({tmp_path}/train.txt:2)"
         in (annotation.notes)
     )
     files["train.txt"] = f"{D},9,0\n"
@@ -135,22 +135,22 @@ def test_a_class_index_of_another_order_is_refused(tmp_path):
     _refuse(
         tmp_path,
         files,
-        f"{tmp_path}/train.txt: its numbers follow another order than {tmp_path}/other_ind.txt",
+        f"{tmp_path}/train.txt: its numbers do not follow {tmp_path}/other_ind.txt",
         "only 1 of 3 videos",
         f"(not 11111111111, in {tmp_path}/anet.json: database.11111111111)",
-        "give the class index that belongs to it",
+        "give the matching class index",
     )
     annotation = _read(tmp_path, files | {"classInd.txt": INDEX})
     assert [c.labels for c in annotation.clips] == [(name,) for name in CLASSES]
     assert (
-        f"{tmp_path}/other_ind.txt: another order of the classes than that of the lists; not used: "
-        "1, first train.txt, where 1 of 3 videos would be right"
+        f"{tmp_path}/other_ind.txt: a different class order, not used: "
+        "1, first train.txt, where 1 of 3 videos agree"
     ) in annotation.notes
     # Where all videos are told of by name, numbers are not needed.
     files["train.txt"] = rows[: rows.index(A)]
     annotation = _read(tmp_path, files)
     assert [c.labels for c in annotation.clips] == [(name,) for name in CLASSES[:3]]
-    assert any("told of by name, which is used" in note for note in annotation.notes)
+    assert any("all labels are taken by name" in note for note in annotation.notes)
 
 
 def test_a_class_index_with_two_classes_swapped_is_refused_where_it_decides(tmp_path):
@@ -163,26 +163,26 @@ def test_a_class_index_with_two_classes_swapped_is_refused_where_it_decides(tmp_
     _refuse(
         tmp_path,
         files | {"train.txt": "".join([*rows, f"{A},9,3\n"])},
-        f"train.txt:25: label 3 is Long jump in {tmp_path}/classInd.txt, but so are only 0 of 2",
+        f"train.txt:25: label 3 is Long jump in {tmp_path}/classInd.txt, but only 0 of 2",
         f"(not {ids[3]}, in {tmp_path}/anet.json: database.{ids[3]})",
     )
     annotation = _read(tmp_path, files | {"train.txt": "".join([*rows, f"{A},9,1\n"])})
     labels = {clip.id: clip.labels for clip in annotation.clips}
     assert labels[A] == ("BMX",) and labels[ids[3]] == ("Triple jump",)
-    assert "which counts: 4, first " in "\n".join(annotation.notes)
+    assert "names win: 4, first " in "\n".join(annotation.notes)
 
 
 def test_two_orders_and_nothing_to_choose_by(tmp_path):
     other = "0,BMX\n1,Archery\n2,Long jump\n3,Triple jump\n"
     files = {"train.txt": f"{A},9,0\n", "a_ind.txt": INDEX, "b_ind.txt": other}
-    _refuse(tmp_path, files, "train.txt: its numbers may be those of", "a_ind.txt", "b_ind.txt")
+    _refuse(tmp_path, files, "train.txt: its numbers may follow", "a_ind.txt", "b_ind.txt")
     # Rows that are only counted give way to numbers that a file states.
     names = "action\n" + "\n".join(("BMX", "Archery", *CLASSES[2:]))
     annotation = _read(tmp_path, files | {"b_ind.txt": names})
     assert annotation.clips[0].labels == ("Archery",)
-    assert any("b_ind.txt: another order" in note for note in annotation.notes)
+    assert any("b_ind.txt: a different class order" in note for note in annotation.notes)
     files = {"train.txt": f"{A},9,0\n"}
-    _refuse(tmp_path, files, "train.txt: its labels are numbers; give the file with the names")
+    _refuse(tmp_path, files, "train.txt: its labels are numbers; give the file of class names")
 
 
 def test_lists_of_incompatible_orders(tmp_path):
@@ -201,7 +201,7 @@ def test_lists_of_incompatible_orders(tmp_path):
     annotation = _read(tmp_path, files | {"anet.json": _official(videos)})
     assert [c.labels for c in annotation.clips] == [(name,) for name in CLASSES]
     assert any(
-        n.startswith(f"{tmp_path}/b_train.txt: its numbers follow") for n in annotation.notes
+        n.startswith(f"{tmp_path}/b_train.txt: its numbers do not follow") for n in annotation.notes
     )
     # A single video that differs has a wrong label in one of them.
     files["b_train.txt"] = one.replace(f"{ids[2]},9,2", f"{ids[2]},9,3")
@@ -222,9 +222,9 @@ def test_lists_of_one_split_are_merged(tmp_path):
     ]
     notes = "\n".join(annotation.notes)
     assert (
-        f"videos of b_train.txt that a_train.txt lacks: 1, first {D} ({tmp_path}/b_train" in notes
+        f"videos of b_train.txt missing from a_train.txt: 1, first {D} ({tmp_path}/b_train" in notes
     )
-    assert f"in a_train.txt than in b_train.txt: 2, first {A}: 9 and 10" in notes
+    assert f"in a_train.txt and b_train.txt: 2, first {A}: 9 and 10" in notes
 
 
 def test_ids_that_lost_their_prefix_inside_are_mended_where_another_file_proves_it(tmp_path):
@@ -251,8 +251,8 @@ def test_ids_that_lost_their_prefix_inside_are_mended_where_another_file_proves_
     assert {"v_eeeeeeeee", "eeeev_eeeee", "eeeeeeeeev_", "eeeeeeeee"} <= set(names)
     notes = "\n".join(annotation.notes)
     assert f"taken as unknown: 1, first {tmp_path}/bsn.json: v_{D}.duration_second" in notes
-    assert f"mended by another file: 2, first {tmp_path}/train_org.txt:2 {C}" in notes
-    assert f"ids that it may have: 1, first {tmp_path}/train_org.txt:4 eeeeeeeee" in notes
+    assert f"repaired from another file: 2, first {tmp_path}/train_org.txt:2 {C}" in notes
+    assert f"under all possible ids: 1, first {tmp_path}/train_org.txt:4 eeeeeeeee" in notes
     # Another list proves it as well.
     del files["bsn.json"]
     files["train_new.txt"] = f"{C},9,1\nshort,9,0\n"
@@ -284,11 +284,11 @@ def test_bsn_files(tmp_path):
     files = {"video_info.csv": table, "classInd.txt": INDEX}
     annotation = _read(tmp_path, files | {"bsn.json": bsn, "val.txt": f"{B},290,0\n"})
     assert [c.num_frames for c in annotation.clips] == [290, 300]  # B by the list, A by the table
-    assert f"of no use here: 1, first {tmp_path}/val.txt:1 290, 300 elsewhere" in "\n".join(
+    assert f"elsewhere: not used: 1, first {tmp_path}/val.txt:1 290, 300 elsewhere" in "\n".join(
         annotation.notes
     )
     (tmp_path / "video_info.csv").unlink()
-    _refuse(tmp_path, {"bsn.json": bsn}, f"bsn.json: v_{A}: nothing says which split it is in")
+    _refuse(tmp_path, {"bsn.json": bsn}, f"bsn.json: v_{A}: split unknown; give a list")
     annotation = _read(
         tmp_path, {"bsn.json": bsn, "val.txt": f"{B},290,0\n", "classInd.txt": INDEX}
     )
@@ -313,8 +313,8 @@ def test_splits_and_labels_that_files_tell_differently(tmp_path):
         tmp_path, files | {"train.txt": f"{B},9,2\n{A},9,1\n", "val.txt": f"{A},9,1\n"}
     )
     notes = "\n".join(annotation.notes)
-    assert f"the list counts: 2, first {tmp_path}/train.txt:1 train, {tmp_path}/a.json: " in notes
-    assert f"so that validation is on what was trained with: 1, first {A} " in notes
+    assert f"the list wins: 2, first {tmp_path}/train.txt:1 train, {tmp_path}/a.json: " in notes
+    assert f"so that validation sees training data: 1, first {A} " in notes
 
 
 def test_a_few_videos_of_other_classes_than_by_name(tmp_path):
@@ -323,7 +323,7 @@ def test_a_few_videos_of_other_classes_than_by_name(tmp_path):
     files = {"anet.json": _official(videos), "classInd.txt": INDEX}
     annotation = _read(tmp_path, files | {"train.txt": rows.replace("9,2", "9,0")})
     assert [c.labels for c in annotation.clips] == [(name,) for name in CLASSES[:3]]
-    assert f"which counts: 1, first {tmp_path}/train.txt:3 Archery, not Long jump (" in "\n".join(
+    assert f"names win: 1, first {tmp_path}/train.txt:3 Archery, not Long jump (" in "\n".join(
         annotation.notes
     )
 
@@ -341,12 +341,12 @@ def test_a_few_videos_of_other_classes_than_by_name(tmp_path):
         (f"{A},9,0\n{B},-9,0\n", ["train.txt:2: the number of frames is '-9'"]),
         (f"{A},9,0\n{B},9,{'9' * 5000}\n", ["train.txt:2: a label is '9999", "…'"]),
         (f"{A},9,0\n{B},9,٣\n", ["train.txt:2: a label is '٣'"]),
-        (f"{A},9,0\n{B},9,4\n", ["train.txt:2: label 4 is no class; there are 0 to 3 in"]),
-        (f"{A},9,0\n../../etc/x,9,0\n", ["train.txt:2: '../../etc/x' is no id of a video"]),
-        (f"{A},9,0\n/etc/passwd,9,0\n", ["train.txt:2: '/etc/passwd' is no id"]),
-        (f"{A},9,0\na\x1b[2Jb,9,0\n", [r"train.txt:2: 'a\x1b[2Jb' is no id"]),
-        (f"{A},9,0\n,9,0\n", ["train.txt:2: '' is no id"]),
-        (f"{A},9,0\n{B},9,1\n{A},9,2\n", ["train.txt:3: ", "other labels than in", "train.txt:1"]),
+        (f"{A},9,0\n{B},9,4\n", ["train.txt:2: label 4 is out of range 0 to 3 in"]),
+        (f"{A},9,0\n../../etc/x,9,0\n", ["train.txt:2: '../../etc/x' is not a video id"]),
+        (f"{A},9,0\n/etc/passwd,9,0\n", ["train.txt:2: '/etc/passwd' is not a video id"]),
+        (f"{A},9,0\na\x1b[2Jb,9,0\n", [r"train.txt:2: 'a\x1b[2Jb' is not a video id"]),
+        (f"{A},9,0\n,9,0\n", ["train.txt:2: '' is not a video id"]),
+        (f"{A},9,0\n{B},9,1\n{A},9,2\n", ["train.txt:3: ", "different labels in", "train.txt:1"]),
     ],
 )
 def test_lists_that_are_broken(rows, parts, tmp_path):
@@ -357,23 +357,27 @@ def test_a_row_that_is_repeated_is_noted(tmp_path):
     rows = f"{A},9,0\n{B},9,1\n{A},9,0\n"
     annotation = _read(tmp_path, {"train.txt": rows, "classInd.txt": INDEX})
     assert [c.id for c in annotation.clips] == [A, B]
-    assert annotation.notes == (
-        f"rows that repeat an earlier one: left out: 1, first {tmp_path}/train.txt:3",
-    )
+    assert annotation.notes == (f"duplicate rows left out: 1, first {tmp_path}/train.txt:3",)
 
 
 def test_a_list_whose_split_nothing_tells(tmp_path):
     files = {"list.txt": f"{A},9,0\n", "classInd.txt": INDEX}
-    _refuse(tmp_path, files, "list.txt: neither its name nor its folder's tells the split")
+    _refuse(tmp_path, files, "list.txt: split unknown from its name")
 
 
 @pytest.mark.parametrize(
     ("index", "parts"),
     [
-        ("0,Archery\n1,BMX\n1,Long jump\n", ["classInd.txt:3: the number or the name of '1,Long"]),
-        ("0,Archery\n1,BMX\n2,BMX\n", ["classInd.txt:3: the number or the name of '2,BMX'"]),
-        ("0,Archery\n1,BMX\nLong jump\n", ["classInd.txt:3: 'Long jump' is no number and name"]),
-        ("0,Archery\n1,B\x07MX\n", [r"classInd.txt:2: 'B\x07MX' is no name of a class"]),
+        (
+            "0,Archery\n1,BMX\n1,Long jump\n",
+            ["classInd.txt:3: duplicate number or name in '1,Long"],
+        ),
+        ("0,Archery\n1,BMX\n2,BMX\n", ["classInd.txt:3: duplicate number or name in '2,BMX'"]),
+        (
+            "0,Archery\n1,BMX\nLong jump\n",
+            ["classInd.txt:3: 'Long jump' is not a class number and name"],
+        ),
+        ("0,Archery\n1,B\x07MX\n", [r"classInd.txt:2: 'B\x07MX' is not a class name"]),
         ("0,Archery\n99999999999,BMX\n", ["classInd.txt:2: the number is '99999999999'"]),
     ],
 )
@@ -393,9 +397,9 @@ def _broken(change):
         ({"database": []}, [": database: a list of 0 instead of an object"]),
         ({"database": {A: []}}, [f": database.{A}: a list of 0 instead of an object"]),
         ({"database": {A: {}}}, [f": database.{A}: no 'subset'"]),
-        ({"database": {"../x": _video("training")}}, ["'../x' is no id of a video"]),
+        ({"database": {"../x": _video("training")}}, ["'../x' is not a video id"]),
         ({"database": {A: _video("trainig")}}, [f"{A}.subset: 'trainig' is not training"]),
-        (_official({A: _video("training"), f"v_{A}": _video("training")}), ["the same video as"]),
+        (_official({A: _video("training"), f"v_{A}": _video("training")}), ["duplicate of"]),
         (_broken(lambda v: v.pop("annotations")), [f"{A}: no 'annotations'"]),
         (
             _broken(lambda v: v.update(annotations={"a": 1})),
@@ -407,7 +411,10 @@ def _broken(change):
             ["[0].label: '3' instead of text"],
         ),
         (_broken(lambda v: v["annotations"][0].update(label="a\n")), []),
-        (_broken(lambda v: v["annotations"][0].update(label=" ")), ["[0].label: '' is no name"]),
+        (
+            _broken(lambda v: v["annotations"][0].update(label=" ")),
+            ["[0].label: '' is not a class name"],
+        ),
         (
             _broken(lambda v: v["annotations"][0].update(segment=[1])),
             ["a list of 1 instead of a li"],
@@ -464,7 +471,7 @@ def test_a_video_without_a_label_is_left_out(tmp_path):
         (["v_x,1,2,trainin,0"], [":2: 'trainin' is not training"]),
         (["v_x,1,nan,training,0"], [":2: seconds is 'nan'"]),
         (["v_x,many,2,training,0"], [":2: numFrame is 'many'"]),
-        (["../x,1,2,training,0"], [":2: '../x' is no id"]),
+        (["../x,1,2,training,0"], [":2: '../x' is not a video id"]),
         (['"v_x,1,2,training,0'], [": not CSV", "quotes"]),
     ],
 )

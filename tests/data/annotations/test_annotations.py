@@ -82,7 +82,7 @@ def test_what_is_not_recognised_in_a_folder_is_noted(name, tmp_path):
     annotation = read_annotation(name, [tmp_path])
     assert annotation.clips == alone.clips
     (note,) = set(annotation.notes) - set(alone.notes)
-    assert note.startswith("files left out, which are not recognised: 5, first ")
+    assert note.startswith("unrecognised files left out: 5, first ")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -96,10 +96,10 @@ def test_what_is_not_recognised_in_a_folder_is_noted(name, tmp_path):
         (".json", b"[\n1,\n2,\n}", [":4: not JSON"]),
         (".json", b"[" * 100_000, ["nested too deeply"]),
         (".json", b'{"a":' * 50_000 + b"1" + b"}" * 50_000, ["nested too deeply"]),
-        (".json", b'[{"path": "a.mp4", "start": NaN}]', ["NaN in it is no number"]),
-        (".json", b'{"database": {"a": {"duration": -Infinity}}}', ["-Infinity in it"]),
+        (".json", b'[{"path": "a.mp4", "start": NaN}]', ["NaN is not a JSON number"]),
+        (".json", b'{"database": {"a": {"duration": -Infinity}}}', ["-Infinity is not"]),
         (".json", b"[" + b"9" * 5000 + b"]", ["thousands of digits"]),
-        (".json", b'{"database": {"x": {}, "x": {"a": 1}}}', ["'x' stands twice"]),
+        (".json", b'{"database": {"x": {}, "x": {"a": 1}}}', ["duplicate key 'x'"]),
         (".json", b'{"database": "\xff"}', [":1: not UTF-8 text"]),
     ],
 )
@@ -107,7 +107,7 @@ def test_files_that_are_broken(name, suffix, content, parts, tmp_path):
     paths = write_files(tmp_path, SAMPLES[name])
     (bad,) = write_files(tmp_path, {f"train_x{suffix}": content})
     if suffix == ".json" and name in ("mini_kinetics", "thumos14") and b"\xff" not in content:
-        parts = ["JSON, but none that tells of "]
+        parts = ["JSON, but not of "]
     refuse(name, [*paths, bad], str(bad), *parts)
 
 
@@ -146,7 +146,7 @@ def test_links_are_followed_once_and_not_in_circles(tmp_path):
 
 
 def test_a_name_that_is_no_benchmark(tmp_path):
-    refuse("ucf101", [tmp_path], "'ucf101' is no benchmark", "thumos14")
+    refuse("ucf101", [tmp_path], "'ucf101' is not a benchmark", "thumos14")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -262,7 +262,7 @@ def test_segments_are_cut_to_their_video_and_noted():
         "segments cut: they end after their video, by up to 1 s: 1, first f:2 10.5 of 10 s",
         "segments cut: they end after their video, by more than that: 1, first f:3 12 of 10 s",
         "segments cut: they begin before their video: 1, first f:4 -1 s",
-        "segments given twice: taken once: 1, first f:5 1 to 4 s",
+        "duplicate segments left out: 1, first f:5 1 to 4 s",
         "segments left out: they have no length: 1, first f:6 3 to 3 s",
         "segments left out: they end before they begin: 1, first f:7 5 to 4 s",
         "segments left out: they end before their video: 1, first f:8 -3 to -1 s",
@@ -298,7 +298,7 @@ def test_a_json_value_says_where_it_stands(tmp_path):
     video = {"subset": "training", "annotations": [{"label": "a", "segment": [0, "x"]}]}
     text = json.dumps({"database": {"a\nb": video}})
     (path,) = write_files(tmp_path, {"a.json": text})
-    refuse("activitynet", [path], r"a.json: database.a\nb: 'a\nb' is no id of a video")
+    refuse("activitynet", [path], r"a.json: database.a\nb: 'a\nb' is not a video id")
     (path,) = write_files(tmp_path, {"a.json": text.replace(r"a\nb", "ab")})
     refuse(
         "activitynet",

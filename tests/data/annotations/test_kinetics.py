@@ -103,7 +103,7 @@ def test_official_csv_with_the_names_of_the_classes(tmp_path):
     )
     assert annotation.notes == (
         f"rows of Kinetics' test set, or without a label: left out: 1, first {tmp_path}/b.csv:3",
-        f"rows of Kinetics' CSV of other classes: left out: 1, first {tmp_path}/a.csv:3",
+        f"rows of Kinetics' CSV with other classes: left out: 1, first {tmp_path}/a.csv:3",
     )
 
 
@@ -155,7 +155,7 @@ def test_names_of_classes_are_one_however_they_are_spelled(tmp_path):
         '."', ".'"
     )
     assert annotation.notes == (
-        f"names of classes that are spelled otherwise elsewhere: 1, first {note}",
+        f"class names that are spelled differently elsewhere: 1, first {note}",
     )
     assert _brief(_read(tmp_path, files)) == expected  # the folders prove it as well
     assert _brief(_read(tmp_path, files | {"names.txt": CLASSES})) == expected
@@ -171,7 +171,7 @@ def test_folders_tell_the_classes(tmp_path):
     for files in ({}, {"classes.txt": CLASSES}):
         annotation = _read(tmp_path, files | {"list.txt": f"{paths[0]}0\n{paths[1]}1\n"})
         assert _brief(annotation) == expected
-        assert any("told of by name, which is used" in note for note in annotation.notes)
+        assert any("all labels are taken by name" in note for note in annotation.notes)
     # One that contradicts its number has a wrong label by one of them.
     rows = f"{paths[0]}2\n{paths[1]}0\nval/yoga/{C}_000000_000010 9 1\n"
     files = {"list.txt": rows, "classes.txt": CLASSES}
@@ -185,7 +185,7 @@ def test_folders_tell_the_classes(tmp_path):
     assert _brief(annotation)[2] == (f"{C}_000000_000010", "val", "air drumming")
     notes = "\n".join(annotation.notes)
     assert (
-        f"which counts: 1, first {tmp_path}/list.txt:3 yoga, {tmp_path}/k.csv:2 air drum" in notes
+        f"the CSV wins: 1, first {tmp_path}/list.txt:3 yoga, {tmp_path}/k.csv:2 air drum" in notes
     )
 
 
@@ -229,7 +229,7 @@ def test_ids_alone_are_the_others_by_their_classes_or_their_number(tmp_path):
     _refuse(tmp_path, files, "val_ids.txt: of another Mini-Kinetics-200")
     files["val_ids.txt"] = f"{A}\n"
     assert _brief(_read(tmp_path, files)) == [(f"{A}_000000_000010", "val", "yoga")]
-    _refuse(tmp_path, {"val_ids.txt": f"{A}\n"}, "val_ids.txt: no file tells of clips")
+    _refuse(tmp_path, {"val_ids.txt": f"{A}\n"}, "val_ids.txt: no file describes clips")
 
 
 @pytest.mark.parametrize(
@@ -247,12 +247,15 @@ def test_ids_alone_are_the_others_by_their_classes_or_their_number(tmp_path):
         (f"yoga,{A},0,,val,0\n", [":2: time_end is ''"]),
         (f"yoga,{A},0,{'9' * 9000},val,0\n", [":2: time_end is '9999"]),
         (f"yoga,{A},0,10,holdout,0\n", [":2: the split is 'holdout'"]),
-        ("yoga,../../x,0,10,val,0\n", [":2: '../../x' is no id of a video"]),
-        ("yoga,/etc/passwd,0,10,val,0\n", [":2: '/etc/passwd' is no id"]),
+        ("yoga,../../x,0,10,val,0\n", [":2: '../../x' is not a video id"]),
+        ("yoga,/etc/passwd,0,10,val,0\n", [":2: '/etc/passwd' is not a video id"]),
         (f"yo\x00ga,{A},0,10,val,0\n", [":2: not text (a NUL byte)"]),
-        (f"yo\x1bga,{A},0,10,val,0\n", [r":2: 'yo\x1bga' is no name of a class"]),
+        (f"yo\x1bga,{A},0,10,val,0\n", [r":2: 'yo\x1bga' is not a class name"]),
         (f'yoga,{A},0,10,val,0\n"yoga,{B},0,10,val,0\n', [": not CSV", "quotes"]),
-        (f"yoga,{A},0,10,val,0\narchery,{A},0,10,val,0\n", [":3: ", "another label in", "k.csv:2"]),
+        (
+            f"yoga,{A},0,10,val,0\narchery,{A},0,10,val,0\n",
+            [":3: ", "different labels in", "k.csv:2"],
+        ),
     ],
 )
 def test_csv_that_is_broken(rows, parts, tmp_path):
@@ -265,16 +268,16 @@ def test_csv_that_is_broken(rows, parts, tmp_path):
         (f"val/yoga/{B}", ["val.txt:2: 1 columns in"]),
         ("9 2", ["val.txt:2: 2 columns in '9 2'"]),
         (f"val/yoga/{B} x 2", ["val.txt:2: the number of frames is 'x'"]),
-        (f"val/yoga/{B} 9 2.5", ["val.txt:2: the label is '2.5'"]),
-        (f"val/yoga/{B} 9 -2", ["val.txt:2: the label is '-2'"]),
-        (f"val/yoga/{B} 9 3", ["val.txt:2: label 3 is no class; there are 0 to 2 in"]),
-        (f"val/yoga/{B} 9 {'9' * 30}", ["val.txt:2: the label is '9999"]),
-        (f"val/../../{B} 9 2", ["val.txt:2: the path 'val/../../", "leads elsewhere"]),
-        (f"val\\..\\{B} 9 2", ["val.txt:2: the path", "leads elsewhere"]),
-        (f"/data/val/yoga/{B} 9 2", ["val.txt:2: the path '/data/val", "leads elsewhere"]),
-        (f"C:\\val\\yoga\\{B} 9 2", ["val.txt:2: the path 'C:", "leads elsewhere"]),
-        (f"val/yo\x1bga/{B} 9 2", [r"val.txt:2: 'val/yo\x1bga/", "is no path"]),
-        (f"val/yoga/{A} 9 1", ["val.txt:2: ", "other labels than in", "val.txt:1"]),
+        (f"val/yoga/{B} 9 2.5", ["val.txt:2: a label is '2.5'"]),
+        (f"val/yoga/{B} 9 -2", ["val.txt:2: a label is '-2'"]),
+        (f"val/yoga/{B} 9 3", ["val.txt:2: label 3 is out of range 0 to 2 in"]),
+        (f"val/yoga/{B} 9 {'9' * 30}", ["val.txt:2: a label is '9999"]),
+        (f"val/../../{B} 9 2", ["val.txt:2: the path 'val/../../", "leaves the video folder"]),
+        (f"val\\..\\{B} 9 2", ["val.txt:2: the path", "leaves the video folder"]),
+        (f"/data/val/yoga/{B} 9 2", ["val.txt:2: the path '/data/val", "leaves the video folder"]),
+        (f"C:\\val\\yoga\\{B} 9 2", ["val.txt:2: the path 'C:", "leaves the video folder"]),
+        (f"val/yo\x1bga/{B} 9 2", [r"val.txt:2: 'val/yo\x1bga/", "is not a video path"]),
+        (f"val/yoga/{A} 9 1", ["val.txt:2: ", "different labels in", "val.txt:1"]),
     ],
 )
 def test_lists_that_are_broken(row, parts, tmp_path):
@@ -285,7 +288,9 @@ def test_lists_that_are_broken(row, parts, tmp_path):
 def test_lists_whose_split_nothing_tells(tmp_path):
     rows = f"yoga/{A} 9 2\n"
     _refuse(
-        tmp_path, {"list.txt": rows, "classes.txt": CLASSES}, "list.txt:1: neither the path nor"
+        tmp_path,
+        {"list.txt": rows, "classes.txt": CLASSES},
+        "list.txt:1: split unknown from the path",
     )
     assert (
         _brief(_read(tmp_path, {"train/list.txt": rows, "classes.txt": CLASSES}))[0][1] == "train"
@@ -295,14 +300,12 @@ def test_lists_whose_split_nothing_tells(tmp_path):
 def test_ids_that_are_broken(tmp_path):
     csv = HEAD + f"yoga,{A},0,10,val,0\n"
     files = {"k.csv": csv, "val.txt": f"{A}\nx/../y\n"}
-    _refuse(tmp_path, files, "val.txt:2: 'x/../y' is no id of YouTube")
-    _refuse(tmp_path, {"k.csv": csv, "ids.txt": f"{A}\n"}, "ids.txt: neither its name nor its fol")
+    _refuse(tmp_path, files, "val.txt:2: 'x/../y' is not a YouTube id")
+    _refuse(tmp_path, {"k.csv": csv, "ids.txt": f"{A}\n"}, "ids.txt: split unknown from its na")
 
 
 def test_a_row_that_is_repeated_is_noted(tmp_path):
     csv = HEAD + f"yoga,{A},0,10,val,0\n" * 2
     annotation = _read(tmp_path, {"k.csv": csv})
     assert len(annotation.clips) == 1
-    assert annotation.notes == (
-        f"rows that repeat an earlier one: left out: 1, first {tmp_path}/k.csv:3",
-    )
+    assert annotation.notes == (f"duplicate rows left out: 1, first {tmp_path}/k.csv:3",)

@@ -74,22 +74,22 @@ def test_activitynet(read):
     place = f"{FILES}/activitynet/bsn_action_name.csv: another order of the classes than that of"
     assert _notes(annotation) == {
         "segments cut: they end after their video, by up to 1 s": 215,
-        "segments given twice: taken once": 45,
+        "duplicate segments left out": 45,
         "segments left out: they have no length": 12,
-        "videos for testing, whose labels are not public: left out": 4_851,
-        "ids that had lost a 'v_', mended by another file": 11,
+        "test videos, whose labels are not public: left out": 4_851,
+        "ids that lost a 'v_', repaired from another file": 11,
         "ids of 9 characters instead of 11, which lost a 'v_' somewhere and cannot be mended: the "
         "video is looked for by all ids that it may have": 1,
         f"{place} the lists; not used": 4,
         "videos of arnet_actnet_train_split_org.txt that sofnet_actnet_train_split.txt lacks": 10,
         "videos of arnet_actnet_val_split_org.txt that sofnet_actnet_val_split.txt lacks": 5,
         "videos with another number of frames in a list than elsewhere: of no use here": 1_548,
-        "videos of lists that no file tells of by name": 573,
+        "videos of lists that no other file describes": 573,
     }
 
 
 def test_activitynet_by_a_class_index_of_another_order(read):
-    """The names in BSN's order are no index for the lists: 39 of 9,640 videos would be right."""
+    """The names in BSN's order are no index for the lists: 39 of 9,640 videos agree."""
     files = ["bsn_anet_anno_action.json", "bsn_video_info_new.csv", "bsn_action_name.csv"]
     with pytest.raises(UserError, match="only 39 of 9,640 videos"):
         read(
@@ -121,8 +121,8 @@ def test_mini_kinetics(read):
     )
     assert _notes(annotation) == {
         f"files left out, which are of {other}": 3,
-        "names of classes that are spelled otherwise elsewhere": 1,
-        "rows of Kinetics' CSV of other classes: left out": 9_959,
+        "class names that are spelled differently elsewhere": 1,
+        "rows of Kinetics' CSV with other classes: left out": 9_959,
         "videos in no list of their split: left out": 80,
     }
 
@@ -169,11 +169,11 @@ def test_thumos14(read):
     localised = Counter(c.split for c in annotation.clips if c.segments is not None)
     assert localised == {"train": 200 - 15, "val": 210 - 16}
     assert _notes(annotation) == {
-        "rows with 0 frames: their videos are kept": 2 * 819,
-        "labels that had lost the comma between them, mended by another file": 171,
-        "videos with fewer classes in sunutf_thumos_test_split.txt than by name, which counts": 23,
-        "videos with fewer classes in sunutf_thumos_train_split.txt than by name, which counts": 16,
-        "videos with fewer classes in sunutf_thumos_val_split.txt than by name, which counts": 23,
+        "rows with 0 frames: taken as unknown": 2 * 819,
+        "labels that lost the comma between them, repaired from another file": 171,
+        "videos with fewer classes in sunutf_thumos_test_split.txt than by name: names win": 23,
+        "videos with fewer classes in sunutf_thumos_train_split.txt than by name: names win": 16,
+        "videos with fewer classes in sunutf_thumos_val_split.txt than by name: names win": 23,
         "segments of ambiguous instances: left out": 89 + 99,
         "segments that the lists of videos to avoid call wrong: left out": 30 + 120,
         "segments left out: they begin after their video": 4 + 4,

@@ -85,8 +85,7 @@ def test_json(tmp_path):
             ),
         )
         assert annotation.notes == (
-            "keys that are not known, such as 'fps': ignored: 1, first "
-            f"{tmp_path}/all.json{where}[2].fps",
+            f"unknown keys such as 'fps': ignored: 1, first {tmp_path}/all.json{where}[2].fps",
         )
 
 
@@ -96,7 +95,7 @@ def test_the_split_comes_from_the_column_the_file_or_the_path(tmp_path):
     assert _brief(_read(tmp_path, {"x.csv": "training/run/a.mp4,run\n"}))[0][1] == "train"
     rows = "path,label,split\na.mp4,run,\nb.mp4,run,train\n"
     assert [row[1] for row in _brief(_read(tmp_path, {"val.csv": rows}))] == ["train", "val"]
-    _refuse(tmp_path, {"x.csv": "run/a.mp4,run\n"}, "x.csv:1: nothing tells the split; add a col")
+    _refuse(tmp_path, {"x.csv": "run/a.mp4,run\n"}, "x.csv:1: split unknown; add a col")
     rows = "path,label,split\na.mp4,run,holdout\n"
     _refuse(tmp_path, {"x.csv": rows}, "x.csv:2: the split is 'holdout'; write train or val")
 
@@ -113,8 +112,8 @@ def test_rows_of_one_video_and_videos_of_both_splits(tmp_path):
         ("b.mp4", "val", "b.mp4", "run"),
     ]
     assert annotation.notes == (
-        f"rows that repeat an earlier one: left out: 1, first {tmp_path}/train.csv:4",
-        "videos that are in both splits, so that validation is on what was trained with: 1, first "
+        f"duplicate rows left out: 1, first {tmp_path}/train.csv:4",
+        "videos in both splits, so that validation sees training data: 1, first "
         f"b.mp4 ({tmp_path}/val.csv:1)",
     )
 
@@ -169,7 +168,7 @@ def test_folders_that_tell_too_little(tmp_path):
     write_files(tmp_path, {"README.txt": "x"})
     refuse("no sub-folders")
     write_files(tmp_path, {"run/a.mp4": ""})
-    refuse("nothing tells the split; put the folders of the classes into folders train and val")
+    refuse("split unknown; put the folders of the classes into folders train and val")
 
 
 def test_a_folder_of_files_that_tell_of_videos(tmp_path):
@@ -188,9 +187,7 @@ def test_a_folder_of_files_that_tell_of_videos(tmp_path):
         ("run/a.mp4", "train", "run/a.mp4", "run"),
         ("run/b.mp4", "val", "run/b.mp4", "run"),
     ]
-    assert annotation.notes == (
-        f"files left out, which tell of no videos: 4, first {tmp_path}/broken.json",
-    )
+    assert annotation.notes == (f"files without videos left out: 4, first {tmp_path}/broken.json",)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +201,8 @@ def test_a_folder_of_files_that_tell_of_videos(tmp_path):
         ("path,label,split,split\n", [":1: two columns 'split'"]),
         ("path,label\na.mp4,run,x\n", [":2: 3 columns where the header has 2"]),
         ("path,label,end\na.mp4,run,-1\n", [":2: end is '-1'"]),
-        ("video,class\na.mp4,run\n", [":1: 'video' is no video", "call them path, label"]),
-        ("name,class\nfirst,run\nb/a.mp4,run\n", [":1: 'name' is no video"]),
+        ("video,class\na.mp4,run\n", [":1: 'video' is not a video", "call them path, label"]),
+        ("name,class\nfirst,run\nb/a.mp4,run\n", [":1: 'name' is not a video"]),
         ("path,label,end\na.mp4,run,nan\n", [":2: end is 'nan'"]),
         ("path,label,end\na.mp4,run,1e999\n", [":2: end is '1e999'"]),
         ("path,label,start,end\na.mp4,run,5,4\n", [":2: end 4 is not after start 5"]),
@@ -213,17 +210,17 @@ def test_a_folder_of_files_that_tell_of_videos(tmp_path):
             "path,label,relevant_start,relevant_end\na.mp4,run,5,4\n",
             [":2: relevant_end 4 is not after relevant_start 5"],
         ),
-        ("../a.mp4,run\n", [":1: the path '../a.mp4' leads elsewhere"]),
-        ("a/../../b.mp4,run\n", [":1: the path", "leads elsewhere"]),
-        ("/data/a.mp4,run\n", [":1: the path '/data/a.mp4' leads elsewhere"]),
-        ("C:\\a.mp4,run\n", [":1: the path", "leads elsewhere"]),
-        ("\\\\server\\a.mp4,run\n", [":1: the path", "leads elsewhere"]),
-        ("a\x1b.mp4,run\n", [r":1: 'a\x1b.mp4' is no path of a video"]),
-        (f"{'a' * 5000},run\n", [":1: 'aaa", "is no path of a video"]),
-        ("a.mp4,r\x1bn\n", [r":1: 'r\x1bn' is no name of a class"]),
+        ("../a.mp4,run\n", [":1: the path '../a.mp4' leaves the video folder"]),
+        ("a/../../b.mp4,run\n", [":1: the path", "leaves the video folder"]),
+        ("/data/a.mp4,run\n", [":1: the path '/data/a.mp4' leaves the video folder"]),
+        ("C:\\a.mp4,run\n", [":1: the path", "leaves the video folder"]),
+        ("\\\\server\\a.mp4,run\n", [":1: the path", "leaves the video folder"]),
+        ("a\x1b.mp4,run\n", [r":1: 'a\x1b.mp4' is not a video path"]),
+        (f"{'a' * 5000},run\n", [":1: 'aaa", "is not a video path"]),
+        ("a.mp4,r\x1bn\n", [r":1: 'r\x1bn' is not a class name"]),
         ("a.mp4,run\nb.mp4,r\0n\n", [":2: not text (a NUL byte)"]),
         ('"a.mp4,run\n', [":1: not CSV", "quotes"]),
-        ("path,label,id\na.mp4,run,../x\n", [":2: the path '../x' leads elsewhere"]),
+        ("path,label,id\na.mp4,run,../x\n", [":2: the path '../x' leaves the video folder"]),
         ("path,label,id\na.mp4,run,x\nb.mp4,run,x\n", [":3: its id is that of", "train.csv:2"]),
         ("path,label,id\na.mp4,run,b.mp4\nb.mp4,run,\n", [":3: its id is that of"]),
     ],
@@ -238,13 +235,13 @@ def test_csv_that_is_broken(text, parts, tmp_path):
         ({"path": None}, ["[1]: no 'path'"]),
         ({"path": ""}, ["[1]: no 'path'"]),
         ({"path": 3}, ["[1].path: '3' instead of text"]),
-        ({"path": "../a.mp4"}, ["[1]: the path '../a.mp4' leads elsewhere"]),
-        ({"path": "/a.mp4"}, ["[1]: the path '/a.mp4' leads elsewhere"]),
-        ({"path": "a\0.mp4"}, [r"[1]: 'a\x00.mp4' is no path"]),
-        ({"path": "a\ud800.mp4"}, [r"[1]: 'a\ud800.mp4' is no path"]),
+        ({"path": "../a.mp4"}, ["[1]: the path '../a.mp4' leaves the video folder"]),
+        ({"path": "/a.mp4"}, ["[1]: the path '/a.mp4' leaves the video folder"]),
+        ({"path": "a\0.mp4"}, [r"[1]: 'a\x00.mp4' is not a video path"]),
+        ({"path": "a\ud800.mp4"}, [r"[1]: 'a\ud800.mp4' is not a video path"]),
         ({"label": None}, ["[1]: no label; give 'label' or 'labels'"]),
         ({"label": " "}, ["[1]: no label"]),
-        ({"label": "r\nn"}, [r"[1]: 'r\nn' is no name of a class"]),
+        ({"label": "r\nn"}, [r"[1]: 'r\nn' is not a class name"]),
         ({"label": None, "labels": []}, ["[1]: no label"]),
         ({"label": None, "labels": "run"}, ["[1].labels: 'run' instead of a list"]),
         ({"label": 1.5}, ["[1].label: '1.5' instead of text"]),
@@ -258,7 +255,7 @@ def test_csv_that_is_broken(text, parts, tmp_path):
         ({"segments": [[-1, 2]]}, ["[1].segments[0]: -1 is before the video"]),
         ({"segments": [[1]]}, ["[1].segments[0]: a list of 1 instead of a list of two numbers"]),
         ({"segments": {"a": 1}}, ["[1].segments: an object of 1 instead of a list"]),
-        ({"id": "../../x"}, ["[1]: the path '../../x' leads elsewhere"]),
+        ({"id": "../../x"}, ["[1]: the path '../../x' leaves the video folder"]),
         ({"id": 5}, ["[1].id: '5' instead of text"]),
     ],
 )

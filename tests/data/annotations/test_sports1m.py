@@ -121,8 +121,8 @@ def test_a_list_of_files(tmp_path):
         ),
     )
     assert annotation.notes == tuple(
-        f"{tmp_path}/mini_{split}.csv: labels are by {tmp_path}/labels.txt, counted from 0; no "
-        "file that is given proves it"
+        f"{tmp_path}/mini_{split}.csv: labels are read by {tmp_path}/labels.txt, counted from 0; "
+        "no given file confirms it"
         for split in ("train", "test")
     )
 
@@ -133,7 +133,7 @@ def test_labels_of_another_order_are_refused(tmp_path):
         "labels.txt": LABELS,
         "train.txt": f"{A} 9 0\n{C} 9 1\nddddddddddd 9 2\n",
     }
-    _refuse(tmp_path, files, "train.txt: its numbers follow another order", "only 0 of 2 videos")
+    _refuse(tmp_path, files, "train.txt: its numbers do not follow", "only 0 of 2 videos")
 
 
 def test_videos_that_are_told_of_twice(tmp_path):
@@ -141,29 +141,29 @@ def test_videos_that_are_told_of_twice(tmp_path):
     annotation = _read(tmp_path, files)
     assert len(annotation.clips) == 3
     assert annotation.notes == (
-        f"videos that are told of again: left out: 1, first {tmp_path}/a.json: [3]",
-        f"videos of both splits: taken for the first of them: 1, first {tmp_path}/a.json: [4]",
+        f"duplicate videos left out: 1, first {tmp_path}/a.json: [3]",
+        f"videos in both splits: the first counts: 1, first {tmp_path}/a.json: [4]",
     )
     files["a.json"] = [*OFFICIAL, _video(A, "train", 1)]
-    _refuse(tmp_path, files, f"a.json: [3]: {A} has other labels in {tmp_path}/a.json: [0]")
+    _refuse(tmp_path, files, f"a.json: [3]: {A} has different labels in {tmp_path}/a.json: [0]")
 
 
 def test_files_without_what_they_need(tmp_path):
     _refuse(tmp_path, {"a.json": OFFICIAL}, "a.json: its labels are numbers, and 0 files name")
     _refuse(tmp_path, {"train.txt": f"{A} 9 1\n"}, "train.txt: its labels are numbers; give the f")
-    _refuse(tmp_path, {"labels.txt": LABELS}, "labels.txt: no file tells of videos; give the JSON")
+    _refuse(tmp_path, {"labels.txt": LABELS}, "labels.txt: no file describes videos; give the JSON")
     files = {"a.json": OFFICIAL, "labels.txt": LABELS, "b_labels.txt": LABELS}
     _refuse(tmp_path, files, "a.json: its labels are numbers, and 2 files name the classes")
     files = {"partition.txt": LINE.format(A, 1), "labels.txt": LABELS}
-    _refuse(tmp_path, files, "partition.txt: neither its name nor its folder's tells the split")
+    _refuse(tmp_path, files, "partition.txt: split unknown from its name")
 
 
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"id": "../x"}, ["[1].id: '../x' is no id of a video"]),
-        ({"id": "/x"}, ["[1].id: '/x' is no id"]),
-        ({"id": "a\0b"}, [r"[1].id: 'a\x00b' is no id"]),
+        ({"id": "../x"}, ["[1].id: '../x' is not a video id"]),
+        ({"id": "/x"}, ["[1].id: '/x' is not a video id"]),
+        ({"id": "a\0b"}, [r"[1].id: 'a\x00b' is not a video id"]),
         ({"id": 5}, ["[1].id: '5' instead of text"]),
         ({"id": None}, ["[1]: no 'id'"]),
         ({"source487": "extra"}, ["[1]: no 'source487' that is train or test"]),
@@ -200,15 +200,15 @@ def test_oddities_of_the_json_are_noted(tmp_path):
 @pytest.mark.parametrize(
     ("row", "parts"),
     [
-        (f"https://www.youtube.com/watch?v={B}", ["is no address of YouTube and labels"]),
-        (f"https://example.org/watch?v={B} 1", ["is no address of YouTube and labels"]),
-        (LINE.format("../../../x", 1), ["no address of YouTube"]),
+        (f"https://www.youtube.com/watch?v={B}", ["is not a YouTube address and labels"]),
+        (f"https://example.org/watch?v={B} 1", ["is not a YouTube address and labels"]),
+        (LINE.format("../../../x", 1), ["not a YouTube address"]),
         (LINE.format(B, "1;2"), ["a label is '1;2'"]),
         (LINE.format(B, "1,,2"), ["a label is ''"]),
         (LINE.format(B, "4"), ["label 4 is none of 4 classes"]),
         (LINE.format(B, "9" * 5000), ["a label is '9999"]),
-        (LINE.format(A, "2"), [f"{A} has other labels in"]),
-        ("x\x1b[2J", [r"'x\x1b[2J' is no address"]),
+        (LINE.format(A, "2"), [f"{A} has different labels in"]),
+        ("x\x1b[2J", [r"'x\x1b[2J' is not a YouTube address"]),
     ],
 )
 def test_partitions_that_are_broken(row, parts, tmp_path):
@@ -220,13 +220,13 @@ def test_partitions_that_are_broken(row, parts, tmp_path):
     ("row", "parts"),
     [
         ("train/2 9", ["train.txt:2: 2 columns in"]),
-        ("train/2 9 x", ["train.txt:2: the label is 'x'"]),
+        ("train/2 9 x", ["train.txt:2: a label is 'x'"]),
         ("train/2 -9 1", ["train.txt:2: the number of frames is '-9'"]),
-        ("train/2 9 4", ["train.txt:2: label 4 is no class; there are 0 to 3 in"]),
-        ("train/1 9 2", ["train.txt:2: ", "has other labels than in", "train.txt:1"]),
-        ("train/../../2 9 1", ["train.txt:2: the path", "leads elsewhere"]),
-        ("/train/2 9 1", ["train.txt:2: the path '/train/2' leads elsewhere"]),
-        ("train/\x1b2 9 1", [r"train.txt:2: 'train/\x1b2' is no path of a video"]),
+        ("train/2 9 4", ["train.txt:2: label 4 is out of range 0 to 3 in"]),
+        ("train/1 9 2", ["train.txt:2: ", "has different labels in", "train.txt:1"]),
+        ("train/../../2 9 1", ["train.txt:2: the path", "leaves the video folder"]),
+        ("/train/2 9 1", ["train.txt:2: the path '/train/2' leaves the video folder"]),
+        ("train/\x1b2 9 1", [r"train.txt:2: 'train/\x1b2' is not a video path"]),
     ],
 )
 def test_lists_that_are_broken(row, parts, tmp_path):
