@@ -16,21 +16,26 @@ Arrays = dict[str, list[dict[str, tuple]]]  # by variable, its structures with f
 
 
 def parse(data: bytes) -> Arrays | str:
-    """Parse the arrays of structures in a MATLAB file; returns an error text if it is damaged."""
+    """Load the arrays of a file in limited memory; returns an error text if it is damaged."""
     _limit_memory()
     try:
-        with warnings.catch_warnings(action="ignore"):
-            variables = scipy.io.loadmat(io.BytesIO(data))
-            return {
-                name: [
-                    {field: tuple(_flatten(item[field])) for field in array.dtype.names}
-                    for item in array.ravel(order="F")
-                ]
-                for name, array in variables.items()
-                if isinstance(array, np.ndarray) and array.dtype.names
-            }
+        return load(data)
     except Exception as error:  # whatever a damaged file makes SciPy raise
         return str(error) or type(error).__name__
+
+
+def load(data: bytes) -> Arrays:
+    """Load the arrays of structures in a file."""
+    with warnings.catch_warnings(action="ignore"):
+        variables = scipy.io.loadmat(io.BytesIO(data))
+        return {
+            name: [
+                {field: tuple(_flatten(item[field])) for field in array.dtype.names}
+                for item in array.ravel(order="F")
+            ]
+            for name, array in variables.items()
+            if isinstance(array, np.ndarray) and array.dtype.names
+        }
 
 
 def _limit_memory() -> None:
