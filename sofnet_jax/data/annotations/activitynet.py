@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sofnet_jax.data.annotations.assembly import UNDECIDED, assemble
@@ -44,9 +45,9 @@ def read(materials: Sequence[Material]) -> Annotation:
     }
     files = sort_materials("ActivityNet", materials, kinds, notes)
     described = _read_described(files, notes)
-    for material in files["list"]:
-        require_split(material.path)
-    rosters = [read_list(m, _create_listed, notes) for m in files["list"]]
+    rosters = [
+        read_list(m, partial(_create_listed, require_split(m.path)), notes) for m in files["list"]
+    ]
     rosters = _repair_ids(rosters, described, notes)
     orders = [order for found in read_orders(files).values() for order in found]
     return assemble(NAME, described, rosters, orders, notes)
@@ -149,9 +150,9 @@ def _add_row(
     )
 
 
-def _create_listed(place: str, text: str, split: str | None) -> Listed:
+def _create_listed(split: str, place: str, text: str) -> Listed:
     id = check_id(place, strip_prefix(text))
-    return Listed(Clip(id=id, split=split or "", labels=(), place=place, names=(id,)))
+    return Listed(Clip(id=id, split=split, labels=(), place=place, names=(id,)))
 
 
 def _repair_ids(

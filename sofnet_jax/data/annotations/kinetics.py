@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sofnet_jax.data.annotations.assembly import assemble
 from sofnet_jax.data.annotations.classes import ClassOrder, Evidence, create_kinds, read_orders
@@ -21,6 +22,7 @@ from sofnet_jax.data.annotations.lists import (
     parse_path,
     read_ids,
     read_list,
+    require_split,
 )
 from sofnet_jax.data.annotations.names import (
     Spelling,
@@ -93,8 +95,14 @@ def _read_files(materials: Sequence[Material], notes: Notes) -> _Files:
     files = sort_materials("Mini-Kinetics", materials, kinds, notes)
     return _Files(
         tables={m: list(_read_table(m, notes)) for m in files["table"]},
-        lists={m: read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]},
-        ids={m: read_ids(m, _create_listed, notes) for m in files["ids"]},
+        lists={
+            m: read_list(m, partial(_create_listed, find_split(m.path)), notes, has_paths=True)
+            for m in files["list"]
+        },
+        ids={
+            m: read_ids(m, partial(_create_listed, require_split(m.path)), notes)
+            for m in files["ids"]
+        },
         orders=read_orders(files),
     )
 
@@ -128,7 +136,7 @@ def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
         )
 
 
-def _create_listed(place: str, text: str, split: str | None) -> Listed:
+def _create_listed(split: str | None, place: str, text: str) -> Listed:
     path, split = parse_path(place, text, split)
     id = strip_extension(path.name)
     part = _PART.fullmatch(id)

@@ -35,18 +35,17 @@ class Roster:
     rows: dict[tuple[str, str], Listed]
 
 
-Create = Callable[[str, str, str | None], Listed]  # of place, id or path, and the list's split
+Create = Callable[[str, str], Listed]  # from a place and an id or path
 
 
 def read_list(
     material: Material, create: Create, notes: Notes, *, has_paths: bool = False
 ) -> Roster:
     """Read rows `<id> <frames> <label>…` or `<path> <frames> <label>`. Raises UserError."""
-    split = find_split(material.path)
 
     def parse(row: Row) -> Listed:
         name, num_frames, numbers = _split_row(row, has_paths)
-        listed = create(row.place, name, split)
+        listed = create(row.place, name)
         return replace(listed, clip=replace(listed.clip, num_frames=num_frames), numbers=numbers)
 
     return collect(material.path, map(parse, material.rows), notes)
@@ -54,12 +53,11 @@ def read_list(
 
 def read_ids(material: Material, create: Create, notes: Notes) -> Roster:
     """Read rows that are bare YouTube ids. Raises UserError."""
-    split = require_split(material.path)
 
     def parse(row: Row) -> Listed:
         if not YOUTUBE.fullmatch(row.text):
             raise UserError(f"{row.place}: {show(row.text)} is not a YouTube id")
-        return create(row.place, row.text, split)
+        return create(row.place, row.text)
 
     return collect(material.path, map(parse, material.rows), notes)
 

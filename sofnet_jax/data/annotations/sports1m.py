@@ -5,6 +5,7 @@ The official files number the classes from 0, as the rows of `labels.txt`.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from sofnet_jax.data.annotations.assembly import assemble
 from sofnet_jax.data.annotations.classes import ClassOrder, create_kinds, read_orders
@@ -62,8 +63,13 @@ def read(materials: Sequence[Material]) -> Annotation:
             _add(described, clip, notes)
     if not described and not files["list"]:
         raise UserError(f"{materials[0].path}: no file describes videos; give the JSON or a list")
-    rosters = [read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]]
-    rosters += [read_ids(m, _create_listed, notes) for m in files["ids"]]
+    rosters = [
+        read_list(m, partial(_create_listed, find_split(m.path)), notes, has_paths=True)
+        for m in files["list"]
+    ]
+    rosters += [
+        read_ids(m, partial(_create_listed, require_split(m.path)), notes) for m in files["ids"]
+    ]
     return assemble(NAME, described, rosters, orders, notes)
 
 
@@ -142,7 +148,7 @@ def _create_clip(
     return Clip(id=id, split=split, labels=names, place=place, names=(id,), duration=duration)
 
 
-def _create_listed(place: str, text: str, split: str | None) -> Listed:
+def _create_listed(split: str | None, place: str, text: str) -> Listed:
     """A clip with a YouTube id, or else with its path as the id."""
     path, split = parse_path(place, text, split)
     name = strip_extension(path.name)

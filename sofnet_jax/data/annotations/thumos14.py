@@ -142,7 +142,7 @@ def _read_structure(item: Structure, names: dict[int, str]) -> Clip | None:
     )
 
 
-def _create_listed(place: str, text: str, _: str | None) -> Listed:
+def _create_listed(place: str, text: str) -> Listed:
     split = _get_split(_check_id(place, text))
     if split is None:
         raise UserError(f"{place}: {text} is of the background set, which has no classes")
