@@ -266,9 +266,13 @@ def _localise(
     by_label: dict[str, list[tuple[str, Interval]]] = {}
     for instance in instances:
         if (clip.id, instance.label) in avoided:
-            notes.add("segments that the lists of videos to avoid rule out", instance.place)
+            notes.add(
+                "segments that the lists of videos to avoid rule out: left out", instance.place
+            )
         elif instance.label not in clip.labels:
-            notes.add("segments of a class that their video does not have", instance.place)
+            notes.add(
+                "segments of a class that their video does not have: left out", instance.place
+            )
         else:
             found = by_label.setdefault(instance.label, [])
             found.append((instance.place, instance.interval))

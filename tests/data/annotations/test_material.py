@@ -71,25 +71,25 @@ def test_activitynet(read):
     assert {len(clip.id) for clip in annotation.clips} == {9, 11}
     assert len(clips["EjUMR98Pg"].names) == 11
     assert sum(clip.segments is None for clip in annotation.clips) == 573 + 10
-    place = f"{FILES}/activitynet/bsn_action_name.csv: another order of the classes than that of"
+    place = f"{FILES}/activitynet/bsn_action_name.csv"
     assert _notes(annotation) == {
         "segments cut: they end after their video, by up to 1 s": 215,
         "duplicate segments left out": 45,
         "segments left out: they have no length": 12,
         "test videos, whose labels are not public: left out": 4_851,
         "ids that lost a 'v_', repaired from another file": 11,
-        "ids of 9 characters instead of 11, which lost a 'v_' somewhere and cannot be mended: the "
-        "video is looked for by all ids that it may have": 1,
-        f"{place} the lists; not used": 4,
-        "videos of arnet_actnet_train_split_org.txt that sofnet_actnet_train_split.txt lacks": 10,
-        "videos of arnet_actnet_val_split_org.txt that sofnet_actnet_val_split.txt lacks": 5,
-        "videos with another number of frames in a list than elsewhere: of no use here": 1_548,
+        "ids of 9 characters instead of 11, which lost a 'v_' somewhere: the video is searched for "
+        "under all possible ids": 1,
+        f"{place}: a different class order, not used": 4,
+        "videos of arnet_actnet_train_split_org.txt missing from sofnet_actnet_train_split.txt": 10,
+        "videos of arnet_actnet_val_split_org.txt missing from sofnet_actnet_val_split.txt": 5,
+        "videos with different frame counts in a list and elsewhere: not used": 1_548,
         "videos of lists that no other file describes": 573,
     }
 
 
 def test_activitynet_by_a_class_index_of_another_order(read):
-    """The names in BSN's order are no index for the lists: 39 of 9,640 videos agree."""
+    """The names in BSN's order do not fit the lists: 39 of 9,640 videos agree."""
     files = ["bsn_anet_anno_action.json", "bsn_video_info_new.csv", "bsn_action_name.csv"]
     with pytest.raises(UserError, match="only 39 of 9,640 videos"):
         read(
@@ -175,9 +175,9 @@ def test_thumos14(read):
         "videos with fewer classes in sunutf_thumos_train_split.txt than by name: names win": 16,
         "videos with fewer classes in sunutf_thumos_val_split.txt than by name: names win": 23,
         "segments of ambiguous instances: left out": 89 + 99,
-        "segments that the lists of videos to avoid call wrong: left out": 30 + 120,
+        "segments that the lists of videos to avoid rule out: left out": 30 + 120,
         "segments left out: they begin after their video": 4 + 4,
-        "videos with segments of some of their classes only: taken as not localised": 15 + 16,
+        "videos with segments of only some of their classes: taken as not localised": 15 + 16,
         "background videos, which only resemble their class: kept, as the paper counts them": 480,
     }
 

@@ -261,7 +261,7 @@ def test_temporal_annotations(tmp_path):
     notes = "\n".join(annotation.notes)
     for note in (
         f"segments of ambiguous instances: left out: 1, first {tmp_path}/Ambiguous_test.txt:1",
-        "segments of a class that their video does not have: 1, first "
+        "segments of a class that their video does not have: left out: 1, first "
         f"{tmp_path}/Diving_test.txt:3",
         "segments cut: they end after their video, by up to 1 s: 1, first "
         f"{tmp_path}/BaseballPitch_val.txt:1 100.4 of 100 s",
@@ -269,7 +269,7 @@ def test_temporal_annotations(tmp_path):
         f"{tmp_path}/BaseballPitch_val.txt:3 101 to 102 s",
     ):
         assert note in notes
-    assert "twice" not in notes
+    assert "duplicate" not in notes
 
 
 def test_segments_of_some_classes_of_a_video_only(tmp_path):
@@ -286,7 +286,7 @@ def test_videos_to_avoid(tmp_path):
     files = TEMPORAL | {"test_avoid_videos.txt": f"{_t(1)} Diving\n{_t(1)} CliffDiving\n"}
     annotation = _read(tmp_path, files)
     assert annotation.clips[0].segments is None and len(annotation.clips) == 4
-    assert f"to avoid rule out: 3, first {tmp_path}/Diving_test.txt:1" in "\n".join(
+    assert f"to avoid rule out: left out: 3, first {tmp_path}/Diving_test.txt:1" in "\n".join(
         annotation.notes
     )
 
