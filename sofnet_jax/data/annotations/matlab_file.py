@@ -58,13 +58,9 @@ def read_structures(materials: Sequence[Material], field: str) -> list[list[Stru
             raise UserError(f"{material.path}: of version 7.3; save it with '-v7', as published")
     if not materials:
         return []
-    parsed = map_in_order(
-        parse, [material.data for material in materials], num_workers=1, time_limit=_TIME_LIMIT
-    )
-    return [
-        _find_array(material, found, field)
-        for material, found in zip(materials, parsed, strict=True)
-    ]
+    data = [material.data for material in materials]
+    parsed = list(map_in_order(parse, data, num_workers=1, time_limit=_TIME_LIMIT))
+    return [_find_array(m, found, field) for m, found in zip(materials, parsed, strict=True)]
 
 
 def _find_array(material: Material, found: Arrays | str | Failure, field: str) -> list[Structure]:
