@@ -313,7 +313,7 @@ def test_durations(tmp_path):
     annotation = _read(tmp_path, files)
     assert [c.duration for c in annotation.clips] == [50.5, 100.0, 100.0, 100.0]
     notes = "\n".join(annotation.notes)
-    assert f"in the metadata: the metadata wins: 1, first {_t(2)} 90, not 100 s" in notes
+    assert f"from the metadata: the metadata wins: 1, first {_t(2)} 90, not 100 s" in notes
     assert f"between files: the first counts: 1, first {tmp_path}/b_durations.txt:2" in notes
     assert f"not positive: taken as unknown: 1, first {tmp_path}/a_durations.txt:6" in notes
 
