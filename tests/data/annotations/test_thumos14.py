@@ -375,7 +375,7 @@ def test_segments_that_are_wrong_do_not_lose_the_video(tmp_path):
 
 def test_a_temporal_file_whose_name_tells_no_class(tmp_path):
     files = {"set.mat": METADATA, "mine.txt": f"{_t(1)} 1.0 2.0\n"}
-    _refuse(tmp_path, files, "mine.txt: temporal annotations of a class that the file's name")
+    _refuse(tmp_path, files, "mine.txt: temporal annotations whose class the file's name")
 
 
 @pytest.mark.parametrize(
