@@ -68,7 +68,7 @@ class Sampler:
         """The centre of a frame, for testing."""
         return show(pixels[None], self.centre(*pixels.shape[:2]))[0]
 
-    def fit(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "size size 3"]:
+    def fit(self, pixels: np.ndarray) -> UInt8[np.ndarray, "size size 3"]:
         """A frame that may have the network's size already. Raises ValueError for no image."""
         check_pixels(pixels)
         return pixels if pixels.shape[:2] == (self.size, self.size) else self.crop(pixels)
