@@ -4,7 +4,6 @@ usage: python -m sofnet_jax.compare --config=FILE --workdir=FOLDER [--seeds=0,1,
 example: python -m sofnet_jax.compare --config=configs/synthetic.py --workdir=runs/demo
 """
 
-import copy
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import processes
+from sofnet_jax.report.ablations import METHODS, create_config
 from sofnet_jax.training.loop import train
 
 for name in ("config", "workdir", "seeds"):
@@ -53,12 +53,9 @@ def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str,
         The metrics of TSN, of SoF-Net, and of SoF-Net with early termination.
     """
     results = {}
-    for name, gates in (("tsn", ()), ("sofnet", tuple(config.model.gates))):
-        own = copy.deepcopy(config)
-        with own.unlocked():
-            own.seed = seed
-            own.model.gates = gates
+    for name in ("tsn", "sofnet"):
         print(f"\n=== {name}, seed {seed}", flush=True)
+        own = create_config(config, METHODS[name], seed)
         results[name] = train(own, workdir / f"{name}_seed{seed}")
     return {
         "TSN": results["tsn"]["eval"],

@@ -134,11 +134,11 @@ def create_command(cell: Cell, source: str, overrides: Mapping[str, object]) -> 
 
 @dataclass(frozen=True)
 class Job:
-    """A run in its process; its output starts at the byte `log_start` of the log."""
+    """A run in its process on some cores; its output starts at the byte `log_start` of the log."""
 
     cell: Cell
     process: subprocess.Popen
-    slot: int
+    cores: list[int]
     log: Path
     log_start: int
     started: float
@@ -163,10 +163,9 @@ class Sweep:
             UserError: there are more jobs than CPU cores.
         """
         self.finished = self.failed = self.skipped = 0
-        self._waiting, self._total = deque(cells), total
-        self._count = len(cells)
+        self._waiting, self._count, self._total = deque(cells), len(cells), total
         self._create_command = create_command
-        self._cores = split_cores(sorted(os.sched_getaffinity(0)), jobs)
+        self._free = split_cores(sorted(os.sched_getaffinity(0)), jobs)
         self._jobs: list[Job] = []
 
     @property
@@ -185,11 +184,12 @@ class Sweep:
                     passed_on = True
                     for job in self._jobs:
                         job.process.send_signal(interruption.signum)
-                elif not interruption.signum and self._waiting and self._find_slot() is not None:
+                elif not interruption.signum and self._waiting and self._free:
                     self._begin(self._waiting.popleft())
                     continue
                 for job in [job for job in self._jobs if job.process.poll() is not None]:
                     self._jobs.remove(job)
+                    self._free.append(job.cores)
                     self._end(job, interruption.signum)
                 if self._jobs:
                     time.sleep(POLL_SECONDS)
@@ -198,11 +198,6 @@ class Sweep:
                 job.process.terminate()
             for job in self._jobs:
                 job.process.wait()
-
-    def _find_slot(self) -> int | None:
-        """A free share of the cores."""
-        taken = {job.slot for job in self._jobs}
-        return next((slot for slot in range(len(self._cores)) if slot not in taken), None)
 
     def _begin(self, cell: Cell) -> None:
         """Start a run unless it is done or being trained, perhaps by another sweep."""
@@ -217,8 +212,7 @@ class Sweep:
             self._fail(cell, str(error))
 
     def _start(self, cell: Cell) -> None:
-        slot, log = self._find_slot(), cell.folder / "log.txt"
-        assert slot is not None
+        log = cell.folder / "log.txt"
         try:
             with log.open("ab") as file:
                 start = file.tell()
@@ -232,10 +226,10 @@ class Sweep:
         except OSError as error:
             self._fail(cell, f"{log}: {error.strerror or error}")
             return
-        if len(self._cores) > 1:
-            with contextlib.suppress(ProcessLookupError):  # it has already ended
-                os.sched_setaffinity(process.pid, self._cores[slot])
-        self._jobs.append(Job(cell, process, slot, log, start, time.monotonic()))
+        cores = self._free.pop(0)
+        with contextlib.suppress(ProcessLookupError):  # it has already ended
+            os.sched_setaffinity(process.pid, cores)
+        self._jobs.append(Job(cell, process, cores, log, start, time.monotonic()))
 
     def _end(self, job: Job, signum: int) -> None:
         """Count and report a run that ended."""

@@ -1,4 +1,4 @@
-"""The sweep: its order, what it leaves and goes on with, and what it makes of runs that fail."""
+"""The sweep: the order of its runs, what it skips and resumes, and runs that fail."""
 
 import json
 import os

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+GAP = "  "  # between columns
+
 
 def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[str]) -> str:
     """One line per row of metrics; GFLOPs in the paper's count, then in the full count."""
@@ -26,15 +28,24 @@ def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[s
             for _, key, scale, spec in columns
         ]
         cells.append([name, *row])
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    is_text = [True, *[False] * len(columns)]
+    return "\n".join(align_columns(cells, is_text, widths))
+
+
+def align_columns(
+    cells: Sequence[Sequence[str]], is_text: Sequence[bool], widths: Sequence[int]
+) -> list[str]:
+    """Lines of aligned cells, text at the left, with a rule below the first, the headings."""
     lines = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
+        GAP.join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, is_text, strict=True)
+        ).rstrip()
         for row in cells
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    rule = "-" * (sum(widths) + len(GAP) * (len(widths) - 1))
+    return [lines[0], rule, *lines[1:]]
 
 
 def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ def _compute_map(
     labels: Bool[np.ndarray, "v n"],
     weights: Float[np.ndarray, "r v"],
 ) -> Float[np.ndarray, "r"]:
-    """Mean over the classes whose positives have weight; NaN where there is no such class."""
+    """Mean over the classes whose positives have weight; NaN if there is none."""
     weights = np.ascontiguousarray(weights.T)
     total, count = np.zeros((2, weights.shape[1]))
     for class_scores, positive in zip(scores.T, labels.T, strict=True):
@@ -125,12 +125,12 @@ def _compute_average_precision(
     positive: Bool[np.ndarray, "v"],
     weights: Float[np.ndarray, "v r"],
 ) -> Float[np.ndarray, "r"]:
-    """Σ (R_i - R_{i-1}) P_i over the thresholds i, which are the distinct scores of positives.
+    """Σ (R_i - R_{i-1}) P_i over the distinct scores of positives as thresholds, best first.
 
-    At other scores recall R stays, so they add nothing. 0 where no positive has weight.
+    Other scores leave the recall R unchanged, so they add nothing. 0 where no positive has weight.
     """
-    thresholds = np.unique(-scores[positive])  # the best score first
-    first = np.searchsorted(thresholds, -scores)  # that a video reaches; the last row if none
+    thresholds = np.unique(-scores[positive])  # ascending, so that the best score is first
+    first = np.searchsorted(thresholds, -scores)  # reached by a video; the last row if none
     shape = len(thresholds) + 1, len(scores)
     reached = csr_array((np.ones(len(scores)), (first, np.arange(len(scores)))), shape=shape)
     found = (reached @ weights).cumsum(0)
@@ -143,7 +143,7 @@ def _compute_average_precision(
 def _divide(
     a: Float[np.ndarray, "*shape"], b: Float[np.ndarray, "*shape"], otherwise: float
 ) -> Float[np.ndarray, "*shape"]:
-    """a / b, and `otherwise` where b is 0."""
+    """a / b, or `otherwise` where b is 0."""
     return np.divide(a, b, out=np.full(b.shape, otherwise), where=b > 0)
 
 

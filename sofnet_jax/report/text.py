@@ -6,11 +6,11 @@ import re
 import textwrap
 from html import escape
 
+from sofnet_jax.evaluation.table import GAP, align_columns
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.report.part import Part, Plot, Table
 
 _WIDTH = 100  # columns to which paragraphs are wrapped; a table takes the width it needs
-_GAP = "  "
 
 
 def format_part(part: Part) -> str:
@@ -35,20 +35,13 @@ def format_table(table: Table) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     groups, first = [" " * widths[0]], 1
     for heading, span in table.groups:
-        room = sum(widths[first : first + span]) + len(_GAP) * (span - 1)
+        room = sum(widths[first : first + span]) + len(GAP) * (span - 1)
         widths[first] += max(len(heading) - room, 0)
         groups.append(heading.center(room))
         first += span
-    lines = [
-        _GAP.join(
-            cell.ljust(width) if is_text else cell.rjust(width)
-            for cell, width, is_text in zip(row, widths, _find_text_columns(table), strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-    above = [_GAP.join(groups).rstrip()] if table.groups else []
-    rule = "-" * (sum(widths) + len(_GAP) * (len(widths) - 1))
-    return "\n".join([table.caption, "", *above, lines[0], rule, *lines[1:]])
+    lines = align_columns(cells, _find_text_columns(table), widths)
+    above = [GAP.join(groups).rstrip()] if table.groups else []
+    return "\n".join([table.caption, "", *above, *lines])
 
 
 def format_csv(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""Reports: the paper's numbers, ours, their difference, and nothing that was not measured."""
+"""Reports: the paper's numbers, ours and the difference; numbers not measured are left out."""
 
 import dataclasses
 import json
