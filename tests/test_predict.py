@@ -151,7 +151,7 @@ def test_standard_input(predict, place):
     ]  # fmt: skip
 
 
-def test_ctrl_c_while_standard_input_is_silent(place, environment):
+def test_ctrl_c_while_standard_input_is_silent(place):
     command = [sys.executable, "-m", "sofnet_jax.predict", "-", f"--checkpoint={place / 'run'}"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([*command, "--window=1"], cwd=ROOT, **pipes) as process:
@@ -178,12 +178,10 @@ def test_a_full_disk_and_names_that_would_move_the_cursor(predict, place, tmp_pa
     assert stderr == "error: cannot write to standard output: No space left on device\n"
 
 
-def test_a_reader_that_has_seen_enough(place, environment):
+def test_a_reader_that_has_seen_enough(place):
     command = f"{sys.executable} -m sofnet_jax.predict {'videos/a.mp4 ' * 20} --checkpoint=run"
     pipe = f"PYTHONPATH={ROOT} {command} | head -n 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", pipe], cwd=place, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(["bash", "-c", pipe], cwd=place, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "videos/a.mp4\n", "")
 
 
