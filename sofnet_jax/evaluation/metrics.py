@@ -3,6 +3,7 @@
 One pass over the videos serves every threshold of early termination.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,16 +25,16 @@ def create_result(
     min_frames: int,
 ) -> dict[str, Any]:
     """The metrics `eval` and, for a network with gates, `eval_early`: with early termination."""
-    arguments: dict[str, Any] = {
-        "gate_names": gate_names,
-        "paper_cost": paper_cost,
-        "full_cost": full_cost,
-    }
-    result: dict[str, Any] = {"eval": compute_metrics(predictions, **arguments)}
+    measure = functools.partial(
+        compute_metrics,
+        predictions,
+        gate_names=gate_names,
+        paper_cost=paper_cost,
+        full_cost=full_cost,
+    )
+    result: dict[str, Any] = {"eval": measure()}
     if gate_names:
-        result["eval_early"] = compute_metrics(
-            predictions, **arguments, threshold=threshold, min_frames=min_frames
-        )
+        result["eval_early"] = measure(threshold=threshold, min_frames=min_frames)
     return result | {"unreadable": predictions.errors}
 
 
@@ -80,7 +81,7 @@ def compute_metrics(
 
 
 class Fates(NamedTuple):
-    """What became of every frame.
+    """The fate of every frame.
 
     Attributes:
         kept: it passed all gates.

@@ -1,4 +1,4 @@
-"""Checkpoints of training: the latest two and the best. The only file that knows Orbax."""
+"""Checkpoints of training: the two latest and the best. The only file that knows Orbax."""
 
 import contextlib
 import json
@@ -101,7 +101,7 @@ class Checkpoints:
             write_json(self._path, self._metrics)
 
     def is_rated(self, step: int) -> bool:
-        """Whether a checkpoint has metrics."""
+        """True if a checkpoint has metrics."""
         return str(step) in self._metrics
 
     def find(self, which: Which) -> int | None:
@@ -264,7 +264,7 @@ def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
 
 
 def has_checkpoint(directory: Path) -> bool:
-    """Whether a folder holds a checkpoint; does not open it."""
+    """True if a folder holds a checkpoint; does not open it."""
     return any(path.name.isdigit() for path in directory.glob("*"))
 
 

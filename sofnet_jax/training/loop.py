@@ -1,6 +1,7 @@
 """Training and evaluation of a configuration in a folder."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -113,13 +114,6 @@ class Trainer:
         self.train_steps = {gated: experiment.create_train_step(gated) for gated in (False, True)}
         self.compiled: set[bool] = set()
         self.pace = ""  # of the latest steps, in words
-        self.bar = tqdm(
-            total=experiment.total_steps,
-            initial=progress.step,
-            desc="train",
-            unit="step",
-            disable=None,
-        )
 
     def run(self, folder: Path, profile: bool) -> None:
         """Trains up to the last epoch; with `profile`, profiles a few steps to `folder`."""
@@ -141,6 +135,12 @@ class Trainer:
                 self._evaluate_if_due()
             if self.pace and jax.process_index() == 0:
                 self.bar.write(describe_peaks())
+
+    @functools.cached_property
+    def bar(self) -> tqdm:
+        """The progress bar, which a terminal shows from its first use on."""
+        total, done = self.experiment.total_steps, self.progress.step
+        return tqdm(total=total, initial=done, desc="train", unit="step", disable=None)
 
     @contextlib.contextmanager
     def _timing(self, name: str) -> Iterator[None]:
@@ -185,7 +185,7 @@ class Trainer:
             raise Interrupted(p.step, self.interruption.signum)
 
     def _read_metrics(self, queued: tuple[int, Any] | None, clock: Clock) -> bool:
-        """Fetches, checks and logs the metrics of a step; whether a process asks to stop."""
+        """Fetches, checks and logs the metrics of a step; True if a process asks to stop."""
         if queued is None:
             return False
         step, metrics = queued

@@ -39,7 +39,7 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What `SoFNet.apply` takes."""
+        """The variables for `SoFNet.apply`."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
