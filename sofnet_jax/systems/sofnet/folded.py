@@ -107,7 +107,7 @@ def forwards(
 
 
 def create_past(network: Network, shape: tuple[int, ...]) -> Past:
-    """What shifting blocks read before the first kept frame, of shape (b, h, w, 3): zeros."""
+    """What shifting blocks read before the first kept frame, for frames (b, h, w, 3): zeros."""
     if not network.architecture.shift:
         return ((),) * len(network.spans)
     past = []
