@@ -21,7 +21,7 @@ class Rule:
 
     def ends(
         self, logits: Float[np.ndarray, "*b n"], observed: int | Int[np.ndarray, "..."]
-    ) -> Bool[np.ndarray, "*b"]:
+    ) -> Bool[np.ndarray, "*b"] | np.bool_:
         """Whether videos end after a kept frame, given the mean kept logits and T̄."""
         if self.threshold is None:
             return np.zeros(logits.shape[:-1], bool)
