@@ -207,7 +207,7 @@ def run_ours(a: Architecture, released: Released, variables, material: Material,
     gradients, (outputs, losses, updates) = compute(
         variables, material.frames, material.labels, material.noise
     )
-    features = updates["intermediates"]["backbone"]["__call__"][0]
+    features, _ = updates["intermediates"]["backbone"]["__call__"][0]
     statistics = to_state_dict({"params": {}, "batch_stats": updates["batch_stats"]})
     gradients = to_state_dict({"params": gradients, "batch_stats": {}})
     return outputs, losses, features, statistics, gradients
