@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from sofnet_jax.archive.store import is_remote, open_file
-from sofnet_jax.data.annotations.own import check_order, parse_time
+from sofnet_jax.data.annotations.files import check_order, parse_seconds
 from sofnet_jax.host.errors import UserError
 
 COLUMNS = ("path", "start", "end")
@@ -188,6 +188,9 @@ def _parse(row: Sequence[str], columns: _Header, place: str) -> Entry:
     path = values.get("path", "")
     if not path or "\0" in path:
         raise UserError(f"{place}: no path")
-    start, end = (parse_time(place, name, values.get(name, "")) for name in COLUMNS[1:])
-    check_order(place, "end", start, end)
+    start, end = (
+        parse_seconds(place, name, values[name]) if values.get(name) else None
+        for name in COLUMNS[1:]
+    )
+    check_order(place, start, end)
     return Entry(path, start, end)

@@ -20,6 +20,7 @@ from sofnet_jax.data.annotations.own import (
     OwnRow,
     group_rows,
     is_integer,
+    merge_segments,
     name_video,
     read_class_folder,
     read_csv,
@@ -137,17 +138,17 @@ _Listing = tuple[list[Video], tuple[str, ...], Sequence[str]]  # videos, classes
 
 
 def _list_folder(path: Path, classes: Sequence[str] | None) -> _Listing:
-    found = read_class_folder(path)
-    names = tuple(found.videos if classes is None else classes)
+    found, notes = read_class_folder(path)
+    names = tuple(found if classes is None else classes)
     index = {name: i for i, name in enumerate(names)}
     videos: list[Video] = []
-    for folder, files in found.videos.items():
+    for folder, files in found.items():
         if folder not in index:
             raise UserError(f"{path / folder}: {_unknown(folder, names)}")
         for file in files:
             name = file.relative_to(path).as_posix()
             videos.append(Video(name, str(file), (index[folder],)))
-    return videos, names, found.notes
+    return videos, names, notes
 
 
 def _list_csv(path: Path, classes: Sequence[str] | None) -> _Listing:
@@ -162,7 +163,7 @@ def _list_csv(path: Path, classes: Sequence[str] | None) -> _Listing:
 def _merge(
     rows: Sequence[OwnRow], folder: Path, names: Sequence[str], index: dict[str, int]
 ) -> Video:
-    """Merge the rows of a video, which differ in labels or in the relevant interval."""
+    """Merge the rows of a video, which differ in labels or in the relevant segments."""
     row = rows[0]
     labels = [(r.place, label) for r in rows for label in r.labels]
     for place, label in labels:
@@ -174,7 +175,7 @@ def _merge(
         labels=tuple(dict.fromkeys(index[label] for _, label in labels)),
         start=row.start,
         end=row.end,
-        relevant=tuple(dict.fromkeys(r.relevant for r in rows if r.relevant)) or None,
+        relevant=merge_segments(rows),
     )
 
 

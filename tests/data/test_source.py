@@ -146,7 +146,7 @@ def test_integer_labels(tmp_path):
         ("path,label,end,end\n", [":1: two columns 'end'"]),
         ("path,label\na.mp4,run\nb.mp4,run,1\n", [":3: 3 columns where the header has 2"]),
         ("path,label,end\na.mp4,run\n", [":2: 2 columns where the header has 3"]),
-        ("path,label,start\na.mp4,run,-1\n", [":2: start is '-1'", "seconds"]),
+        ("path,label,start\na.mp4,run,-1\n", [":2: start -1 is before the video", "seconds"]),
         ("path,label,start\na.mp4,run,nan\n", [":2: start is 'nan'"]),
         ("path,label,end\na.mp4,run,inf\n", [":2: end is 'inf'"]),
         ("path,label,end\na.mp4,run,1:30\n", [":2: end is '1:30'"]),
@@ -155,7 +155,7 @@ def test_integer_labels(tmp_path):
         ("path,label,relevant_start\na.mp4,run,5\n", [":2: relevant_start and relevant_end go to"]),
         (
             "path,label,relevant_start,relevant_end\na.mp4,run,5,4\n",
-            [":2: relevant_end 4 is not after relevant_start 5"],
+            [":2: relevant: end 4 is not after start 5"],
         ),
         ('a.mp4,run\n"b.mp4,run\n', [":2: not CSV", "quotes"]),
     ],

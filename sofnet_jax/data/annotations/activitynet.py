@@ -1,7 +1,7 @@
 """ActivityNet-v1.3: the official JSON, BSN's JSON and CSV, and lists with a class index."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -49,8 +49,7 @@ def read(materials: Sequence[Material]) -> Annotation:
         read_list(m, partial(_create_listed, require_split(m.path)), notes) for m in files["list"]
     ]
     rosters = _repair_ids(rosters, described, notes)
-    orders = [order for found in read_orders(files).values() for order in found]
-    return assemble(NAME, described, rosters, orders, notes)
+    return assemble(NAME, described, rosters, read_orders(files), notes)
 
 
 def _get_object(material: Material) -> dict[str, Any]:
@@ -66,14 +65,9 @@ def _read_described(files: Mapping[str, Sequence[Material]], notes: Notes) -> di
     """The clips of all files but lists, by id; the official file wins."""
     described: dict[str, Clip] = {}
     for material in files["official"]:
-        videos = material.document.need("database").items()
-        _add(described, (_read_official(key, video, notes) for key, video in videos), notes)
+        _add(described, material.document.need("database"), notes)
     for material in files["bsn"]:
-        clips = (
-            _read_video(key, video, UNDECIDED, video.get("duration_second"), notes)
-            for key, video in material.document.items()
-        )
-        _add(described, clips, notes)
+        _add(described, material.document, notes)
     for material in files["table"]:
         for place, cells in material.table():
             _add_row(described, place, cells, notes)
@@ -91,14 +85,11 @@ def _parse_subset(place: str, subset: str) -> str:
     return split
 
 
-def _read_official(key: str, video: Node, notes: Notes) -> Clip:
-    subset = video.need("subset")
-    split = _parse_subset(subset.place, subset.text())
-    return _read_video(key, video, split, video.get("duration"), notes)
-
-
-def _read_video(key: str, video: Node, split: str, duration: Node | None, notes: Notes) -> Clip:
-    seconds = read_duration(duration, notes)
+def _read_video(key: str, video: Node, notes: Notes) -> Clip:
+    """A video of the official JSON, or of BSN's, which has no subsets."""
+    subset = video.get("subset")
+    split = _parse_subset(subset.place, subset.text()) if subset else UNDECIDED
+    seconds = read_duration(video.get("duration_second") or video.get("duration"), notes)
     id = check_id(video.place, strip_prefix(key))
     instances = [] if split == _TESTING else video.need("annotations").elements()
     labels = [check_label((n := node.need("label")).place, n.text()) for node in instances]
@@ -114,10 +105,11 @@ def _read_video(key: str, video: Node, split: str, duration: Node | None, notes:
     )
 
 
-def _add(described: dict[str, Clip], clips: Iterable[Clip], notes: Notes) -> None:
-    """Add the clips of one file. Raises UserError if a video is in it twice."""
+def _add(described: dict[str, Clip], videos: Node, notes: Notes) -> None:
+    """Add the videos of one file. Raises UserError if it has one twice."""
     new: dict[str, Clip] = {}
-    for clip in clips:
+    for key, video in videos.items():
+        clip = _read_video(key, video, notes)
         if new.setdefault(clip.id, clip) is not clip:
             raise UserError(f"{clip.place}: duplicate of {new[clip.id].place}; keep one")
     for id, clip in new.items():
@@ -173,18 +165,15 @@ def _repair_ids(
 
 def _repair_id(row: Listed, whole: Mapping[str, str], notes: Notes) -> Listed:
     clip = row.clip
-    if YOUTUBE.fullmatch(clip.id):
+    id, names = clip.id, clip.names
+    if YOUTUBE.fullmatch(id):
         return row
-    id, names = whole.get(clip.id, clip.id), clip.names
-    if id != clip.id:
-        kind, names = "ids that lost a 'v_', repaired from another file", (id,)
+    if id in whole:
+        id = whole[id]
+        names = (id,)
+        notes.add("ids that lost a 'v_', repaired from another file", f"{clip.place} {id}")
     elif _DAMAGED.fullmatch(id):
-        kind = (
-            "ids of 9 characters instead of 11, which lost a 'v_' somewhere: the video is searched "
-            "for under all possible ids"
-        )
         names = (*(f"{id[:i]}v_{id[i:]}" for i in range(len(id) + 1)), id)
-    else:
-        kind = "ids without YouTube's 11 characters"
-    notes.add(kind, f"{clip.place} {id}")
+        kind = "ids of 9 characters, which lost a 'v_': searched for under all possible ids"
+        notes.add(kind, f"{clip.place} {id}")
     return replace(row, clip=replace(clip, id=id, names=names))

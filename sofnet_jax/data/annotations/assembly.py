@@ -1,12 +1,13 @@
 """Combines what lists say about which videos there are with what other files say by name."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from sofnet_jax.data.annotations.classes import ClassOrder, Evidence, name_labels
 from sofnet_jax.data.annotations.clip import SPLITS, Annotation, Clip
 from sofnet_jax.data.annotations.files import Notes
-from sofnet_jax.data.annotations.lists import Listed, Roster, compare_rosters
+from sofnet_jax.data.annotations.lists import Roster
 from sofnet_jax.host.errors import UserError
 
 UNDECIDED = ""  # the split of a clip that only a list can decide
@@ -58,42 +59,45 @@ def _merge(
 ) -> dict[_Key, Clip]:
     """The clips of all lists by split and id, with labels; the first list wins."""
     merged: dict[_Key, Clip] = {}
-    for i, (roster, named) in enumerate(zip(rosters, labels, strict=True)):
-        for earlier in rosters[:i]:
-            compare_rosters(earlier, roster, notes)
-        _check_labels(roster.rows, named, merged)
+    for roster, named in zip(rosters, labels, strict=True):
+        _check_labels(roster, named, merged)
         for key, row in roster.rows.items():
             before = merged.get(key, row.clip)
-            merged[key] = replace(
-                before,
-                labels=named[key] or before.labels,
-                num_frames=row.clip.num_frames if before.num_frames is None else before.num_frames,
-            )
+            num_frames = _choose_frames(before, row.clip, notes)
+            merged[key] = replace(before, labels=named[key] or before.labels, num_frames=num_frames)
+    lists = Counter(split for roster in rosters for split in {split for split, _ in roster.rows})
+    found = Counter(key for roster in rosters for key in roster.rows)
+    notes.add_all(
+        "videos that only some of the lists of their split have",
+        (f"{c.id} ({c.place})" for key, c in merged.items() if found[key] < lists[key[0]]),
+    )
     return merged
 
 
 def _check_labels(
-    rows: Mapping[_Key, Listed],
-    named: Mapping[_Key, tuple[str, ...]],
-    merged: Mapping[_Key, Clip],
+    roster: Roster, named: Mapping[_Key, tuple[str, ...]], merged: Mapping[_Key, Clip]
 ) -> None:
     """Raise UserError if a list contradicts the lists before it."""
-    common = [key for key in rows if named[key] and key in merged and merged[key].labels]
+    common = [k for k in roster.rows if named[k] and k in merged and merged[k].labels]
     different = [key for key in common if set(named[key]) != set(merged[key].labels)]
-    if not different:
-        return
-    key = different[0]
-    clip, before = rows[key].clip, merged[key]
-    problem = (
-        f"{clip.place}: {clip.id} is {' and '.join(named[key])}, but "
-        f"{' and '.join(before.labels)} by {before.place}"
-    )
-    if 2 * len(different) <= len(common):
-        raise UserError(f"{problem}; correct the one that is wrong")
-    raise UserError(
-        f"{problem}, like {len(different):,} of {len(common):,} videos: the lists number the "
-        "classes in different orders; leave out the list that does not match the class index"
-    )
+    if different:
+        clip, before = roster.rows[different[0]].clip, merged[different[0]]
+        raise UserError(
+            f"{clip.place}: {clip.id} is {' and '.join(named[different[0]])}, but "
+            f"{' and '.join(before.labels)} by {before.place}, like {len(different):,} of "
+            f"{len(common):,} videos; correct it, or leave out the list that does not match the "
+            "class index"
+        )
+
+
+def _choose_frames(a: Clip, b: Clip, notes: Notes) -> int | None:
+    """The first known frame count."""
+    if a.num_frames and b.num_frames and a.num_frames != b.num_frames:
+        notes.add(
+            "videos with different frame counts: the first counts",
+            f"{a.place} {a.num_frames}, {b.place} {b.num_frames}",
+        )
+    return a.num_frames or b.num_frames
 
 
 def _join(listed: Clip, described: Clip | None, notes: Notes) -> Clip:
@@ -105,17 +109,11 @@ def _join(listed: Clip, described: Clip | None, notes: Notes) -> Clip:
             "videos in another split by a list than by another file: the list wins",
             f"{listed.place} {listed.split}, {described.place} {described.split}",
         )
-    counts = listed.num_frames, described.num_frames
-    if all(counts) and counts[0] != counts[1]:
-        notes.add(
-            "videos with different frame counts in a list and elsewhere: not used",
-            f"{listed.place} {counts[0]}, {counts[1]} elsewhere",
-        )
     return replace(
         described,
         split=listed.split,
         labels=described.labels or listed.labels,
-        num_frames=counts[0] or counts[1],
+        num_frames=_choose_frames(listed, described, notes),
         names=tuple(dict.fromkeys(described.names + listed.names)),
         trimmed=tuple(dict.fromkeys(described.trimmed + listed.trimmed)),
         path=listed.path,

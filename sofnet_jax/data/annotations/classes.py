@@ -44,17 +44,20 @@ class ClassOrder:
         """Whether the numbers of a row stand for classes that the evidence has."""
         return {self.names.get(number) for number in row.numbers} <= evidence.labels
 
-    def matches(self, other: "ClassOrder", shift: int = 0) -> bool:
-        """Whether the two overlap and nowhere differ, `other` being counted from `shift` more."""
-        common = [number for number in self.names if number + shift in other.names]
-        return bool(common) and all(self.names[n] == other.names[n + shift] for n in common)
+    def matches(self, other: "ClassOrder") -> bool:
+        """Whether the two give no number to different classes."""
+        return all(self.names.get(number, name) == name for number, name in other.names.items())
+
+    def is_parallel(self, other: "ClassOrder") -> bool:
+        """Whether their common classes are in one order, whatever each is counted from."""
+        a, b = ([name for _, name in sorted(o.names.items())] for o in (self, other))
+        return [name for name in a if name in b] == [name for name in b if name in a]
 
 
-def create_kinds(count: int, *, has_ids: bool = False) -> Kinds:
-    """For `sort_materials`: lists, with or without those of bare ids, and `count` class names."""
+def create_kinds(count: int, *, has_paths: bool = False) -> Kinds:
+    """For `sort_materials`: lists, as `read_list` reads them, and `count` class names."""
     return {
-        "list": lambda m: m.looks_like(LISTED),
-        "ids": lambda m: has_ids and m.looks_like(YOUTUBE),
+        "list": lambda m: m.looks_like(LISTED) or (has_paths and m.looks_like(YOUTUBE)),
         "numbered": lambda m: m.looks_like(_NUMBERED),
         "names": lambda m: _is_names(m, count),
     }
@@ -78,19 +81,18 @@ def _is_names(material: Material, count: int) -> bool:
 
 def read_orders(
     files: Mapping[str, Sequence[Material]], starts: Sequence[int] = (0,)
-) -> dict[Material, list[ClassOrder]]:
+) -> list[ClassOrder]:
     """Read the files of class names; unnumbered ones are counted from each of `starts`.
 
     Raises UserError.
     """
-    found = {m: [ClassOrder(m.path, _read_numbered(m), stated=True)] for m in files["numbered"]}
+    orders = [ClassOrder(m.path, _read_numbered(m), stated=True) for m in files["numbered"]]
     for material in files["names"]:
         names = [check_label(row.place, row.text) for row in _skip_header(material)]
-        found[material] = [
-            ClassOrder(material.path, dict(enumerate(names, start)), stated=False)
-            for start in starts
+        orders += [
+            ClassOrder(material.path, dict(enumerate(names, i)), stated=False) for i in starts
         ]
-    return found
+    return orders
 
 
 def _read_numbered(material: Material) -> dict[int, str]:
@@ -124,77 +126,56 @@ def name_labels(
     Evidence wins over numbers. The order of the numbers is the one that agrees with most of the
     evidence; raises UserError if none agrees with half of it, unless every row has evidence.
     """
-    order = _choose_order(roster, orders, evidence, notes)
+    rows = [row for row in roster.rows.values() if row.numbers]
+    order = _choose_order(roster.path, rows, orders, evidence, notes) if rows else None
     named = {}
     for key, row in roster.rows.items():
         labels = tuple(dict.fromkeys(order.names[n] for n in row.numbers)) if order else ()
         proof = evidence.get(row.clip.id)
-        if proof and labels:
-            _compare(row.clip.place, labels, proof, roster.path.name, notes)
+        if proof and labels and set(labels) != proof.labels:
+            found, true = " and ".join(labels), " and ".join(sorted(proof.labels))
+            problem = f"{row.clip.place} {found}, not {true} as in {proof.place}"
+            if not (proof.certain or set(labels) <= proof.labels):
+                raise UserError(f"{problem}; correct the one that is wrong")
+            notes.add("videos with other classes by number than by name: names win", problem)
         named[key] = tuple(sorted(proof.labels)) if proof else labels
     return named
 
 
-def _compare(place: str, labels: Sequence[str], proof: Evidence, name: str, notes: Notes) -> None:
-    """Note the difference between the labels of a row and its evidence, or raise UserError."""
-    lacking = " and ".join(sorted(proof.labels - set(labels)))
-    if set(labels) <= proof.labels:
-        if lacking:
-            kind = f"videos with fewer classes in {name} than by name: names win"
-            notes.add(kind, f"{place} without {lacking}")
-        return
-    difference = f"{place} {' and '.join(labels)}, not {' and '.join(sorted(proof.labels))}"
-    if not proof.certain:
-        raise UserError(f"{difference} as in {proof.place}; correct the one that is wrong")
-    kind = f"videos with different classes in {name} than by name: names win"
-    notes.add(kind, f"{difference} ({proof.place})")
-
-
 def _choose_order(
-    roster: Roster,
+    path: Path,
+    rows: Sequence[Listed],
     orders: Sequence[ClassOrder],
     evidence: Mapping[str, Evidence],
     notes: Notes,
 ) -> ClassOrder | None:
     """The class order of a list; None if names make it unnecessary. See `name_labels`."""
-    rows = [row for row in roster.rows.values() if row.numbers]
     known = [(row, evidence[row.clip.id]) for row in rows if row.clip.id in evidence]
-    unknown = [row for row in rows if row.clip.id not in evidence]
-    if not rows:
-        return None
-    scores = {id(o): sum(o.agrees(row, proof) for row, proof in known) for o in orders}
+
+    def count_agreeing(order: ClassOrder) -> int:
+        return sum(order.agrees(row, proof) for row, proof in known)
+
+    best = max(orders, key=lambda o: (count_agreeing(o), len(o.names)), default=None)
+    score = count_agreeing(best) if best else 0
     if not known:
-        chosen = _choose_only(roster.path, rows, orders)
+        chosen = _choose_only(path, rows, orders)
         if not chosen.stated:
-            notes.say(f"{roster.path}: labels are read by {chosen}; no given file confirms it")
-    else:
-        best = max(orders, key=lambda o: (scores[id(o)], len(o.names)), default=None)
-        if best is None or 2 * scores[id(best)] <= len(known):
-            problem = f"{roster.path}: {_describe_conflict(best, known)}"
-            if unknown:
-                raise UserError(f"{problem}; give the matching class index")
-            notes.say(f"{problem}; all labels are taken by name")
-            return None
+            notes.say(f"{path}: labels are read by {chosen}; no given file confirms it")
+    elif best and 2 * score > len(known):
         chosen = best
-    _check_numbers(chosen, rows, known, unknown)
-    same = {o.path for o in orders if any(o.matches(chosen, shift) for shift in (-1, 0, 1))}
-    for other in {o.path: o for o in orders if o.path not in same}.values():
-        notes.add(
-            f"{other.path}: a different class order, not used",
-            f"{roster.path.name}, where {scores[id(other)]:,} of {len(known):,} videos agree",
+    else:
+        problem = (
+            f"{path}: its numbers do not follow {best or 'any file of class names'}: only "
+            f"{score:,} of {len(known):,} videos agree with their names"
         )
+        if len(known) < len(rows):
+            raise UserError(f"{problem}; give the matching class index")
+        notes.say(f"{problem}; all labels are taken by name")
+        return None
+    _check_numbers(chosen, rows, known)
+    for other in dict.fromkeys(o.path for o in orders if not o.is_parallel(chosen)):
+        notes.add(f"{other}: a different class order, not used", path.name)
     return chosen
-
-
-def _describe_conflict(best: ClassOrder | None, known: Sequence[tuple[Listed, Evidence]]) -> str:
-    if best is None:
-        return "its labels are numbers, and no file names the classes"
-    wrong = [(row, proof) for row, proof in known if not best.agrees(row, proof)]
-    row, proof = wrong[0]
-    return (
-        f"its numbers do not follow {best}: only {len(known) - len(wrong):,} of {len(known):,} "
-        f"videos agree with their names (not {row.clip.id}, in {proof.place})"
-    )
 
 
 def _choose_only(path: Path, rows: Sequence[Listed], orders: Sequence[ClassOrder]) -> ClassOrder:
@@ -214,10 +195,7 @@ def _choose_only(path: Path, rows: Sequence[Listed], orders: Sequence[ClassOrder
 
 
 def _check_numbers(
-    order: ClassOrder,
-    rows: Sequence[Listed],
-    known: Sequence[tuple[Listed, Evidence]],
-    unknown: Sequence[Listed],
+    order: ClassOrder, rows: Sequence[Listed], known: Sequence[tuple[Listed, Evidence]]
 ) -> None:
     """Raise UserError for a number that is out of range or, where it decides, mostly disproved."""
     for row in rows:
@@ -227,19 +205,15 @@ def _check_numbers(
                     f"{row.clip.place}: label {number} is out of range {min(order.names)} to "
                     f"{max(order.names)} in {order.path}"
                 )
-    total: Counter[int] = Counter()
-    wrong: dict[int, list[tuple[Listed, Evidence]]] = {}
-    for row, proof in known:
-        total.update(row.numbers)
+    pairs = [(number, proof) for row, proof in known for number in row.numbers]
+    total = Counter(number for number, _ in pairs)
+    right = Counter(number for number, proof in pairs if order.names[number] in proof.labels)
+    proven = {row.clip.id for row, _ in known}
+    for row in rows:
         for number in row.numbers:
-            if order.names[number] not in proof.labels:
-                wrong.setdefault(number, []).append((row, proof))
-    for row in unknown:
-        for number in row.numbers:
-            count, found = total[number], wrong.get(number, [])
-            if 2 * len(found) > count:
+            if row.clip.id not in proven and 2 * right[number] < total[number]:
                 raise UserError(
                     f"{row.clip.place}: label {number} is {order.names[number]} in {order.path}, "
-                    f"but only {count - len(found):,} of {count:,} named videos agree (not "
-                    f"{found[0][0].clip.id}, in {found[0][1].place}); give the matching class index"
+                    f"but only {right[number]:,} of {total[number]:,} named videos agree; give the "
+                    "matching class index"
                 )

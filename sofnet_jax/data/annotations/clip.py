@@ -8,7 +8,6 @@ from sofnet_jax.data.annotations.files import Node, Notes
 Interval = tuple[float, float]  # seconds
 
 SPLITS = ("train", "val")
-_ROUNDING = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -66,32 +65,14 @@ def clean_segments(
     """
     kept: dict[Interval, None] = {}
     for place, (start, end) in segments:
-        problem = _find_problem(start, end, duration)
-        if problem:
-            notes.add(f"segments left out: {problem}", f"{place} {start:g} to {end:g} s")
-            continue
-        if start < 0:
-            notes.add("segments cut: they begin before their video", f"{place} {start:g} s")
-        if duration is not None and end > duration:
-            by = f"up to {_ROUNDING:g} s" if end <= duration + _ROUNDING else "more than that"
-            notes.add(
-                f"segments cut: they end after their video, by {by}",
-                f"{place} {end:g} of {duration:g} s",
-            )
         interval = (max(start, 0.0), end if duration is None else min(end, duration))
+        example = f"{place} {start:g} to {end:g} s"
+        if interval[0] >= interval[1]:
+            notes.add("segments left out: they contain nothing of their video", example)
+            continue
+        if interval != (start, end):
+            notes.add("segments cut to their video", example)
         if interval in kept:
-            notes.add("duplicate segments left out", f"{place} {start:g} to {end:g} s")
+            notes.add("duplicate segments left out", example)
         kept[interval] = None
     return tuple(kept) or None
-
-
-def _find_problem(start: float, end: float, duration: float | None) -> str | None:
-    if end < start:
-        return "they end before they begin"
-    if end == start:
-        return "they have no length"
-    if end <= 0:
-        return "they end before their video"
-    if duration is not None and start >= duration:
-        return "they begin after their video"
-    return None

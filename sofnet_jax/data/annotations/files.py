@@ -7,9 +7,10 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,8 +45,16 @@ def parse_seconds(place: str, what: str, cell: str) -> float:
     """Parse a finite number, which may be negative; raises UserError."""
     seconds = float(cell) if _DECIMAL.fullmatch(cell) else math.nan
     if not math.isfinite(seconds):
-        raise UserError(f"{place}: {what} is {show(cell)}; expected seconds such as 12.5")
+        raise UserError(f"{place}: {what} is {show(cell)}; give seconds such as 12.5")
     return seconds
+
+
+def check_order(place: str, start: float | None, end: float | None) -> None:
+    """Raise UserError unless 0 <= `start` < `end`, where given."""
+    if start is not None and start < 0:
+        raise UserError(f"{place}: start {start:g} is before the video; give seconds from 0")
+    if end is not None and end <= (start or 0.0):
+        raise UserError(f"{place}: end {end:g} is not after start {start or 0.0:g}")
 
 
 class Notes:
@@ -89,7 +98,7 @@ class Node:
 
     def get(self, key: str) -> "Node | None":
         """The value under a key of an object; None if it is missing or null."""
-        value = self._object().get(key)
+        value = self._expect(dict, "an object").get(key)
         return None if value is None else Node(self._join(key), value)
 
     def need(self, key: str) -> "Node":
@@ -99,34 +108,30 @@ class Node:
             raise UserError(f"{self.place.removesuffix(': ')}: no '{key}'")
         return node
 
+    def get_list(self, key: str) -> "list[Node]":
+        """The elements of the list under a key of an object; none if it is missing or null."""
+        node = self.get(key)
+        return node.elements() if node else []
+
     def items(self) -> Iterator[tuple[str, "Node"]]:
         """The keys and values of an object."""
-        for key, value in self._object().items():
+        for key, value in self._expect(dict, "an object").items():
             yield key, Node(self._join(key), value)
 
     def elements(self) -> list["Node"]:
         """The elements of a list."""
-        if not isinstance(self.value, list):
-            self._refuse("a list")
+        self._expect(list, "a list")
         return [Node(f"{self.place}[{i}]", value) for i, value in enumerate(self.value)]
 
     def text(self) -> str:
         """A string."""
-        if not isinstance(self.value, str):
-            self._refuse("text")
-        return self.value
+        return self._expect(str, "text")
 
     def number(self) -> float:
         """A finite number."""
-        if not isinstance(self.value, int | float) or isinstance(self.value, bool):
+        if type(self.value) not in (int, float) or not abs(self.value) <= sys.float_info.max:
             self._refuse("a number")
-        try:
-            number = float(self.value)
-        except OverflowError:
-            number = math.inf
-        if not math.isfinite(number):
-            self._refuse("a finite number")
-        return number
+        return float(self.value)
 
     def count(self) -> int:
         """A non-negative integer of at most nine digits."""
@@ -141,35 +146,40 @@ class Node:
             self._refuse("a list of two numbers")
         return ends[0].number(), ends[1].number()
 
-    def _object(self) -> dict[str, Any]:
-        if not isinstance(self.value, dict):
-            self._refuse("an object")
+    def _expect(self, kind: type, name: str) -> Any:
+        if not isinstance(self.value, kind):
+            self._refuse(name)
         return self.value
 
     def _join(self, key: str) -> str:
         return f"{self.place}{'' if self.place.endswith(': ') else '.'}{show(key)[1:-1]}"
 
     def _refuse(self, expected: str) -> NoReturn:
-        place = self.place.removesuffix(": ")
-        raise UserError(f"{place}: {_describe_value(self.value)} instead of {expected}")
-
-
-def _describe_value(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**20:
-        return "a number of more than 20 digits"
-    return "null" if value is None else show(value)
+        match self.value:
+            case dict() as value:
+                found = f"an object of {len(value)}"
+            case list() as value:
+                found = f"a list of {len(value)}"
+            case value:
+                found = show(value)
+        raise UserError(f"{self.place.removesuffix(': ')}: {found} instead of {expected}")
 
 
 def parse_document(path: Path, text: str) -> Node:
     """Parse a JSON file. Raises UserError, also for a key repeated with different values."""
+
+    def create_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        first: dict[str, Any] = {}
+        for key, item in pairs:
+            if first.setdefault(key, item) != item:
+                raise UserError(f"{path}: duplicate key {show(key)} with different values")
+        return first
+
+    def refuse(name: str) -> NoReturn:
+        raise UserError(f"{path}: {name} is not a JSON number; correct or remove it")
+
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=partial(_create_object, path),
-            parse_constant=partial(_refuse_constant, path),
-        )
+        value = json.loads(text, object_pairs_hook=create_object, parse_constant=refuse)
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply") from error
     except json.JSONDecodeError as error:
@@ -177,20 +187,6 @@ def parse_document(path: Path, text: str) -> Node:
     except ValueError as error:  # Python parses no integers of more than 4300 digits
         raise UserError(f"{path}: contains a number with thousands of digits") from error
     return Node(f"{path}: ", value)
-
-
-def _create_object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        first: dict[str, Any] = {}
-        for key, item in pairs:
-            if first.setdefault(key, item) != item:
-                raise UserError(f"{path}: duplicate key {show(key)} with different values")
-    return value
-
-
-def _refuse_constant(path: Path, name: str) -> NoReturn:
-    raise UserError(f"{path}: {name} is not a JSON number; correct or remove it")
 
 
 @dataclass(frozen=True)
@@ -222,7 +218,15 @@ class Material:
     @cached_property
     def text(self) -> str:
         """The contents as UTF-8 text."""
-        return decode(self.path, self.data)
+        end = self.data.find(b"\0")
+        if end >= 0:
+            row = self.data.count(b"\n", 0, end) + 1
+            raise UserError(f"{self.path}:{row}: not text (a NUL byte); save it as text in UTF-8")
+        try:
+            return self.data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            row = self.data.count(b"\n", 0, error.start) + 1
+            raise UserError(f"{self.path}:{row}: not UTF-8 text; save it in UTF-8") from error
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -233,8 +237,7 @@ class Material:
     @cached_property
     def is_empty(self) -> bool:
         """Whether the file contains only whitespace."""
-        rest = self.data.removeprefix(_MARK).strip()
-        return len(rest) < _LONGEST and not rest.decode(errors="replace").strip()
+        return not self.data.decode("utf-8-sig", errors="replace").strip()
 
     @cached_property
     def is_json(self) -> bool:
@@ -288,19 +291,6 @@ def check_width(place: str, cells: Sequence[str], header: Sequence[str]) -> None
     """Raise UserError unless a row has as many cells as the header."""
     if len(cells) != len(header):
         raise UserError(f"{place}: {len(cells)} columns where the header has {len(header)}")
-
-
-def decode(path: Path, data: bytes) -> str:
-    """Decode UTF-8 text; raises UserError."""
-    end = data.find(b"\0")
-    if end >= 0:
-        row = data.count(b"\n", 0, end) + 1
-        raise UserError(f"{path}:{row}: not text (a NUL byte); save it as text in UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{row}: not UTF-8 text; save it in UTF-8") from error
 
 
 def find_files(folder: Path) -> list[Path]:

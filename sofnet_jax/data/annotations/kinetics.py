@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from sofnet_jax.data.annotations.assembly import assemble
 from sofnet_jax.data.annotations.classes import ClassOrder, Evidence, create_kinds, read_orders
@@ -15,15 +16,7 @@ from sofnet_jax.data.annotations.files import (
     show,
     sort_materials,
 )
-from sofnet_jax.data.annotations.lists import (
-    Listed,
-    Roster,
-    collect,
-    parse_path,
-    read_ids,
-    read_list,
-    require_split,
-)
+from sofnet_jax.data.annotations.lists import Listed, Roster, collect, parse_path, read_list
 from sofnet_jax.data.annotations.names import (
     Spelling,
     check_id,
@@ -46,65 +39,66 @@ _OTHER_COUNTS = (80_000, 5_000)
 
 
 @dataclass(frozen=True)
-class _Files:
-    """The contents of the files: clips of Kinetics' CSV, lists, and class orders."""
+class _File:
+    """The contents of a file: clips of Kinetics' CSV, a list, or a class order."""
 
-    tables: Mapping[Material, Sequence[Clip]]
-    lists: Mapping[Material, Roster]
-    ids: Mapping[Material, Roster]
-    orders: Mapping[Material, Sequence[ClassOrder]]
-
-    def without(self, materials: Collection[Material]) -> "_Files":
-        """The contents of the other files."""
-        return _Files(
-            {m: clips for m, clips in self.tables.items() if m not in materials},
-            {m: roster for m, roster in self.lists.items() if m not in materials},
-            {m: roster for m, roster in self.ids.items() if m not in materials},
-            {m: orders for m, orders in self.orders.items() if m not in materials},
-        )
+    path: Path
+    classes: Collection[str]  # that it names
+    clips: Sequence[Clip] = ()
+    roster: Roster | None = None
+    order: ClassOrder | None = None
 
     @property
-    def clips(self) -> list[Clip]:
-        """The clips of all tables."""
-        return [clip for clips in self.tables.values() for clip in clips]
+    def is_other(self) -> bool:
+        """Whether it is of the other Mini-Kinetics-200."""
+        if not self.classes:
+            return self.roster is not None and len(self.roster.rows) in _OTHER_COUNTS
+        return len(self.classes) == _CLASSES and not _OTHER_CLASSES.isdisjoint(self.classes)
 
 
 def read(materials: Sequence[Material]) -> Annotation:
     """Read the given files of the benchmark. Raises UserError."""
     notes = Notes()
-    files = _keep_one_benchmark(_read_files(materials, notes), notes)
-    if not (files.tables or files.lists):
+    named = {material.path for material in materials if material.named}
+    files = _keep_one_benchmark(list(_read_files(materials, notes)), named, notes)
+    orders = [file.order for file in files if file.order]
+    rosters = [file.roster for file in files if file.roster]
+    clips = [clip for file in files for clip in file.clips]
+    if not (clips or any(row.numbers for roster in rosters for row in roster.rows.values())):
         raise UserError(
             f"{materials[0].path}: no file describes clips; give lists of them, or Kinetics' CSV"
         )
-    spelling = _create_spelling(files)
-    orders = [_respell(order, spelling, notes) for (order,) in files.orders.values()]
-    rosters = [_respell_folders(roster, spelling) for roster in files.lists.values()]
-    classes = _list_classes(files, spelling, orders, rosters)
-    described = _describe(files.clips, spelling, classes, notes)
-    rosters = [_find_parts(r, described, notes) for r in (*rosters, *files.ids.values())]
-    evidence = _collect_evidence(rosters, described, notes)
+    spelling = _create_spelling(clips, orders, rosters)
+    clips = [replace(clip, labels=(spelling(clip.labels[0]),)) for clip in clips]
+    orders = [replace(o, names={i: spelling(n) for i, n in o.names.items()}) for o in orders]
+    rosters = [_respell_folders(roster, spelling) for roster in rosters]
+    described = _describe(clips, _list_classes(clips, orders, rosters), notes)
+    rosters = [_find_parts(roster, described, notes) for roster in rosters]
+    evidence = {
+        row.clip.id: Evidence(frozenset([row.folder]), "its path", certain=False)
+        for roster in rosters
+        for row in roster.rows.values()
+        if row.folder
+    }
     return assemble(NAME, described, rosters, orders, notes, evidence)
 
 
-def _read_files(materials: Sequence[Material], notes: Notes) -> _Files:
+def _read_files(materials: Sequence[Material], notes: Notes) -> Iterator[_File]:
     kinds = {
         "table": lambda m: {"youtube_id", "time_start", "time_end"} <= set(m.columns),
-        **create_kinds(_CLASSES, has_ids=True),
+        **create_kinds(_CLASSES, has_paths=True),
     }
     files = sort_materials("Mini-Kinetics", materials, kinds, notes)
-    return _Files(
-        tables={m: list(_read_table(m, notes)) for m in files["table"]},
-        lists={
-            m: read_list(m, partial(_create_listed, find_split(m.path)), notes, has_paths=True)
-            for m in files["list"]
-        },
-        ids={
-            m: read_ids(m, partial(_create_listed, require_split(m.path)), notes)
-            for m in files["ids"]
-        },
-        orders=read_orders(files),
-    )
+    for m in files["table"]:
+        clips = list(_read_table(m, notes))
+        yield _File(m.path, {clip.labels[0] for clip in clips}, clips=clips)
+    for m in files["list"]:
+        create = partial(_create_listed, find_split(m.path))
+        roster = read_list(m, create, notes, has_paths=True)
+        classes = {row.folder or "" for row in roster.rows.values() if row.numbers}
+        yield _File(m.path, classes, roster=roster)
+    for order in read_orders(files):
+        yield _File(order.path, order.names.values(), order=order)
 
 
 def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
@@ -153,62 +147,35 @@ def _create_listed(split: str | None, place: str, text: str) -> Listed:
     return Listed(clip, folder=path.parent.name or None)
 
 
-def _keep_one_benchmark(files: _Files, notes: Notes) -> _Files:
+def _keep_one_benchmark(
+    files: Sequence[_File], named: Collection[Path], notes: Notes
+) -> Sequence[_File]:
     """Leave out the files of the other Mini-Kinetics-200, unless all files are of it."""
-    other, is_mixed = _find_other(files)
-    if other and not is_mixed:
+    other = sorted(file.path for file in files if file.is_other)
+    if other and all(file.is_other for file in files if file.classes):
         notes.say(f"this is {_OTHER}: do not compare with the paper's numbers")
         return files
-    for material in sorted(other, key=lambda m: m.path):
-        if material.named:
-            raise UserError(f"{material.path}: of {_OTHER}; leave it out, the two cannot be mixed")
-        notes.add(f"files left out, which are of {_OTHER}", str(material.path))
-    return files.without(other)
+    for path in other:
+        if path in named:
+            raise UserError(f"{path}: of {_OTHER}; leave it out, the two cannot be mixed")
+        notes.add(f"files left out, which are of {_OTHER}", str(path))
+    return [file for file in files if not file.is_other]
 
 
-def _find_other(files: _Files) -> tuple[set[Material], bool]:
-    """The files of the other Mini-Kinetics-200, and whether others name classes of the paper's."""
-    names: dict[Material, set[str]] = {
-        **{m: {clip.labels[0] for clip in clips} for m, clips in files.tables.items()},
-        **{m: {row.folder or "" for row in r.rows.values()} for m, r in files.lists.items()},
-        **{m: set(order.names.values()) for m, (order,) in files.orders.items()},
-    }
-    other = {m for m, n in names.items() if len(n) == _CLASSES and n & _OTHER_CLASSES}
-    ours = names.keys() - other
-    classes = {name for m in ours & files.orders.keys() for name in names[m]}
-    labels = {clip.names[0]: clip.labels[0] for clip in files.clips}
-    for material, roster in files.ids.items():
-        found = {labels[id] for _, id in roster.rows if id in labels}
-        if len(roster.rows) in _OTHER_COUNTS or (classes and not found <= classes):
-            other.add(material)
-    return other, bool(ours)
-
-
-def _create_spelling(files: _Files) -> Spelling:
+def _create_spelling(
+    clips: Sequence[Clip], orders: Sequence[ClassOrder], rosters: Sequence[Roster]
+) -> Spelling:
     """Spell classes as the CSV does, else as the class list, else as the folders."""
     spelling = Spelling()
-    spelling.learn(clip.labels[0] for clip in files.clips)
-    for (order,) in files.orders.values():
+    spelling.learn(clip.labels[0] for clip in clips)
+    for order in orders:
         spelling.learn(order.names.values())
-    for roster in files.lists.values():
+    for roster in rosters:
         pairs = {(row.folder, row.numbers) for row in roster.rows.values()}
         folders, numbers = ({pair[i] for pair in pairs} for i in (0, 1))
         if len(folders) == len(numbers) == len(pairs) > 1:  # one folder per class
             spelling.learn(row.folder or "" for row in roster.rows.values())
     return spelling
-
-
-def _respell(order: ClassOrder, spelling: Spelling, notes: Notes) -> ClassOrder:
-    names = {number: spelling(name) for number, name in order.names.items()}
-    notes.add_all(
-        "class names that are spelled differently elsewhere",
-        (
-            f"{order.path}: {show(name)} is {show(names[number])}"
-            for number, name in order.names.items()
-            if names[number] != name
-        ),
-    )
-    return replace(order, names=names)
 
 
 def _respell_folders(roster: Roster, spelling: Spelling) -> Roster:
@@ -221,27 +188,25 @@ def _respell_folders(roster: Roster, spelling: Spelling) -> Roster:
 
 
 def _list_classes(
-    files: _Files, spelling: Spelling, orders: Sequence[ClassOrder], rosters: Sequence[Roster]
+    clips: Sequence[Clip], orders: Sequence[ClassOrder], rosters: Sequence[Roster]
 ) -> set[str]:
     """The classes by the file that names them, else by the folders in the lists, else all."""
     classes = {name for order in orders for name in order.names.values()} or {
         row.folder for roster in rosters for row in roster.rows.values() if row.folder
     }
-    labels = {spelling(clip.labels[0]) for clip in files.clips}
+    labels = {clip.labels[0] for clip in clips}
     if not classes and len(labels) > _CLASSES:
         raise UserError(
-            f"{next(iter(files.tables)).path}: {len(labels)} classes; give the file with the names "
-            f"of Mini-Kinetics' {_CLASSES} classes as well"
+            f"{clips[0].place}: {len(labels)} classes; give the file with the names of "
+            f"Mini-Kinetics' {_CLASSES} classes as well"
         )
     return classes or labels
 
 
-def _describe(
-    clips: Sequence[Clip], spelling: Spelling, classes: set[str], notes: Notes
-) -> dict[str, Clip]:
+def _describe(clips: Sequence[Clip], classes: set[str], notes: Notes) -> dict[str, Clip]:
     """The clips of the CSV that have one of the classes, by id. Raises UserError."""
     described: dict[str, Clip] = {}
-    for clip in (replace(c, labels=(spelling(c.labels[0]),)) for c in clips):
+    for clip in clips:
         if clip.labels[0] not in classes:
             notes.add("rows of Kinetics' CSV with other classes: left out", clip.place)
             continue
@@ -266,22 +231,3 @@ def _find_parts(roster: Roster, described: Mapping[str, Clip], notes: Notes) -> 
         for (_, id), row in roster.rows.items()
     ]
     return collect(roster.path, rows, notes)
-
-
-def _collect_evidence(
-    rosters: Sequence[Roster], described: Mapping[str, Clip], notes: Notes
-) -> dict[str, Evidence]:
-    """The classes that folders in the lists imply; the CSV wins."""
-    evidence = {}
-    for row in (row for roster in rosters for row in roster.rows.values()):
-        if row.folder is None:
-            continue
-        clip = described.get(row.clip.id)
-        if clip is None:
-            evidence[row.clip.id] = Evidence(frozenset([row.folder]), "its path", certain=False)
-        elif row.folder not in clip.labels:
-            notes.add(
-                "clips in folders of other classes than in Kinetics' CSV: the CSV wins",
-                f"{row.clip.place} {row.folder}, {clip.place} {clip.labels[0]}",
-            )
-    return evidence

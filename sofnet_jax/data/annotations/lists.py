@@ -1,4 +1,4 @@
-"""Lists of videos with numeric labels: `<id or path> <frames> <label>`."""
+"""Lists of videos: `<id or path> <frames> <label>` with numeric labels, or bare ids."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -35,34 +35,34 @@ class Roster:
     rows: dict[tuple[str, str], Listed]
 
 
-Create = Callable[[str, str], Listed]  # from a place and an id or path
-
-
 def read_list(
-    material: Material, create: Create, notes: Notes, *, has_paths: bool = False
+    material: Material,
+    create: Callable[[str, str], Listed],
+    notes: Notes,
+    *,
+    has_paths: bool = False,
 ) -> Roster:
-    """Read rows `<id> <frames> <label>…` or `<path> <frames> <label>`. Raises UserError."""
+    """Read rows `<id> <frames> <label>…`; with `has_paths`, of one label, or bare YouTube ids.
+
+    `create` makes a row from a place and an id or path. Raises UserError.
+    """
+    is_bare = has_paths and material.looks_like(YOUTUBE)
 
     def parse(row: Row) -> Listed:
-        name, num_frames, numbers = _split_row(row, has_paths)
-        listed = create(row.place, name)
-        return replace(listed, clip=replace(listed.clip, num_frames=num_frames), numbers=numbers)
-
-    return collect(material.path, map(parse, material.rows), notes)
-
-
-def read_ids(material: Material, create: Create, notes: Notes) -> Roster:
-    """Read rows that are bare YouTube ids. Raises UserError."""
-
-    def parse(row: Row) -> Listed:
-        if not YOUTUBE.fullmatch(row.text):
+        if is_bare and not YOUTUBE.fullmatch(row.text):
             raise UserError(f"{row.place}: {show(row.text)} is not a YouTube id")
-        return create(row.place, row.text)
+        if is_bare:
+            return create(row.place, row.text)
+        name, num_frames, *labels = _split_row(row, has_paths)
+        listed = create(row.place, name)
+        frames = parse_count(row.place, "the number of frames", num_frames)
+        numbers = tuple(parse_count(row.place, "a label", label) for label in labels)
+        return replace(listed, clip=replace(listed.clip, num_frames=frames), numbers=numbers)
 
     return collect(material.path, map(parse, material.rows), notes)
 
 
-def _split_row(row: Row, has_path: bool) -> tuple[str, int, tuple[int, ...]]:
+def _split_row(row: Row, has_path: bool) -> list[str]:
     """The id or path, the number of frames and the labels.
 
     A path may contain separators and has one label; an id contains none and may have several.
@@ -78,9 +78,7 @@ def _split_row(row: Row, has_path: bool) -> tuple[str, int, tuple[int, ...]]:
             f"{row.place}: {len(cells)} columns in {show(row.text)}; "
             "a row is 'id,frames,label' or 'id frames label'"
         )
-    name, num_frames, *labels = (cell.strip() for cell in cells)
-    numbers = tuple(parse_count(row.place, "a label", label) for label in labels)
-    return name, parse_count(row.place, "the number of frames", num_frames), numbers
+    return [cell.strip() for cell in cells]
 
 
 def parse_path(place: str, text: str, split: str | None) -> tuple[PurePosixPath, str]:
@@ -121,26 +119,3 @@ def collect(path: Path, listed: Iterable[Listed], notes: Notes) -> Roster:
             notes.add("rows with 0 frames: taken as unknown", clip.place)
             rows[clip.split, clip.id] = replace(row, clip=replace(clip, num_frames=None))
     return Roster(path, rows)
-
-
-def compare_rosters(a: Roster, b: Roster, notes: Notes) -> None:
-    """Note which videos of a common split only one list has, and which frame counts differ."""
-    splits = {split for split, _ in a.rows} & {split for split, _ in b.rows}
-    for one, other in ((a, b), (b, a)):
-        notes.add_all(
-            f"videos of {one.path.name} missing from {other.path.name}",
-            (
-                f"{row.clip.id} ({row.clip.place})"
-                for key, row in one.rows.items()
-                if key not in other.rows and key[0] in splits
-            ),
-        )
-    pairs = [(row.clip, b.rows[key].clip) for key, row in a.rows.items() if key in b.rows]
-    notes.add_all(
-        f"videos with different frame counts in {a.path.name} and {b.path.name}",
-        (
-            f"{p.id}: {p.num_frames} and {q.num_frames}"
-            for p, q in pairs
-            if p.num_frames != q.num_frames
-        ),
-    )

@@ -3,12 +3,10 @@
 SciPy parses them, but a damaged file can crash or exhaust its process: it parses in a worker.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from pathlib import Path
 
-from sofnet_jax.data.annotations.files import Material, show
+from sofnet_jax.data.annotations.files import Material, Node, show
 from sofnet_jax.data.annotations.matlab_worker import Arrays, parse
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import Failure, map_in_order
@@ -16,43 +14,16 @@ from sofnet_jax.host.workers import Failure, map_in_order
 _TIME_LIMIT = 60.0  # seconds for a file; THUMOS'14's take less than one
 
 
-@dataclass(frozen=True)
-class Structure:
-    """An element of an array of structures; `place` is `<file>: <variable>(<number from 1>)`.
-
-    Reading a field as a type that it does not have raises UserError.
-    """
-
-    place: str
-    fields: dict[str, tuple]
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        """The strings in a field; none if it is empty or missing."""
-        values = self.fields.get(field, ())
-        for value in values:
-            if not isinstance(value, str):
-                self._refuse(field, value, "text")
-        return values
-
-    def numbers(self, field: str) -> tuple[float, ...]:
-        """The finite numbers in a field; none if it is empty or missing."""
-        values = self.fields.get(field, ())
-        for value in values:
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                self._refuse(field, value, "a number")
-        return tuple(map(float, values))
-
-    def _refuse(self, field: str, value: Any, expected: str) -> NoReturn:
-        raise UserError(f"{self.place}.{field} is {show(value)} instead of {expected}")
-
-
 def is_matlab(material: Material) -> bool:
     """Whether a file starts as MATLAB files of version 5 or later do."""
     return material.data.startswith(b"MATLAB ")
 
 
-def read_structures(materials: Sequence[Material], field: str) -> list[list[Structure]]:
-    """Read from each file its one array whose structures have `field`. Raises UserError."""
+def read_structures(materials: Sequence[Material], field: str) -> list[list[Node]]:
+    """Read from each file its one array whose structures have `field`.
+
+    A structure is an object with a list for each of its fields. Raises UserError.
+    """
     for material in materials:
         if material.data.startswith(b"MATLAB 7.3"):
             raise UserError(f"{material.path}: of version 7.3; save it with '-v7', as published")
@@ -60,11 +31,10 @@ def read_structures(materials: Sequence[Material], field: str) -> list[list[Stru
         return []
     data = [material.data for material in materials]
     parsed = list(map_in_order(parse, data, num_workers=1, time_limit=_TIME_LIMIT))
-    return [_find_array(m, found, field) for m, found in zip(materials, parsed, strict=True)]
+    return [_find_array(m.path, found, field) for m, found in zip(materials, parsed, strict=True)]
 
 
-def _find_array(material: Material, found: Arrays | str | Failure, field: str) -> list[Structure]:
-    path = material.path
+def _find_array(path: Path, found: Arrays | str | Failure, field: str) -> list[Node]:
     if not isinstance(found, dict):
         problem = show(found.detail if isinstance(found, Failure) else found)[1:-1]
         raise UserError(f"{path}: damaged ({problem}); download it again")
@@ -72,4 +42,4 @@ def _find_array(material: Material, found: Arrays | str | Failure, field: str) -
     if len(arrays) != 1:
         raise UserError(f"{path}: {len(arrays)} arrays of structures with '{field}' instead of 1")
     ((name, array),) = arrays.items()
-    return [Structure(f"{path}: {show(name)[1:-1]}({i})", item) for i, item in enumerate(array, 1)]
+    return [Node(f"{path}: {show(name)[1:-1]}({i})", item) for i, item in enumerate(array, 1)]

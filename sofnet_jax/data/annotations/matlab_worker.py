@@ -12,7 +12,7 @@ import scipy.io
 
 _MEMORY_LIMIT = 2**30  # bytes beyond what the worker has mapped; THUMOS'14 takes a hundredth
 
-Arrays = dict[str, list[dict[str, tuple]]]  # by variable, its structures with flattened fields
+Arrays = dict[str, list[dict[str, list]]]  # by variable, its structures with flattened fields
 
 
 def parse(data: bytes) -> Arrays | str:
@@ -30,7 +30,7 @@ def load(data: bytes) -> Arrays:
         variables = scipy.io.loadmat(io.BytesIO(data))
         return {
             name: [
-                {field: tuple(_flatten(item[field])) for field in array.dtype.names}
+                {field: list(_flatten(item[field])) for field in array.dtype.names}
                 for item in array.ravel(order="F")
             ]
             for name, array in variables.items()

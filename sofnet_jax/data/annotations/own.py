@@ -1,6 +1,5 @@
 """Videos of your own: a folder per class, CSV, or JSON."""
 
-import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +11,10 @@ from sofnet_jax.data.annotations.files import (
     Material,
     Node,
     Notes,
+    check_order,
     check_width,
     find_files,
+    parse_seconds,
     show,
 )
 from sofnet_jax.data.annotations.names import (
@@ -36,24 +37,28 @@ _KEYS = ("path", "label", "labels", "start", "end", "segments", "split", "id")
 
 @dataclass(frozen=True)
 class OwnRow:
-    """A row of a CSV file, or a video in a JSON file; `place` is `<file>:<line>` or its keys."""
+    """A row of a CSV file, a video in a JSON file, or a file; `place` says where it is.
+
+    Raises UserError if the path or a label is missing, or a time is before another or the video.
+    """
 
     place: str
     path: str
     labels: tuple[str, ...]
     start: float | None = None
     end: float | None = None
-    relevant: Interval | None = None
-    split: str | None = None
-    id: str | None = None
+    segments: tuple[Interval, ...] = ()  # that are relevant
+    split: str = ""
+    id: str = ""
 
-
-@dataclass(frozen=True)
-class ClassFolder:
-    """The videos in each sub-folder, by its name, and a line if there are other files."""
-
-    videos: dict[str, list[Path]]
-    notes: tuple[str, ...]
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise UserError(f"{self.place}: no path")
+        if not self.labels or not all(self.labels):
+            raise UserError(f"{self.place}: no label; write at least one for each video")
+        check_order(self.place, self.start, self.end)
+        for start, end in self.segments:
+            check_order(f"{self.place}: relevant", start, end)
 
 
 def read(paths: Sequence[Path]) -> Annotation:
@@ -98,17 +103,15 @@ def _read_file(material: Material, notes: Notes) -> list[OwnRow]:
 def _set_split(row: OwnRow, split_of_file: str | None) -> OwnRow:
     """The row with its own split, else that of the file, else the one in its path."""
     path = check_path(row.place, row.path)
-    if row.split is not None:
-        split = parse_split(row.split)
-        if split is None:
-            raise UserError(f"{row.place}: the split is {show(row.split)}; write train or val")
-    else:
-        split = split_of_file or find_folder_split(PurePosixPath(path))
-        if split is None:
-            raise UserError(
-                f"{row.place}: split unknown; add a column 'split' with train or val, or put one "
-                "of them into the name of the file"
-            )
+    given = parse_split(row.split)
+    if row.split and given is None:
+        raise UserError(f"{row.place}: the split is {show(row.split)}; write train or val")
+    split = given or split_of_file or find_folder_split(PurePosixPath(path))
+    if split is None:
+        raise UserError(
+            f"{row.place}: split unknown; add a column 'split' with train or val, or put one of "
+            "them into the name of the file"
+        )
     return replace(row, path=path, split=split)
 
 
@@ -124,18 +127,17 @@ def _read_folder(path: Path, notes: Notes) -> list[OwnRow]:
     if found:
         return [row for table in found for row in _read_file(table, notes)]
     splits = {folder: parse_split(folder) for folder in _list_folders(path)}
-    if all(splits.values()):
-        return [
-            row
-            for folder, split in splits.items()
-            for row in _list_videos(path / folder, path, split, notes)
-        ]
-    split = parse_split(path.name)
-    if split is None:
-        raise UserError(
-            f"{path}: split unknown; put the folders of the classes into folders train and val"
-        )
-    return _list_videos(path, path.parent, split, notes)
+    given = [(path / folder, path, split) for folder, split in splits.items() if split]
+    if len(given) < len(splits):
+        split = parse_split(path.name)
+        if split is None:
+            raise UserError(
+                f"{path}: split unknown; put the folders of the classes into folders train and val"
+            )
+        given = [(path, path.parent, split)]
+    return [
+        row for folder, root, split in given for row in _list_videos(folder, root, split, notes)
+    ]
 
 
 def _has_videos(material: Material) -> bool:
@@ -155,24 +157,26 @@ def _has_videos(material: Material) -> bool:
     return _is_header(cells) or (len(cells) > 1 and is_video(cells[0].strip().strip('"')))
 
 
-def _list_videos(folder: Path, root: Path, split: str | None, notes: Notes) -> list[OwnRow]:
+def _list_videos(folder: Path, root: Path, split: str, notes: Notes) -> list[OwnRow]:
     """A row per video in a folder per class; ids are relative to that folder."""
-    found = read_class_folder(folder)
-    for line in found.notes:
+    videos, lines = read_class_folder(folder)
+    for line in lines:
         notes.say(line)
     rows = []
-    for label, files in found.videos.items():
-        for file in files:
-            path, id = (Path(os.path.relpath(file, base)).as_posix() for base in (root, folder))
-            if path.isprintable():
-                rows.append(OwnRow(str(file), path, (label,), split=split, id=id))
-            else:
-                notes.add("files with unprintable names: left out", ascii(path))
+    for label, file in ((label, file) for label, files in videos.items() for file in files):
+        path, id = (Path(os.path.relpath(file, base)).as_posix() for base in (root, folder))
+        if path.isprintable():
+            rows.append(OwnRow(str(file), path, (label,), split=split, id=id))
+        else:
+            notes.add("files with unprintable names: left out", ascii(path))
     return rows
 
 
-def read_class_folder(path: Path) -> ClassFolder:
-    """List the videos of each class in a folder per class. Raises UserError if there are none."""
+def read_class_folder(path: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """The videos in each sub-folder, by its name, and a line if there are other files.
+
+    Raises UserError if there are no videos.
+    """
     files = {folder: find_files(path / folder) for folder in _list_folders(path)}
     videos = {
         folder: [file for file in found if is_video(file.name)] for folder, found in files.items()
@@ -180,10 +184,8 @@ def read_class_folder(path: Path) -> ClassFolder:
     if not any(videos.values()):
         raise UserError(f"{path}: no videos in its sub-folders (looked for {' '.join(EXTENSIONS)})")
     others = [file for found in files.values() for file in found if not is_video(file.name)]
-    if not others:
-        return ClassFolder(videos, ())
     more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-    return ClassFolder(videos, (f"{others[0]}{more}: not a video by its name; left out",))
+    return videos, tuple(f"{o}{more}: not a video by its name; left out" for o in others[:1])
 
 
 def _list_folders(path: Path) -> list[str]:
@@ -201,13 +203,13 @@ def _create_clips(rows: Sequence[OwnRow], notes: Notes) -> Iterator[Clip]:
         row = group[0]
         yield Clip(
             id=check_path(row.place, row.id or name_video(row)),
-            split=row.split or "",
+            split=row.split,
             labels=tuple(dict.fromkeys(check_label(r.place, n) for r in group for n in r.labels)),
             place=row.place,
             path=row.path,
             start=row.start,
             end=row.end,
-            segments=tuple(dict.fromkeys(r.relevant for r in group if r.relevant)) or None,
+            segments=merge_segments(group),
         )
 
 
@@ -216,21 +218,20 @@ def read_csv(material: Material, columns: Sequence[str] = COLUMNS) -> Iterator[O
 
     Raises UserError.
     """
-    header: list[str] | None = None
-    first, suspect = True, ""
-    for place, cells in material.cells():
-        if first and _is_header(cells):
+    header: list[str] = []
+    suspect = ""
+    for i, (place, cells) in enumerate(material.cells()):
+        if i == 0 and _is_header(cells):
             header = _check_header(place, [cell.lower() for cell in cells], columns)
-        else:
-            if suspect and is_video(cells[0]):
-                raise UserError(
-                    f"{suspect} is not a video, unlike the rows below; if it names the columns, "
-                    f"call them {', '.join(columns)}"
-                )
-            if first and not PurePath(cells[0]).suffix:
-                suspect = f"{place}: {show(cells[0])}"
-            yield _parse_row(place, cells, header)
-        first = False
+            continue
+        if i == 0 and not PurePath(cells[0]).suffix:
+            suspect = f"{place}: {show(cells[0])}"
+        elif suspect and is_video(cells[0]):
+            raise UserError(
+                f"{suspect} is not a video, unlike the rows below; if it names the columns, "
+                f"call them {', '.join(columns)}"
+            )
+        yield _parse_row(place, cells, header)
 
 
 def _is_header(cells: Sequence[str]) -> bool:
@@ -253,45 +254,21 @@ def _check_header(place: str, names: list[str], columns: Sequence[str]) -> list[
     return names
 
 
-def _parse_row(place: str, cells: list[str], header: list[str] | None) -> OwnRow:
+def _parse_row(place: str, cells: list[str], header: list[str]) -> OwnRow:
     """Parse a row; without a header, all cells after the first are labels."""
     names = header or ["path"] + ["label"] * (len(cells) - 1)
     check_width(place, cells, names)
     named = list(zip(names, cells, strict=True))
-    values = {name: cell for name, cell in named if name != "label"}
     labels = tuple(cell for name, cell in named if name == "label" and cell)
-    if not values.get("path"):
-        raise UserError(f"{place}: no path")
-    if not labels:
-        raise UserError(f"{place}: no label; write 'path,label'")
-    start, end, since, until = (parse_time(place, name, values.get(name, "")) for name in _TIMES)
-    check_order(place, "end", start, end)
-    check_order(place, "relevant_end", since, until)
+    values = dict(named)
+    start, end, since, until = (
+        parse_seconds(place, name, values[name]) if values.get(name) else None for name in _TIMES
+    )
     if (since is None) != (until is None):
         raise UserError(f"{place}: relevant_start and relevant_end go together; give both or none")
-    relevant = None if since is None or until is None else (since, until)
-    split, id = values.get("split") or None, values.get("id") or None
-    return OwnRow(place, values["path"], labels, start, end, relevant, split, id)
-
-
-def parse_time(place: str, name: str, cell: str) -> float | None:
-    """Parse seconds; None if the cell is empty. Raises UserError."""
-    if not cell:
-        return None
-    try:
-        time = float(cell)
-    except ValueError:
-        time = math.nan
-    if not (math.isfinite(time) and time >= 0):
-        raise UserError(f"{place}: {name} is {show(cell)}; give seconds, such as 12.5")
-    return time
-
-
-def check_order(place: str, name: str, start: float | None, end: float | None) -> None:
-    """Raise UserError unless `end`, called `name`, is after `start`."""
-    if end is not None and end <= (start or 0.0):
-        begin = name.replace("end", "start")
-        raise UserError(f"{place}: {name} {end:g} is not after {begin} {start or 0.0:g}")
+    segments = () if since is None or until is None else ((since, until),)
+    split, id = values.get("split", ""), values.get("id", "")
+    return OwnRow(place, values["path"], labels, start, end, segments, split, id)
 
 
 def read_json(document: Node, notes: Notes) -> Iterator[OwnRow]:
@@ -301,64 +278,42 @@ def read_json(document: Node, notes: Notes) -> Iterator[OwnRow]:
     """
     videos = document.need("videos") if isinstance(document.value, dict) else document
     for video in videos.elements():
+        unknown = (node.place for key, node in video.items() if key not in _KEYS)
+        notes.add_all("unknown keys: ignored", unknown)
         path, split, id = (
-            node.text() if (node := video.get(key)) else None for key in ("path", "split", "id")
+            node.text() if (node := video.get(key)) else "" for key in ("path", "split", "id")
         )
-        if not path:
-            raise UserError(f"{video.place}: no 'path'")
-        for key, node in video.items():
-            if key not in _KEYS:
-                notes.add(f"unknown keys such as {show(key)}: ignored", node.place)
         start, end = (
-            _check_time(node.place, node.number()) if (node := video.get(key)) else None
-            for key in ("start", "end")
+            node.number() if (node := video.get(key)) else None for key in ("start", "end")
         )
-        check_order(video.place, "end", start, end)
-        labels = _read_labels(video)
-        for relevant in _read_segments(video) or (None,):
-            yield OwnRow(video.place, path, labels, start, end, relevant, split, id)
+        segments = tuple(node.interval() for node in video.get_list("segments"))
+        labels = [*filter(None, [video.get("label")]), *video.get_list("labels")]
+        names = tuple(map(_read_label, labels))
+        yield OwnRow(video.place, path, names, start, end, segments, split, id)
 
 
-def _read_labels(video: Node) -> tuple[str, ...]:
-    one, several = video.get("label"), video.get("labels")
-    nodes = ([one] if one else []) + (several.elements() if several else [])
-    labels = tuple(
-        str(node.count()) if isinstance(node.value, int) else node.text().strip() for node in nodes
-    )
-    if not all(labels) or not labels:
-        raise UserError(f"{video.place}: no label; give 'label' or 'labels'")
-    return labels
-
-
-def _read_segments(video: Node) -> list[Interval]:
-    node = video.get("segments")
-    segments = []
-    for element in node.elements() if node else ():
-        start, end = element.interval()
-        check_order(element.place, "end", _check_time(element.place, start), end)
-        segments.append((start, end))
-    return segments
-
-
-def _check_time(place: str, time: float) -> float:
-    if time < 0:
-        raise UserError(f"{place}: {time:g} is before the video; give seconds")
-    return time
+def _read_label(node: Node) -> str:
+    return str(node.count()) if isinstance(node.value, int) else node.text().strip()
 
 
 def group_rows(rows: Sequence[OwnRow]) -> tuple[list[list[OwnRow]], list[str]]:
     """Group the rows of each video; also returns a line for each duplicate row, left out.
 
-    Rows that differ only in labels or in the relevant interval are of one video.
+    Rows that differ only in labels or in the relevant segments are of one video.
     """
     groups: dict[tuple, dict[tuple, OwnRow]] = {}
     notes = []
     for row in rows:
         group = groups.setdefault((row.path, row.start, row.end), {})
-        first = group.setdefault((row.labels, row.relevant), row)
+        first = group.setdefault((row.labels, row.segments), row)
         if first is not row:
             notes.append(f"{row.place}: repeats {first.place}; left out")
     return [list(group.values()) for group in groups.values()], notes
+
+
+def merge_segments(rows: Sequence[OwnRow]) -> tuple[Interval, ...] | None:
+    """The relevant segments of a video's rows, each once; None if there are none."""
+    return tuple(dict.fromkeys(segment for row in rows for segment in row.segments)) or None
 
 
 def name_video(row: OwnRow) -> str:

@@ -5,6 +5,7 @@ The official files number the classes from 0, as the rows of `labels.txt`.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from sofnet_jax.data.annotations.assembly import assemble
@@ -12,19 +13,13 @@ from sofnet_jax.data.annotations.classes import ClassOrder, create_kinds, read_o
 from sofnet_jax.data.annotations.clip import Annotation, Clip, read_duration
 from sofnet_jax.data.annotations.files import (
     Material,
-    Node,
     Notes,
     parse_count,
+    parse_seconds,
     show,
     sort_materials,
 )
-from sofnet_jax.data.annotations.lists import (
-    Listed,
-    parse_path,
-    read_ids,
-    read_list,
-    require_split,
-)
+from sofnet_jax.data.annotations.lists import Listed, parse_path, read_list, require_split
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
@@ -50,10 +45,10 @@ def read(materials: Sequence[Material]) -> Annotation:
         "official": _is_official,
         "partition": lambda m: m.looks_like(_PARTITION),
         "topics": lambda m: m.looks_like(_TOPIC),
-        **create_kinds(_CLASSES, has_ids=True),
+        **create_kinds(_CLASSES, has_paths=True),
     }
     files = sort_materials("Sports-1M", materials, kinds, notes)
-    orders = [order for found in read_orders(files).values() for order in found]
+    orders = read_orders(files)
     described: dict[str, Clip] = {}
     for material in files["official"]:
         for clip in _read_official(material, _get_names(material, orders), notes):
@@ -61,15 +56,12 @@ def read(materials: Sequence[Material]) -> Annotation:
     for material in files["partition"]:
         for clip in _read_partition(material, _get_names(material, orders)):
             _add(described, clip, notes)
-    if not described and not files["list"]:
-        raise UserError(f"{materials[0].path}: no file describes videos; give the JSON or a list")
     rosters = [
         read_list(m, partial(_create_listed, find_split(m.path)), notes, has_paths=True)
         for m in files["list"]
     ]
-    rosters += [
-        read_ids(m, partial(_create_listed, require_split(m.path)), notes) for m in files["ids"]
-    ]
+    if not (described or any(row.numbers for r in rosters for row in r.rows.values())):
+        raise UserError(f"{materials[0].path}: no file describes videos; give the JSON or a list")
     return assemble(NAME, described, rosters, orders, notes)
 
 
@@ -103,15 +95,12 @@ def _read_official(material: Material, names: Mapping[int, str], notes: Notes) -
         if split is None:
             raise UserError(f"{video.place}: no 'source487' that is train or test")
         labels = [_look_up(n.place, n.count(), names) for n in video.need("label487").elements()]
-        duration = _read_duration(video.get("duration"), notes)
-        yield _create_clip(check_id(id.place, id.text()), split, labels, video.place, duration)
-
-
-def _read_duration(node: Node | None, notes: Notes) -> float | None:
-    """Seconds, which the JSON has as a number or as text."""
-    if node and isinstance(node.value, str) and re.fullmatch(r"[0-9]{1,9}", node.value):
-        return float(node.value) or None
-    return read_duration(node, notes)
+        duration = video.get("duration")
+        if duration and isinstance(duration.value, str) and duration.value.isdecimal():
+            seconds = parse_seconds(duration.place, "the duration", duration.value)
+            duration = replace(duration, value=seconds)
+        clip = _create_clip(check_id(id.place, id.text()), split, labels, video.place)
+        yield replace(clip, duration=read_duration(duration, notes))
 
 
 def _read_partition(material: Material, names: Mapping[int, str]) -> Iterator[Clip]:
@@ -131,21 +120,14 @@ def _read_partition(material: Material, names: Mapping[int, str]) -> Iterator[Cl
 def _add(described: dict[str, Clip], clip: Clip, notes: Notes) -> None:
     """Add a clip; a duplicate is noted. Raises UserError if its labels differ."""
     first = described.setdefault(clip.id, clip)
-    if first is clip:
-        return
-    if first.split != clip.split:
-        notes.add("videos in both splits: the first counts", clip.place)
-    elif set(first.labels) != set(clip.labels):
+    if first.split == clip.split and set(first.labels) != set(clip.labels):
         raise UserError(f"{clip.place}: {clip.id} has different labels in {first.place}; keep one")
-    else:
-        notes.add("duplicate videos left out", clip.place)
+    if first is not clip:
+        notes.add("duplicate videos: the first counts", f"{clip.place}, {first.place}")
 
 
-def _create_clip(
-    id: str, split: str, labels: Sequence[str], place: str, duration: float | None = None
-) -> Clip:
-    names = tuple(dict.fromkeys(labels))
-    return Clip(id=id, split=split, labels=names, place=place, names=(id,), duration=duration)
+def _create_clip(id: str, split: str, labels: Sequence[str], place: str) -> Clip:
+    return Clip(id, split, tuple(dict.fromkeys(labels)), place, names=(id,))
 
 
 def _create_listed(split: str | None, place: str, text: str) -> Listed:

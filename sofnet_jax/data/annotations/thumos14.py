@@ -5,7 +5,7 @@ The paper trains on its validation set and tests on its test set.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 
 from sofnet_jax.data.annotations.assembly import assemble
@@ -13,6 +13,7 @@ from sofnet_jax.data.annotations.classes import ClassOrder, create_kinds, read_o
 from sofnet_jax.data.annotations.clip import Annotation, Clip, Interval, clean_segments
 from sofnet_jax.data.annotations.files import (
     Material,
+    Node,
     Notes,
     Row,
     parse_seconds,
@@ -20,7 +21,7 @@ from sofnet_jax.data.annotations.files import (
     sort_materials,
 )
 from sofnet_jax.data.annotations.lists import Listed, Roster, read_list
-from sofnet_jax.data.annotations.matlab_file import Structure, is_matlab, read_structures
+from sofnet_jax.data.annotations.matlab_file import is_matlab, read_structures
 from sofnet_jax.data.annotations.names import check_label
 from sofnet_jax.host.errors import UserError
 
@@ -36,13 +37,8 @@ _DURATION = re.compile(r"(\S*/)?video_\w+\.\w+|[0-9]+\.[0-9]+")
 _ROUNDING = 0.1  # seconds
 
 
-@dataclass(frozen=True)
-class _Instance:
-    """A row of temporal annotations."""
-
-    label: str
-    place: str
-    interval: Interval
+_Instance = tuple[str, Interval]  # its place and seconds
+_Key = tuple[str, str]  # id and label
 
 
 def read(materials: Sequence[Material]) -> Annotation:
@@ -64,18 +60,19 @@ def read(materials: Sequence[Material]) -> Annotation:
     described, orders = _read_metadata(files["metadata"], notes)
     rosters = [read_list(m, _create_listed, notes) for m in files["list"]]
     rosters = _repair_commas(rosters, described, orders, notes)
-    orders += [order for found in read_orders(files, (0, 1)).values() for order in found]
+    orders += read_orders(files, (0, 1))
     annotation = assemble(NAME, described, rosters, orders, notes)
-    durations = _read_durations(files["durations"], notes)
-    clips = [_set_duration(clip, durations, notes) for clip in annotation.clips]
-    instances = _read_temporal(files["temporal"], notes)
-    avoided = _read_avoided(files["avoided"])
-    clips = [_localise(clip, instances.get(clip.id, ()), avoided, notes) for clip in clips]
-    ids = {clip.id for clip in clips}
+    durations = _read_durations(files["durations"], annotation.clips, notes)
+    segments = _read_temporal(files["temporal"], _read_avoided(files["avoided"]), notes)
+    known = {(clip.id, label) for clip in annotation.clips for label in clip.labels}
     notes.add_all(
-        "segments of videos that are left out",
-        (i.place for id, found in instances.items() if id not in ids for i in found),
+        "segments of videos or of classes that the other files do not have: left out",
+        (place for key, found in segments.items() if key not in known for place, _ in found),
     )
+    clips = [
+        _localise(replace(clip, duration=durations.get(clip.id)), segments, notes)
+        for clip in annotation.clips
+    ]
     notes.add_all(
         "background videos, which only resemble their class: kept, as the paper counts them",
         (f"{clip.id} ({clip.labels[0]})" for clip in clips if clip.background),
@@ -113,32 +110,34 @@ def _read_metadata(
     return described, orders
 
 
-def _read_structure(item: Structure, names: dict[int, str]) -> Clip | None:
+def _read_structure(item: Node, names: dict[int, str]) -> Clip | None:
     """The clip, or None for the background set; adds the numbers of its classes to `names`."""
-    ids = item.texts("video_name")
-    if len(ids) != 1:
-        raise UserError(f"{item.place}: {len(ids)} names of one video")
-    split = _get_split(_check_id(item.place, ids[0]))
+    id = _check_id(item.place, "".join(node.text() for node in item.get_list("video_name")))
+    split = _get_split(id)
     if split is None:
         return None
-    texts = item.texts("primary_action") + item.texts("secondary_actions")
-    labels = [check_label(item.place, text) for text in texts]
-    numbers = item.numbers("primary_action_index") + item.numbers("secondary_actions_indices")
+    fields = ("primary_action", "secondary_actions")
+    labels = [check_label(n.place, n.text()) for field in fields for n in item.get_list(field)]
+    fields = ("primary_action_index", "secondary_actions_indices")
+    numbers = [int(n.number()) for field in fields for n in item.get_list(field)]
     if numbers and len(numbers) != len(labels):
         raise UserError(f"{item.place}: {len(labels)} classes, but {len(numbers)} numbers of them")
     for label, number in zip(labels, numbers, strict=False):
-        if names.setdefault(int(number), label) != label:
-            raise UserError(f"{item.place}: class {number:g} is {show(label)} here, but not before")
-    seconds, frames = item.numbers("video_duration_seconds"), item.numbers("number_of_frames")
+        if names.setdefault(number, label) != label:
+            raise UserError(f"{item.place}: class {number} is {show(label)} here, but not before")
+    seconds, frames = (
+        max((node.number() for node in item.get_list(field)), default=0.0)
+        for field in ("video_duration_seconds", "number_of_frames")
+    )
     return Clip(
-        id=ids[0],
+        id=id,
         split=split,
         labels=tuple(dict.fromkeys(labels)),
         place=item.place,
-        names=(ids[0],),
-        duration=seconds[0] if seconds and seconds[0] > 0 else None,
-        num_frames=int(frames[0]) if frames and frames[0] > 0 else None,
-        background=item.texts("background_video") == ("YES",),
+        names=(id,),
+        duration=seconds if seconds > 0 else None,
+        num_frames=int(frames) if frames > 0 else None,
+        background=[node.value for node in item.get_list("background_video")] == ["YES"],
     )
 
 
@@ -175,28 +174,27 @@ def _repair_commas(
 
 
 def _repair_row(row: Listed, proofs: Sequence[tuple[int, ...]], notes: Notes) -> Listed:
-    if len(row.numbers) != 1:
+    place, (number, *more) = row.clip.place, row.numbers
+    if more:
         return row
-    (number,) = row.numbers
-    for proof in proofs:
-        for count in range(2, len(proof) + 1):
-            if "".join(map(str, proof[:count])) == str(number):
-                notes.add(
-                    "labels that lost the comma between them, repaired from another file",
-                    f"{row.clip.place} {number} is {','.join(map(str, proof[:count]))}",
-                )
-                return replace(row, numbers=proof[:count])
+    for labels in (proof[:count] for proof in proofs for count in range(2, len(proof) + 1)):
+        if "".join(map(str, labels)) == str(number):
+            kind = "labels that lost the comma between them, repaired from another file"
+            notes.add(kind, f"{place} {number} is {','.join(map(str, labels))}")
+            return replace(row, numbers=labels)
     if number > _CLASSES:
         raise UserError(
-            f"{row.clip.place}: label {number} is none of {_CLASSES} classes; if it lost a comma, "
-            "the .mat file or another list of these videos proves where: give it as well"
+            f"{place}: label {number} is none of {_CLASSES} classes; if it lost a comma, the .mat "
+            "file or another list of these videos proves where: give it as well"
         )
     return row
 
 
-def _read_durations(materials: Sequence[Material], notes: Notes) -> dict[str, float]:
-    """Seconds by id, from files whose rows alternate between a video file and its duration."""
-    durations: dict[str, float] = {}
+def _read_durations(
+    materials: Sequence[Material], clips: Sequence[Clip], notes: Notes
+) -> dict[str, float]:
+    """Seconds by id, of clips, else from files where each video's row precedes its duration's."""
+    durations = {clip.id: clip.duration for clip in clips if clip.duration}
     for material in materials:
         for name, time in zip(material.rows[::2], material.rows[1::2], strict=False):
             id = _check_id(name.place, PurePath(name.text).stem)
@@ -204,20 +202,13 @@ def _read_durations(materials: Sequence[Material], notes: Notes) -> dict[str, fl
             if seconds <= 0:
                 notes.add("durations that are not positive: taken as unknown", time.place)
             elif abs(durations.setdefault(id, seconds) - seconds) > _ROUNDING:
-                notes.add("durations that differ between files: the first counts", time.place)
+                notes.add(
+                    "durations that differ from those before: the metadata, or the first, counts",
+                    f"{time.place} {seconds:g}, not {durations[id]:g} s",
+                )
         if len(material.rows) % 2:
             raise UserError(f"{material.rows[-1].place}: the last video has no duration")
     return durations
-
-
-def _set_duration(clip: Clip, durations: Mapping[str, float], notes: Notes) -> Clip:
-    seconds = durations.get(clip.id)
-    if seconds and clip.duration and abs(seconds - clip.duration) > _ROUNDING:
-        notes.add(
-            "durations that differ from the metadata: the metadata wins",
-            f"{clip.id} {seconds:g}, not {clip.duration:g} s",
-        )
-    return replace(clip, duration=clip.duration or seconds)
 
 
 def _split_row(row: Row, form: str) -> tuple[str, list[str]]:
@@ -228,9 +219,11 @@ def _split_row(row: Row, form: str) -> tuple[str, list[str]]:
     return _check_id(row.place, cells[0]), cells[1:]
 
 
-def _read_temporal(materials: Sequence[Material], notes: Notes) -> dict[str, list[_Instance]]:
-    """The temporal annotations by id, without ambiguous instances; one file per class."""
-    instances: dict[str, list[_Instance]] = {}
+def _read_temporal(
+    materials: Sequence[Material], avoided: set[_Key], notes: Notes
+) -> dict[_Key, list[_Instance]]:
+    """The temporal annotations that are valid; one file per class."""
+    instances: dict[_Key, list[_Instance]] = {}
     for material in materials:
         match = _TEMPORAL_FILE.fullmatch(material.path.stem)
         if not match:
@@ -238,55 +231,33 @@ def _read_temporal(materials: Sequence[Material], notes: Notes) -> dict[str, lis
                 f"{material.path}: temporal annotations whose class the file's name does not say; "
                 "name it as it was published, such as Diving_val.txt"
             )
+        label = match[1]
         for row in material.rows:
             id, (since, until) = _split_row(row, "video start end")
             start = parse_seconds(row.place, "start", since)
             end = parse_seconds(row.place, "end", until)
-            if match[1] == _AMBIGUOUS:
-                notes.add("segments of ambiguous instances: left out", row.place)
+            if label == _AMBIGUOUS or (id, label) in avoided:
+                notes.add("segments that are ambiguous or to avoid: left out", row.place)
             else:
-                instance = _Instance(match[1], row.place, (start, end))
-                instances.setdefault(id, []).append(instance)
+                instances.setdefault((id, label), []).append((row.place, (start, end)))
     return instances
 
 
-def _read_avoided(materials: Sequence[Material]) -> set[tuple[str, str]]:
+def _read_avoided(materials: Sequence[Material]) -> set[_Key]:
     """Videos and classes with wrong temporal annotations: the video does not show the class."""
-    avoided = set()
-    for row in (row for material in materials for row in material.rows):
-        id, (label,) = _split_row(row, "video class")
-        avoided.add((id, label))
-    return avoided
+    rows = (_split_row(row, "video class") for material in materials for row in material.rows)
+    return {(id, label) for id, (label,) in rows}
 
 
-def _localise(
-    clip: Clip, instances: Sequence[_Instance], avoided: set[tuple[str, str]], notes: Notes
-) -> Clip:
+def _localise(clip: Clip, instances: Mapping[_Key, list[_Instance]], notes: Notes) -> Clip:
     """The clip with its segments, if all of its classes have some."""
-    by_label: dict[str, list[tuple[str, Interval]]] = {}
-    for instance in instances:
-        if (clip.id, instance.label) in avoided:
-            notes.add(
-                "segments that the lists of videos to avoid rule out: left out", instance.place
-            )
-        elif instance.label not in clip.labels:
-            notes.add(
-                "segments of a class that their video does not have: left out", instance.place
-            )
-        else:
-            found = by_label.setdefault(instance.label, [])
-            found.append((instance.place, instance.interval))
-    cleaned = {
-        label: clean_segments(given, clip.duration, notes) or ()
-        for label, given in by_label.items()
-    }
-    lacking = [label for label in clip.labels if not cleaned.get(label)]
-    if lacking and any(cleaned.values()):
-        notes.add(
-            "videos with segments of only some of their classes: taken as not localised",
-            f"{clip.id}, not of {lacking[0]}",
-        )
-    if lacking:
+    found = [
+        clean_segments(instances.get((clip.id, label), ()), clip.duration, notes)
+        for label in clip.labels
+    ]
+    if not all(found):
+        if any(found):
+            kind = "videos with segments of only some of their classes: taken as not localised"
+            notes.add(kind, f"{clip.id}, not of {clip.labels[found.index(None)]}")
         return clip
-    kept = dict.fromkeys(segment for label in clip.labels for segment in cleaned[label])
-    return replace(clip, segments=tuple(kept))
+    return replace(clip, segments=tuple(dict.fromkeys(s for part in found for s in part or ())))

@@ -70,8 +70,7 @@ def test_official_json(tmp_path):
     )
     assert annotation.classes == ("BMX", "Long jump", "Triple jump")
     assert annotation.notes == (
-        f"segments cut: they end after their video, by more than that: 1, first {place}{B}"
-        ".annotations[1].segment 40 of 35.5 s",
+        f"segments cut to their video: 1, first {place}{B}.annotations[1].segment 30 to 40 s",
         f"test videos, whose labels are not public: left out: 1, first {place}{C}",
     )
 
@@ -137,14 +136,12 @@ def test_a_class_index_of_another_order_is_refused(tmp_path):
         files,
         f"{tmp_path}/train.txt: its numbers do not follow {tmp_path}/other_ind.txt",
         "only 1 of 3 videos",
-        f"(not 11111111111, in {tmp_path}/anet.json: database.11111111111)",
         "give the matching class index",
     )
     annotation = _read(tmp_path, files | {"classInd.txt": INDEX})
     assert [c.labels for c in annotation.clips] == [(name,) for name in CLASSES]
     assert (
-        f"{tmp_path}/other_ind.txt: a different class order, not used: "
-        "1, first train.txt, where 1 of 3 videos agree"
+        f"{tmp_path}/other_ind.txt: a different class order, not used: 1, first train.txt"
     ) in annotation.notes
     # Where all videos are told of by name, numbers are not needed.
     files["train.txt"] = rows[: rows.index(A)]
@@ -164,7 +161,6 @@ def test_a_class_index_with_two_classes_swapped_is_refused_where_it_decides(tmp_
         tmp_path,
         files | {"train.txt": "".join([*rows, f"{A},9,3\n"])},
         f"train.txt:25: label 3 is Long jump in {tmp_path}/classInd.txt, but only 0 of 2",
-        f"(not {ids[3]}, in {tmp_path}/anet.json: database.{ids[3]})",
     )
     annotation = _read(tmp_path, files | {"train.txt": "".join([*rows, f"{A},9,1\n"])})
     labels = {clip.id: clip.labels for clip in annotation.clips}
@@ -194,7 +190,7 @@ def test_lists_of_incompatible_orders(tmp_path):
         tmp_path,
         files,
         f"{tmp_path}/b_train.txt:1: {ids[0]} is BMX, but Archery by {tmp_path}/a_train.txt:1",
-        "4 of 4 videos: the lists number the classes in different orders",
+        "like 4 of 4 videos; correct it, or leave out the list that does not match the class index",
     )
     # With names, each list is held against the index on its own.
     videos = {id: _video("training", (CLASSES[i], 0, 1)) for i, id in enumerate(ids)}
@@ -222,9 +218,13 @@ def test_lists_of_one_split_are_merged(tmp_path):
     ]
     notes = "\n".join(annotation.notes)
     assert (
-        f"videos of b_train.txt missing from a_train.txt: 1, first {D} ({tmp_path}/b_train" in notes
+        "videos that only some of the lists of their split have: 1, first "
+        f"{D} ({tmp_path}/b_train.txt:3)" in notes
     )
-    assert f"in a_train.txt and b_train.txt: 2, first {A}: 9 and 10" in notes
+    assert (
+        f"different frame counts: the first counts: 1, first {tmp_path}/a_train.txt:1 9, "
+        f"{tmp_path}/b_train.txt:2 10" in notes
+    )
 
 
 def test_ids_that_lost_their_prefix_inside_are_mended_where_another_file_proves_it(tmp_path):
@@ -258,9 +258,7 @@ def test_ids_that_lost_their_prefix_inside_are_mended_where_another_file_proves_
     files["train_new.txt"] = f"{C},9,1\nshort,9,0\n"
     annotation = _read(tmp_path, files)
     assert C in [c.id for c in annotation.clips]
-    assert f"YouTube's 11 characters: 1, first {tmp_path}/train_new.txt:2 short" in "\n".join(
-        annotation.notes
-    )
+    assert "short" in [c.id for c in annotation.clips]
 
 
 def test_bsn_files(tmp_path):
@@ -284,8 +282,9 @@ def test_bsn_files(tmp_path):
     files = {"video_info.csv": table, "classInd.txt": INDEX}
     annotation = _read(tmp_path, files | {"bsn.json": bsn, "val.txt": f"{B},290,0\n"})
     assert [c.num_frames for c in annotation.clips] == [290, 300]  # B by the list, A by the table
-    assert f"elsewhere: not used: 1, first {tmp_path}/val.txt:1 290, 300 elsewhere" in "\n".join(
-        annotation.notes
+    assert (
+        f"the first counts: 1, first {tmp_path}/val.txt:1 290, {tmp_path}/bsn.json: v_{B} 300"
+        in "\n".join(annotation.notes)
     )
     (tmp_path / "video_info.csv").unlink()
     _refuse(tmp_path, {"bsn.json": bsn}, f"bsn.json: v_{A}: split unknown; give a list")
@@ -323,7 +322,7 @@ def test_a_few_videos_of_other_classes_than_by_name(tmp_path):
     files = {"anet.json": _official(videos), "classInd.txt": INDEX}
     annotation = _read(tmp_path, files | {"train.txt": rows.replace("9,2", "9,0")})
     assert [c.labels for c in annotation.clips] == [(name,) for name in CLASSES[:3]]
-    assert f"names win: 1, first {tmp_path}/train.txt:3 Archery, not Long jump (" in "\n".join(
+    assert f"names win: 1, first {tmp_path}/train.txt:3 Archery, not Long jump as" in "\n".join(
         annotation.notes
     )
 
@@ -396,7 +395,8 @@ def _broken(change):
     [
         ({"database": []}, [": database: a list of 0 instead of an object"]),
         ({"database": {A: []}}, [f": database.{A}: a list of 0 instead of an object"]),
-        ({"database": {A: {}}}, [f": database.{A}: no 'subset'"]),
+        ({"database": {A: {}}}, [f": database.{A}: no 'annotations'"]),
+        ({"database": {A: {"annotations": []}}}, [f": database.{A}: split unknown"]),
         ({"database": {"../x": _video("training")}}, ["'../x' is not a video id"]),
         ({"database": {A: _video("trainig")}}, [f"{A}.subset: 'trainig' is not training"]),
         (_official({A: _video("training"), f"v_{A}": _video("training")}), ["duplicate of"]),
@@ -425,8 +425,8 @@ def _broken(change):
         ),
         (_broken(lambda v: v["annotations"][0].update(segment="1-2")), ["'1-2' instead of a list"]),
         (_broken(lambda v: v.update(duration="9")), [f"{A}.duration: '9' instead of a number"]),
-        (_broken(lambda v: v.update(duration=10**400)), ["a number of more than 20 digits"]),
-        (json.dumps(_broken(lambda v: None)).replace("100.0", "1e999"), ["'inf' instead of a fin"]),
+        (_broken(lambda v: v.update(duration=10**400)), ["'1000000000", "…' instead of a number"]),
+        (json.dumps(_broken(lambda v: None)).replace("100.0", "1e999"), ["'inf' instead of a num"]),
     ],
 )
 def test_json_of_another_shape(document, parts, tmp_path):
@@ -442,10 +442,8 @@ def test_segments_that_are_wrong_do_not_lose_the_video(tmp_path):
     assert annotation.clips[0].labels == ("BMX",) and annotation.clips[0].segments is None
     place = f"{tmp_path}/a.json: database.{A}.annotations"
     assert annotation.notes == (
-        f"segments left out: they end before they begin: 1, first {place}[0].segment 5 to 1 s",
-        f"segments left out: they end before their video: 1, first {place}[1].segment -4 to -2 s",
-        f"segments left out: they begin after their video: 1, first {place}[2].segment 200 to 300"
-        " s",
+        "segments left out: they contain nothing of their video: 3, first "
+        f"{place}[0].segment 5 to 1 s",
     )
 
 

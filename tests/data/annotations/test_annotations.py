@@ -259,14 +259,9 @@ def test_segments_are_cut_to_their_video_and_noted():
     segments = clean_segments(placed, 10.0, notes)
     assert segments == ((1, 4), (8, 10), (9, 10), (0, 2))
     assert notes.lines() == (
-        "segments cut: they end after their video, by up to 1 s: 1, first f:2 10.5 of 10 s",
-        "segments cut: they end after their video, by more than that: 1, first f:3 12 of 10 s",
-        "segments cut: they begin before their video: 1, first f:4 -1 s",
+        "segments cut to their video: 3, first f:2 8 to 10.5 s",
         "duplicate segments left out: 1, first f:5 1 to 4 s",
-        "segments left out: they have no length: 1, first f:6 3 to 3 s",
-        "segments left out: they end before they begin: 1, first f:7 5 to 4 s",
-        "segments left out: they end before their video: 1, first f:8 -3 to -1 s",
-        "segments left out: they begin after their video: 1, first f:9 10 to 11 s",
+        "segments left out: they contain nothing of their video: 4, first f:6 3 to 3 s",
     )
     assert clean_segments([("f:1", (5.0, 4.0))], None, Notes()) is None
     assert clean_segments([("f:1", (5.0, 1e6))], None, Notes()) == ((5, 1e6),)

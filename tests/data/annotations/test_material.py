@@ -73,17 +73,15 @@ def test_activitynet(read):
     assert sum(clip.segments is None for clip in annotation.clips) == 573 + 10
     place = f"{FILES}/activitynet/bsn_action_name.csv"
     assert _notes(annotation) == {
-        "segments cut: they end after their video, by up to 1 s": 215,
+        "segments cut to their video": 215,
         "duplicate segments left out": 45,
-        "segments left out: they have no length": 12,
+        "segments left out: they contain nothing of their video": 12,
         "test videos, whose labels are not public: left out": 4_851,
         "ids that lost a 'v_', repaired from another file": 11,
-        "ids of 9 characters instead of 11, which lost a 'v_' somewhere: the video is searched for "
-        "under all possible ids": 1,
+        "ids of 9 characters, which lost a 'v_': searched for under all possible ids": 1,
         f"{place}: a different class order, not used": 4,
-        "videos of arnet_actnet_train_split_org.txt missing from sofnet_actnet_train_split.txt": 10,
-        "videos of arnet_actnet_val_split_org.txt missing from sofnet_actnet_val_split.txt": 5,
-        "videos with different frame counts in a list and elsewhere: not used": 1_548,
+        "videos that only some of the lists of their split have": 10 + 5,
+        "videos with different frame counts: the first counts": 1_548,
         "videos of lists that no other file describes": 573,
     }
 
@@ -121,7 +119,6 @@ def test_mini_kinetics(read):
     )
     assert _notes(annotation) == {
         f"files left out, which are of {other}": 3,
-        "class names that are spelled differently elsewhere": 1,
         "rows of Kinetics' CSV with other classes: left out": 9_959,
         "videos in no list of their split: left out": 80,
     }
@@ -171,12 +168,9 @@ def test_thumos14(read):
     assert _notes(annotation) == {
         "rows with 0 frames: taken as unknown": 2 * 819,
         "labels that lost the comma between them, repaired from another file": 171,
-        "videos with fewer classes in sunutf_thumos_test_split.txt than by name: names win": 23,
-        "videos with fewer classes in sunutf_thumos_train_split.txt than by name: names win": 16,
-        "videos with fewer classes in sunutf_thumos_val_split.txt than by name: names win": 23,
-        "segments of ambiguous instances: left out": 89 + 99,
-        "segments that the lists of videos to avoid rule out: left out": 30 + 120,
-        "segments left out: they begin after their video": 4 + 4,
+        "videos with other classes by number than by name: names win": 23 + 16 + 23,
+        "segments that are ambiguous or to avoid: left out": 89 + 99 + 30 + 120,
+        "segments left out: they contain nothing of their video": 4 + 4,
         "videos with segments of only some of their classes: taken as not localised": 15 + 16,
         "background videos, which only resemble their class: kept, as the paper counts them": 480,
     }

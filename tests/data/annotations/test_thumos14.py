@@ -10,8 +10,8 @@ from annotation_files import refuse, write_files
 from sofnet_jax.data.annotations import matlab_file
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
-from sofnet_jax.data.annotations.files import Material
-from sofnet_jax.data.annotations.matlab_file import Structure, read_structures
+from sofnet_jax.data.annotations.files import Material, Node
+from sofnet_jax.data.annotations.matlab_file import read_structures
 from sofnet_jax.data.annotations.matlab_worker import load, parse
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.workers import Failure, map_in_order
@@ -202,7 +202,7 @@ def test_labels_by_the_metadata_where_a_list_has_fewer(tmp_path):
         (_v(1), ("BaseballPitch",), None),
     ]
     notes = "\n".join(annotation.notes)
-    assert f"names win: 1, first {tmp_path}/list.txt:1 without Drumming" in notes
+    assert f"names win: 1, first {tmp_path}/list.txt:1 Basketball and BaseballPitch, not" in notes
     assert f"in no list of their split: left out: 1, first {_t(2)} ({tmp_path}/set.mat: " in notes
 
 
@@ -260,12 +260,12 @@ def test_temporal_annotations(tmp_path):
     }
     notes = "\n".join(annotation.notes)
     for note in (
-        f"segments of ambiguous instances: left out: 1, first {tmp_path}/Ambiguous_test.txt:1",
-        "segments of a class that their video does not have: left out: 1, first "
+        "segments that are ambiguous or to avoid: left out: 1, first "
+        f"{tmp_path}/Ambiguous_test.txt:1",
+        "segments of videos or of classes that the other files do not have: left out: 1, first "
         f"{tmp_path}/Diving_test.txt:3",
-        "segments cut: they end after their video, by up to 1 s: 1, first "
-        f"{tmp_path}/BaseballPitch_val.txt:1 100.4 of 100 s",
-        "segments left out: they begin after their video: 1, first "
+        f"segments cut to their video: 1, first {tmp_path}/BaseballPitch_val.txt:1 90 to 100.4 s",
+        "segments left out: they contain nothing of their video: 1, first "
         f"{tmp_path}/BaseballPitch_val.txt:3 101 to 102 s",
     ):
         assert note in notes
@@ -286,7 +286,7 @@ def test_videos_to_avoid(tmp_path):
     files = TEMPORAL | {"test_avoid_videos.txt": f"{_t(1)} Diving\n{_t(1)} CliffDiving\n"}
     annotation = _read(tmp_path, files)
     assert annotation.clips[0].segments is None and len(annotation.clips) == 4
-    assert f"to avoid rule out: left out: 3, first {tmp_path}/Diving_test.txt:1" in "\n".join(
+    assert f"to avoid: left out: 4, first {tmp_path}/Diving_test.txt:1" in "\n".join(
         annotation.notes
     )
 
@@ -301,9 +301,10 @@ def test_temporal_annotations_with_lists(tmp_path):
     annotation = _read(tmp_path, files)
     assert annotation.clips[0].segments == ((1.0, 2.5), (10.0, 11.5))
     assert annotation.clips[0].duration == 11.5
-    assert f"segments of videos that are left out: 2, first {tmp_path}/Diving_test.txt:3" in (
-        annotation.notes
-    )
+    assert (
+        "segments of videos or of classes that the other files do not have: left out: 2, first "
+        f"{tmp_path}/Diving_test.txt:3"
+    ) in annotation.notes
 
 
 def test_durations(tmp_path):
@@ -313,8 +314,10 @@ def test_durations(tmp_path):
     annotation = _read(tmp_path, files)
     assert [c.duration for c in annotation.clips] == [50.5, 100.0, 100.0, 100.0]
     notes = "\n".join(annotation.notes)
-    assert f"from the metadata: the metadata wins: 1, first {_t(2)} 90, not 100 s" in notes
-    assert f"between files: the first counts: 1, first {tmp_path}/b_durations.txt:2" in notes
+    assert (
+        "the metadata, or the first, counts: 2, first "
+        f"{tmp_path}/a_durations.txt:4 90, not 100 s" in notes
+    )
     assert f"not positive: taken as unknown: 1, first {tmp_path}/a_durations.txt:6" in notes
 
 
@@ -366,10 +369,8 @@ def test_segments_that_are_wrong_do_not_lose_the_video(tmp_path):
     annotation = _read(tmp_path, {"set.mat": METADATA, "BaseballPitch_val.txt": rows})
     assert annotation.clips[3].segments is None
     place = f"{tmp_path}/BaseballPitch_val.txt"
-    assert annotation.notes[:3] == (
-        f"segments left out: they end before they begin: 1, first {place}:1 5 to 2 s",
-        f"segments left out: they end before their video: 1, first {place}:2 -9 to -1.5 s",
-        f"segments left out: they have no length: 1, first {place}:3 3 to 3 s",
+    assert annotation.notes[:1] == (
+        f"segments left out: they contain nothing of their video: 3, first {place}:1 5 to 2 s",
     )
 
 
@@ -382,18 +383,21 @@ def test_a_temporal_file_whose_name_tells_no_class(tmp_path):
     ("change", "parts"),
     [
         ({"video_name": "../x"}, ["(2)", "'../x' is not a THUMOS'14 id"]),
-        ({"video_name": 3.0}, ["(2).video_name is '3.0' instead of text"]),
-        ({"video_name": None}, ["(2): 0 names of one video"]),
-        ({"video_name": ["a", "b"]}, ["(2): 2 names of one video"]),
+        ({"video_name": 3.0}, ["(2).video_name[0]: '3.0' instead of text"]),
+        ({"video_name": None}, ["(2): '' is not a THUMOS'14 id"]),
+        ({"video_name": ["a", "b"]}, ["(2): 'ab' is not a THUMOS'14 id"]),
         ({"video_name": _t(1)}, [f"(2): {_t(1)} again, after", "(1)"]),
-        ({"primary_action": 7}, ["(2).primary_action is '7' instead of text"]),
-        ({"primary_action": "Di\x1bving"}, ["(2): 'Di\\x1bving' is not a class name"]),
+        ({"primary_action": 7}, ["(2).primary_action[0]: '7' instead of text"]),
+        (
+            {"primary_action": "Di\x1bving"},
+            ["(2).primary_action[0]: 'Di\\x1bving' is not a class name"],
+        ),
         ({"primary_action": "Golf"}, ["(2): class 4 is 'Golf' here, but not before"]),
-        ({"primary_action_index": "four"}, ["(2).primary_action_index is 'four' instead of a nu"]),
+        ({"primary_action_index": "four"}, ["(2).primary_action_index[0]: 'four' instead of a nu"]),
         ({"primary_action_index": None}, ["(2): 2 classes, but 1 numbers of them"]),
-        ({"video_duration_seconds": np.nan}, ["(2).video_duration_seconds is 'nan' instead of"]),
-        ({"video_duration_seconds": "9"}, ["(2).video_duration_seconds is '9' instead of a numb"]),
-        ({"number_of_frames": "many"}, ["(2).number_of_frames is 'many' instead of a number"]),
+        ({"video_duration_seconds": np.nan}, ["(2).video_duration_seconds[0]: 'nan' instead of"]),
+        ({"video_duration_seconds": "9"}, ["(2).video_duration_seconds[0]: '9' instead of a nu"]),
+        ({"number_of_frames": "many"}, ["(2).number_of_frames[0]: 'many' instead of a number"]),
     ],
 )
 def test_metadata_that_is_broken(change, parts, tmp_path):
@@ -472,18 +476,18 @@ def test_mat_files_hold_what_scipy_reads(tmp_path):
     fields = numbers | {"text": "a text", "empty": np.zeros((0, 0)), "cells": cells, "odd": 1j}
     scipy.io.savemat(tmp_path / "x.mat", {"array": fields})
     ((structure,),) = read_structures([Material(tmp_path / "x.mat")], "text")
-    assert structure == Structure(
+    assert structure == Node(
         f"{tmp_path / 'x.mat'}: array(1)",
         {
-            **{name: (0, 3, 1, 4, 2, 5) for name in numbers},  # column by column
-            "text": ("a text",),
-            "empty": (),
-            "cells": ("größe", 1.5, 2.0),
-            "odd": (None,),
+            **{name: [0, 3, 1, 4, 2, 5] for name in numbers},  # column by column
+            "text": ["a text"],
+            "empty": [],
+            "cells": ["größe", 1.5, 2.0],
+            "odd": [None],
         },
     )
     with pytest.raises(UserError, match="'None' instead of a number"):
-        structure.numbers("odd")
+        structure.get_list("odd")[0].number()
 
 
 def test_mat_files_of_other_things(tmp_path):
