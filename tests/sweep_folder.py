@@ -60,12 +60,10 @@ def write_method(
     architecture = create_architecture(num_classes=CLASSES, **config.model)
     names = architecture.gate_names
     predictions = predictions or draw_predictions(len(names), seed=seed)
-    paper_cost, full_cost = compute_costs(architecture, config.data.size)
     result = create_result(
         predictions,
         gate_names=names,
-        paper_cost=paper_cost,
-        full_cost=full_cost,
+        costs=compute_costs(architecture, config.data.size),
         threshold=config.eval.threshold,
         min_frames=config.eval.min_frames,
     )

@@ -16,7 +16,7 @@ from sofnet_jax.inference.load import load
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.table3 import FILE, LOOP, PROGRAM
-from sofnet_jax.training.experiment import create_experiment
+from sofnet_jax.training.experiment import Experiment
 
 METHODS = ("tsn", "sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 
@@ -73,5 +73,5 @@ def benchmark_runtime(
 
 def _read_videos(run: Run, count: int) -> np.ndarray:
     """The first validation videos, as the network sees them."""
-    evaluator = create_experiment(run.restore_config()).evaluator
+    evaluator = Experiment(run.restore_config()).evaluator
     return evaluator.read_frames([video.id for video in evaluator.source.videos[:count]])

@@ -15,7 +15,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.memory import describe_peaks
 from sofnet_jax.parallel import devices
 from sofnet_jax.systems.sofnet.gates import Recurrence, run_gates
-from sofnet_jax.training.experiment import Experiment, create_experiment
+from sofnet_jax.training.experiment import Experiment
 from sofnet_jax.training.step import TrainState, create_state, select_arrays
 
 ROUNDS = 3  # with and without the input pipeline
@@ -27,7 +27,7 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
     The joint step is measured beside the step without gates; the scan over the gates alone, forward
     and backward; and the joint step fed by the pipeline beside one on a batch on the device.
     """
-    e = create_experiment(config)
+    e = Experiment(config)
     if not e.architecture.gates:
         raise UserError("this configuration has no gates, whose share of a step is measured here")
     state = devices.replicate(create_state(e.model, e.optimizer, config.seed))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
+from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
@@ -26,6 +27,7 @@ from sofnet_jax.parallel import devices
 from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.systems.sofnet.costs import Cost
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
+from sofnet_jax.systems.sofnet.released import RELEASED_SIDE
 
 DRAWN_VIDEOS = 6
 
@@ -37,24 +39,14 @@ class Evaluator:
     Attributes:
         model: the network.
         source: the videos.
-        paper_cost, full_cost: of a frame.
-        num_frames, size, via: how a video is shown to the network (`create_eval_iterator`).
-        batch_size: videos a step, on all devices.
-        num_workers: processes that read videos.
-        threshold, min_frames: of early termination (Eq. 7).
+        config: the experiment's.
+        costs: of a frame, in the `paper` and the `full` count.
     """
 
     model: SoFNet
     source: Source
-    paper_cost: Cost
-    full_cost: Cost
-    num_frames: int
-    size: int
-    via: int
-    batch_size: int
-    num_workers: int
-    threshold: float
-    min_frames: int
+    config: ConfigDict
+    costs: tuple[Cost, Cost]
 
     def predict(self, variables: Any) -> Predictions:
         """Runs the network over all videos.
@@ -69,10 +61,18 @@ class Evaluator:
             UserError: every video is unreadable, or scores are not finite.
         """
         ids = tuple(video.id for video in self.source.videos)
+        per_device = max(1, self.config.eval.batch_size // jax.device_count())
+        own_part = self._create_batches(  # every process has equally many batches
+            self.source,
+            batch_size=per_device * jax.local_device_count(),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_workers=self.config.data.num_workers,
+        )
         rows: dict[str, list[np.ndarray]] = {}
         errors: dict[str, str] = {}
         pending = None
-        with contextlib.closing(self._create_batches()) as batches:
+        with contextlib.closing(own_part) as batches:
             for batch in tqdm(batches, "evaluate", unit="batch", leave=False, disable=None):
                 outputs = self._step(variables, devices.put_batch({"frames": batch["frames"]}))
                 for unreadable in batch["errors"]:
@@ -104,10 +104,9 @@ class Evaluator:
         return create_result(
             predictions,
             gate_names=self.model.architecture.gate_names,
-            paper_cost=self.paper_cost,
-            full_cost=self.full_cost,
-            threshold=self.threshold,
-            min_frames=self.min_frames,
+            costs=self.costs,
+            threshold=self.config.eval.threshold,
+            min_frames=self.config.eval.min_frames,
         )
 
     def write(self, folder: Path, predictions: Predictions, result: Mapping[str, Any]) -> None:
@@ -141,7 +140,8 @@ class Evaluator:
         Raises UserError if a video can no longer be read.
         """
         p, names, classes = predictions, self.model.architecture.gate_names, self.source.classes
-        kept, seen, observed = compute_fates(p, len(names), self.threshold, self.min_frames)
+        rule = self.config.eval.threshold, self.config.eval.min_frames
+        kept, seen, observed = compute_fates(p, len(names), *rule)
         best = compute_consensus(p.frame_logits, kept & seen).argmax(-1)
         captions = [
             f"{' + '.join(classes[c] for c in np.flatnonzero(p.labels[i]))}, "
@@ -157,6 +157,10 @@ class Evaluator:
             captions=captions,
         )
 
+    @functools.cached_property
+    def _read_frames_once(self) -> Callable[[tuple[str, ...]], np.ndarray]:
+        return functools.lru_cache(1)(self.read_frames)
+
     def read_frames(self, ids: Sequence[str]) -> UInt8[np.ndarray, "v t h w 3"]:
         """The frames of some videos as the network is shown them.
 
@@ -166,35 +170,16 @@ class Evaluator:
         videos = {video.id: video for video in self.source.videos}
         if absent := [name for name in ids if name not in videos]:
             raise UserError(f"{absent[0]} is no longer among the validation videos")
-        batches = create_eval_iterator(
-            replace(self.source, videos=[videos[i] for i in ids]),
-            batch_size=len(ids),
-            num_frames=self.num_frames,
-            size=self.size,
-            via=self.via,
-        )
-        batch = next(batches)
+        source = replace(self.source, videos=[videos[i] for i in ids])
+        batch = next(self._create_batches(source, batch_size=len(ids)))
         for why in (why for errors in batch["errors"] for why in errors.values()):
             raise UserError(why)
         return batch["frames"]
 
-    @functools.cached_property
-    def _read_frames_once(self) -> Callable[[tuple[str, ...]], np.ndarray]:
-        return functools.lru_cache(1)(self.read_frames)
-
-    def _create_batches(self) -> Generator[Batch, None, None]:
-        """This process's part of the videos, once; every process has equally many batches."""
-        per_device = max(1, self.batch_size // jax.device_count())
-        return create_eval_iterator(
-            self.source,
-            batch_size=per_device * jax.local_device_count(),
-            num_frames=self.num_frames,
-            size=self.size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            num_workers=self.num_workers,
-            via=self.via,
-        )
+    def _create_batches(self, source: Source, **options: int) -> Generator[Batch, None, None]:
+        c = self.config
+        shown = {"num_frames": c.data.num_frames, "size": c.data.size, "via": choose_via(c)}
+        return create_eval_iterator(source, **shown, **options)
 
     @functools.cached_property
     def _step(self) -> Callable:
@@ -205,6 +190,11 @@ class Evaluator:
             return outputs.frame_logits.astype(jnp.float32), outputs.decision.stop
 
         return devices.pmap_predict_step(step)
+
+
+def choose_via(config: ConfigDict) -> int:
+    """Side of the square that frames are first resized to; 0 if they are not."""
+    return RELEASED_SIDE if config.released.crops else 0
 
 
 def _append(rows: dict[str, list[np.ndarray]], pending: tuple | None) -> None:

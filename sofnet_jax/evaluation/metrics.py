@@ -19,19 +19,12 @@ def create_result(
     predictions: Predictions,
     *,
     gate_names: tuple[str, ...],
-    paper_cost: Cost,
-    full_cost: Cost,
+    costs: tuple[Cost, Cost],
     threshold: float,
     min_frames: int,
 ) -> dict[str, Any]:
     """The metrics `eval` and, for a network with gates, `eval_early`: with early termination."""
-    measure = functools.partial(
-        compute_metrics,
-        predictions,
-        gate_names=gate_names,
-        paper_cost=paper_cost,
-        full_cost=full_cost,
-    )
+    measure = functools.partial(compute_metrics, predictions, gate_names=gate_names, costs=costs)
     result: dict[str, Any] = {"eval": measure()}
     if gate_names:
         result["eval_early"] = measure(threshold=threshold, min_frames=min_frames)
@@ -42,12 +35,13 @@ def compute_metrics(
     predictions: Predictions,
     *,
     gate_names: tuple[str, ...],
-    paper_cost: Cost,
-    full_cost: Cost,
+    costs: tuple[Cost, Cost],
     threshold: float | None = None,
     min_frames: int = 0,
 ) -> dict[str, float]:
     """Accuracy, cost and gate statistics; with early termination if `threshold` is given.
+
+    `costs` of a frame are in the `paper` and the `full` count.
 
     Returns:
         `top1`, `top5`, `map` in 0…1; `gflops_per_video`, `gflops_per_frame` in the `paper` count
@@ -63,7 +57,7 @@ def compute_metrics(
         "top5": compute_top_k(logits, p.labels, 5),
         "map": compute_map(softmax(logits, axis=-1), p.labels),
     }
-    for suffix, cost in (("", paper_cost), ("_full", full_cost)):
+    for suffix, cost in zip(("", "_full"), costs, strict=True):
         per_video = cost.per_video(p.stop, observed).mean()
         metrics[f"gflops_per_video{suffix}"] = per_video
         metrics[f"gflops_per_frame{suffix}"] = per_video / num_frames

@@ -32,12 +32,10 @@ COST = "GFLOPs of a video, % of plain TSN's"
 def evaluate_rule(run: Run, rule: Rule) -> dict[str, float]:
     """Metrics with these thresholds, from the stored scores. Raises UserError without them."""
     predictions, gate_names = run.predictions
-    paper_cost, full_cost = run.compute_costs(predictions.labels.shape[1])
     return compute_metrics(
         predictions,
         gate_names=gate_names,
-        paper_cost=paper_cost,
-        full_cost=full_cost,
+        costs=run.compute_costs(predictions.labels.shape[1]),
         threshold=rule[0],
         min_frames=rule[1],
     )

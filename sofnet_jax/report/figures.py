@@ -12,7 +12,7 @@ from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.part import Bars, Part, Picture, Row, Table
 from sofnet_jax.report.tables import warn
-from sofnet_jax.training.experiment import create_experiment
+from sofnet_jax.training.experiment import Experiment
 
 STRIPS = 6
 
@@ -80,7 +80,7 @@ def create_figure4(collection: Collection) -> Part:
     best = compute_consensus(predictions.frame_logits, kept & seen).argmax(-1)
     right = predictions.labels[np.arange(len(best)), best] > 0
     chosen = choose_videos(right, observed < kept.shape[1], STRIPS)
-    evaluator = create_experiment(run.restore_config()).evaluator
+    evaluator = Experiment(run.restore_config()).evaluator
     pictures = [
         Picture(predictions.ids[i], _encode(evaluator.draw(predictions, np.array([i]))))
         for i in chosen

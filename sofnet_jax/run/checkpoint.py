@@ -55,16 +55,16 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._path = directory / "metrics.json"
         self._metrics = _read_metrics(self._path) if self._path.exists() else {}
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else self,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+            # Restoring must not depend on what the directory held when it was opened.
+            save_root_metadata=False,
+        )
         with contextlib.ExitStack() as stack:
             stack.enter_context(_silence_orbax())
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=None if read_only else self,
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                create=not read_only,
-                # Restoring must not depend on what the directory held when it was opened.
-                save_root_metadata=False,
-            )
             self._manager = ocp.CheckpointManager(self.directory, options=options)
             self._silence = stack.pop_all()
 
@@ -93,16 +93,15 @@ class Checkpoints:
     def rate(self, step: int, metrics: Mapping[str, float]) -> None:
         """Stores the metrics of a checkpoint, which makes it a candidate for the best."""
         self.wait()  # a process killed now must not leave metrics without their checkpoint
-        kept = {
-            str(s): self._metrics[str(s)] for s in self._manager.all_steps() if self.is_rated(s)
-        }
-        self._metrics = kept | {str(step): {name: float(metrics[name]) for name in CRITERIA}}
+        steps = self._manager.all_steps()
+        kept = {s: rated for s, rated in self._metrics.items() if s in steps}
+        self._metrics = kept | {step: {name: float(metrics[name]) for name in CRITERIA}}
         if jax.process_index() == 0:
             write_json(self._path, self._metrics)
 
     def is_rated(self, step: int) -> bool:
         """True if a checkpoint has metrics."""
-        return str(step) in self._metrics
+        return step in self._metrics
 
     def find(self, which: Which) -> int | None:
         """The step of the latest or the best checkpoint; None without any."""
@@ -111,10 +110,11 @@ class Checkpoints:
 
     def _find_best(self, steps: Sequence[int]) -> int | None:
         """The later of equals; the latest of all if none was evaluated."""
-        rated = [step for step in steps if self.is_rated(step)]
-        if not rated:
-            return max(steps, default=None)
-        return max(rated, key=lambda step: (self._metrics[str(step)][self._metric], step))
+
+        def rank(step: int) -> tuple[float, int]:
+            return self._metrics.get(step, {}).get(self._metric, -math.inf), step
+
+        return max(steps, key=rank, default=None)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         """Orbax's preservation policy, called after each save."""
@@ -158,7 +158,7 @@ class Checkpoints:
 
     def _set_aside(self, damaged: Mapping[int, str], whole: int) -> list[str]:
         """Renames damaged checkpoints, given with the reasons, and describes each in a line."""
-        self._metrics = {s: m for s, m in self._metrics.items() if int(s) not in damaged}
+        self._metrics = {s: rated for s, rated in self._metrics.items() if s not in damaged}
         if jax.process_index() == 0:
             write_json(self._path, self._metrics)
             for step in damaged:
@@ -246,21 +246,17 @@ class Checkpoints:
             self._manager.close()
 
 
-def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
+def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
     """The metrics of each checkpoint. Raises UserError."""
     try:
-        metrics = read_json(path)
-        whole = all(
-            isinstance(rated, dict) and all(is_number(rated.get(name)) for name in CRITERIA)
-            for rated in metrics.values()
-        )
-    except UserError:
-        whole = False
-    if not whole:
-        raise UserError(
-            f"{path} is damaged; delete it, and the best checkpoint is chosen from later ones"
-        )
-    return metrics
+        metrics = {int(step): rated for step, rated in read_json(path).items()}
+        if all(is_number(rated[name]) for rated in metrics.values() for name in CRITERIA):
+            return metrics
+    except (UserError, ValueError, TypeError, KeyError):
+        pass
+    raise UserError(
+        f"{path} is damaged; delete it, and the best checkpoint is chosen from later ones"
+    )
 
 
 def has_checkpoint(directory: Path) -> bool:

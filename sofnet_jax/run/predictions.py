@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -66,25 +67,18 @@ def read_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
         UserError: the file is missing, damaged or of another kind.
     """
     try:
-        arrays = read_arrays(path, _ARRAYS)
+        arrays: dict[str, Any] = dict(read_arrays(path, _ARRAYS))
         _check(arrays)
-        errors = dict(json.loads(str(arrays["errors"])))
+        arrays["errors"] = dict(json.loads(str(arrays["errors"])))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged or hostile file makes the reader raise anything
         raise UserError(
             f"{path} is damaged or holds no predictions; write it again with --mode=evaluate"
         ) from error
-    predictions = Predictions(
-        ids=tuple(arrays["ids"].tolist()),
-        labels=arrays["labels"],
-        frame_logits=arrays["frame_logits"],
-        stop=arrays["stop"],
-        relevant=arrays["relevant"],
-        total=int(arrays["total"]),
-        errors=errors,
-    )
-    return predictions, tuple(arrays["gate_names"].tolist())
+    gate_names = tuple(arrays.pop("gate_names").tolist())
+    scalars = {"ids": tuple(arrays["ids"].tolist()), "total": int(arrays["total"])}
+    return Predictions(**arrays | scalars), gate_names
 
 
 def _check(arrays: Mapping[str, np.ndarray]) -> None:

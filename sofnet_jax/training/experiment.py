@@ -1,12 +1,10 @@
 """What a configuration describes: data, network, optimizer and their costs."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import jax
-import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -15,14 +13,14 @@ from sofnet_jax.data.pipeline import create_train_iterator
 from sofnet_jax.data.prepared.dataset import create_prepared_source
 from sofnet_jax.data.source import Source, create_source
 from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
-from sofnet_jax.evaluation.evaluate import Evaluator
+from sofnet_jax.evaluation.evaluate import Evaluator, choose_via
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.config import DTYPES, check_config, select_fields
-from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
-from sofnet_jax.systems.sofnet.costs import Cost, compute_costs, compute_lookup
+from sofnet_jax.systems.sofnet.architecture import create_architecture
+from sofnet_jax.systems.sofnet.costs import compute_costs, compute_lookup
 from sofnet_jax.systems.sofnet.network import SoFNet
-from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
+from sofnet_jax.systems.sofnet.released import Released
 from sofnet_jax.training.optimizer import create_optimizer
 from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
 from sofnet_jax.training.step import create_train_step
@@ -30,21 +28,54 @@ from sofnet_jax.training.step import create_train_step
 SYNTHETIC_ROOT = Path("~/.cache/sofnet_jax/synthetic")
 
 
-@dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A configuration made concrete. `steps_per_epoch` drops the remainder of an epoch."""
+    """A configuration made concrete; generates the synthetic videos if it needs them."""
 
-    config: ConfigDict
-    train_source: Source
-    val_source: Source
-    architecture: Architecture
-    model: SoFNet
-    optimizer: optax.GradientTransformation
-    learning_rate: optax.Schedule
-    temperature: optax.Schedule
-    paper_cost: Cost
-    full_cost: Cost
-    steps_per_epoch: int
+    def __init__(self, config: ConfigDict):
+        """Raises UserError if a value is out of range or data is missing."""
+        check_config(config)
+        self.config = config
+        self.train_source, self.val_source = _create_sources(config)
+        released = Released(**config.released)
+        if config.model.shift == "online" and released.state:
+            raise UserError(
+                "model.shift is 'online', which reads kept frames only, but released.state also "
+                "remembers others; turn off one of them"
+            )
+        self.architecture = create_architecture(
+            num_classes=len(self.train_source.classes), **config.model
+        )
+        self.model = SoFNet(
+            self.architecture,
+            dtype=DTYPES[config.train.dtype],
+            bn_axis=devices.AXIS if config.train.sync_batchnorm else None,
+            remat=config.train.remat,
+            released=released,
+        )
+        # An incomplete last batch is dropped.
+        self.steps_per_epoch = len(self.train_source) // config.train.batch_size
+        if not self.steps_per_epoch:
+            raise UserError(
+                f"train.batch_size is {config.train.batch_size}, but there are only "
+                f"{len(self.train_source)} training videos; lower it"
+            )
+        o, warmup_epochs = config.optimizer, config.train.warmup_epochs
+        epochs = {"steps_per_epoch": self.steps_per_epoch, "warmup_epochs": warmup_epochs}
+        self.learning_rate = create_learning_rate_schedule(
+            o.learning_rate, drop_epochs=tuple(o.drop_epochs), **epochs
+        )
+        self.temperature = create_temperature_schedule(**config.temperature, **epochs)
+        self.optimizer = create_optimizer(
+            o.name,
+            self.learning_rate,
+            momentum=o.momentum,
+            weight_decay=o.weight_decay,
+            warmup_steps=self.warmup_steps,
+            policy_rate=o.policy_rate,
+            released=released,
+        )
+        self.costs = compute_costs(self.architecture, config.data.size)
+        self.evaluator = Evaluator(self.model, self.val_source, config, self.costs)
 
     @property
     def warmup_steps(self) -> int:
@@ -55,11 +86,6 @@ class Experiment:
     def total_steps(self) -> int:
         """Steps of the whole training."""
         return self.warmup_steps + self.config.train.joint_epochs * self.steps_per_epoch
-
-    @property
-    def lookup(self) -> tuple[float, ...]:
-        """f_lookup of every gate (Eq. 10)."""
-        return compute_lookup(self.paper_cost, self.config.loss.reference_gflops)
 
     @property
     def identity(self) -> dict[str, object]:
@@ -84,7 +110,7 @@ class Experiment:
             gated=gated,
             learning_rate=self.learning_rate,
             temperature=self.temperature,
-            lookup=self.lookup,
+            lookup=compute_lookup(self.costs[0], self.config.loss.reference_gflops),
             alpha=self.config.loss.alpha,
             beta=self.config.loss.beta,
             guidance=self.config.loss.guidance,
@@ -106,44 +132,21 @@ class Experiment:
             num_workers=c.data.num_workers,
             scales=tuple(c.data.scales),
             flip=c.data.flip,
-            via=self._via,
+            via=choose_via(c),
         )
-
-    @functools.cached_property
-    def evaluator(self) -> Evaluator:
-        """Evaluates the network on the validation videos."""
-        c = self.config
-        return Evaluator(
-            model=self.model,
-            source=self.val_source,
-            paper_cost=self.paper_cost,
-            full_cost=self.full_cost,
-            num_frames=c.data.num_frames,
-            size=c.data.size,
-            via=self._via,
-            batch_size=c.eval.batch_size,
-            num_workers=c.data.num_workers,
-            threshold=c.eval.threshold,
-            min_frames=c.eval.min_frames,
-        )
-
-    @property
-    def _via(self) -> int:
-        """Side of the square that frames are first resized to; 0 if they are not."""
-        return RELEASED_SIDE if self.config.released.crops else 0
 
     def describe(self, params: PyTree, workdir: Path, first_step: int) -> str:
         """The summary printed at the start, one screen."""
-        c, a = self.config, self.architecture
+        c, a, (paper, full) = self.config, self.architecture, self.costs
         sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
         gates = " ".join(a.gate_names) if a.gates else "none (TSN)"
         shift = f"; {a.shift} temporal shift (TSM)" if a.shift else ""
-        per_gate = " ".join(f"{g:.4f}" for g in self.paper_cost.gates)
+        per_gate = " ".join(f"{g:.4f}" for g in paper.gates)
         start = f"at step {first_step}" if first_step else "from the beginning"
         lines = {
             "model": f"{c.model.backbone}, {sum(sizes.values()):,} parameters "
             f"({sizes['backbone']:,} backbone); gates after {gates}{shift}",
-            "compute": f"{self.paper_cost.whole:.4f} GFLOPs/frame ({self.full_cost.whole:.4f} full)"
+            "compute": f"{paper.whole:.4f} GFLOPs/frame ({full.whole:.4f} full)"
             + (f"; up to each gate {per_gate}" if a.gates else ""),
             "data": f"{len(self.train_source)} training and {len(self.val_source)} validation "
             f"videos, {a.num_classes} classes, {c.data.num_frames} frames of {c.data.size}×"
@@ -160,65 +163,6 @@ class Experiment:
         notes = [*self.train_source.notes, *self.val_source.notes]
         text = [f"  {name:<9} {line}" for name, line in lines.items()]
         return "\n".join(["SoF-Net", *text, *(f"  note      {note}" for note in notes)])
-
-
-def create_experiment(config: ConfigDict) -> Experiment:
-    """Build what a configuration describes, and generate the synthetic videos if it needs them.
-
-    Raises:
-        UserError: a value is out of range, or data is missing.
-    """
-    check_config(config)
-    train_source, val_source = _create_sources(config)
-    released = Released(**config.released)
-    if config.model.shift == "online" and released.state:
-        raise UserError(
-            "model.shift is 'online', which reads kept frames only, but released.state also "
-            "remembers others; turn off one of them"
-        )
-    architecture = create_architecture(num_classes=len(train_source.classes), **config.model)
-    model = SoFNet(
-        architecture,
-        dtype=DTYPES[config.train.dtype],
-        bn_axis=devices.AXIS if config.train.sync_batchnorm else None,
-        remat=config.train.remat,
-        released=released,
-    )
-    steps_per_epoch = len(train_source) // config.train.batch_size
-    if not steps_per_epoch:
-        raise UserError(
-            f"train.batch_size is {config.train.batch_size}, but there are only "
-            f"{len(train_source)} training videos; lower it"
-        )
-    o, warmup_epochs = config.optimizer, config.train.warmup_epochs
-    epochs = {"steps_per_epoch": steps_per_epoch, "warmup_epochs": warmup_epochs}
-    learning_rate = create_learning_rate_schedule(
-        o.learning_rate, drop_epochs=tuple(o.drop_epochs), **epochs
-    )
-    temperature = create_temperature_schedule(**config.temperature, **epochs)
-    optimizer = create_optimizer(
-        o.name,
-        learning_rate,
-        momentum=o.momentum,
-        weight_decay=o.weight_decay,
-        warmup_steps=warmup_epochs * steps_per_epoch,
-        policy_rate=o.policy_rate,
-        released=released,
-    )
-    paper_cost, full_cost = compute_costs(architecture, config.data.size)
-    return Experiment(
-        config=config,
-        train_source=train_source,
-        val_source=val_source,
-        architecture=architecture,
-        model=model,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        temperature=temperature,
-        paper_cost=paper_cost,
-        full_cost=full_cost,
-        steps_per_epoch=steps_per_epoch,
-    )
 
 
 def _create_sources(config: ConfigDict) -> tuple[Source, Source]:

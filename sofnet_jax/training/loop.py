@@ -1,9 +1,10 @@
 """Training and evaluation of a configuration in a folder."""
 
 import contextlib
+import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sofnet_jax.parallel import devices
 from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.run.log import Writer
 from sofnet_jax.run.result import write_config
-from sofnet_jax.training.experiment import Experiment, create_experiment
+from sofnet_jax.training.experiment import Experiment
 from sofnet_jax.training.profile import Clock, Trace, choose_steps
 from sofnet_jax.training.progress import Progress, begin
 from sofnet_jax.training.step import select_arrays
@@ -40,7 +41,7 @@ def train(config: ConfigDict, workdir: Path, *, profile: bool = False) -> dict[s
             that is not finite, a full disk.
         Interrupted: after SIGTERM or Ctrl-C, with everything saved.
     """
-    e = create_experiment(config)
+    e = Experiment(config)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     is_main = jax.process_index() == 0
@@ -78,7 +79,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         UserError: no checkpoint, one that is damaged or of another model, incomplete weights, bad
             data, or a full disk.
     """
-    e, folder = create_experiment(config), workdir / "checkpoints"
+    e, folder = Experiment(config), workdir / "checkpoints"
     if not has_checkpoint(folder) and not config.init_from:
         raise UserError(f"{workdir} holds no checkpoint; train first, or give --config.init_from")
     with (
@@ -94,26 +95,22 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return _conclude(e, progress, checkpoints, workdir)
 
 
+@dataclasses.dataclass
 class Trainer:
     """Steps through a training, with an evaluation and a checkpoint after every few epochs."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        progress: Progress,
-        checkpoints: Checkpoints,
-        writer: Writer,
-        interruption: Interruption,
-    ):
-        self.experiment = experiment
-        self.progress = progress
-        self.checkpoints = checkpoints
-        self.writer = writer
-        self.interruption = interruption
-        self.interval = experiment.config.eval.every_epochs * experiment.steps_per_epoch
-        self.train_steps = {gated: experiment.create_train_step(gated) for gated in (False, True)}
-        self.compiled: set[bool] = set()
-        self.pace = ""  # of the latest steps, in words
+    experiment: Experiment
+    progress: Progress
+    checkpoints: Checkpoints
+    writer: Writer
+    interruption: Interruption
+    train_steps: dict[bool, Callable] = dataclasses.field(default_factory=dict)  # by `gated`
+    pace: str = ""  # of the latest steps, in words
+
+    @property
+    def interval(self) -> int:
+        """Steps between two evaluations."""
+        return self.experiment.config.eval.every_epochs * self.experiment.steps_per_epoch
 
     def run(self, folder: Path, profile: bool) -> None:
         """Trains up to the last epoch; with `profile`, profiles a few steps to `folder`."""
@@ -170,9 +167,10 @@ class Trainer:
                 with clock.part("put"):
                     arrays = devices.put_batch(select_arrays(batch, stop=stop))
                 gated = bool(e.architecture.gates) and p.step >= e.warmup_steps
-                with clock.part("step" if gated in self.compiled else "compilation"):
+                with clock.part("step" if gated in self.train_steps else "compilation"):
+                    if gated not in self.train_steps:
+                        self.train_steps[gated] = e.create_train_step(gated)
                     p.state, metrics = self.train_steps[gated](p.state, arrays)
-                self.compiled.add(gated)
                 p.step += 1
                 stopping = self._read_metrics(queued, clock)
                 queued = p.step, metrics

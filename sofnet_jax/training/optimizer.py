@@ -1,17 +1,18 @@
 """The optimizer; it freezes the policies during warm-up."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 Path = tuple[jax.tree_util.DictKey, ...]
 
 
 def create_optimizer(
-    name: str,
+    name: Literal["sgd", "adam"],
     learning_rate: optax.Schedule,
     *,
     momentum: float,
@@ -26,16 +27,8 @@ def create_optimizer(
     The parameters of policies and inner classifiers have, as it were, an optimizer of their own: it
     starts after `warmup_steps`, and its learning rate is `policy_rate` times the others'.
     `released` follows the authors' code in its `clip_norm`, `groups` and `restart`.
-
-    Raises:
-        UserError: an unknown name.
     """
-    if name == "sgd":
-        moments = optax.trace(momentum)
-    elif name == "adam":
-        moments = optax.scale_by_adam(b1=momentum)
-    else:
-        raise UserError(f"optimizer.name is '{name}'; choose sgd or adam")
+    moments = optax.trace(momentum) if name == "sgd" else optax.scale_by_adam(b1=momentum)
     direction = optax.chain(
         optax.add_decayed_weights(weight_decay, mask=_select_weights if released.groups else None),
         moments,

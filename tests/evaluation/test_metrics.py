@@ -38,9 +38,7 @@ def _create_random(seed, videos=7, frames=6, classes=5):
 
 
 def _measure(predictions, **options):
-    return compute_metrics(
-        predictions, gate_names=_NAMES, paper_cost=_PAPER, full_cost=_FULL, **options
-    )
+    return compute_metrics(predictions, gate_names=_NAMES, costs=(_PAPER, _FULL), **options)
 
 
 def _one_class(*probabilities):

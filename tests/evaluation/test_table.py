@@ -18,8 +18,7 @@ PREDICTIONS = Predictions(
     errors={"c": "c.mp4: no video stream"},
 )
 ARGUMENTS = {
-    "paper_cost": Cost((1.0,), 4.0),
-    "full_cost": Cost((2.0,), 5.0),
+    "costs": (Cost((1.0,), 4.0), Cost((2.0,), 5.0)),
     "threshold": 0.9,
     "min_frames": 0,
 }

@@ -133,7 +133,7 @@ def test_scored_are_the_videos_of_the_metrics(options):
         errors={},
     )
     names, cost = ("res1", "res3"), Cost((1.0, 2.0), 4.0)
-    metrics = compute_metrics(p, gate_names=names, paper_cost=cost, full_cost=cost, **options)
+    metrics = compute_metrics(p, gate_names=names, costs=(cost, cost), **options)
     scored = create_scored(p, names, **options)
     for metric in _METRICS:
         accuracy = compute_weighted_accuracy(scored, np.ones((1, 20)), metric)

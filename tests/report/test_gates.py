@@ -83,9 +83,7 @@ def test_shares_add_to_one_and_agree_with_the_metrics(seed, options):
     )
     relevance = compute_relevance(predictions, _NAMES, **options)
     cost = Cost((1.0, 2.0), 4.0)
-    metrics = compute_metrics(
-        predictions, gate_names=_NAMES, paper_cost=cost, full_cost=cost, **options
-    )
+    metrics = compute_metrics(predictions, gate_names=_NAMES, costs=(cost, cost), **options)
     assert sum(relevance.inside.values()) == pytest.approx(1)
     assert sum(relevance.outside.values()) == pytest.approx(1)
     assert relevance.share == pytest.approx(metrics["relevant"])

@@ -140,8 +140,7 @@ def test_thresholds_are_those_of_an_evaluation_each(tmp_path):
         expected = compute_metrics(
             predictions,
             gate_names=names,
-            paper_cost=costs[0],
-            full_cost=costs[1],
+            costs=costs,
             threshold=entry["rho"],
             min_frames=entry["min_frames"],
         )

@@ -54,8 +54,7 @@ def test_what_is_read_is_what_was_written(path):
 def test_metrics_are_the_same(path, threshold):
     options = {
         "gate_names": GATES,
-        "paper_cost": Cost((1.0, 2.0), 4.0),
-        "full_cost": Cost((1.5, 2.5), 5.0),
+        "costs": (Cost((1.0, 2.0), 4.0), Cost((1.5, 2.5), 5.0)),
         "threshold": threshold,
     }
     found, _ = read_predictions(path)

@@ -4,7 +4,7 @@ import pytest
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.run.config import create_default
-from sofnet_jax.training.experiment import create_experiment
+from sofnet_jax.training.experiment import Experiment
 
 MISTAKES = {
     "data.train": ("/nonexistent", "/nonexistent"),
@@ -63,7 +63,7 @@ def test_mistakes_name_the_field(field, data):
     config = create_config(data)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError) as error:
-        create_experiment(config)
+        Experiment(config)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -72,14 +72,14 @@ def test_the_online_shift_and_the_released_memory_exclude_each_other(data):
     config = create_config(data)
     config.model.shift, config.released.state = "online", True
     with pytest.raises(UserError, match="model.shift is 'online'.*released.state"):
-        create_experiment(config)
+        Experiment(config)
 
 
 def test_prepared_data_must_be_named_and_be_prepared(data, tmp_path):
     config = create_config(data)
     config.data.source = "prepared"
     with pytest.raises(UserError, match="data.prepared is empty"):
-        create_experiment(config)
+        Experiment(config)
     config.data.prepared = str(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path}: nothing prepared in it"):
-        create_experiment(config)
+        Experiment(config)

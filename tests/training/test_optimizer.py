@@ -4,7 +4,6 @@ import numpy as np
 import optax
 import pytest
 
-from sofnet_jax.host.errors import UserError
 from sofnet_jax.training.optimizer import create_optimizer, select_policies
 from sofnet_jax.training.schedules import create_learning_rate_schedule
 
@@ -123,8 +122,3 @@ def test_policies_are_selected_by_name():
     selected = jax.tree.leaves_with_path(select_policies(_create_tree(0)))
     assert {path[0].key for path, chosen in selected if chosen} == {"policy_res1", "inner_res1"}
     assert {path[0].key for path, chosen in selected if not chosen} == {"backbone", "head"}
-
-
-def test_unknown_optimizer():
-    with pytest.raises(UserError, match="optimizer.name is 'rmsprop'"):
-        create_optimizer("rmsprop", _SCHEDULE, momentum=0.9, weight_decay=0.0, warmup_steps=0)
