@@ -1,9 +1,8 @@
 """ActivityNet-v1.3: the official JSON, BSN's JSON and CSV, and lists with a class index."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from sofnet_jax.data.annotations.assembly import UNDECIDED, assemble
@@ -18,7 +17,7 @@ from sofnet_jax.data.annotations.files import (
     show,
     sort_materials,
 )
-from sofnet_jax.data.annotations.lists import Listed, Roster, collect, read_list, require_split
+from sofnet_jax.data.annotations.lists import Listed, Roster, collect, read_list
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
@@ -45,9 +44,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     }
     files = sort_materials("ActivityNet", materials, kinds, notes)
     described = _read_described(files, notes)
-    rosters = [
-        read_list(m, partial(_create_listed, require_split(m.path)), notes) for m in files["list"]
-    ]
+    rosters = [read_list(m, _create_listed, notes) for m in files["list"]]
     rosters = _repair_ids(rosters, described, notes)
     return assemble(NAME, described, rosters, read_orders(files), notes)
 
@@ -65,12 +62,11 @@ def _read_described(files: Mapping[str, Sequence[Material]], notes: Notes) -> di
     """The clips of all files but lists, by id; the official file wins."""
     described: dict[str, Clip] = {}
     for material in files["official"]:
-        _add(described, material.document.need("database"), notes)
+        _add(described, _read_videos(material.document.need("database"), notes), notes)
     for material in files["bsn"]:
-        _add(described, material.document, notes)
+        _add(described, _read_videos(material.document, notes), notes)
     for material in files["table"]:
-        for place, cells in material.table():
-            _add_row(described, place, cells, notes)
+        _add(described, _read_table(material), notes)
     notes.add_all(
         "test videos, whose labels are not public: left out",
         (clip.place for clip in described.values() if clip.split == _TESTING),
@@ -85,66 +81,68 @@ def _parse_subset(place: str, subset: str) -> str:
     return split
 
 
-def _read_video(key: str, video: Node, notes: Notes) -> Clip:
-    """A video of the official JSON, or of BSN's, which has no subsets."""
-    subset = video.get("subset")
-    split = _parse_subset(subset.place, subset.text()) if subset else UNDECIDED
-    seconds = read_duration(video.get("duration_second") or video.get("duration"), notes)
-    id = check_id(video.place, strip_prefix(key))
-    instances = [] if split == _TESTING else video.need("annotations").elements()
-    labels = [check_label((n := node.need("label")).place, n.text()) for node in instances]
-    segments = [((n := node.need("segment")).place, n.interval()) for node in instances]
-    return Clip(
-        id=id,
-        split=split,
-        labels=tuple(dict.fromkeys(labels)),
-        place=video.place,
-        names=(id,),
-        segments=clean_segments(segments, seconds, notes),
-        duration=seconds,
-    )
-
-
-def _add(described: dict[str, Clip], videos: Node, notes: Notes) -> None:
-    """Add the videos of one file. Raises UserError if it has one twice."""
-    new: dict[str, Clip] = {}
+def _read_videos(videos: Node, notes: Notes) -> Iterator[Clip]:
+    """The videos of the official JSON, or of BSN's, which has no subsets."""
     for key, video in videos.items():
-        clip = _read_video(key, video, notes)
+        subset = video.get("subset")
+        split = _parse_subset(subset.place, subset.text()) if subset else UNDECIDED
+        seconds = read_duration(video.get("duration_second") or video.get("duration"), notes)
+        id = check_id(video.place, strip_prefix(key))
+        instances = [] if split == _TESTING else video.need("annotations").elements()
+        labels = [check_label((n := node.need("label")).place, n.text()) for node in instances]
+        segments = [((n := node.need("segment")).place, n.interval()) for node in instances]
+        yield Clip(
+            id=id,
+            split=split,
+            labels=tuple(dict.fromkeys(labels)),
+            place=video.place,
+            names=(id,),
+            segments=clean_segments(segments, seconds, notes),
+            duration=seconds,
+        )
+
+
+def _read_table(material: Material) -> Iterator[Clip]:
+    """The rows of BSN's CSV, which have subsets and no labels."""
+    for place, cells in material.table():
+        id = check_id(place, strip_prefix(cells["video"]))
+        seconds, frames = cells.get("seconds", ""), cells.get("numframe", "")
+        duration = parse_seconds(place, "seconds", seconds) if seconds else 0.0
+        yield Clip(
+            id=id,
+            split=_parse_subset(place, cells["subset"]),
+            labels=(),
+            place=place,
+            names=(id,),
+            duration=duration if duration > 0 else None,
+            num_frames=(parse_count(place, "numFrame", frames) if frames else 0) or None,
+        )
+
+
+def _add(described: dict[str, Clip], clips: Iterable[Clip], notes: Notes) -> None:
+    """Add what a file says to what others said. Raises UserError if it has a video twice."""
+    new: dict[str, Clip] = {}
+    for clip in clips:
         if new.setdefault(clip.id, clip) is not clip:
             raise UserError(f"{clip.place}: duplicate of {new[clip.id].place}; keep one")
-    for id, clip in new.items():
-        first = described.setdefault(id, clip)
-        if first.labels and clip.labels and set(first.labels) != set(clip.labels):
-            other, those = " and ".join(clip.labels), " and ".join(first.labels)
+        first = described.get(clip.id, clip)
+        splits, labels = {first.split, clip.split}, {frozenset(c.labels) for c in (first, clip)}
+        if len(splits - {UNDECIDED}) > 1 or len(labels - {frozenset()}) > 1:
             notes.add(
-                "videos with different classes in a second file: the first counts",
-                f"{clip.place} {other}, {first.place} {those}",
+                "videos with another subset or class in a second file: the first counts",
+                f"{clip.place}, {first.place}",
             )
+        described[clip.id] = replace(
+            first,
+            split=first.split or clip.split,
+            duration=first.duration or clip.duration,
+            num_frames=first.num_frames or clip.num_frames,
+        )
 
 
-def _add_row(
-    described: dict[str, Clip], place: str, cells: Mapping[str, str], notes: Notes
-) -> None:
-    """Add a row of BSN's CSV: the split, and the duration if no other file has it."""
-    id = check_id(place, strip_prefix(cells["video"]))
-    clip = described.get(id) or Clip(id=id, split=UNDECIDED, labels=(), place=place, names=(id,))
-    split = _parse_subset(place, cells["subset"])
-    if clip.split not in (UNDECIDED, split):
-        notes.add("videos in different subsets in a second file: the first counts", place)
-        split = clip.split
-    seconds, frames = cells.get("seconds", ""), cells.get("numframe", "")
-    duration = clip.duration or (parse_seconds(place, "seconds", seconds) if seconds else 0.0)
-    described[id] = replace(
-        clip,
-        split=split,
-        duration=duration if duration > 0 else None,
-        num_frames=(parse_count(place, "numFrame", frames) if frames else 0) or None,
-    )
-
-
-def _create_listed(split: str, place: str, text: str) -> Listed:
+def _create_listed(place: str, text: str) -> Listed:
     id = check_id(place, strip_prefix(text))
-    return Listed(Clip(id=id, split=split, labels=(), place=place, names=(id,)))
+    return Listed(Clip(id=id, split="", labels=(), place=place, names=(id,)))
 
 
 def _repair_ids(

@@ -34,16 +34,13 @@ def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
     try:
         return _READERS[name](create_materials(paths))
     except UserError as error:
-        mixed = [path for path in paths if path.is_dir() and _has_several_folders(path)]
+        folders = {path: {file.parent for file in path.glob("*/*")} for path in paths}
+        mixed = [path for path, found in folders.items() if len(found) > 1]
         if not mixed:
             raise
         raise UserError(
             f"{error}; if {mixed[0]} has files of other data sets too, give only those of {name}"
         ) from error
-
-
-def _has_several_folders(folder: Path) -> bool:
-    return len({file.relative_to(folder).parts[0] for file in folder.glob("*/*")}) > 1
 
 
 def describe_counts(annotation: Annotation) -> list[str]:

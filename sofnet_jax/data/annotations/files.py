@@ -235,11 +235,6 @@ class Material:
         return tuple(Row(f"{self.path}:{i}", line.strip()) for i, line in lines if line.strip())
 
     @cached_property
-    def is_empty(self) -> bool:
-        """Whether the file contains only whitespace."""
-        return not self.data.decode("utf-8-sig", errors="replace").strip()
-
-    @cached_property
     def is_json(self) -> bool:
         """Whether the file starts as JSON does."""
         return self.data[:1024].removeprefix(_MARK).lstrip()[:1] in (b"{", b"[")
@@ -272,7 +267,7 @@ class Material:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The header of a CSV file, in lower case; empty if the first row is not CSV."""
-        if self.is_json or self.is_empty or not self.text:
+        if self.is_json:
             return ()
         try:
             _, header = next(self.cells(), ("", []))
@@ -344,18 +339,12 @@ def sort_materials(
     """
     found: dict[str, list[Material]] = {kind: [] for kind in kinds}
     for material in materials:
-        problem = f"{material.path}: "
         try:
-            if material.is_empty:
-                problem += "the file is empty"
-            elif kind := next((kind for kind, test in kinds.items() if test(material)), None):
+            if kind := next((kind for kind, test in kinds.items() if test(material)), None):
                 found[kind].append(material)
                 continue
-            elif material.is_json:
-                problem += f"JSON, but not of {benchmark}"
-            else:
-                start = show(material.rows[0].text)
-                problem += f"not a file of {benchmark}; it begins with {start}"
+            start = show(material.text[:_LONGEST].strip())
+            problem = f"{material.path}: not a file of {benchmark}; it begins with {start}"
         except UserError as error:
             if material.named or material.is_json:
                 raise

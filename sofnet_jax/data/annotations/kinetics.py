@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from sofnet_jax.data.annotations.assembly import assemble
@@ -21,6 +20,7 @@ from sofnet_jax.data.annotations.names import (
     Spelling,
     check_id,
     check_label,
+    find_folder_split,
     find_split,
     parse_split,
     strip_extension,
@@ -93,8 +93,7 @@ def _read_files(materials: Sequence[Material], notes: Notes) -> Iterator[_File]:
         clips = list(_read_table(m, notes))
         yield _File(m.path, {clip.labels[0] for clip in clips}, clips=clips)
     for m in files["list"]:
-        create = partial(_create_listed, find_split(m.path))
-        roster = read_list(m, create, notes, has_paths=True)
+        roster = read_list(m, _create_listed, notes, has_paths=True)
         classes = {row.folder or "" for row in roster.rows.values() if row.numbers}
         yield _File(m.path, classes, roster=roster)
     for order in read_orders(files):
@@ -130,13 +129,13 @@ def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
         )
 
 
-def _create_listed(split: str | None, place: str, text: str) -> Listed:
-    path, split = parse_path(place, text, split)
+def _create_listed(place: str, text: str) -> Listed:
+    path = parse_path(place, text)
     id = strip_extension(path.name)
     part = _PART.fullmatch(id)
     clip = Clip(
         id=id,
-        split=split,
+        split=find_folder_split(path),
         labels=(),
         place=place,
         names=(part[1] if part else id,),

@@ -7,12 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from sofnet_jax.data.annotations.clip import Clip
 from sofnet_jax.data.annotations.files import Material, Notes, Row, parse_count, show
-from sofnet_jax.data.annotations.names import (
-    YOUTUBE,
-    check_path,
-    find_folder_split,
-    find_split,
-)
+from sofnet_jax.data.annotations.names import YOUTUBE, check_path, find_split
 from sofnet_jax.host.errors import UserError
 
 LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
@@ -44,20 +39,24 @@ def read_list(
 ) -> Roster:
     """Read rows `<id> <frames> <label>…`; with `has_paths`, of one label, or bare YouTube ids.
 
-    `create` makes a row from a place and an id or path. Raises UserError.
+    `create` makes a row from a place and an id or path; its split may be "" if only the name of the
+    list says it. Raises UserError.
     """
     is_bare = has_paths and material.looks_like(YOUTUBE)
+    split_of_file = find_split(material.path)
 
     def parse(row: Row) -> Listed:
         if is_bare and not YOUTUBE.fullmatch(row.text):
             raise UserError(f"{row.place}: {show(row.text)} is not a YouTube id")
-        if is_bare:
-            return create(row.place, row.text)
-        name, num_frames, *labels = _split_row(row, has_paths)
+        name, *counts = [row.text] if is_bare else _split_row(row, has_paths)
         listed = create(row.place, name)
-        frames = parse_count(row.place, "the number of frames", num_frames)
-        numbers = tuple(parse_count(row.place, "a label", label) for label in labels)
-        return replace(listed, clip=replace(listed.clip, num_frames=frames), numbers=numbers)
+        split = listed.clip.split or split_of_file
+        if split is None:
+            raise UserError(f"{row.place}: split unknown; put train or val into the list's name")
+        num_frames = parse_count(row.place, "the number of frames", counts[0]) if counts else None
+        numbers = tuple(parse_count(row.place, "a label", label) for label in counts[1:])
+        clip = replace(listed.clip, split=split, num_frames=num_frames)
+        return replace(listed, clip=clip, numbers=numbers)
 
     return collect(material.path, map(parse, material.rows), notes)
 
@@ -81,26 +80,9 @@ def _split_row(row: Row, has_path: bool) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def parse_path(place: str, text: str, split: str | None) -> tuple[PurePosixPath, str]:
-    """A row's path, and the split that its folders name, else that of the list."""
-    path = PurePosixPath(check_path(place, text).replace("\\", "/"))
-    split = find_folder_split(path) or split
-    if split is None:
-        raise UserError(
-            f"{place}: split unknown from the path and from the list's name; put train or val into "
-            "the name"
-        )
-    return path, split
-
-
-def require_split(path: Path) -> str:
-    """The split that a file's name, or its folder's, implies; raises UserError."""
-    split = find_split(path)
-    if split is None:
-        raise UserError(
-            f"{path}: split unknown from its name and its folder's; put train or val into the name"
-        )
-    return split
+def parse_path(place: str, text: str) -> PurePosixPath:
+    """The path in a row, with `/` between its folders; raises UserError if it leaves its folder."""
+    return PurePosixPath(check_path(place, text).replace("\\", "/"))
 
 
 def collect(path: Path, listed: Iterable[Listed], notes: Notes) -> Roster:

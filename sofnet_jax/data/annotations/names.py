@@ -76,10 +76,10 @@ def find_split(path: Path) -> str | None:
     return parse_split(path.parent.name)
 
 
-def find_folder_split(path: PurePath) -> str | None:
-    """The split that the folders of a path name; None if there are none or both."""
+def find_folder_split(path: PurePath) -> str:
+    """The split that the folders of a path name; "" if there are none or both."""
     found = {split for part in path.parts[:-1] if (split := parse_split(part))}
-    return found.pop() if len(found) == 1 else None
+    return found.pop() if len(found) == 1 else ""
 
 
 class Spelling:

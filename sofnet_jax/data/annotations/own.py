@@ -107,7 +107,7 @@ def _set_split(row: OwnRow, split_of_file: str | None) -> OwnRow:
     if row.split and given is None:
         raise UserError(f"{row.place}: the split is {show(row.split)}; write train or val")
     split = given or split_of_file or find_folder_split(PurePosixPath(path))
-    if split is None:
+    if not split:
         raise UserError(
             f"{row.place}: split unknown; add a column 'split' with train or val, or put one of "
             "them into the name of the file"
@@ -143,15 +143,13 @@ def _read_folder(path: Path, notes: Notes) -> list[OwnRow]:
 def _has_videos(material: Material) -> bool:
     """Whether a file found in a folder has the form described here."""
     try:
-        if material.is_empty:
-            return False
         if material.is_json:
             value = material.document.value
             videos = value.get("videos") if isinstance(value, dict) else value
             return isinstance(videos, list) and all(
                 isinstance(video, dict) and "path" in video for video in videos
             )
-        cells = material.rows[0].text.split(",")
+        cells = material.text.lstrip().partition("\n")[0].split(",")
     except UserError:
         return False
     return _is_header(cells) or (len(cells) > 1 and is_video(cells[0].strip().strip('"')))

@@ -6,7 +6,6 @@ The official files number the classes from 0, as the rows of `labels.txt`.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from sofnet_jax.data.annotations.assembly import assemble
 from sofnet_jax.data.annotations.classes import ClassOrder, create_kinds, read_orders
@@ -19,10 +18,11 @@ from sofnet_jax.data.annotations.files import (
     show,
     sort_materials,
 )
-from sofnet_jax.data.annotations.lists import Listed, parse_path, read_list, require_split
+from sofnet_jax.data.annotations.lists import Listed, parse_path, read_list
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
+    find_folder_split,
     find_split,
     parse_split,
     strip_extension,
@@ -56,10 +56,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     for material in files["partition"]:
         for clip in _read_partition(material, _get_names(material, orders)):
             _add(described, clip, notes)
-    rosters = [
-        read_list(m, partial(_create_listed, find_split(m.path)), notes, has_paths=True)
-        for m in files["list"]
-    ]
+    rosters = [read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]]
     if not (described or any(row.numbers for r in rosters for row in r.rows.values())):
         raise UserError(f"{materials[0].path}: no file describes videos; give the JSON or a list")
     return assemble(NAME, described, rosters, orders, notes)
@@ -104,7 +101,9 @@ def _read_official(material: Material, names: Mapping[int, str], notes: Notes) -
 
 
 def _read_partition(material: Material, names: Mapping[int, str]) -> Iterator[Clip]:
-    split = require_split(material.path)
+    split = find_split(material.path)
+    if split is None:
+        raise UserError(f"{material.path}: split unknown; put train or val into its name")
     for row in material.rows:
         address, *cells = row.text.split(None, 1)
         match = _ADDRESS.fullmatch(address)
@@ -130,10 +129,10 @@ def _create_clip(id: str, split: str, labels: Sequence[str], place: str) -> Clip
     return Clip(id, split, tuple(dict.fromkeys(labels)), place, names=(id,))
 
 
-def _create_listed(split: str | None, place: str, text: str) -> Listed:
+def _create_listed(place: str, text: str) -> Listed:
     """A clip with a YouTube id, or else with its path as the id."""
-    path, split = parse_path(place, text, split)
-    name = strip_extension(path.name)
+    path = parse_path(place, text)
+    name, split = strip_extension(path.name), find_folder_split(path)
     if YOUTUBE.fullmatch(name):
         return Listed(_create_clip(name, split, (), place))
     return Listed(Clip(id=str(path), split=split, labels=(), place=place, path=str(path)))

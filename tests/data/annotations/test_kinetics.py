@@ -286,7 +286,7 @@ def test_lists_whose_split_nothing_tells(tmp_path):
     _refuse(
         tmp_path,
         {"list.txt": rows, "classes.txt": CLASSES},
-        "list.txt:1: split unknown from the path",
+        "list.txt:1: split unknown; put train or val into",
     )
     assert (
         _brief(_read(tmp_path, {"train/list.txt": rows, "classes.txt": CLASSES}))[0][1] == "train"

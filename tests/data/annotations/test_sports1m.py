@@ -155,7 +155,7 @@ def test_files_without_what_they_need(tmp_path):
     files = {"a.json": OFFICIAL, "labels.txt": LABELS, "b_labels.txt": LABELS}
     _refuse(tmp_path, files, "a.json: its labels are numbers, and 2 files name the classes")
     files = {"partition.txt": LINE.format(A, 1), "labels.txt": LABELS}
-    _refuse(tmp_path, files, "partition.txt: split unknown from its name")
+    _refuse(tmp_path, files, "partition.txt: split unknown; put train")
 
 
 @pytest.mark.parametrize(
