@@ -11,8 +11,6 @@ percentages of frames stopped after res1 … res5, used, and never seen. With --
 network decides, on videos. `runtime` measures the networks of a sweep, for Table 3 of its report.
 """
 
-import functools
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -67,7 +65,14 @@ def main(argv: list[str]) -> None:
         case ["inference", *videos]:
             lines = _measure_inference(videos)
         case ["runtime"]:
-            lines = _measure_runtime()
+            if WORKDIR.value is None:
+                raise UserError("--workdir is missing; give the folder of a sweep")
+            keep_freed_memory()
+            workdir = Path(WORKDIR.value).expanduser()
+            collection = choose_collection(load_collections(workdir), DATASET.value)
+            lines = benchmark_runtime(
+                workdir, collection, num_videos=RUNTIME_VIDEOS, repeats=REPEATS.value or 5
+            )
         case _:
             raise UserError(
                 "say what to measure: python -m sofnet_jax.benchmark train --config …, data, "
@@ -77,26 +82,12 @@ def main(argv: list[str]) -> None:
         print(line, flush=True)
 
 
-def _measure_runtime() -> Iterator[str]:
-    if WORKDIR.value is None:
-        raise UserError("--workdir is missing; give the folder of a sweep")
-    workdir = Path(WORKDIR.value).expanduser()
-    collection = choose_collection(load_collections(workdir), DATASET.value)
-    keep_freed_memory()
-    return benchmark_runtime(
-        workdir, collection, num_videos=RUNTIME_VIDEOS, repeats=REPEATS.value or 5
-    )
-
-
 def _measure_inference(videos: list[str]) -> Iterator[str]:
     if bool(videos) != bool(CHECKPOINT.value):
         raise UserError("a trained network is measured with videos: VIDEO… --checkpoint=RUN")
     if 0 < MINUTES.value < SHORTEST:
         raise UserError(f"--minutes={MINUTES.value}: 0, or from {SHORTEST} up")
-    sizes = [_read_number("sizes", size) for size in SIZES.value]
-    if not sizes or not all(size in range(32, 4097) for size in sizes):
-        raise UserError(f"--sizes={','.join(SIZES.value)}: give sides of 32 to 4096 pixels")
-    workloads = list(_create_workloads(videos, list(map(int, sizes))))
+    workloads = list(_create_workloads(videos))
     keep_freed_memory()  # to the advantage of all, including PyTorch
     yield describe_host()
     yield from benchmark_inference(workloads, REPEATS.value or 5)
@@ -105,22 +96,23 @@ def _measure_inference(videos: list[str]) -> Iterator[str]:
         yield from benchmark_start(workloads[0].size)
 
 
-def _create_workloads(videos: list[str], sizes: list[int]) -> Iterator[Workload]:
+def _create_workloads(videos: list[str]) -> Iterator[Workload]:
     if CHECKPOINT.value:
         files = [file for name in videos for file in find_videos(name)]
-        tell = functools.partial(print, file=sys.stderr)
-        yield load_workload(CHECKPOINT.value, files, dtype=DTYPE.value, say=tell)
+        yield load_workload(CHECKPOINT.value, files, dtype=DTYPE.value)
         return
-    stops = [_read_number("stops", share) for share in STOPS.value]
+    sizes, stops = _read_numbers("sizes", SIZES.value), _read_numbers("stops", STOPS.value)
+    if not sizes or not all(size in range(32, 4097) for size in sizes):
+        raise UserError(f"--sizes={','.join(SIZES.value)}: give sides of 32 to 4096 pixels")
     for size in sizes:
-        yield create_workload(size, stops, dtype=DTYPE.value and DTYPES[DTYPE.value])
+        yield create_workload(int(size), stops, dtype=DTYPE.value and DTYPES[DTYPE.value])
 
 
-def _read_number(flag: str, text: str) -> float:
+def _read_numbers(flag: str, texts: list[str]) -> list[float]:
     try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"--{flag}: '{text}' is not a number") from None
+        return list(map(float, texts))
+    except ValueError as error:
+        raise UserError(f"--{flag}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -44,7 +44,6 @@ def benchmark_decoding(repeats: int) -> list[str]:
     or successor resembles it more. Returns lines.
     """
     programs, lines = _find_programs()
-    cores = count_cores()
     with tempfile.TemporaryDirectory() as folder:
         for interval, description in KEYFRAMES.items():
             path = Path(folder) / f"{interval}.mp4"
@@ -54,7 +53,7 @@ def benchmark_decoding(repeats: int) -> list[str]:
                 f"{CHOSEN} frames of {SECONDS} s, {WIDTH}×{HEIGHT}, H.264, {RATE} frames/s, "
                 f"{megabits:.1f} Mbit/s, {description}, median of {repeats}:"
             )
-            for threads in sorted({1, cores}):
+            for threads in sorted({1, count_cores()}):
                 lines += _measure(str(path), programs, threads, repeats)
     return lines
 
@@ -67,10 +66,15 @@ def _measure(
     runs: dict[str, Callable[[], Any]] = {}
     wrong: dict[str, int] = {}
     for program, ways in programs.items():
-        way, images = _choose_way(ways, path, chosen, threads)
-        name = f"{program}, {way}" if way else program
-        runs[name] = functools.partial(ways[way], path, chosen, threads)
-        wrong[name] = _count_wrong(images, neighbours)
+        tried = {}
+        for way, read in ways.items():
+            start = time.perf_counter()
+            images = read(path, chosen, threads)
+            tried[way] = time.perf_counter() - start, images
+        fastest = min(tried, key=lambda way: tried[way][0])
+        name = f"{program}, {fastest}" if fastest else program
+        runs[name] = functools.partial(ways[fastest], path, chosen, threads)
+        wrong[name] = _count_wrong(tried[fastest][1], neighbours)
     runs["the whole file, by PyAV"] = functools.partial(_decode_everything, path, threads)
     seconds = interleave(runs, repeats)
     lines = [f"  {threads} thread{'s' * (threads > 1)}, and the time as a multiple of ours"]
@@ -78,19 +82,6 @@ def _measure(
         remark = f"  {wrong[name]} WRONG FRAMES" if wrong.get(name) else ""
         lines.append(f"    {name:<44} {1000 * s:7.0f} ms {s / seconds[OURS]:6.2f}{remark}")
     return lines
-
-
-def _choose_way(
-    ways: dict[str, Read], path: str, chosen: list[int], threads: int
-) -> tuple[str, UInt8[np.ndarray, "t h w 3"]]:
-    """Try each way once; return the fastest and its images."""
-    tried = {}
-    for way, read in ways.items():
-        start = time.perf_counter()
-        images = read(path, chosen, threads)
-        tried[way] = time.perf_counter() - start, images
-    fastest = min(tried, key=lambda way: tried[way][0])
-    return fastest, tried[fastest][1]
 
 
 def _find_programs() -> tuple[dict[str, dict[str, Read]], list[str]]:

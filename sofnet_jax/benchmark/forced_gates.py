@@ -8,15 +8,16 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Frame
 from sofnet_jax.systems.early_exit import Rule
-from sofnet_jax.systems.sofnet.folded import Gate, Network
+from sofnet_jax.systems.sofnet.folded import Gate, Head, Network
 
 RULE = Rule(0.999, 0)
+VIDEOS = 4  # over which the frames never looked at are spread
 PICTURES = 7  # number n is stopped by gate n, 5 is kept, 6 ends the video
 
 # Percent of the frames stopped at res1 … res5, used, and never looked at. Figure 3 states 54.3 %
@@ -24,30 +25,21 @@ PICTURES = 7  # number n is stopped by gate n, 5 is kept, 6 ends the video
 FIGURE_3 = (15.4, 3.1, 1.5, 3.1, 9.2, 54.3, 13.4)
 
 
-def create_fates(
-    shares: Sequence[float], num_frames: int, num_videos: int = 4, seed: int = 0
-) -> Int[np.ndarray, "v t"]:
+def create_fates(shares: Sequence[float], num_frames: int) -> Int[np.ndarray, "v t"]:
     """Compose videos of pictures, by number, so that their frames stop in the given shares.
 
-    Args:
-        shares: percent of the frames stopped at each gate, used, and never looked at; rounded to
-            whole frames.
-        num_frames: frames of a video.
-        num_videos: videos over which the frames never looked at are spread.
-        seed: of the order.
-
-    Raises:
-        UserError: these are not seven shares of a whole, or they are impossible.
+    `shares` are percent of the frames stopped at each gate, used, and never looked at; they are
+    rounded to whole frames. Raises UserError for impossible ones.
     """
     if len(shares) != PICTURES or min(shares) < 0 or not abs(sum(shares) - 100) <= 1:
         raise UserError(f"stops {tuple(shares)}: give seven shares that add to 100 %")
-    *stopped, used, exits = _apportion(shares, num_videos * num_frames)
-    tails = exits // num_videos + (np.arange(num_videos) < exits % num_videos)
+    *stopped, used, exits = _apportion(shares, VIDEOS * num_frames)
+    tails = exits // VIDEOS + (np.arange(VIDEOS) < exits % VIDEOS)
     ending = int((tails > 0).sum())
     if used < ending:
         raise UserError(f"stops {tuple(shares)}: a video ends early with a frame that is used")
     others = [gate for gate, count in enumerate(stopped) for _ in range(count)]
-    pool = np.random.default_rng(seed).permutation([*others, *[5] * (used - ending)])
+    pool = np.random.default_rng(0).permutation([*others, *[5] * (used - ending)])
     lengths = num_frames - tails - (tails > 0)
     if lengths.min() < 0:
         raise UserError(f"stops {tuple(shares)}: of {num_frames} frames one is looked at")
@@ -65,10 +57,9 @@ def _apportion(shares: Sequence[float], total: int) -> list[int]:
     return counts.tolist()
 
 
-def draw_pictures(size: int, seed: int = 0) -> UInt8[np.ndarray, "p size size 3"]:
+def draw_pictures(size: int) -> UInt8[np.ndarray, "p size size 3"]:
     """Draw very different pictures of few colours."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (PICTURES, 5, 5, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (PICTURES, 5, 5, 3), dtype=np.uint8)
     shape = (size, size)
     return np.stack([np.asarray(Image.fromarray(c).resize(shape)) for c in coarse])
 
@@ -85,12 +76,8 @@ def force(network: Network, pictures: UInt8[np.ndarray, "p size size 3"]) -> Net
         gates.append(_teach(gate, *_solve(pooled, [-1.0, *[1.0] * (len(pooled) - 1)])))
     last = [np.asarray(frame.pool(network.num_gates))[0] for frame in frames[-2:]]
     direction, bias = _solve(last, [0.0, 1000.0])
-    head = network.head
-    head = replace(
-        head,
-        kernel=jnp.zeros_like(head.kernel).at[:, 0].set(direction),
-        bias=jnp.zeros_like(head.bias).at[0].set(bias),
-    )
+    kernel = jnp.zeros_like(network.head.kernel).at[:, 0].set(direction)
+    head = Head(kernel, jnp.zeros_like(network.head.bias).at[0].set(bias))
     return replace(network, gates=tuple(gates), head=head)
 
 
@@ -110,7 +97,7 @@ def _teach(gate: Gate, direction: Float[np.ndarray, "d"], bias: float) -> Gate:
 
 
 def _solve(
-    points: Sequence[Float[Array, "d"] | np.ndarray], values: Sequence[float]
+    points: Sequence[Float[np.ndarray, "d"]], values: Sequence[float]
 ) -> tuple[Float[np.ndarray, "d"], float]:
     """The linear function of smallest norm with these values at these points."""
     matrix = np.asarray(points, np.float64)

@@ -18,7 +18,7 @@ from sofnet_jax.inference.online import Recognizer, classify, run, run_gated
 from sofnet_jax.systems.early_exit import NEVER
 from sofnet_jax.systems.sofnet.folded import create_states
 
-BATCHES_OF_FRAMES = (1, 2, 4, 16)  # of TSN
+BATCHES_OF_FRAMES = (2, 4, 16)  # of TSN
 QUEUE = 64  # videos in lockstep, about
 ROUNDS = 2  # of measuring them
 SINGLE = "TSN, a frame at a time"
@@ -49,10 +49,13 @@ def _measure(work: Workload, repeats: int) -> Iterator[str]:
     times |= _measure_many(work)
     tsn, spent = work.gflops
     ratio, allowed = spent / tsn, 1000 * tsn / peak
+    *stopped, used, unseen = work.shares
+    names = work.network.architecture.gate_names
+    stops = ", ".join(f"{name} {share:.1f}" for name, share in zip(names, stopped, strict=True))
     yield (
         f"{work.name}, {work.size}×{work.size}, {work.num_frames / len(work.videos):g} frames, "
-        f"{jnp.dtype(work.network.dtype)}, {jax.devices()[0].device_kind}; {_describe(work)}; "
-        f"median of {repeats}"
+        f"{jnp.dtype(work.network.dtype)}, {jax.devices()[0].device_kind}; {used:.1f} % used, "
+        f"stopped at {stops} %, {unseen:.1f} % never looked at; median of {repeats}"
     )
     yield f"  a product of {side}×{side} matrices runs at {peak:.0f} G multiply–adds a second"
     yield f"  GFLOPs a video (full): TSN {tsn:.2f}, SoF-Net {spent:.2f}, {ratio:.3f} of it"
@@ -76,27 +79,15 @@ def _measure(work: Workload, repeats: int) -> Iterator[str]:
     yield from remarks
 
 
-def _describe(work: Workload) -> str:
-    *stopped, used, unseen = work.shares
-    names = work.network.architecture.gate_names
-    stops = ", ".join(f"{name} {share:.1f}" for name, share in zip(names, stopped, strict=True))
-    return f"{used:.1f} % used, stopped at {stops} %, {unseen:.1f} % never looked at"
-
-
 def _create_programs(work: Workload) -> dict[str, Callable[[], Any]]:
-    programs: dict[str, Callable[[], Any]] = {
-        SINGLE if count == 1 else f"TSN, {count} frames at a time": functools.partial(
-            _classify_all, work, count
-        )
-        for count in BATCHES_OF_FRAMES
-    }
-    recognizer, on_device = Recognizer(work.network, work.rule), "one program on the device"
-    run_tsn = functools.partial(run_program, work.tsn, NEVER, work.videos)
-    run_sofnet = functools.partial(run_program, work.network, work.rule, work.videos)
+    recognizer, videos = Recognizer(work.network, work.rule), work.videos
+    programs: dict[str, Callable[[], Any]] = {SINGLE: lambda: _classify_all(work, 1)}
+    for count in BATCHES_OF_FRAMES:
+        programs[f"TSN, {count} frames at a time"] = functools.partial(_classify_all, work, count)
     return programs | {
-        f"TSN, {on_device}": run_tsn,
-        OURS: functools.partial(run_loop, recognizer, work.videos),
-        f"SoF-Net, {on_device}": run_sofnet,
+        "TSN, one program on the device": lambda: run_program(work.tsn, NEVER, videos),
+        OURS: lambda: run_loop(recognizer, videos),
+        "SoF-Net, one program on the device": lambda: run_program(work.network, work.rule, videos),
     }
 
 
@@ -132,9 +123,9 @@ def _measure_parts(work: Workload, repeats: int) -> list[str]:
             break
         alone[name] = functools.partial(run, span, x)
         if k < network.num_gates:
-            state = zero[k], zero[k]
-            with_gate = functools.partial(run_gated, span, network.gates[k], x, None, *state)
-            gated[f"{name} and its gate"] = with_gate
+            gated[f"{name} and its gate"] = functools.partial(
+                run_gated, span, network.gates[k], x, None, zero[k], zero[k]
+            )
         x, _, _ = run(span, x)
     seconds = interleave(alone | gated, 10 * repeats)
     parts = []
@@ -175,11 +166,10 @@ def _create_torch_programs(work: Workload) -> tuple[dict[str, Callable[[], Any]]
         except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch without CUDA
             remarks.append(f"  PyTorch {way} was not measured: {first_line(error)}")
             continue
-        for name, function in (("TSN", plain.classify), ("SoF-Net", gated.recognize)):
-            programs[f"PyTorch {name}, {way}"] = functools.partial(_call_all, function, work.videos)
+        programs[f"PyTorch TSN, {way}"] = _repeat(plain.classify, work.videos)
+        programs[f"PyTorch SoF-Net, {way}"] = _repeat(gated.recognize, work.videos)
     return programs, remarks
 
 
-def _call_all(function: Callable[[Any], Any], videos: Iterable[Any]) -> None:
-    for video in videos:
-        function(video)
+def _repeat(function: Callable[[Any], Any], videos: Iterable[Any]) -> Callable[[], Any]:
+    return lambda: [function(video) for video in videos]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from sofnet_jax.benchmark.stopwatch import describe_host, interleave
 from sofnet_jax.benchmark.workload import run_loop, run_program
@@ -36,7 +35,9 @@ def benchmark_runtime(
         for run in collection.find(method)[:1]:
             try:
                 model = load(run.folder)
-                videos = _read_videos(run, num_videos)
+                evaluator = Experiment(run.restore_config()).evaluator
+                chosen = evaluator.source.videos[:num_videos]
+                videos = evaluator.read_frames([video.id for video in chosen])
             except UserError as error:
                 yield f"{method} was not measured: {error}"
                 continue
@@ -69,9 +70,3 @@ def benchmark_runtime(
         },
     }
     write_json(workdir / FILE, content)
-
-
-def _read_videos(run: Run, count: int) -> np.ndarray:
-    """The first validation videos, as the network sees them."""
-    evaluator = Experiment(run.restore_config()).evaluator
-    return evaluator.read_frames([video.id for video in evaluator.source.videos[:count]])

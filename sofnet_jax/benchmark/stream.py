@@ -46,9 +46,8 @@ def benchmark_stream(work: Workload, minutes: int) -> list[str]:
             speed = each * WINDOW / (time.perf_counter() - start)
             network = sum(window.network_ms or 0.0 for window in part) / frames
             decoding = sum(window.decode_ms or 0.0 for window in part) / each
-            for values, value in zip(
-                rows.values(), (network, decoding, speed, read_memory() / 2**20), strict=True
-            ):
+            tenth = network, decoding, speed, read_memory() / 2**20
+            for values, value in zip(rows.values(), tenth, strict=True):
                 values.append(value)
             kept, looked = kept + sum(window.kept for window in part), looked + frames
         windows.close()
@@ -77,25 +76,22 @@ def _watch(model: TrainedModel, video: Path, minutes: int) -> Generator[Predicti
 def _send(server: socket.socket, video: Path, minutes: int) -> None:
     """Send a video repeatedly, as one that continues, to the first client."""
     connection, _ = server.accept()
-    with connection, connection.makefile("wb") as file:
-        try:
-            with av.open(file, "w", format="mpegts") as out:
-                _repeat(out, video, minutes)
-        except (OSError, av.FFmpegError):  # the client is gone
-            return
-
-
-def _repeat(out: av.container.OutputContainer, video: Path, minutes: int) -> None:
     stream = None
-    for minute in range(minutes):
-        with av.open(str(video)) as source:
-            template = source.streams.video[0]
-            stream = stream or out.add_stream_from_template(template)
-            assert template.time_base is not None
-            shift = minute * round(MINUTE / template.time_base)
-            for packet in source.demux(template):
-                if packet.dts is None or packet.pts is None:
-                    continue
-                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                packet.stream = stream
-                out.mux(packet)
+    with (
+        connection,
+        connection.makefile("wb") as file,
+        contextlib.suppress(OSError, av.FFmpegError),  # the client is gone
+        av.open(file, "w", format="mpegts") as out,
+    ):
+        for minute in range(minutes):
+            with av.open(str(video)) as source:
+                template = source.streams.video[0]
+                stream = stream or out.add_stream_from_template(template)
+                assert template.time_base is not None
+                shift = minute * round(MINUTE / template.time_base)
+                for packet in source.demux(template):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = stream
+                    out.mux(packet)

@@ -1,5 +1,6 @@
 """SoF-Net in PyTorch, to measure against; only benchmarks and their tests import it."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,16 +21,16 @@ Make = Callable[[nn.Module, Any], Callable]
 
 
 class _Stem(nn.Module):
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, stem: Stem):
         super().__init__()
         self.convolution = _convolution(stem.convolution)
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.scale: torch.Tensor
-        self.shift: torch.Tensor
-        self.register_buffer("scale", 1 / (255 * torch.tensor(PIXEL_STD)).view(3, 1, 1))
-        self.register_buffer(
-            "shift", (torch.tensor(PIXEL_MEAN) / torch.tensor(PIXEL_STD)).view(3, 1, 1)
-        )
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (PIXEL_MEAN, PIXEL_STD))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", mean / std)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.shift
@@ -39,14 +40,13 @@ class _Stem(nn.Module):
 class _Block(nn.Module):
     def __init__(self, block: Block):
         super().__init__()
-        self.convolutions = nn.ModuleList(map(_convolution, block.convolutions))
+        first, *rest = map(_convolution, block.convolutions)
+        between = itertools.chain.from_iterable((nn.ReLU(), convolution) for convolution in rest)
+        self.convolutions = nn.Sequential(first, *between)
         self.shortcut = nn.Identity() if block.shortcut is None else _convolution(block.shortcut)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x
-        for i, convolution in enumerate(self.convolutions):
-            y = convolution(torch.relu(y) if i else y)
-        return torch.relu(y + self.shortcut(x))
+        return torch.relu(self.convolutions(x) + self.shortcut(x))
 
 
 class _Span(nn.Module):
@@ -55,10 +55,10 @@ class _Span(nn.Module):
     def __init__(self, span: Span):
         super().__init__()
         layers = (_Stem(x) if isinstance(x, Stem) else _Block(x) for x in span.layers)
-        self.parts = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = self.parts(x)
+        x = self.layers(x)
         return x, x.float().mean((2, 3))
 
 
@@ -134,13 +134,8 @@ def graphed(module: nn.Module, example: Any) -> Callable:
 class TorchRecognizer:
     """`online.Recognizer` in PyTorch.
 
-    Args:
-        network: a deployed network, on any device.
-        rule: of early termination.
-        make: turns a module and an example of its input into the function to call.
-        channels_last: whether to use that memory layout.
-        example: frames of the shape to come, for `make`.
-        device: of PyTorch.
+    `make` turns a module and an example of its input, frames like those to come, into the function
+    to call.
     """
 
     def __init__(
@@ -156,14 +151,12 @@ class TorchRecognizer:
         if network.architecture.shift:
             raise RuntimeError("temporal shift is not implemented in it")
         self._device = torch.device(device)
-        self._num_classes = network.architecture.num_classes
-        self._hidden = network.architecture.hidden
-        self._rule, self._released = rule, network.released
+        self._network, self._rule = network, rule
         self._spans: list[Callable] = []
         self._gates: list[Callable] = []
         self._head = [self._move(_tensor(x)) for x in (network.head.kernel, network.head.bias)]
         x = self._move(torch.from_numpy(example))
-        h = self._move(torch.zeros((1, self._hidden)))
+        self._zeros = h = self._move(torch.zeros((1, network.architecture.hidden)))
         dtype = getattr(torch, jnp.dtype(network.dtype).name)
         with torch.inference_mode():
             for span in network.spans:
@@ -183,9 +176,9 @@ class TorchRecognizer:
     @torch.inference_mode()
     def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> Result:
         """Run the frames one by one, each as far as the gates forward it."""
-        h = [self._move(torch.zeros((1, self._hidden)))] * len(self._gates)
-        c = list(h)
-        consensus = Consensus(len(self._gates), self._num_classes, self._rule)
+        h = c = [self._zeros] * len(self._gates)
+        classes = self._network.architecture.num_classes
+        consensus = Consensus(len(self._gates), classes, self._rule)
         for frame in video:
             x = self._move(torch.from_numpy(frame[None]))
             new_h, new_c = list(h), list(c)
@@ -198,7 +191,7 @@ class TorchRecognizer:
                     if not forward > stay:
                         stop = k
                         break
-            if stop == len(self._gates) or (self._released.state and stop == len(self._gates) - 1):
+            if self._network.writes(stop):
                 h, c = new_h, new_c
             if stop < len(self._gates):
                 consensus.stop(stop)
@@ -206,7 +199,7 @@ class TorchRecognizer:
                 consensus.keep(self._score(pooled)[0])
             if consensus.ended:
                 break
-        forced = not consensus.kept_any and not self._released.empty
+        forced = not consensus.kept_any and not self._network.released.empty
         return consensus.conclude(self._classify(frame[None])[0] if forced else None)
 
     @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Time and memory of a training step, by its parts."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -31,27 +32,18 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
     if not e.architecture.gates:
         raise UserError("this configuration has no gates, whose share of a step is measured here")
     state = devices.replicate(create_state(e.model, e.optimizer, config.seed))
-    batches = e.create_train_iterator(0)
-    try:
+    with contextlib.closing(e.create_train_iterator(0)) as batches:
         arrays = devices.put_batch(select_arrays(next(batches)))
-        runs = {
-            "joint": _Stepper(e, state, gated=True),
-            "plain": _Stepper(e, state, gated=False),
+        step, plain = (_Stepper(e, state, gated=gated) for gated in (True, False))
+        functions = {
+            "joint step": lambda: step(arrays),
+            "step without gates": lambda: plain(arrays),
+            "gate scan, forward and backward": _create_scan(e),
         }
-        scan = _create_scan(e)
-        seconds = interleave(
-            {
-                "joint step": lambda: runs["joint"](arrays),
-                "step without gates": lambda: runs["plain"](arrays),
-                "gate scan, forward and backward": scan,
-            },
-            repeats,
-        )
+        seconds = interleave(functions, repeats)
         fed_seconds, resident_seconds = _measure_input(
-            runs["joint"], batches, arrays, config.data.num_workers, repeats
+            step, batches, arrays, config.data.num_workers, repeats
         )
-    finally:
-        batches.close()
     joint = seconds["joint step"]
     lines = [_describe_run(e, repeats)]
     lines += [f"{name:<34} {1000 * s:9.1f} ms  {s / joint:6.3f}" for name, s in seconds.items()]

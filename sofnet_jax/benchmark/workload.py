@@ -1,7 +1,8 @@
 """What inference is measured on: a network with gates, videos, and two ways to run them."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,6 @@ from sofnet_jax.systems.sofnet.folded import Network, deploy
 from sofnet_jax.systems.sofnet.network import SoFNet
 
 BACKBONE, CLASSES, FRAMES = "resnet50", 200, 16
-
 
 program = jax.jit(run_video, static_argnames="rule")
 
@@ -96,14 +96,8 @@ def draw_variables() -> tuple[Architecture, Mapping[str, Any]]:
     return architecture, jax.jit(SoFNet(architecture).init)(jax.random.key(0), blank)
 
 
-def load_workload(
-    checkpoint: str,
-    videos: Sequence[str],
-    *,
-    dtype: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Workload:
-    """A trained network on video files; `say` reports those that cannot be read.
+def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str | None = None) -> Workload:
+    """A trained network on video files; those that cannot be read are reported and left out.
 
     Raises UserError if `checkpoint` holds no usable network, or one without gates, or if no video
     can be read.
@@ -116,7 +110,7 @@ def load_workload(
         try:
             frames.append(read_frames(model, model.predict(video)))
         except VideoError as error:
-            say(f"left out: {error}")
+            print(f"left out: {error}", file=sys.stderr)
     if not frames:
         raise UserError("none of the videos can be read")
     return Workload(checkpoint, model.network, model.rule, frames)

@@ -3,7 +3,6 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
@@ -35,8 +34,7 @@ def load(
             says how the network sees a video and when that ends; other weights take the defaults
             of `sofnet_jax.run.fields`.
         which: checkpoint of a run, the last or the best.
-        dtype: precision of the stages, float32 or bfloat16; by default the device's fastest,
-            float32 on a CPU.
+        dtype: precision of the stages, float32 or bfloat16; by default the device's fastest.
         size: side of the frames in pixels; by default the configuration's.
         num_frames: frames of a video; by default the configuration's.
         variant: of the defaults, such as "release" for weights of the authors.
@@ -49,7 +47,12 @@ def load(
     source = os.fspath(source)
     config = Path(source).expanduser() / "config.json"
     is_run = config.exists()
-    fields = _read_run(config, variant) if is_run else _get_defaults(variant)
+    if is_run and variant:
+        raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
+    try:
+        fields = read_fields(config) if is_run else flatten_fields(get_config(variant).to_dict())
+    except ValueError as error:
+        raise UserError(str(error)) from error
     given = {"data.size": size, "data.num_frames": num_frames}
     fields |= {name: value for name, value in given.items() if value is not None}
     released = Released(
@@ -86,30 +89,11 @@ def load(
     return TrainedModel(network, classes, sampler, rule, notes)
 
 
-def _read_run(config: Path, variant: str) -> dict[str, Any]:
-    """The configuration of a run by dotted names."""
-    if variant:
-        raise UserError(
-            f"{config.parent} is a run, with its own configuration; leave out '{variant}'"
-        )
-    return read_fields(config)
-
-
-def _get_defaults(variant: str) -> dict[str, Any]:
-    """The default configuration by dotted names, for weights without one."""
-    try:
-        return flatten_fields(get_config(variant).to_dict())
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def _check_extent(sampler: Sampler) -> None:
     """Raise UserError for an input that does not fit in memory."""
     size, num_frames = sampler.size, sampler.num_frames
-    for name, value, most in (
-        ("size", size, LARGEST_SIZE),
-        ("num_frames", num_frames, MOST_FRAMES),
-    ):
+    limits = ("size", size, LARGEST_SIZE), ("num_frames", num_frames, MOST_FRAMES)
+    for name, value, most in limits:
         if not 1 <= value <= most:
             raise UserError(f"{name} is {value}; it must be a number from 1 to {most}")
     if 3 * num_frames * size**2 > MAX_BYTES:

@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,9 @@ from sofnet_jax.systems.sofnet.folded import Gate, Head, Network, create_past, f
 
 _BATCH_SIZE = 32
 _BATCH_SIZE_CPU, _PIXELS_CPU = 4, 192**2 * 4  # the features of larger batches outgrow the cache
-_IN_FLIGHT = 2  # batches: the device computes one while Python reads the answer to another
-_IN_FLIGHTS = {"cpu": 1}  # where both use the same cores
+# Batches: the device computes one while Python reads the answer to another, unless both use the
+# same cores.
+_IN_FLIGHT, _IN_FLIGHT_CPU = 2, 1
 _SHRINK = 4  # the next smaller batch size is a quarter
 
 _Pixels = UInt8[np.ndarray, "h w 3"]
@@ -85,16 +86,13 @@ class Lockstep:
     ):
         """Configure the batches.
 
-        Args:
-            network: from `deploy`.
-            rule: when a video ends early.
-            batch_size: frames that pass a span together; by default as many as suit the device and
-                the frames' size. On a CPU see also `host.memory.keep_freed_memory`.
-            in_flight: most batches on the device at a time; by default one on a CPU, two elsewhere.
+        By default `batch_size`, the frames that pass a span together, suits the device and the
+        frames' size, and at most two batches are on the device, on a CPU one. On a CPU see also
+        `host.memory.keep_freed_memory`.
         """
-        self._in_flight = in_flight or _IN_FLIGHTS.get(network.device.platform, _IN_FLIGHT)
-        self._network = network
-        self._rule = rule
+        usual = _IN_FLIGHT_CPU if network.device.platform == "cpu" else _IN_FLIGHT
+        self._in_flight = in_flight or usual
+        self._network, self._rule = network, rule
         self._hops = _create_hops(network)
         self._wanted = batch_size
         self._busy = False  # whether results are being taken
@@ -112,7 +110,7 @@ class Lockstep:
         self._waiting: list[deque[int]] = [deque() for _ in self._hops]  # rows, by their next hop
         self._states = self._create_states()  # after the last kept frame
         self._news = self._create_states()  # after the frame in progress
-        self._features: list[Array | None] = [None for _ in self._hops]  # after each hop
+        self._features = self._create_features()  # after each hop
 
     def warm_up(self, height: int, width: int) -> None:
         """Compile everything for frames of a size; `recognize` then compiles nothing."""
@@ -187,12 +185,8 @@ class Lockstep:
 
     def _admit(self, incoming: Iterator[_Slot]) -> None:
         """Assign the free rows to the next videos."""
-        for row in range(self._num_slots):
-            if row in self._slots:
-                continue
-            slot = next(incoming, None)
-            if slot is None:
-                return
+        free = [row for row in range(self._num_slots) if row not in self._slots]
+        for row, slot in zip(free, incoming, strict=False):
             self._slots[row] = slot
             self._waiting[0].append(row)
 
@@ -203,7 +197,6 @@ class Lockstep:
         return max(i for i, n in enumerate(lengths) if n == longest) if longest else None
 
     def _launch(self, i: int) -> _Flight:
-        """Start a batch at a hop."""
         queue = self._waiting[i]
         taken = [queue.popleft() for _ in range(min(len(queue), self._batch_size))]
         pixels = [self._slots[row].pixels for row in taken]
@@ -241,7 +234,7 @@ class Lockstep:
             self._states = _copy_rows(self._states, self._news, rows)
 
     def _fill(self, rows: list[int]) -> Int[np.ndarray, "b"]:
-        """Pad rows to one of the batch sizes; empty places use the extra row."""
+        """Pad rows to one of the batch sizes with the extra row."""
         size = next(size for size in reversed(self._sizes) if size >= len(rows))
         return np.array([*rows, *[self._num_slots] * (size - len(rows))])
 
@@ -250,9 +243,6 @@ class Lockstep:
     ) -> tuple[Float[Array, "b 2"] | None, Float[Array, "b n"] | None]:
         """The gate's logits, if there is a gate, and the classifier's after the last hop."""
         source = self._stack(pixels, len(rows)) if i == 0 else self._features[i - 1]
-        assert source is not None
-        if self._features[i] is None and i < len(self._hops) - 1:
-            self._features[i] = self._create_features(i, source)
         self._features[i], new, gate_logits, logits = _advance(
             self._hops[i],
             source,
@@ -273,30 +263,29 @@ class Lockstep:
                 raise ValueError(f"frames of {image.shape} and of {self._shape}; make them one")
         return np.stack([*pixels, *[pixels[0]] * (size - len(pixels))])
 
-    def _create_features(self, i: int, source: Shaped[Array, "b h w c"] | np.ndarray) -> Array:
-        """Memory for the features of every slot after a hop."""
-        shape = jax.eval_shape(self._hops[i].span, source)[0]
-        return self._create_zeros((self._num_slots + 1, *shape.shape[1:]), shape.dtype)
+    def _create_features(self) -> list[Any]:
+        """Memory for the features of every slot after each hop; none after the last."""
+        features: list[Any] = []
+        x = jax.ShapeDtypeStruct((self._num_slots + 1, *self._shape), np.uint8)
+        for hop in self._hops[:-1]:
+            x, *_ = jax.eval_shape(hop.span, x)
+            features.append(self._create_zeros(x.shape, x.dtype))
+        return [*features, None]
 
     def _go_on(self, row: int) -> Result | None:
         """Start the next frame of a video; return its result if it has ended."""
         slot = self._slots[row]
-        if slot.forced:
-            return slot.consensus.conclude(slot.logits)
-        if slot.consensus.ended:
-            return slot.consensus.conclude()
-        pixels = next(slot.frames, None)
-        if pixels is not None:
-            slot.pixels = pixels
-            self._waiting[0].append(row)
-            return None
-        if slot.consensus.kept_any or self._network.released.empty:
-            return slot.consensus.conclude()
-        if slot.stop == len(self._hops) - 1:  # classified, although the last gate stopped it
-            return slot.consensus.conclude(slot.logits)
-        slot.forced = True
-        self._waiting[slot.stop + 1].append(row)
-        return None
+        if not slot.forced and not slot.consensus.ended:
+            pixels = next(slot.frames, None)
+            if pixels is not None:
+                slot.pixels = pixels
+                self._waiting[0].append(row)
+                return None
+            slot.forced = not slot.consensus.kept_any and not self._network.released.empty
+            if slot.forced and slot.stop < len(self._hops) - 1:  # else it is already classified
+                self._waiting[slot.stop + 1].append(row)
+                return None
+        return slot.consensus.conclude(slot.logits if slot.forced else None)
 
 
 def _create_hops(network: Network) -> list[_Hop]:

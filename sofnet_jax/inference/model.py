@@ -1,5 +1,6 @@
 """A trained network that recognises actions in videos: `sofnet_jax.load(…).predict(…)`."""
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,14 +28,10 @@ Video = str | os.PathLike | np.ndarray | Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network and the frames and pixels that it sees of a video.
+    """A network, the names of its classes, and how it sees a video.
 
-    Attributes:
-        network: from `deploy`.
-        classes: their names.
-        sampler: chooses and crops the frames.
-        rule: when a video ends early.
-        notes: warnings about the weights, a sentence each.
+    `sampler` chooses and crops the frames, `rule` says when a video ends early, and `notes` are
+    warnings about the weights, a sentence each.
     """
 
     network: Network
@@ -188,12 +185,9 @@ class TrainedModel:
             end=end,
         )
 
-        def read_cropped(read: Callable[[], Pixels]) -> Callable[[], Pixels]:
-            def read_one() -> Pixels:
-                with meter.decoding():
-                    return self.sampler.crop(read())
-
-            return read_one
+        def read_cropped(read: Callable[[], Pixels]) -> Pixels:
+            with meter.decoding():
+                return self.sampler.crop(read())
 
         def conclude(window: Window) -> Prediction:
             prediction = self.conclude(
@@ -203,7 +197,7 @@ class TrainedModel:
 
         for at, read in frames:
             with meter.computing():
-                done = windows.step(at, read_cropped(read))
+                done = windows.step(at, functools.partial(read_cropped, read))
             yield from map(conclude, done)
         with meter.computing():
             done = windows.conclude()
@@ -219,15 +213,9 @@ class TrainedModel:
     def export(self, path: str | os.PathLike, *, platforms: Sequence[str] = ()) -> None:
         """Write the network, its gates and its early exit as one program that needs only JAX.
 
-        `jax.export.deserialize(bytearray(…)).call(frames)` of the file's content returns
-        `program.ProgramOutputs` as a tuple, for uint8 frames of shape (videos, t, size, size, 3).
-
-        Args:
-            path: of the file.
-            platforms: to run on, such as "cpu" and "cuda"; by default the current one.
-
-        Raises:
-            UserError: unknown platform, or the file cannot be written.
+        See `program.export_program`. `platforms` to run on, such as "cpu" and "cuda", are by
+        default the current one. Raises UserError for an unknown one, or if the file cannot be
+        written.
         """
         path = Path(path).expanduser()
         if unknown := set(platforms) - PLATFORMS:
@@ -246,18 +234,9 @@ class TrainedModel:
         times: tuple[float, ...],
         num_frames: int,
     ) -> Prediction:
-        """Turn the result of a video into a prediction.
+        """Turn the result of a video into a `Prediction`, with the arguments as its fields.
 
-        Args:
-            result: of the video.
-            meter: of its decoding and computing.
-            name: of the video.
-            top_k: number of classes to name.
-            times: seconds of the frames looked at.
-            num_frames: frames to look at, had the video not ended early.
-
-        Raises:
-            UserError: the network's scores are not numbers.
+        Raises UserError if the network's scores are not numbers.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; it must be a number from 1 up")

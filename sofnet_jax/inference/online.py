@@ -61,23 +61,14 @@ def hand_over(answer: Array) -> Array:
 
 
 class FrameResult(NamedTuple):
-    """The fate of a frame.
-
-    Attributes:
-        stop: index of the gate that stopped it; the number of gates if it was kept.
-        ended: whether the video has ended early (Eq. 7) and takes no further frame.
-    """
+    """The gate that stopped a frame, or the number of gates; whether the video ended early."""
 
     stop: int
     ended: bool
 
 
 class Frame:
-    """A frame whose features are computed stage by stage, on demand.
-
-    Attributes:
-        left: what the spans run so far pass on to later frames, if this one is kept.
-    """
+    """A frame whose features are computed stage by stage, on demand."""
 
     def __init__(self, network: Network, pixels: np.ndarray, past: Past | None = None):
         """Take the pixels, and what the last kept frame left; None if there was none."""
@@ -86,7 +77,7 @@ class Frame:
         self._past = _create_blank_past(network, pixels) if past is None else past
         self._features: Array | np.ndarray = pixels[None]
         self._pooled: list[Array] = []  # before each gate, and after all
-        self.left: list[tuple[Array, ...]] = []
+        self.left: list[tuple[Array, ...]] = []  # for later frames, if this one is kept
 
     def pool(self, k: int) -> Float[Array, "1 d"]:
         """The averaged features that gate k sees, or the classifier if k is the number of gates."""
@@ -193,8 +184,7 @@ class Recognizer:
                 raise ValueError(f"frames of {self._shape} and of {pixels.shape}; make them one")
             self._blank_past = _create_blank_past(self._network, pixels)
             self._shape = pixels.shape
-        past = self._blank_past if self._past is None else self._past
-        return Frame(self._network, pixels, past)
+        return Frame(self._network, pixels, self._past or self._blank_past)
 
     def _pass_gates(self, frame: Frame) -> tuple[int, list[Array], list[Array]]:
         """The stop index of the frame, and the states that the gates up to it propose."""

@@ -35,7 +35,6 @@ class Prediction:
         start, end: seconds of the part; None for frames without times.
         guesses: the most probable classes, best first.
         scores: probabilities of all classes.
-        gate_names: `res1`, …
         stop: index of the gate that stopped each frame looked at; the number of gates if kept.
         times: seconds of the frames looked at; empty if unknown.
         num_frames: frames to look at, had the video not ended early.

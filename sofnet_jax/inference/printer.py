@@ -24,9 +24,6 @@ class Printer:
     """Prints predictions to standard output; notes and errors go to standard error.
 
     Attributes:
-        model: the network.
-        top_k: classes to name.
-        early: whether a video may end early.
         window: seconds of a window; 0 is all of a file, and `LIVE_WINDOW` of a stream.
         every: seconds from one window to the next; 0 is the length of a window.
         as_json: print one JSON line per prediction.
@@ -53,9 +50,9 @@ class Printer:
                 videos = find_videos(name)
             except UserError as error:
                 self._fail(name, error)
-                continue
-            for video in videos:
-                self._print_video(video)
+            else:
+                for video in videos:
+                    self._print_video(video)
         sys.stdout.flush()
         if self.picture and self._drawn:
             self._draw(self.picture)

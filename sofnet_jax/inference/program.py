@@ -19,7 +19,7 @@ _States = tuple[Float[Array, "1 m"], ...]  # of every gate
 
 
 class ProgramOutputs(NamedTuple):
-    """ProgramOutputs of the program; its leading axes are those of the input before the images'.
+    """Outputs of the program; their leading axes are those of the input before the images'.
 
     Attributes:
         scores: class probabilities.
@@ -41,6 +41,9 @@ class _Memory(NamedTuple):
     past: Past
 
 
+_Passage = tuple[Int[Array, ""], Float[Array, "n"], _Memory]
+
+
 class _Progress(NamedTuple):
     """State of the loop over frames."""
 
@@ -50,17 +53,6 @@ class _Progress(NamedTuple):
     kept: Int[Array, ""]
     stop: Int[Array, "t"]
     ended: Bool[Array, ""]
-
-
-class _Passage(NamedTuple):
-    """A frame's stop index, its logits if it was kept, and the memory that it proposes.
-
-    `past` is new for the spans that the frame passed and old for the others.
-    """
-
-    stop: Int[Array, ""]
-    logits: Float[Array, "n"]
-    memory: _Memory
 
 
 def run_video(
@@ -112,14 +104,17 @@ def _pass(
     force: Bool[Array, ""],
     pooled: Float[Array, "1 d"] | None = None,
 ) -> _Passage:
-    """Run a frame from span k on; the memory is new for what precedes gate k, old for the rest."""
+    """Run a frame from span k on: its stop index, its logits if it was kept, and the new memory.
+
+    Where the frame did not come, the memory stays the old one.
+    """
     span, (h, c, past) = network.spans[k], memory
     if span.layers:
         x, pooled, left = span(x, past[k])
         past = (*past[:k], left, *past[k + 1 :])
     assert pooled is not None
     if k == network.num_gates:
-        return _Passage(jnp.int32(k), network.head(pooled)[0], _Memory(h, c, past))
+        return jnp.int32(k), network.head(pooled)[0], _Memory(h, c, past)
     new_h, new_c, logits = network.gates[k](pooled, h[k], c[k])
     h, c = ((*s[:k], n, *s[k + 1 :]) for s, n in ((h, new_h), (c, new_c)))
     memory = _Memory(h, c, past)
@@ -128,7 +123,7 @@ def _pass(
         return _pass(network, k + 1, x, memory, force, pooled)
 
     def end() -> _Passage:
-        return _Passage(jnp.int32(k), jnp.zeros(network.architecture.num_classes), memory)
+        return jnp.int32(k), jnp.zeros(network.architecture.num_classes), memory
 
     return jax.lax.cond(force | forwards(logits)[0], go_on, end)
 
@@ -147,17 +142,10 @@ def run_videos(
 def export_program(
     path: Path, network: Network, size: int, rule: Rule = NEVER, *, platforms: Sequence[str] = ()
 ) -> None:
-    """Write `run_videos` with its weights to a file that runs without this code.
+    """Write `run_videos`, with its weights and rule, to a file that runs without this code.
 
-    `jax.export.deserialize(path.read_bytes()).call(frames)` is a `ProgramOutputs` as a tuple, for
-    uint8 frames (b, t, size, size, 3) of any b and t.
-
-    Args:
-        path: of the file.
-        network: from `deploy`.
-        size: side of the frames in pixels.
-        rule: when a video ends early; it becomes part of the program.
-        platforms: to run on, such as "cpu" and "cuda"; by default the current one.
+    `jax.export.deserialize(bytearray(path.read_bytes())).call(frames)` is a `ProgramOutputs` as a
+    tuple, for uint8 frames (b, t, size, size, 3) of any b and t.
     """
     shape = (*jax_export.symbolic_shape("b, t"), size, size, 3)
     program = jax.jit(lambda frames: tuple(run_videos(network, frames, rule)))

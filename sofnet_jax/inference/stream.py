@@ -14,13 +14,9 @@ from sofnet_jax.systems.sofnet.folded import Network
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a stream, recognised as a video of its own.
+    """A part of a stream, from second `start` to `end`, recognised as a video of its own.
 
-    Attributes:
-        start, end: its seconds in the stream.
-        num_frames: frames to look at, had the window not ended early.
-        times: seconds of the frames looked at.
-        result: of the video.
+    Of its `num_frames`, those at `times` were looked at; the others followed an early end.
     """
 
     start: float
@@ -58,17 +54,11 @@ class Windows:
         start: float | None = None,
         end: float | None = None,
     ):
-        """Configure the windows.
+        """Take a network from `deploy`, and windows of `num_frames` segments and `seconds`.
 
-        Args:
-            network: from `deploy`.
-            rule: when a window ends early; no further frame is read for it.
-            num_frames: T, the segments of a window.
-            seconds: length of a window.
-            every: segments between the starts of windows; by default T, so that windows do not
-                overlap.
-            start: second at which the first window begins; by default that of the first frame.
-            end: second at which the stream ends, if known.
+        `every` counts segments between the starts of windows; by default they do not overlap. The
+        first starts at second `start`, by default that of the first frame; the stream ends at
+        `end`, if known.
         """
         self._network, self._rule = network, rule
         self._num_frames = num_frames
@@ -83,9 +73,8 @@ class Windows:
     def step(self, time: float, frame: np.ndarray | Callable[[], np.ndarray]) -> list[Window]:
         """Take the next frame; return the windows that it completes or that end early.
 
-        Args:
-            time: seconds of the frame, which must not decrease.
-            frame: uint8 (h, w, 3), or a function that reads it, called only if a window needs it.
+        `time` in seconds must not decrease; `frame` is uint8 (h, w, 3), or a function that reads
+        it, called only if a window needs it.
         """
         if self._origin is None:
             self._origin = time

@@ -34,8 +34,7 @@ _MOST_SHARED = 4  # the authors' file holds the same tensors under two names
 def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
     """Read the tensors of a file in their stored types, and the metadata of a .safetensors.
 
-    Raises:
-        UserError: the file is missing, damaged, of another kind, or holds more than tensors.
+    Raises UserError if the file is missing, damaged, of another kind, or holds more than tensors.
     """
     if not os.path.isfile(path):
         raise UserError(f"no file {path}" + (", but a folder" if os.path.isdir(path) else ""))
@@ -62,10 +61,8 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -> None:
     """Write the kind of file that the suffix names, whole or not at all.
 
-    Only .safetensors takes the `metadata`: a .pth is a plain state dict.
-
-    Raises:
-        UserError: unknown suffix, or the file cannot be written.
+    Only .safetensors takes the `metadata`: a .pth is a plain state dict. Raises UserError for an
+    unknown suffix, or if the file cannot be written.
     """
     require_writable(path)
     content = _encode(path, tensors, metadata)
@@ -175,8 +172,7 @@ class _Ignored:
     def __init__(self, *_: Any):
         pass
 
-    def __setstate__(self, _: Any) -> None:
-        pass
+    __setstate__ = __init__
 
 
 # What creates NumPy's numbers, as pickles name it; the second is of NumPy before version 2.

@@ -13,13 +13,10 @@ _NAME = r"[\w.-]+/[\w.-]+"
 
 
 def download(identifier: str) -> Path:
-    """Fetch the weights of a repository, or find them in the cache.
+    """Fetch the weights of a repository, or find them in the cache, and compare their checksum.
 
-    A bar shows the progress. The file's checksum is compared with the hub's on every call.
-
-    Raises:
-        UserError: the repository does not exist, the file is damaged, or it is not in the cache and
-            there is no network.
+    Raises UserError if the repository does not exist, the file is damaged, or it is neither in the
+    cache nor can be fetched.
     """
     try:
         import huggingface_hub
@@ -61,23 +58,19 @@ def is_name(text: str) -> bool:
 
 
 def _verify(path: Path) -> None:
-    """Compare a cached file with its checksum: SHA-256, or git's SHA-1.
+    """Compare a cached file with its checksum, SHA-256 or git's SHA-1; remove it if they differ.
 
     The cache links each path to a file named by its checksum. That file may itself be a link, into
     a store shared by all repositories and named by other checksums.
-
-    Raises:
-        UserError: they differ; the file is removed, so that the next call fetches it again.
     """
     if not path.is_symlink():
         return  # a file system without links does not keep the checksum
     checksum = path.readlink().name
     content = path.read_bytes()
-    checksums = {
-        64: lambda: hashlib.sha256(content),
-        40: lambda: hashlib.sha1(b"blob %d\0" % len(content) + content),
-    }
-    compute = checksums.get(len(checksum))
-    if compute and compute().hexdigest() != checksum:
+    if len(checksum) == 64:
+        found = hashlib.sha256(content)
+    else:
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content)
+    if len(checksum) in (40, 64) and found.hexdigest() != checksum:
         path.resolve().unlink()
         raise UserError(f"{path} did not have its checksum and was removed; try again")

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,11 @@ HALF = ("float16", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Tensors by our names, whatever their source calls them.
+    """Tensors by our names and in PyTorch's shapes, whatever their source calls them.
 
     Attributes:
         source: where they come from, for messages.
         layout: whose names they had there.
-        tensors: in PyTorch's shapes.
         left_out: names in the source that are no weight of ours.
         classes: names of the classes, if known.
         notes: warnings, a sentence each.
@@ -75,12 +75,7 @@ class Weights:
 class Report:
     """What happened to every tensor of a source and of a network, by our names.
 
-    Attributes:
-        weights: the source.
-        loaded: tensors taken from the source.
-        reinitialised: tensors of the network that keep their initial values, with the reason.
-        left_out: tensors of the source that are not used.
-        notes: warnings, a sentence each.
+    `reinitialised` are those that keep their initial values, with the reason.
     """
 
     weights: Weights
@@ -127,7 +122,11 @@ def load_weights(source: str, which: Which = "last") -> Weights:
         raise UserError(f"no file or folder {source}; on the hub it would be hub:{source}")
     tensors, metadata = read_tensors(path)
     layout, tensors, left_out = rename_tensors(tensors, source)
-    classes = _read_classes(metadata, tensors, source)
+    classes = None
+    if "classes" in metadata:  # as `convert` writes them
+        with contextlib.suppress(ValueError, RecursionError):
+            classes = json.loads(metadata["classes"])
+        classes = _check_classes(classes, tensors, f"{source}: its metadata")
     notes = (layout.note,) if layout.note else ()
     return Weights(source, layout.name, tensors, left_out, classes, notes)
 
@@ -135,15 +134,10 @@ def load_weights(source: str, which: Which = "last") -> Weights:
 def initialise(
     variables: Tree, weights: Weights, classes: Sequence[str] | None = None
 ) -> tuple[Tree, Report]:
-    """Put weights into a network.
+    """Put weights into the variables of a `SoFNet` with these classes, if they are known.
 
     The whole backbone must be present and fit; so must the gates, unless the weights have none.
     The final and the inner classifiers keep their initial values if the classes differ.
-
-    Args:
-        variables: of `SoFNet`; what has no weight keeps its value.
-        weights: to load.
-        classes: names of the network's classes, if known.
 
     Raises:
         UserError: tensors are missing, of another shape, in half precision, not finite, or belong
@@ -175,8 +169,16 @@ def _load_run(folder: Path, which: Which) -> Weights:
         if not (folder / name).exists():
             raise UserError(f"{folder} is not the folder of a run: it has no {name}")
     try:
-        step, identity, variables = _read_checkpoint(folder, which)
-        tensors = to_state_dict(variables)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        checkpoints = Checkpoints(
+            folder / "checkpoints", metric=config["eval"]["metric"], read_only=True
+        )
+        with contextlib.closing(checkpoints):
+            step = checkpoints.find(which)
+            if step is None:
+                raise UserError(f"{folder} holds no checkpoint; train first")
+            identity = checkpoints.read_record(step)["identity"]
+            tensors = to_state_dict(checkpoints.read_variables(step))
         classes = _check_classes(identity["classes"], tensors, f"{folder}: its checkpoint's fields")
     except UserError:
         raise
@@ -191,30 +193,6 @@ def _load_run(folder: Path, which: Which) -> Weights:
         followed.append(f"model.shift={shift}")
     notes = (f"trained with {', '.join(followed)}; use the same",) if followed else ()
     return Weights(str(folder), layout, tensors, [], classes, notes)
-
-
-def _read_checkpoint(folder: Path, which: Which) -> tuple[int, Mapping[str, Any], Tree]:
-    """A checkpoint's step, identity and variables."""
-    metric = json.loads((folder / "config.json").read_text(encoding="utf-8"))["eval"]["metric"]
-    checkpoints = Checkpoints(folder / "checkpoints", metric=metric, read_only=True)
-    with contextlib.closing(checkpoints):
-        step = checkpoints.find(which)
-        if step is None:
-            raise UserError(f"{folder} holds no checkpoint; train first")
-        return step, checkpoints.read_record(step)["identity"], checkpoints.read_variables(step)
-
-
-def _read_classes(
-    metadata: Mapping[str, str], tensors: Tensors, source: str
-) -> tuple[str, ...] | None:
-    """The class names that `convert` wrote into a .safetensors."""
-    if "classes" not in metadata:
-        return None
-    try:
-        classes = json.loads(metadata["classes"])
-    except (ValueError, RecursionError):
-        classes = None
-    return _check_classes(classes, tensors, f"{source}: its metadata")
 
 
 def _check_classes(classes: Any, tensors: Tensors, who: str) -> tuple[str, ...]:
@@ -232,20 +210,21 @@ def _find_reinitialised(
     shapes: Mapping[str, tuple[int, ...]], weights: Weights, classes: Sequence[str] | None
 ) -> dict[str, str]:
     """The tensors of a network that the weights may lack or have otherwise, with the reason."""
-
-    def lacks(part: str) -> bool:
-        return not any(part in name for name in weights.tensors)
-
+    there = " ".join(weights.tensors)
     classifier = _compare_classes(shapes, weights, classes)
-    gates = "no gates there" if lacks(".gate.") else None
-    inner = classifier or gates or ("no inner classifiers there" if lacks(".inner.") else None)
-
-    def explain(name: str) -> str | None:
-        if name.startswith("policy."):
-            return inner if ".inner." in name else gates
-        return classifier if name.startswith("fc.") else None
-
-    return {name: reason for name in shapes if (reason := explain(name))}
+    gates = None if ".gate." in there else "no gates there"
+    inner = None if ".inner." in there else "no inner classifiers there"
+    reasons = {
+        r"fc\.": classifier,
+        r"policy\.\d\.inner\.": classifier or gates or inner,
+        r"policy\.\d\.(?!inner\.)": gates,
+    }
+    return {
+        name: reason
+        for name in shapes
+        for pattern, reason in reasons.items()
+        if reason and re.match(pattern, name)
+    }
 
 
 def _compare_classes(

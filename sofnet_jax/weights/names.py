@@ -5,6 +5,8 @@ Our names are torchvision's for the backbone and the classifier, `conv1.weight` 
 """
 
 import dataclasses
+import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -43,15 +45,6 @@ _GATE_LEAVES = {
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _FROM_TORCH = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
-# The authors' released SoF-Net: module dictionaries with a key for every stage.
-_STAGES = {"base": 0, "conv_2": 1, "conv_3": 2, "conv_4": 3, "conv_5": 4}
-_RELEASED_STEM = {"0": "conv1", "1": "bn1"}  # 2 and 3, ReLU and max-pool, have no weights
-_RELEASED_MODULES = {
-    "block_fc_dict": "embed",  # average pool, squeeze, linear: the linear layer is number 2
-    "block_rnn_dict": "lstm",
-    "action_fc_dict": "gate",
-    "block_pred_rnn_fc_dict": "inner",
-}
 _TRANSFORMERS_MODULES = {"convolution": "conv", "normalization": "bn"}
 
 
@@ -64,12 +57,7 @@ def to_state_dict(variables: Tree) -> dict[str, np.ndarray]:
 
 
 def from_state_dict(tensors: Mapping[str, np.ndarray], variables: Tree) -> Tree:
-    """Replace the leaves of `variables` that have a tensor; the inverse of `to_state_dict`.
-
-    Args:
-        tensors: by PyTorch's names, in the shapes of `torch_shapes`.
-        variables: `params` and `batch_stats` of `SoFNet`.
-    """
+    """Replace the leaves of `variables` that have a tensor; the inverse of `to_state_dict`."""
     filled = {}
     for path, leaf in _flatten(variables):
         value = tensors.get(torch_name(path))
@@ -122,41 +110,42 @@ class Layout:
 
     Attributes:
         name: shown to people.
-        matches: whether a file's names are of this kind.
+        mark: pattern that some name in such a file begins with.
         rename: maps one of the file's names, given all of them, to ours; None drops it.
         note: a warning that comes with this kind of file.
     """
 
     name: str
-    matches: Callable[[Collection[str]], bool]
-    rename: Callable[[str, Collection[str]], str | None]
+    mark: str
+    rename: Callable[[str, Collection[str]], str | None] = lambda name, names: name
     note: str = ""
 
 
-def _starts(*prefixes: str) -> Callable[[Collection[str]], bool]:
-    return lambda names: any(name.startswith(prefixes) for name in names)
-
-
-def _keep(name: str, names: Collection[str]) -> str:
-    return name
+# The authors' released SoF-Net: module dictionaries with a key for every stage. Its `base_model` is
+# a second copy of the tensors, with ImageNet's classifier.
+_STAGES = ("base", "conv_2", "conv_3", "conv_4", "conv_5")
+_RELEASED = {
+    "new_fc": "fc",
+    "block_cnn_dict.base.0": "conv1",
+    "block_cnn_dict.base.1": "bn1",
+    **{f"block_cnn_dict.{stage}": f"layer{n}" for n, stage in enumerate(_STAGES) if n},
+    **{
+        f"{module}.{stage}{rest}": f"policy.{n}.{ours}"
+        for n, stage in enumerate(_STAGES)
+        for module, rest, ours in (
+            ("block_fc_dict", ".2", "embed"),  # after average pool and squeeze
+            ("block_rnn_dict", "", "lstm"),
+            ("action_fc_dict", "", "gate"),
+            ("block_pred_rnn_fc_dict", "", "inner"),
+        )
+    },
+}
 
 
 def _rename_released(name: str, names: Collection[str]) -> str | None:
-    module, _, rest = name.partition(".")
-    stage, _, rest = rest.partition(".")
-    if module == "new_fc":
-        return f"fc.{stage}"
-    if stage not in _STAGES:
-        return None  # base_model: a second copy of the tensors, and ImageNet's classifier
-    if module == "block_cnn_dict" and stage == "base":
-        number, _, leaf = rest.partition(".")
-        return f"{_RELEASED_STEM[number]}.{leaf}" if number in _RELEASED_STEM else None
-    if module == "block_cnn_dict":
-        return f"layer{_STAGES[stage]}.{rest}"
-    if module in _RELEASED_MODULES:
-        leaf = rest.removeprefix("2.") if module == "block_fc_dict" else rest
-        return f"policy.{_STAGES[stage]}.{_RELEASED_MODULES[module]}.{leaf}"
-    return None
+    found = (theirs for theirs in _RELEASED if name.startswith(f"{theirs}."))
+    prefix = next(found, None)
+    return None if prefix is None else name.replace(prefix, _RELEASED[prefix], 1)
 
 
 def _rename_tsn(name: str, names: Collection[str]) -> str | None:
@@ -197,21 +186,21 @@ def _rename_transformers(name: str, names: Collection[str]) -> str | None:
 LAYOUTS = (
     Layout(
         "SoF-Net as released by its authors",
-        _starts("block_cnn_dict."),
+        r"block_cnn_dict\.",
         _rename_released,
         "its gates were trained as the released code does; use the variant :release",
     ),
     Layout(
         "TSM",
-        lambda names: any(n.startswith("base_model.") and ".net." in n for n in names),
+        r"base_model\..*\.net\.",
         _rename_tsn,
         "it was trained with a temporal shift, which this network does not have",
     ),
-    Layout("TSN", _starts("base_model."), _rename_tsn),
+    Layout("TSN", r"base_model\.", _rename_tsn),
     # A bare backbone has no prefix.
-    Layout("transformers", _starts("resnet.embedder.", "embedder.embedder."), _rename_transformers),
-    Layout("sofnet_jax", _starts("policy."), _keep),
-    Layout("torchvision or timm", lambda names: "conv1.weight" in names, _keep),
+    Layout("transformers", r"(resnet\.)?embedder\.embedder\.", _rename_transformers),
+    Layout("sofnet_jax", r"policy\."),
+    Layout("torchvision or timm", r"conv1\.weight$"),
 )
 
 
@@ -220,15 +209,8 @@ def rename_tensors(
 ) -> tuple[Layout, dict[str, np.ndarray], list[str]]:
     """Detect the layout of a file and rename its tensors to our names.
 
-    Args:
-        tensors: content of the file.
-        source: name of the file, for messages.
-
-    Returns:
-        The layout, the tensors by our names, and the names in the file that were left out.
-
-    Raises:
-        UserError: the layout is unknown, or two tensors map to one name.
+    Returns the layout, the tensors by our names, and the names in the file that were left out.
+    Raises UserError if the layout is unknown, or two tensors map to one name.
     """
     plain = {name: name.removeprefix("module.") for name in tensors}  # of DataParallel
     layout = _find_layout(plain.values())
@@ -258,24 +240,19 @@ def rename_tensors(
 
 
 def _find_layout(names: Collection[str]) -> Layout | None:
-    return next((layout for layout in LAYOUTS if layout.matches(names)), None)
+    return next((x for x in LAYOUTS if any(re.match(x.mark, name) for name in names)), None)
 
 
 def _find_common_prefix(names: Collection[str]) -> str:
     """The first module, such as `model.`, if every name is inside it; otherwise empty."""
-    first = {name.partition(".")[0] for name in names if "." in name}
-    return f"{first.pop()}." if len(first) == 1 and all("." in name for name in names) else ""
+    first = os.path.commonprefix(list(names)).partition(".")
+    return f"{first[0]}." if first[1] else ""
 
 
 def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
     """The network that tensors with our names belong to; two classes if there is no classifier.
 
-    Args:
-        tensors: arrays, or anything with a shape.
-        source: where they come from, for messages.
-
-    Raises:
-        UserError: the tensors are not those of a whole ResNet.
+    Raises UserError if the tensors, arrays or anything with a shape, are not a whole ResNet's.
     """
     try:
         channels, _, stem_kernel, _ = _get_shape(tensors, "conv1.weight", 4)
@@ -299,12 +276,9 @@ def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
 def describe(architecture: Architecture) -> str:
     """A network in a few words: `resnet50 with gates (LSTMs of 512 units) after res1 res5`."""
     a = architecture
-    kind = next(
-        (
-            name
-            for name, spec in BACKBONES.items()
-            if spec == dataclasses.replace(a.backbone, shifts=False)
-        ),
+    names = {spec: name for name, spec in reversed(BACKBONES.items())}
+    kind = names.get(
+        dataclasses.replace(a.backbone, shifts=False),
         f"a ResNet of {' + '.join(map(str, a.depths))} {a.block} blocks and width {a.width}",
     )
     if not a.gates:
@@ -320,10 +294,8 @@ def fold(names: Iterable[str], universe: Iterable[str]) -> list[str]:
     ['a.*', 'b.x']
     """
     names = list(names)
-    have, there = (
-        Counter(prefix for name in some for prefix in _prefixes(name))
-        for some in (names, {*universe, *names})
-    )
+    have = Counter(itertools.chain.from_iterable(map(_prefixes, names)))
+    there = Counter(itertools.chain.from_iterable(map(_prefixes, {*universe, *names})))
     short = (
         next((f"{p}.*" for p in _prefixes(name) if have[p] == there[p]), name) for name in names
     )
@@ -344,12 +316,10 @@ def fold_gates(short: Iterable[str], universe: Iterable[str]) -> list[str]:
 
 
 def _prefixes(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts))]
+    return [name[: dot.start()] for dot in re.finditer(r"\.", name)]
 
 
 def _get_shape(tensors: Mapping[str, Any], name: str, dimensions: int) -> tuple[int, ...]:
-    """Raises ValueError if it is empty or has another number of dimensions."""
     shape = tuple(tensors[name].shape)
     if len(shape) != dimensions or 0 in shape:
         raise ValueError(f"{name} of shape {shape}")
@@ -361,7 +331,6 @@ def _find(names: Iterable[str], pattern: str) -> set[str]:
 
 
 def _count_blocks(names: Iterable[str], layer: str) -> int:
-    """Raises KeyError if there are none."""
     blocks = _find(names, rf"{layer}\.(\d+)\.")
     if not blocks:
         raise KeyError(layer)
