@@ -209,7 +209,7 @@ class _View:
         try:
             with fetch(video.path) as path:
                 with meter.decoding():
-                    reader = VideoReader(path, short_side=model.short_side)
+                    reader = VideoReader(path, short_side=model.sampler.short_side)
                 with reader:
                     self._end = min(reader.end, reader.end if video.end is None else video.end)
                     frames = model.look(reader, start=video.start, end=video.end)

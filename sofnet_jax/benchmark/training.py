@@ -45,7 +45,12 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
             step, batches, arrays, config.data.num_workers, repeats
         )
     joint = seconds["joint step"]
-    lines = [_describe_run(e, repeats)]
+    d, t = config.data, config.train
+    lines = [
+        f"{config.model.backbone}, {t.batch_size} videos × {d.num_frames} frames × "
+        f"{d.size}×{d.size}, {t.dtype}, {jax.device_count()} × {jax.devices()[0].device_kind}, "
+        f"jax {jax.__version__}, commit {read_commit()}, median of {repeats}"
+    ]
     lines += [f"{name:<34} {1000 * s:9.1f} ms  {s / joint:6.3f}" for name, s in seconds.items()]
     idle = max(0.0, 1 - resident_seconds / fed_seconds)
     lines += [
@@ -121,13 +126,3 @@ def _measure_input(
         run(fetch, 2)
         fed.append(run(fetch, repeats))
     return statistics.median(fed), statistics.median(resident)
-
-
-def _describe_run(e: Experiment, repeats: int) -> str:
-    c, device = e.config, jax.devices()[0]
-    return (
-        f"{c.model.backbone}, {c.train.batch_size} videos × {c.data.num_frames} frames × "
-        f"{c.data.size}×{c.data.size}, {c.train.dtype}, {jax.device_count()} × "
-        f"{device.device_kind}, jax {jax.__version__}, commit {read_commit()}, "
-        f"median of {repeats}"
-    )

@@ -56,7 +56,7 @@ def read_frames(model: TrainedModel, prediction: Prediction) -> UInt8[np.ndarray
 
     Raises VideoError.
     """
-    with VideoReader(prediction.video, short_side=model.short_side) as reader:
+    with VideoReader(prediction.video, short_side=model.sampler.short_side) as reader:
 
         def choose(count: int) -> Int[np.ndarray, "t"]:
             if not prediction.is_window:

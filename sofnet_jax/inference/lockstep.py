@@ -93,7 +93,10 @@ class Lockstep:
         usual = _IN_FLIGHT_CPU if network.device.platform == "cpu" else _IN_FLIGHT
         self._in_flight = in_flight or usual
         self._network, self._rule = network, rule
-        self._hops = _create_hops(network)
+        spans = [span for span in network.spans if span.layers]  # the last one may have none
+        gates = [*network.gates, None][: len(spans)]
+        heads = [*[None] * (len(spans) - 1), network.head]
+        self._hops = [_Hop(*parts) for parts in zip(spans, gates, heads, strict=True)]
         self._wanted = batch_size
         self._busy = False  # whether results are being taken
         self._slots: dict[int, _Slot] = {}
@@ -193,8 +196,8 @@ class Lockstep:
     def _choose_hop(self) -> int | None:
         """The last hop with a full batch waiting, else the longest queue; None at the end."""
         lengths = [min(len(queue), self._batch_size) for queue in self._waiting]
-        longest = max(lengths)
-        return max(i for i, n in enumerate(lengths) if n == longest) if longest else None
+        longest, last = max(zip(lengths, itertools.count(), strict=False))
+        return last if longest else None
 
     def _launch(self, i: int) -> _Flight:
         queue = self._waiting[i]
@@ -286,14 +289,6 @@ class Lockstep:
                 self._waiting[slot.stop + 1].append(row)
                 return None
         return slot.consensus.conclude(slot.logits if slot.forced else None)
-
-
-def _create_hops(network: Network) -> list[_Hop]:
-    """The spans with their gates; a last span without layers has no hop."""
-    spans = [span for span in network.spans if span.layers]
-    gates = [*network.gates, None][: len(spans)]
-    heads = [*[None] * (len(spans) - 1), network.head]
-    return [_Hop(*parts) for parts in zip(spans, gates, heads, strict=True)]
 
 
 def _choose_batch_size(platform: str, pixels: _Pixels) -> int:

@@ -50,11 +50,6 @@ class TrainedModel:
         """Side of the frames in pixels."""
         return self.sampler.size
 
-    @property
-    def short_side(self) -> int:
-        """Pixels to which larger videos are scaled down first; 0: never."""
-        return self.sampler.short_side
-
     def predict(
         self,
         video: Video,
@@ -84,7 +79,7 @@ class TrainedModel:
             frames = ((self.sampler.fit(video[i]), None) for i in chosen)
             return self._predict(frames, meter, "", top_k, early)
         with meter.decoding():
-            reader = VideoReader(video, short_side=self.short_side)
+            reader = VideoReader(video, short_side=self.sampler.short_side)
         with reader:
             looked = self.look(reader, start=start, end=end)
             prediction = self._predict(looked, meter, os.fspath(video), top_k, early)
@@ -134,7 +129,7 @@ class TrainedModel:
         _check_windows(seconds, every)
         meter = Meter()
         with meter.decoding():
-            reader = VideoReader(video, short_side=self.short_side)
+            reader = VideoReader(video, short_side=self.sampler.short_side)
         with reader:
             part: dict[str, Any] = {"start": float(reader.times[0]), "end": reader.end}
             if part["end"] - part["start"] > seconds:

@@ -40,10 +40,16 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
         raise UserError(f"no file {path}" + (", but a folder" if os.path.isdir(path) else ""))
     if path.suffix not in READABLE:
         raise UserError(f"{path}: weights are read from files that end in {', '.join(READABLE)}")
+    metadata: Metadata = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old formats are welcome
-            tensors, metadata = _read(path)
+            if path.suffix == ".safetensors":
+                with safetensors.safe_open(path, "np") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}
+                    metadata = file.metadata() or {}
+            else:
+                tensors = read_arrays(path) if path.suffix == ".npz" else _read_pytorch(path)
     except UserError:
         raise
     except MemoryError as error:
@@ -65,10 +71,20 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metad
     unknown suffix, or if the file cannot be written.
     """
     require_writable(path)
-    content = _encode(path, tensors, metadata)
+    # In memory, since the libraries hide the reason of a full disk. C order, since safetensors
+    # would write a transposed array in its memory order.
+    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    file = io.BytesIO()
+    if path.suffix == ".safetensors":
+        file.write(safetensors.numpy.save(tensors, {"format": "pt"} | metadata))
+    elif path.suffix == ".npz":
+        np.savez(file, allow_pickle=False, **tensors)
+    else:
+        torch = _import_torch(path)
+        torch.save({name: torch.tensor(value) for name, value in tensors.items()}, file)
     try:
         with write_whole(path) as partial:
-            partial.write_bytes(content)
+            partial.write_bytes(file.getvalue())
     except OSError as error:
         raise UserError(f"cannot write {path}: {first_line(error)}") from error
 
@@ -77,28 +93,6 @@ def require_writable(path: Path) -> None:
     """Raise UserError unless `write_tensors` knows the suffix."""
     if path.suffix not in WRITABLE:
         raise UserError(f"{path}: weights are written to files that end in {', '.join(WRITABLE)}")
-
-
-def _encode(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -> bytes:
-    """The file's content, built in memory because the libraries hide the reason of a full disk."""
-    # safetensors would write a transposed array in its memory order.
-    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-    if path.suffix == ".safetensors":
-        return safetensors.numpy.save(tensors, {"format": "pt"} | metadata)
-    file = io.BytesIO()
-    if path.suffix == ".npz":
-        np.savez(file, allow_pickle=False, **tensors)
-    else:
-        torch = _import_torch(path)
-        torch.save({name: torch.tensor(value) for name, value in tensors.items()}, file)
-    return file.getvalue()
-
-
-def _read(path: Path) -> tuple[Tensors, Metadata]:
-    if path.suffix != ".safetensors":
-        return (read_arrays(path) if path.suffix == ".npz" else _read_pytorch(path)), {}
-    with safetensors.safe_open(path, "np") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
 
 def _read_pytorch(path: Path) -> Tensors:
