@@ -25,7 +25,7 @@ from sofnet_jax.benchmark.start import benchmark_start
 from sofnet_jax.benchmark.stopwatch import describe_host
 from sofnet_jax.benchmark.stream import benchmark_stream
 from sofnet_jax.benchmark.training import benchmark_training
-from sofnet_jax.benchmark.workload import Workload, create_workload, load_workload
+from sofnet_jax.benchmark.workload import create_workload, load_workload
 from sofnet_jax.data.video.live import find_videos
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, DATASET, WORKDIR
@@ -87,25 +87,21 @@ def _measure_inference(videos: list[str]) -> Iterator[str]:
         raise UserError("a trained network is measured with videos: VIDEO… --checkpoint=RUN")
     if 0 < MINUTES.value < SHORTEST:
         raise UserError(f"--minutes={MINUTES.value}: 0, or from {SHORTEST} up")
-    workloads = list(_create_workloads(videos))
+    if CHECKPOINT.value:
+        files = [file for name in videos for file in find_videos(name)]
+        workloads = [load_workload(CHECKPOINT.value, files, dtype=DTYPE.value)]
+    else:
+        sizes, stops = _read_numbers("sizes", SIZES.value), _read_numbers("stops", STOPS.value)
+        if not sizes or not all(size in range(32, 4097) for size in sizes):
+            raise UserError(f"--sizes={','.join(SIZES.value)}: give sides of 32 to 4096 pixels")
+        dtype = DTYPE.value and DTYPES[DTYPE.value]
+        workloads = [create_workload(int(size), stops, dtype=dtype) for size in sizes]
     keep_freed_memory()  # to the advantage of all, including PyTorch
     yield describe_host()
     yield from benchmark_inference(workloads, REPEATS.value or 5)
     if MINUTES.value and not CHECKPOINT.value:
         yield from benchmark_stream(workloads[0], MINUTES.value)
         yield from benchmark_start(workloads[0].size)
-
-
-def _create_workloads(videos: list[str]) -> Iterator[Workload]:
-    if CHECKPOINT.value:
-        files = [file for name in videos for file in find_videos(name)]
-        yield load_workload(CHECKPOINT.value, files, dtype=DTYPE.value)
-        return
-    sizes, stops = _read_numbers("sizes", SIZES.value), _read_numbers("stops", STOPS.value)
-    if not sizes or not all(size in range(32, 4097) for size in sizes):
-        raise UserError(f"--sizes={','.join(SIZES.value)}: give sides of 32 to 4096 pixels")
-    for size in sizes:
-        yield create_workload(int(size), stops, dtype=DTYPE.value and DTYPES[DTYPE.value])
 
 
 def _read_numbers(flag: str, texts: list[str]) -> list[float]:

@@ -150,53 +150,49 @@ class TorchRecognizer:
     ):
         if network.architecture.shift:
             raise RuntimeError("temporal shift is not implemented in it")
-        self._device = torch.device(device)
-        self._network, self._rule = network, rule
-        self._spans: list[Callable] = []
-        self._gates: list[Callable] = []
-        self._head = [self._move(_tensor(x)) for x in (network.head.kernel, network.head.bias)]
-        x = self._move(torch.from_numpy(example))
-        self._zeros = h = self._move(torch.zeros((1, network.architecture.hidden)))
+        self._network, self._rule, self._device = network, rule, device
+        self._parts: list[tuple[Callable, Callable | None]] = []  # spans with their gates
+        self._head = [_tensor(x).to(device) for x in (network.head.kernel, network.head.bias)]
+        self._zeros = h = torch.zeros((1, network.architecture.hidden), device=device)
+        x = torch.from_numpy(example).to(device)
         dtype = getattr(torch, jnp.dtype(network.dtype).name)
         with torch.inference_mode():
-            for span in network.spans:
+            for span, weights in zip(network.spans, [*network.gates, None], strict=True):
                 if not span.layers:
                     continue
-                module: nn.Module = _Span(span).eval().to(self._device, dtype)
+                module: nn.Module = _Span(span).eval().to(device, dtype)
                 if channels_last:
                     # The stubs lack this argument.
                     module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-                self._spans.append(make(module, x))
+                run, gate = make(module, x), None
                 x, pooled = module(x)
-                if len(self._gates) < network.num_gates:
-                    weights = network.gates[len(self._gates)]
-                    gate = _Gate(weights, network.architecture.temporal).eval().to(self._device)
-                    self._gates.append(make(gate, (pooled, h, h)))
+                if weights is not None:
+                    made = _Gate(weights, network.architecture.temporal).eval().to(device)
+                    gate = make(made, (pooled, h, h))
+                self._parts.append((run, gate))
 
     @torch.inference_mode()
     def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> Result:
         """Run the frames one by one, each as far as the gates forward it."""
-        h = c = [self._zeros] * len(self._gates)
-        classes = self._network.architecture.num_classes
-        consensus = Consensus(len(self._gates), classes, self._rule)
+        num_gates = self._network.num_gates
+        h = c = [self._zeros] * num_gates
+        consensus = Consensus(num_gates, self._network.architecture.num_classes, self._rule)
         for frame in video:
-            x = self._move(torch.from_numpy(frame[None]))
+            x = torch.from_numpy(frame[None]).to(self._device)
             new_h, new_c = list(h), list(c)
-            stop = len(self._gates)
-            for k, span in enumerate(self._spans):
+            for k, (span, gate) in enumerate(self._parts):
                 x, pooled = span(x)
-                if k < len(self._gates):
-                    new_h[k], new_c[k], logits = self._gates[k](pooled, h[k], c[k])
+                if gate is not None:
+                    new_h[k], new_c[k], logits = gate(pooled, h[k], c[k])
                     stay, forward = logits[0].tolist()
                     if not forward > stay:
-                        stop = k
+                        consensus.stop(k)
                         break
-            if self._network.writes(stop):
-                h, c = new_h, new_c
-            if stop < len(self._gates):
-                consensus.stop(stop)
             else:
+                k = num_gates
                 consensus.keep(self._score(pooled)[0])
+            if self._network.writes(k):
+                h, c = new_h, new_c
             if consensus.ended:
                 break
         forced = not consensus.kept_any and not self._network.released.empty
@@ -208,16 +204,13 @@ class TorchRecognizer:
         return self._classify(frames).mean(0)
 
     def _classify(self, frames: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:
-        x = self._move(torch.from_numpy(frames))
-        for span in self._spans:
+        x = torch.from_numpy(frames).to(self._device)
+        for span, _ in self._parts:
             x, pooled = span(x)
         return self._score(pooled)
 
     def _score(self, pooled: torch.Tensor) -> np.ndarray:
         return torch.addmm(self._head[1], pooled, self._head[0]).cpu().numpy()
-
-    def _move(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self._device)
 
 
 def _convolution(weights: Convolution | WinogradConvolution) -> nn.Conv2d:

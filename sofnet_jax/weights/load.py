@@ -41,12 +41,8 @@ HALF = ("float16", "bfloat16")
 class Weights:
     """Tensors by our names and in PyTorch's shapes, whatever their source calls them.
 
-    Attributes:
-        source: where they come from, for messages.
-        layout: whose names they had there.
-        left_out: names in the source that are no weight of ours.
-        classes: names of the classes, if known.
-        notes: warnings, a sentence each.
+    `layout` says whose names they had there, `left_out` which of them are no weight of ours, and
+    `notes` are warnings, a sentence each.
     """
 
     source: str

@@ -106,13 +106,10 @@ def _flatten(variables: Tree) -> list[tuple[Path, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How one kind of file names its tensors.
+    """How one kind of file names its tensors, and a warning that comes with it.
 
-    Attributes:
-        name: shown to people.
-        mark: pattern that some name in such a file begins with.
-        rename: maps one of the file's names, given all of them, to ours; None drops it.
-        note: a warning that comes with this kind of file.
+    Some name in such a file matches `mark`. `rename` maps a name, given all of them, to ours, or to
+    None if the tensor is not used.
     """
 
     name: str
@@ -304,14 +301,10 @@ def fold(names: Iterable[str], universe: Iterable[str]) -> list[str]:
 
 def fold_gates(short: Iterable[str], universe: Iterable[str]) -> list[str]:
     """Shorten the result of `fold`: `policy.*.inner.*` stands for every gate in the universe."""
-    short = list(short)
-    gates = sorted(_find(universe, r"policy\.(\d)\."))
-    folded = []
-    for name in short:
-        _, _, part = name.removeprefix("policy.").partition(".")
-        each = [f"policy.{n}.{part}" for n in gates]
-        whole = len(gates) > 1 and name in each and set(each) <= set(short)
-        folded.append(f"policy.*.{part}" if whole else name)
+    gates = len(_find(universe, r"policy\.(\d)\."))
+    plural = {name: re.sub(r"^policy\.\d\.", "policy.*.", name) for name in short}
+    counts = Counter(plural.values())
+    folded = (each if counts[each] == gates > 1 else name for name, each in plural.items())
     return list(dict.fromkeys(folded))
 
 
