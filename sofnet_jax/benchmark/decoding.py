@@ -98,8 +98,7 @@ def _find_programs() -> tuple[dict[str, dict[str, Read]], list[str]]:
             programs[f"{name} {version}"] = {
                 way: functools.partial(read, found) for way, read in ways.items()
             }
-    ffmpeg = _create_ffmpeg_ways()
-    if ffmpeg:
+    if ffmpeg := _create_ffmpeg_ways():
         programs["ffmpeg"] = ffmpeg
     else:
         lines.append("ffmpeg was not measured: no such program, nor imageio-ffmpeg")

@@ -45,8 +45,6 @@ _GATE_LEAVES = {
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _FROM_TORCH = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
-_TRANSFORMERS_MODULES = {"convolution": "conv", "normalization": "bn"}
-
 
 def to_state_dict(variables: Tree) -> dict[str, np.ndarray]:
     """Convert the `params` and `batch_stats` of `SoFNet` to a PyTorch state dict, bit for bit."""
@@ -141,8 +139,7 @@ _RELEASED = {
 
 def _rename_released(name: str, names: Collection[str]) -> str | None:
     found = (theirs for theirs in _RELEASED if name.startswith(f"{theirs}."))
-    prefix = next(found, None)
-    return None if prefix is None else name.replace(prefix, _RELEASED[prefix], 1)
+    return next((name.replace(theirs, _RELEASED[theirs], 1) for theirs in found), None)
 
 
 def _rename_tsn(name: str, names: Collection[str]) -> str | None:
@@ -159,25 +156,24 @@ def _rename_tsn(name: str, names: Collection[str]) -> str | None:
     return None
 
 
+_TRANSFORMERS = {
+    "embedder.embedder.convolution": "conv1",
+    "embedder.embedder.normalization": "bn1",
+    **{f"layer.{n}.convolution": f"conv{n + 1}" for n in range(3)},
+    **{f"layer.{n}.normalization": f"bn{n + 1}" for n in range(3)},
+    "shortcut.convolution": "downsample.0",
+    "shortcut.normalization": "downsample.1",
+    "classifier.1": "fc",
+}
+
+
 def _rename_transformers(name: str, names: Collection[str]) -> str | None:
-    name = name.removeprefix("resnet.")
-    if match := re.fullmatch(r"embedder\.embedder\.(convolution|normalization)\.(\w+)", name):
-        return f"{_TRANSFORMERS_MODULES[match[1]]}1.{match[2]}"
-    if name.startswith("classifier.1."):
-        return name.replace("classifier.1", "fc")
-    match = re.fullmatch(
-        r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(shortcut|layer\.(\d+))"
-        r"\.(convolution|normalization)\.(\w+)",
-        name,
-    )
-    if not match:
+    pattern = r"(?:resnet\.)?(?:encoder\.stages\.(\d+)\.layers\.(\d+)\.)?(.+)\.(\w+)"
+    match = re.fullmatch(pattern, name)
+    if not match or match[3] not in _TRANSFORMERS:
         return None
-    stage, block, part, number, kind, leaf = match.groups()
-    if part == "shortcut":
-        module = f"downsample.{int(kind == 'normalization')}"
-    else:
-        module = f"{_TRANSFORMERS_MODULES[kind]}{int(number) + 1}"
-    return f"layer{int(stage) + 1}.{block}.{module}.{leaf}"
+    block = f"layer{int(match[1]) + 1}.{match[2]}." if match[1] else ""
+    return f"{block}{_TRANSFORMERS[match[3]]}.{match[4]}"
 
 
 LAYOUTS = (
@@ -212,9 +208,9 @@ def rename_tensors(
     plain = {name: name.removeprefix("module.") for name in tensors}  # of DataParallel
     layout = _find_layout(plain.values())
     for _ in range(2):  # Lightning and torch.compile save a model inside a model
-        prefix = _find_common_prefix(plain.values())
-        if layout is None and prefix:
-            plain = {theirs: name.removeprefix(prefix) for theirs, name in plain.items()}
+        prefix, dot, _ = os.path.commonprefix(list(plain.values())).partition(".")
+        if layout is None and dot:
+            plain = {theirs: name.removeprefix(prefix + dot) for theirs, name in plain.items()}
             layout = _find_layout(plain.values())
     names = set(plain.values())
     if layout is None:
@@ -238,12 +234,6 @@ def rename_tensors(
 
 def _find_layout(names: Collection[str]) -> Layout | None:
     return next((x for x in LAYOUTS if any(re.match(x.mark, name) for name in names)), None)
-
-
-def _find_common_prefix(names: Collection[str]) -> str:
-    """The first module, such as `model.`, if every name is inside it; otherwise empty."""
-    first = os.path.commonprefix(list(names)).partition(".")
-    return f"{first[0]}." if first[1] else ""
 
 
 def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
