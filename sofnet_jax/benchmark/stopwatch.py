@@ -1,10 +1,11 @@
 """Measure functions beside each other, and describe the host."""
 
-import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -38,10 +39,7 @@ def describe_tenths(rows: Mapping[str, Sequence[float]], digits: int) -> list[st
 
 def describe_host() -> str:
     """The processor, its cores, and the commit."""
-    return f"{count_cores()} cores of {_read_processor()}, commit {read_commit()}"
-
-
-def _read_processor() -> str:
-    with open("/proc/cpuinfo") if os.path.exists("/proc/cpuinfo") else open(os.devnull) as file:
-        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    info = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*: *(.+)", info.read_text() if info.exists() else "", re.M)
+    processor = name[1].strip() if name else platform.machine()
+    return f"{count_cores()} cores of {processor}, commit {read_commit()}"

@@ -37,15 +37,10 @@ def download(identifier: str) -> Path:
         errors.LocalEntryNotFoundError: f"it is not in the cache, {nowhere}",
         errors.EntryNotFoundError: f"the repository has no {FILE}",
     }
+    failures = (errors.EntryNotFoundError, errors.HTTPError, OSError, RuntimeError, ValueError)
     try:
         path = huggingface_hub.hf_hub_download(match[1], FILE, revision=match[2])
-    except (
-        errors.EntryNotFoundError,
-        errors.HTTPError,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except failures as error:
         known = (text for kind, text in reasons.items() if isinstance(error, kind))
         raise UserError(f"{identifier}: {next(known, first_line(error))}") from error
     _verify(Path(path))
