@@ -103,30 +103,20 @@ def scan_manifest(path: str, chunk_size: int) -> Manifest:
     digest = hashlib.sha256()
     seen: set[int] = set()
     chunks: list[Chunk] = []
-    keys: list[int] = []
-    begin = 0
-    columns: _Header = ()
-
-    def close_chunk() -> None:
-        repeated = []
-        for i, key in enumerate(keys):
-            if key in seen:
-                repeated.append(i)
-            seen.add(key)
-        content = hash(tuple(keys))  # hashes of integers are equal in all processes
-        chunks.append(Chunk(len(chunks), begin, len(keys), content, frozenset(repeated)))
-        keys.clear()
-
     with open_file(path) as file:
-        for number, (row, place, offset) in enumerate(_read_rows(file, path, digest)):
-            if number == 0 and (columns := _parse_header(row, place)):
-                continue
-            begin = begin if keys else offset
-            keys.append(_hash(_parse(row, columns, place)))
-            if len(keys) == chunk_size:
-                close_chunk()
-    if keys:
-        close_chunk()
+        rows = _read_rows(file, path, digest)
+        first = list(itertools.islice(rows, 1))
+        columns = _parse_header(*first[0][:2]) if first else ()
+        videos = rows if columns else itertools.chain(first, rows)
+        while part := list(itertools.islice(videos, chunk_size)):
+            keys = [_hash(_parse(row, columns, place)) for row, place, _ in part]
+            repeated = set()
+            for i, key in enumerate(keys):
+                if key in seen:
+                    repeated.add(i)
+                seen.add(key)
+            content = hash(tuple(keys))  # hashes of integers are equal in all processes
+            chunks.append(Chunk(len(chunks), part[0][2], len(keys), content, frozenset(repeated)))
     if not chunks:
         raise UserError(f"{path}: it lists no videos; write one path per row")
     return Manifest(path, columns, digest.hexdigest(), tuple(chunks))

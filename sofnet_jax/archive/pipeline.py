@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +117,15 @@ def process_archive(
 
 def _check_plan(archive: Archive) -> None:
     """Write plan.json; raise UserError if the folder holds results of another plan."""
-    settings, shards = asdict(archive.settings), archive.shards
+    settings, shards = archive.settings, archive.shards
+    names = ("size", "num_frames", "variant", "dtype", "top_k", "early")
     plan = {
         "manifest": archive.manifest.digest,
         "shards (--shard_size)": shards.count,
         "format": shards.form,
-        "weights": settings["digest"],
+        "weights": settings.digest,
+        **{name: getattr(settings, name) for name in names},
     }
-    names = ("size", "num_frames", "variant", "dtype", "top_k", "early")
-    plan |= {name: settings[name] for name in names}
     path = join(shards.folder, PLAN)
     if not list_files(shards.folder, PLAN):
         write_file(path, (format_json(plan, indent=2) + "\n").encode())
@@ -147,7 +147,7 @@ def _conclude(archive: Archive, begin: float, new: int) -> Account:
     tally = sum(map(shards.read_tally, range(shards.count)), Tally())
     shards.write_dead_letters(join(shards.folder, DEAD_LETTERS))
     account = Account(tally, archive.manifest.num_repeated, time.monotonic() - begin, new)
-    summary = {"rows": account.rows, **asdict(tally), "repeated": account.repeated}
+    summary = {"rows": account.rows, **vars(tally), "repeated": account.repeated}
     write_file(join(shards.folder, SUMMARY), (format_json(summary, indent=2) + "\n").encode())
     return account
 

@@ -180,17 +180,12 @@ def predict_videos(
                     admitted.append(view)
                     yield itertools.chain([first], view.frames)
 
-        def give_up() -> Iterator[tuple[int, Failure]]:
-            while failed:
-                view = failed.pop()
-                yield view.number, view.failure or Failure("unreadable", "it has no frames")
-
         for number, result in lockstep.recognize(admit()):
             view = admitted[number]
             view.frames.close()
             yield view.number, view.conclude(result, top_k)
-            yield from give_up()
-        yield from give_up()
+    for view in failed:
+        yield view.number, view.failure or Failure("unreadable", "it has no frames")
 
 
 class _View:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,6 @@ from sofnet_jax.host.workers import Failure
 from sofnet_jax.inference.prediction import Prediction
 
 DEAD_COLUMNS = ("path", "start", "end", "kind", "error")
-_RESULTS, _DEAD, _DONE = "results-", "dead-", "done-"
 
 
 @dataclass(frozen=True)
@@ -75,28 +73,24 @@ class Shards:
             else:
                 results.append(replace(outcome, video=video.path).to_json())
                 tally += Tally(1, 0, outcome.spent.paper, outcome.plain.paper)
-        write_file(self._path(_RESULTS, number, self.form), _encode(results, self.form))
-        write_file(self._path(_DEAD, number, "csv"), _format_csv(dead))
-        mark = format_json(vars(tally)) + "\n"
-        write_file(self._path(_DONE, number, "json"), mark.encode())
+        contents = _encode(results, self.form), _format_csv(dead), _encode([vars(tally)], "jsonl")
+        for name, content in zip(self._names(number), contents, strict=True):
+            write_file(join(self.folder, name), content)
         return tally
 
-    def _path(self, kind: str, number: int, suffix: str) -> str:
-        return join(self.folder, f"{kind}{number:05}-of-{self.count:05}.{suffix}")
+    def _names(self, number: int) -> tuple[str, str, str]:
+        """The files of a shard, in the order of writing."""
+        place = f"{number:05}-of-{self.count:05}"
+        return f"results-{place}.{self.form}", f"dead-{place}.csv", f"done-{place}.json"
 
     def find_done(self) -> set[int]:
         """Numbers of the complete shards. Raises UserError."""
-        kinds = ((_RESULTS, self.form), (_DEAD, "csv"), (_DONE, "json"))
-        return set(range(self.count)).intersection(*(self._find(*kind) for kind in kinds))
-
-    def _find(self, kind: str, suffix: str) -> set[int]:
-        name = re.compile(rf"{kind}(\d{{5,}})-of-{self.count:05}\.{suffix}")
-        matches = map(name.fullmatch, list_files(self.folder, kind))
-        return {int(match[1]) for match in matches if match}
+        files = set(list_files(self.folder, ""))
+        return {number for number in range(self.count) if files.issuperset(self._names(number))}
 
     def read_tally(self, number: int) -> Tally:
         """The tally of a complete shard. Raises UserError."""
-        path = self._path(_DONE, number, "json")
+        path = join(self.folder, self._names(number)[2])
         try:
             return Tally(**json.loads(read_file(path)))
         except (ValueError, TypeError) as error:
@@ -104,7 +98,8 @@ class Shards:
 
     def write_dead_letters(self, path: str) -> None:
         """Collect the dead letters of all shards in a CSV, itself a manifest. Raises UserError."""
-        parts = [read_file(self._path(_DEAD, number, "csv")) for number in range(self.count)]
+        names = [self._names(number)[1] for number in range(self.count)]
+        parts = [read_file(join(self.folder, name)) for name in names]
         write_file(path, _format_csv([DEAD_COLUMNS]) + b"".join(parts))
 
 

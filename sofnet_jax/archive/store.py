@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from sofnet_jax.host.beam import require_beam
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import PARTIAL, name_partial, write_whole
 
@@ -80,10 +81,9 @@ def read_file(path: str) -> bytes:
 
 
 def _filesystems() -> Any:
-    try:
-        from apache_beam.io.filesystems import FileSystems
-    except ImportError as error:
-        raise UserError("an object store needs Apache Beam: pip install -e '.[beam]'") from error
+    require_beam()
+    from apache_beam.io.filesystems import FileSystems
+
     return FileSystems
 
 

@@ -62,9 +62,8 @@ def train(config: ConfigDict, workdir: Path, *, profile: bool = False) -> dict[s
         evaluated = checkpoints.is_rated(progress.step)
         writer = Writer(workdir, first_step=progress.step, evaluated=evaluated, enabled=is_main)
         with contextlib.closing(writer), Interruption() as interruption:
-            trainer = Trainer(e, progress, checkpoints, writer, interruption)
-            trainer.run(workdir / "profile", profile and is_main)
-        return _conclude(e, progress, checkpoints, workdir)
+            Trainer(progress, writer, interruption).run(workdir / "profile", profile and is_main)
+        return _conclude(progress, workdir)
 
 
 def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -92,16 +91,14 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 f"{workdir} holds a checkpoint of its own; to evaluate {config.init_from} give "
                 "another --workdir"
             )
-        return _conclude(e, progress, checkpoints, workdir)
+        return _conclude(progress, workdir)
 
 
 @dataclasses.dataclass
 class Trainer:
     """Steps through a training, with an evaluation and a checkpoint after every few epochs."""
 
-    experiment: Experiment
     progress: Progress
-    checkpoints: Checkpoints
     writer: Writer
     interruption: Interruption
     train_steps: dict[bool, Callable] = dataclasses.field(default_factory=dict)  # by `gated`
@@ -110,11 +107,12 @@ class Trainer:
     @property
     def interval(self) -> int:
         """Steps between two evaluations."""
-        return self.experiment.config.eval.every_epochs * self.experiment.steps_per_epoch
+        e = self.progress.experiment
+        return e.config.eval.every_epochs * e.steps_per_epoch
 
     def run(self, folder: Path, profile: bool) -> None:
         """Trains up to the last epoch; with `profile`, profiles a few steps to `folder`."""
-        e, p = self.experiment, self.progress
+        p, e = self.progress, self.progress.experiment
         steps = range(0)
         if profile:
             breaks = {*range(0, e.total_steps, self.interval), e.warmup_steps, e.total_steps}
@@ -128,7 +126,7 @@ class Trainer:
                 until = (p.step // self.interval + 1) * self.interval
                 self._train_until(min(until, e.total_steps), batches, trace)
                 with self._timing("save"):
-                    p.save(self.checkpoints, e)
+                    p.save()
                 self._evaluate_if_due()
             if self.pace and jax.process_index() == 0:
                 self.bar.write(describe_peaks())
@@ -136,7 +134,7 @@ class Trainer:
     @functools.cached_property
     def bar(self) -> tqdm:
         """The progress bar, which a terminal shows from its first use on."""
-        total, done = self.experiment.total_steps, self.progress.step
+        total, done = self.progress.experiment.total_steps, self.progress.step
         return tqdm(total=total, initial=done, desc="train", unit="step", disable=None)
 
     @contextlib.contextmanager
@@ -153,7 +151,7 @@ class Trainer:
         The metrics of a step are fetched while the next one runs, so the device never waits for
         the host; a loss that is not finite is noticed one step later, before any checkpoint.
         """
-        e, p = self.experiment, self.progress
+        p, e = self.progress, self.progress.experiment
         clock = Clock()
         queued = None
         stopping = False
@@ -178,8 +176,8 @@ class Trainer:
         stopping |= self._read_metrics(queued, clock)
         self.pace = clock.describe()
         if stopping:
-            p.save(self.checkpoints, e)
-            self.checkpoints.wait()
+            p.save()
+            p.checkpoints.wait()
             raise Interrupted(p.step, self.interruption.signum)
 
     def _read_metrics(self, queued: tuple[int, Any] | None, clock: Clock) -> bool:
@@ -193,15 +191,16 @@ class Trainer:
         loss, interrupt = metrics["loss/total"], metrics.pop("interrupt")
         if not np.isfinite([loss, metrics["weight_norm"]]).all():
             what = f"loss is {loss} at" if not np.isfinite(loss) else "weights overflow after"
-            last = self.checkpoints.find("last")
+            last = self.progress.checkpoints.find("last")
             left = f"with the checkpoint of step {last} intact" if last else "before any checkpoint"
             raise UserError(
                 f"the {what} step {step}; stopped, {left}. Lower optimizer.learning_rate?"
             )
         clock.steps += 1
-        if step % self.experiment.config.train.log_every == 0:
+        e = self.progress.experiment
+        if step % e.config.train.log_every == 0:
             scalars = {f"train/{name}": value for name, value in metrics.items()}
-            scalars["train/epoch"] = step / self.experiment.steps_per_epoch
+            scalars["train/epoch"] = step / e.steps_per_epoch
             memory = {f"memory/{name}_peak_gib": peak for name, peak in read_peaks().items()}
             self.writer.write(step, scalars | clock.read() | memory)
             self.bar.set_postfix(loss=f"{loss:.3f}", top1=f"{metrics['top1']:.2f}")
@@ -209,12 +208,12 @@ class Trainer:
 
     def _evaluate_if_due(self) -> None:
         """Evaluates this step's checkpoint unless it has metrics; logs and prints a line."""
-        e, step = self.experiment, self.progress.step
+        p, e, step = self.progress, self.progress.experiment, self.progress.step
         due = step % self.interval == 0 or step == e.total_steps
-        if not step or not due or self.checkpoints.is_rated(step):
+        if not step or not due or p.checkpoints.is_rated(step):
             return
         with self._timing("eval"):
-            predictions = e.evaluator.predict(self.progress.state.variables)
+            predictions = e.evaluator.predict(p.state.variables)
         result = e.evaluator.measure(predictions)
         scalars = {
             f"{part}/{name}": float(value)
@@ -232,19 +231,17 @@ class Trainer:
                 f"mAP {100 * m['map']:.1f} %, {m['gflops_per_video']:.4g} GFLOPs/V, "
                 f"{100 * m['usage']:.1f} % used" + (self.pace and f"; {self.pace}")
             )
-        self.checkpoints.rate(step, m)
+        p.checkpoints.rate(step, m)
 
 
-def _conclude(
-    experiment: Experiment, progress: Progress, checkpoints: Checkpoints, workdir: Path
-) -> dict[str, Any]:
+def _conclude(progress: Progress, workdir: Path) -> dict[str, Any]:
     """Evaluates the checkpoint that the configuration names; prints and writes the result."""
-    e, p = experiment, progress
-    checkpoints.wait()
-    chosen = checkpoints.find(e.config.eval.checkpoint)
+    p, e = progress, progress.experiment
+    p.checkpoints.wait()
+    chosen = p.checkpoints.find(e.config.eval.checkpoint)
     if chosen is not None and chosen != p.step:
         left_out = p.left_out
-        p.restore(checkpoints, chosen, e)
+        p.restore(chosen)
         p.left_out |= left_out  # an older checkpoint lacks later ones
     predictions = e.evaluator.predict(p.state.variables)
     result = e.evaluator.measure(predictions) | {

@@ -25,6 +25,8 @@ class Progress:
     """Where a training stands.
 
     Attributes:
+        experiment: what is trained.
+        checkpoints: where it is saved.
         state: the arrays, replicated over the devices once the training has begun.
         schedule: `Experiment.schedule` of the training that computed them.
         step: optimizer steps done.
@@ -33,6 +35,8 @@ class Progress:
         started: when this process began, by `time.monotonic`.
     """
 
+    experiment: Experiment
+    checkpoints: Checkpoints
     state: TrainState
     schedule: Mapping[str, Any]
     step: int = 0
@@ -40,29 +44,29 @@ class Progress:
     commit: str = dataclasses.field(default_factory=read_commit)
     started: float = dataclasses.field(default_factory=time.monotonic)
 
-    def restore(self, checkpoints: Checkpoints, step: int, experiment: Experiment) -> None:
+    def restore(self, step: int) -> None:
         """Continues from a checkpoint.
 
         Raises:
             UserError: it belongs to another model, is damaged, or is from before version 0.1.0.
         """
-        record, folder = checkpoints.read_record(step), checkpoints.directory
-        refuse_older(folder, experiment.identity, record["identity"])
-        require_same(record["identity"], experiment.identity, folder)
+        record, folder = self.checkpoints.read_record(step), self.checkpoints.directory
+        refuse_older(folder, self.experiment.identity, record["identity"])
+        require_same(record["identity"], self.experiment.identity, folder)
         refuse_older(folder, ("init_from", "loss.guidance"), record["schedule"])
-        self.state = devices.replicate(checkpoints.restore(step, self.state))
+        self.state = devices.replicate(self.checkpoints.restore(step, self.state))
         self.step, self.schedule = step, record["schedule"]
         self.left_out = record["left_out"]
 
-    def save(self, checkpoints: Checkpoints, experiment: Experiment) -> None:
+    def save(self) -> None:
         """Writes a checkpoint in the background."""
         record = {
-            "identity": experiment.identity,
-            "schedule": experiment.schedule,
-            "examples": self.step * experiment.config.train.batch_size,  # place in the data
+            "identity": self.experiment.identity,
+            "schedule": self.experiment.schedule,
+            "examples": self.step * self.experiment.config.train.batch_size,  # place in the data
             "left_out": devices.gather_dict(self.left_out),
         }
-        checkpoints.save(self.step, devices.to_host(self.state), record)
+        self.checkpoints.save(self.step, devices.to_host(self.state), record)
 
 
 def begin(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Progress:
@@ -74,11 +78,11 @@ def begin(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Pr
         UserError: checkpoints of another model, none whole, or unusable weights.
     """
     state = create_state(experiment.model, experiment.optimizer, experiment.config.seed)
-    progress = Progress(state, experiment.schedule)
+    progress = Progress(experiment, checkpoints, state, experiment.schedule)
     report = None
     if experiment.config.init_from and checkpoints.find("last") is None:
-        report = _initialise(progress, experiment, whole=checkpoints.read_only)
-    lines = checkpoints.restore_latest(lambda step: progress.restore(checkpoints, step, experiment))
+        report = _initialise(progress, whole=checkpoints.read_only)
+    lines = checkpoints.restore_latest(progress.restore)
     if not progress.step:
         progress.state = devices.replicate(progress.state)
     if jax.process_index() == 0:
@@ -91,8 +95,9 @@ def begin(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Pr
     return progress
 
 
-def _initialise(progress: Progress, experiment: Experiment, *, whole: bool) -> Report:
+def _initialise(progress: Progress, *, whole: bool) -> Report:
     """Starts from weights, which with `whole` must fill the network."""
+    experiment = progress.experiment
     source = experiment.config.init_from
     variables, report = initialise(
         progress.state.variables,
