@@ -21,7 +21,8 @@ from absl import flags
 from sofnet_jax.data.annotations.benchmark import BENCHMARKS, describe_counts, read_annotation
 from sofnet_jax.data.annotations.clip import Annotation
 from sofnet_jax.data.annotations.files import Notes
-from sofnet_jax.data.prepared.inspection import Sheet, inspect_prepared, inspect_tasks
+from sofnet_jax.data.prepared.contact_sheet import Sheet
+from sofnet_jax.data.prepared.inspection import inspect_prepared, inspect_tasks
 from sofnet_jax.data.prepared.library import Library, find_tasks, write_listing
 from sofnet_jax.data.prepared.manifest import PROBLEMS, read_summaries
 from sofnet_jax.data.prepared.preparation import (

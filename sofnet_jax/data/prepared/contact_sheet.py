@@ -26,9 +26,17 @@ class Sample:
     relevant: Bool[np.ndarray, "t"]
 
 
-def draw_contact_sheet(
-    path: Path, samples: Sequence[Sample], *, size: int, scales: Sequence[float], seed: int
-) -> None:
+@dataclass(frozen=True)
+class Sheet:
+    """Where to draw a contact sheet, and how a network sees the videos (`random_view`)."""
+
+    path: Path
+    size: int
+    scales: tuple[float, ...]
+    seed: int
+
+
+def draw_contact_sheet(sheet: Sheet, samples: Sequence[Sample]) -> None:
     """Write a PNG with three rows for each sample.
 
     The first shows whole frames with outlines of the two crops below: the one for testing, and a
@@ -45,28 +53,23 @@ def draw_contact_sheet(
         left += round(draw.textlength(text, font)) + 4 * GAP
     for i, sample in enumerate(samples):
         height, width = sample.frames.shape[1:3]
-        rng = np.random.default_rng((seed, i))
+        rng = np.random.default_rng((sheet.seed, i))
         views = {
-            TEST: centre_view(height, width, size),
-            TRAIN: random_view(height, width, size, rng, scales=scales, flip=True),
+            TEST: centre_view(height, width, sheet.size),
+            TRAIN: random_view(height, width, sheet.size, rng, scales=sheet.scales, flip=True),
         }
-        _draw_sample(image, draw, TEXT + i * strip, sample, views)
-    with write_whole(path) as partial:
+        _draw_sample(image, TEXT + i * strip, sample, views)
+    with write_whole(sheet.path) as partial:
         image.save(partial, "PNG")
 
 
-def _draw_sample(
-    image: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    top: int,
-    sample: Sample,
-    views: dict[str, View],
-) -> None:
+def _draw_sample(image: Image.Image, top: int, sample: Sample, views: dict[str, View]) -> None:
+    draw = ImageDraw.Draw(image)
     crops = [show(sample.frames, view) for view in views.values()]
     draw.text((GAP, top), sample.caption, INK, ImageFont.load_default(13))
     for t, frame in enumerate(sample.frames):
         left, below = GAP + t * (CELL + GAP), top + TEXT
-        _paste_whole(image, draw, (left, below), frame, views)
+        _paste_whole(image, (left, below), frame, views)
         for crop in crops:
             below += CELL + GAP
             image.paste(Image.fromarray(crop[t]).resize((CELL, CELL)), (left, below))
@@ -77,7 +80,6 @@ def _draw_sample(
 
 def _paste_whole(
     image: Image.Image,
-    draw: ImageDraw.ImageDraw,
     corner: tuple[int, int],
     frame: UInt8[np.ndarray, "h w 3"],
     views: dict[str, View],
@@ -93,4 +95,5 @@ def _paste_whole(
         first = left + x * scale, top + y * scale
         last = left + right * scale - 1, top + bottom * scale - 1
         # A box may be smaller than a pixel here.
-        draw.rectangle((first, tuple(map(max, first, last))), None, colour)
+        box = (first, tuple(map(max, first, last)))
+        ImageDraw.Draw(image).rectangle(box, None, colour)

@@ -94,12 +94,12 @@ def list_videos(folder: Path, split: str) -> list[PreparedVideo]:
 
     Shards are checked for existence but not opened, which takes longer.
     """
-    summaries = read_summaries(folder).get(split, [])
+    videos = _number(folder, split, read_summaries(folder).get(split, []))
     with suggest_remedy(folder):
-        _check_files(folder, _list_shards(folder).get(split, {}), len(summaries))
-    if not summaries:
+        _check_files(folder, _list_shards(folder).get(split, {}), len(videos))
+    if not videos:
         raise UserError(f"{folder}: no videos in its split '{split}'")
-    return _number(folder, split, summaries)
+    return videos
 
 
 def list_all_videos(folder: Path) -> dict[str, list[PreparedVideo]]:
@@ -112,8 +112,8 @@ def list_all_videos(folder: Path) -> dict[str, list[PreparedVideo]]:
         shards = _list_shards(folder)
         for split in sorted({*shards, *summaries}):
             _check_files(folder, shards.get(split, {}), len(summaries.get(split, [])))
-        for path, count in (item for part in shards.values() for item in part.items()):
-            _check_shard(path, count)
+            for path, count in shards.get(split, {}).items():
+                _check_shard(path, count)
     return {split: _number(folder, split, part) for split, part in summaries.items()}
 
 

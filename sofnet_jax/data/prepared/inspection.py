@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sofnet_jax.data.batch import mark_relevant
-from sofnet_jax.data.prepared.contact_sheet import Sample, draw_contact_sheet
+from sofnet_jax.data.prepared.contact_sheet import Sample, Sheet, draw_contact_sheet
 from sofnet_jax.data.prepared.dataset import PreparedVideo, list_all_videos, read_record
 from sofnet_jax.data.prepared.manifest import find_version, read_classes
 from sofnet_jax.data.prepared.record import Format, Summary, Task, create_record, cut_segments
@@ -23,22 +22,11 @@ VIDEOS, FRAMES = 4, 8  # of each split and of each video on the contact sheet
 _BAR = 40  # characters
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """Where and how to draw the contact sheet; see `draw_contact_sheet`."""
-
-    path: Path
-    size: int
-    scales: tuple[float, ...]
-    seed: int
-
-
 def inspect_prepared(path: Path, sheet: Sheet) -> list[str]:
     """Describe a prepared data set and draw a contact sheet; return lines. Raises UserError."""
     folder = find_version(path)
     classes = read_classes(folder)
-    lines: list[str] = []
-    samples: list[Sample] = []
+    lines, samples = [], []
     for split, videos in list_all_videos(folder).items():
         lines += describe_split(split, videos, classes)
         samples += [_show(videos[i], classes) for i in _pick(len(videos), sheet.seed)]
@@ -49,8 +37,7 @@ def inspect_tasks(
     tasks: Mapping[str, Sequence[Task]], classes: Sequence[str], sheet: Sheet, num_workers: int
 ) -> list[str]:
     """Like `inspect_prepared` for videos not yet prepared; durations are those in the headers."""
-    lines: list[str] = []
-    samples: list[Sample] = []
+    lines, samples = [], []
     for split, part in tasks.items():
         there = [task for task in part if task.path is not None]
         found = map_in_order(_probe, there, num_workers=num_workers, time_limit=60.0)
@@ -59,7 +46,10 @@ def inspect_tasks(
         lines.append(f"{split}: of {len(part):,} annotated videos {counts}")
         if summaries:
             lines += describe_split(split, summaries, classes)
-        samples += _sample(split, there, classes, sheet.seed)
+        for task in (there[i] for i in _pick(len(there), sheet.seed)):
+            result = create_record(task, Format(FRAMES, 256, 90))
+            if result.record is not None and result.summary is not None:
+                samples.append(_create_sample(split, result.summary, classes, result.record))
     return _draw(samples, sheet, lines)
 
 
@@ -81,15 +71,6 @@ def _probe(task: Task) -> Summary | None:
     start, end = task.start or 0.0, min(task.end or duration, duration)
     segments = cut_segments(task.segments, start, end)
     return Summary(task.id, task.labels, 0, 0, max(end - start, 0.0), width, height, segments)
-
-
-def _sample(split: str, tasks: Sequence[Task], classes: Sequence[str], seed: int) -> list[Sample]:
-    samples = []
-    for i in _pick(len(tasks), seed):
-        result = create_record(tasks[i], Format(FRAMES, 256, 90))
-        if result.record is not None and result.summary is not None:
-            samples.append(_create_sample(split, result.summary, classes, result.record))
-    return samples
 
 
 def _pick(count: int, seed: int) -> list[int]:
@@ -115,9 +96,7 @@ def _draw(samples: Sequence[Sample], sheet: Sheet, lines: list[str]) -> list[str
     if not samples:
         raise UserError("no video could be read, so there is nothing to show")
     try:
-        draw_contact_sheet(
-            sheet.path, samples, size=sheet.size, scales=sheet.scales, seed=sheet.seed
-        )
+        draw_contact_sheet(sheet, samples)
     except OSError as error:
         raise UserError(f"cannot write to {sheet.path}: {error.strerror or error}") from error
     return [*lines, f"contact sheet of {len(samples)} videos: {sheet.path}"]
@@ -157,15 +136,11 @@ def draw_histogram(videos: Sequence[Summary], classes: Sequence[str]) -> list[st
 
 
 def _share(videos: Sequence[Summary]) -> float:
-    """Percentage of the videos' time inside their segments."""
-    inside = sum(_union(video) for video in videos)
+    """Percentage of the videos' time inside any of their segments."""
+    inside = 0.0
+    for video in videos:
+        until = -np.inf
+        for start, end in sorted(video.segments or ()):
+            inside += max(0.0, end - max(start, until))
+            until = max(until, end)
     return 100 * inside / max(sum(video.duration for video in videos), 1e-9)
-
-
-def _union(video: Summary) -> float:
-    """Seconds inside any of the segments."""
-    total, until = 0.0, -np.inf
-    for start, end in sorted(video.segments or ()):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sofnet_jax.data.prepared.contact_sheet import CELL, GAP, TEXT, Sample, draw_contact_sheet
+from sofnet_jax.data.prepared.contact_sheet import (
+    CELL,
+    GAP,
+    TEXT,
+    Sample,
+    Sheet,
+    draw_contact_sheet,
+)
 from sofnet_jax.data.prepared.inspection import describe_split, draw_histogram
 from sofnet_jax.data.prepared.record import Summary
 
@@ -45,7 +52,7 @@ def test_contact_sheet_shows_the_frames_and_both_crops(tmp_path):
     columns = np.arange(140) * 255 // 139
     frame = np.broadcast_to(columns[None, :, None], (105, 140, 3)).astype(np.uint8)
     sample = Sample("caption", np.stack([frame, frame]), np.array([False, True]))
-    draw_contact_sheet(tmp_path / "a/sheet.png", [sample], size=84, scales=(1.0,), seed=0)
+    draw_contact_sheet(Sheet(tmp_path / "a/sheet.png", 84, (1.0,), 0), [sample])
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["sheet.png"]
     image = np.asarray(Image.open(tmp_path / "a/sheet.png").convert("RGB")).astype(int)
     assert image.shape[1] == 2 * (CELL + GAP) + GAP
@@ -66,6 +73,6 @@ def test_contact_sheet_shows_the_frames_and_both_crops(tmp_path):
 @pytest.mark.parametrize("shape", [(1, 100), (100, 1), (2, 300), (2, 4000), (4000, 2), (1, 1)])
 def test_contact_sheet_of_lines(shape, tmp_path):
     sample = Sample("caption", np.full((1, *shape, 3), 200, np.uint8), np.array([False]))
-    draw_contact_sheet(tmp_path / "sheet.png", [sample], size=84, scales=(1.0, 0.66), seed=0)
+    draw_contact_sheet(Sheet(tmp_path / "sheet.png", 84, (1.0, 0.66), 0), [sample])
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.width == CELL + 2 * GAP

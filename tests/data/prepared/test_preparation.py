@@ -16,8 +16,9 @@ import tensorflow_datasets as tfds
 from numbered_frame import read_numbers
 
 from sofnet_jax.data.pipeline import create_eval_iterator, create_train_iterator
+from sofnet_jax.data.prepared.contact_sheet import Sheet
 from sofnet_jax.data.prepared.dataset import create_prepared_source, read_record
-from sofnet_jax.data.prepared.inspection import Sheet, inspect_prepared
+from sofnet_jax.data.prepared.inspection import inspect_prepared
 from sofnet_jax.data.prepared.manifest import find_version, read_summaries
 from sofnet_jax.data.prepared.preparation import create_plan, describe_problems, prepare
 from sofnet_jax.data.prepared.record import Format, Task, create_record
