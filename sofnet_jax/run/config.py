@@ -1,6 +1,6 @@
 """Configurations: creating, varying, checking and reading them. `fields` lists what is in them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import read_json
 from sofnet_jax.run.fields import FIELDS, PRECISIONS
-from sofnet_jax.run.version import refuse_older
 
 DTYPES = {name: getattr(jnp, name) for name in PRECISIONS}
 # What the words after the colon of `--config configs/X.py:tsn,192` change; a number is data.size.
@@ -91,6 +90,15 @@ def read_fields(path: Path) -> dict[str, Any]:
     names = [field.name for field in FIELDS]
     refuse_older(path, names, given)
     return {name: given[name] for name in names}
+
+
+def refuse_older(path: Path, expected: Collection[str], found: Collection[str]) -> None:
+    """Raises UserError if a file or folder of a run lacks fields that 0.1.0 writes."""
+    if missing := sorted(set(expected) - set(found)):
+        raise UserError(
+            f"{path} was written by a version before 0.1.0, without {missing[0]}; train again, or "
+            "use that version"
+        )
 
 
 def select_fields(config: ConfigDict, role: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.checkpoint import Checkpoints, require_same
-from sofnet_jax.run.version import refuse_older
+from sofnet_jax.run.config import refuse_older
 from sofnet_jax.training.experiment import Experiment
 from sofnet_jax.training.step import TrainState, create_state
 from sofnet_jax.weights.load import Report, initialise, load_weights

@@ -18,7 +18,7 @@ from sofnet_jax.data.prepared.library import Library, find_tasks
 from sofnet_jax.data.prepared.preparation import create_plan, prepare
 from sofnet_jax.data.prepared.record import Format
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.run.config import check_fields, create_default, select_fields
+from sofnet_jax.run.config import check_fields, create_default, refuse_older, select_fields
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.systems.sofnet.released import Released
@@ -188,3 +188,10 @@ def test_command_trains(data, tmp_path):
         [*command, "--workdir", str(tmp_path), *overrides], check=True, cwd=ROOT, env=environment
     )
     assert json.loads((tmp_path / "result.json").read_text())["step"] == 2
+
+
+def test_a_run_that_lacks_fields_is_refused_by_its_name(tmp_path):
+    refuse_older(tmp_path, ["seed"], {"seed": 0, "another": 1})
+    message = f"{tmp_path} was written by a version before 0.1.0, without model.shift; train again"
+    with pytest.raises(UserError, match=message):
+        refuse_older(tmp_path, ["seed", "model.shift"], {"seed": 0})
