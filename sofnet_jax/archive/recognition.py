@@ -113,19 +113,13 @@ class Worker:
         self._child.stop()
 
 
-def _work(
-    job: tuple[Settings, list[Entry]],
-) -> Iterator[int | tuple[int, Prediction | Failure]]:
+def _work(job: tuple[Settings, list[Entry]]) -> Iterator[int | tuple[int, Prediction | Failure]]:
     """What the child runs."""
     settings, videos = job
     model = _load(settings)
     yield _READY
     yield from predict_videos(
-        model,
-        videos,
-        top_k=settings.top_k,
-        early=settings.early,
-        num_threads=settings.num_threads,
+        model, videos, top_k=settings.top_k, early=settings.early, num_threads=settings.num_threads
     )
 
 

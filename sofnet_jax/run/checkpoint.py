@@ -68,12 +68,6 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
             self._silence = stack.pop_all()
 
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
     def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
         """Writes a checkpoint in the background, unless this step has one.
 

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def train(config: ConfigDict, workdir: Path, *, profile: bool = False) -> dict[s
     with (
         lock_folder(workdir, "training") if is_main else contextlib.nullcontext(),
         explain_full_disk(workdir),
-        Checkpoints(workdir / "checkpoints", metric=config.eval.metric) as checkpoints,
+        closing(Checkpoints(workdir / "checkpoints", metric=config.eval.metric)) as checkpoints,
     ):
         progress = begin(e, checkpoints, workdir)
         require_same(progress.schedule, e.schedule, checkpoints.directory)
@@ -61,7 +62,7 @@ def train(config: ConfigDict, workdir: Path, *, profile: bool = False) -> dict[s
             write_config(config, workdir)
         evaluated = checkpoints.is_rated(progress.step)
         writer = Writer(workdir, first_step=progress.step, evaluated=evaluated, enabled=is_main)
-        with contextlib.closing(writer), Interruption() as interruption:
+        with closing(writer), Interruption() as interruption:
             Trainer(progress, writer, interruption).run(workdir / "profile", profile and is_main)
         return _conclude(progress, workdir)
 
@@ -83,7 +84,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir} holds no checkpoint; train first, or give --config.init_from")
     with (
         explain_full_disk(workdir),
-        Checkpoints(folder, metric=config.eval.metric, read_only=True) as checkpoints,
+        closing(Checkpoints(folder, metric=config.eval.metric, read_only=True)) as checkpoints,
     ):
         progress = begin(e, checkpoints, workdir)
         if progress.step and config.init_from not in ("", progress.schedule["init_from"]):
@@ -120,7 +121,7 @@ class Trainer:
             if not steps:
                 tqdm.write("no profile: the training is finished")
         batches = e.create_train_iterator(p.step)
-        with contextlib.closing(batches), self.bar, Trace(folder, steps) as trace:
+        with closing(batches), self.bar, Trace(folder, steps) as trace:
             self._evaluate_if_due()  # unless that was done before the training was stopped
             while p.step < e.total_steps:
                 until = (p.step // self.interval + 1) * self.interval

@@ -20,11 +20,7 @@ def create_temperature_schedule(
 
 
 def create_learning_rate_schedule(
-    base: float,
-    *,
-    drop_epochs: tuple[int, ...],
-    steps_per_epoch: int,
-    warmup_epochs: int,
+    base: float, *, drop_epochs: tuple[int, ...], steps_per_epoch: int, warmup_epochs: int
 ) -> optax.Schedule:
     """`base`, multiplied by 0.1 after each of the joint epochs `drop_epochs`."""
     drops = {(warmup_epochs + epoch) * steps_per_epoch: 0.1 for epoch in drop_epochs}

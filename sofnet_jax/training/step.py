@@ -17,10 +17,7 @@ from sofnet_jax.systems.sofnet.losses import compute_losses
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 
 # Initialisers run once: optimising their many random-number loops would take a minute.
-QUICK_COMPILATION = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
+QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @no_type_check  # at run time, under test: pmap and tree.map also build it of placeholders
@@ -43,11 +40,7 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create_state(
-    model: SoFNet,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-) -> TrainState:
+def create_state(model: SoFNet, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
     init_key, train_key = jax.random.split(jax.random.key(seed))
     frames = jnp.zeros((1, 2, 64, 64, 3), jnp.uint8)  # no parameter depends on their size
@@ -140,11 +133,7 @@ def create_train_step(
         params = optax.apply_updates(state.params, updates)
         metrics["weight_norm"] = optax.tree.norm((params, stats))
         new = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=params,
-            batch_stats=stats,
-            opt_state=opt_state,
+            state, step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state
         )
         return new, metrics
 

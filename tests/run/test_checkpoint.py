@@ -177,7 +177,7 @@ def test_checkpoint_without_checksums_gives_way_and_names_the_version(three, tmp
     path = folder / "3" / "record" / "metadata"
     assert set(json.loads(path.read_text())) == {"step", "crc32"}
     path.write_text('{"step": 3}')
-    with Checkpoints(folder, metric="top1") as checkpoints:
+    with contextlib.closing(Checkpoints(folder, metric="top1")) as checkpoints:
         step, (line,) = restore_latest(checkpoints)
     assert step == 2 and "(without checksums, as versions before 0.1.0 wrote it)" in line
 
@@ -189,7 +189,7 @@ def test_orbax_is_silenced_while_checkpoints_are_open_and_no_longer(tmp_path):
         return sys.unraisablehook, list(warnings.filters), asyncio.level, list(absl.filters)
 
     before = read()
-    with Checkpoints(tmp_path, metric="top1") as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path, metric="top1")) as checkpoints:
         save(checkpoints, 1, None)
         assert checkpoints.read_record(1) == {"step": 1}
         assert len(absl.filters) == len(before[3]) + 1
