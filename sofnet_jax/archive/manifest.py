@@ -26,21 +26,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of a manifest that are processed together.
-
-    Attributes:
-        number: index of the chunk.
-        offset: byte offset of its first row.
-        num_rows: number of rows, without blank ones.
-        digest: detects that the manifest changed after it was scanned.
-        repeated: indices of the rows that are duplicates, which are skipped.
-    """
+    """Consecutive rows of a manifest that are processed together."""
 
     number: int
-    offset: int
-    num_rows: int
-    digest: int
-    repeated: frozenset[int] = frozenset()
+    offset: int  # of the first row, in bytes
+    num_rows: int  # without blank ones
+    digest: int  # detects that the manifest changed after it was scanned
+    repeated: frozenset[int] = frozenset()  # indices of the duplicates, which are skipped
 
     @property
     def num_videos(self) -> int:
@@ -50,18 +42,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A scanned manifest.
-
-    Attributes:
-        path: a path or an address such as gs://….
-        columns: names of the columns; () without a header, where the only column is the path.
-        digest: SHA-256 of the file.
-        chunks: all rows.
-    """
+    """A scanned manifest, at a path or an address such as gs://…."""
 
     path: str
-    columns: _Header
-    digest: str
+    columns: _Header  # (): there is no header, and the only column is the path
+    digest: str  # SHA-256 of the file
     chunks: tuple[Chunk, ...]
 
     @property

@@ -87,16 +87,9 @@ def process_archive(
 ) -> Account:
     """Predict the videos of a manifest that `folder` has no results of yet.
 
-    Args:
-        manifest_path: see `scan_manifest`.
-        folder: a path or an address such as gs://….
-        settings: how to predict.
-        form: jsonl or parquet.
-        shard_size: videos per shard; at most this much work is lost when a machine dies.
-        beam_options: options of Apache Beam, such as --runner=DataflowRunner.
-
-    Raises:
-        UserError: the manifest, folder, network or runner cannot be used.
+    `folder` is a path or an address such as gs://…, `form` is jsonl or parquet, `beam_options` are
+    such as "--runner=DataflowRunner". When a machine dies, at most the work on `shard_size` videos
+    is lost. Raises UserError if the manifest, folder, network or runner cannot be used.
     """
     begin = time.monotonic()
     runner, options = _choose_runner(beam_options)

@@ -33,15 +33,10 @@ class Settings:
     """How to predict videos.
 
     `checkpoint` to `variant` are arguments of `load`; `top_k`, `early` of `TrainedModel.predict`.
-
-    Attributes:
-        digest: digest of the weights, which a training may replace meanwhile.
-        num_threads: threads that read videos.
-        time_limit: seconds within which some video must be finished.
     """
 
     checkpoint: str
-    digest: str
+    digest: str  # of the weights, which a training may replace meanwhile
     which: Which
     dtype: str | None
     size: int | None
@@ -49,8 +44,8 @@ class Settings:
     variant: str
     top_k: int
     early: bool
-    num_threads: int
-    time_limit: float
+    num_threads: int  # that read videos
+    time_limit: float  # seconds within which some video must be finished
 
 
 class Worker:

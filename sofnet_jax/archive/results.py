@@ -40,16 +40,11 @@ class Shards:
     A shard is its results, its dead letters, and then a completion mark with their numbers, each
     written atomically. So every video is in exactly one shard, once, no matter which process dies;
     a shard without its mark is written again.
-
-    Attributes:
-        folder: a path or an address such as gs://….
-        count: number of shards.
-        form: jsonl or parquet.
     """
 
-    folder: str
+    folder: str  # a path or an address such as gs://…
     count: int
-    form: str
+    form: str  # jsonl or parquet
 
     def write(
         self,

@@ -34,19 +34,12 @@ DRAWN_VIDEOS = 6
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates a network on the videos of a source.
-
-    Attributes:
-        model: the network.
-        source: the videos.
-        config: the experiment's.
-        costs: of a frame, in the `paper` and the `full` count.
-    """
+    """Evaluates a network on the videos of a source, as its experiment's configuration says."""
 
     model: SoFNet
     source: Source
     config: ConfigDict
-    costs: tuple[Cost, Cost]
+    costs: tuple[Cost, Cost]  # of a frame, in the `paper` and the `full` count
 
     def predict(self, variables: Any) -> Predictions:
         """Runs the network over all videos.

@@ -75,17 +75,11 @@ def compute_metrics(
 
 
 class Fates(NamedTuple):
-    """The fate of every frame.
+    """The fate of every frame."""
 
-    Attributes:
-        kept: it passed all gates.
-        seen: it came before the early end of its video.
-        observed: the number of frames seen in each video.
-    """
-
-    kept: Bool[np.ndarray, "v t"]
-    seen: Bool[np.ndarray, "v t"]
-    observed: Int[np.ndarray, "v"]
+    kept: Bool[np.ndarray, "v t"]  # it passed all gates
+    seen: Bool[np.ndarray, "v t"]  # it came before the early end of its video
+    observed: Int[np.ndarray, "v"]  # the number of frames seen in each video
 
 
 def compute_fates(

@@ -40,15 +40,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, metric: str, read_only: bool = False):
-        """Opens or creates the folder.
+        """Opens or creates the folder. Raises UserError if metrics.json is damaged.
 
-        Args:
-            directory: the folder.
-            metric: the metric whose largest value makes a checkpoint the best.
-            read_only: change nothing, not even what another process has half written.
-
-        Raises:
-            UserError: metrics.json is damaged.
+        The largest `metric` makes a checkpoint the best. With `read_only`, nothing is changed, not
+        even what another process has half written.
         """
         self._metric = metric
         self.read_only = read_only
@@ -120,16 +115,9 @@ class Checkpoints:
     def restore_latest(self, restore: Callable[[int], object]) -> list[str]:
         """Restores the latest whole checkpoint, the same in all processes, if there are any.
 
-        Newer damaged ones are renamed; with `read_only`, they are an error.
-
-        Args:
-            restore: restores the checkpoint of a step. Raises DamagedError.
-
-        Returns:
-            A line for each damaged checkpoint.
-
-        Raises:
-            UserError: none is whole; all are left in place.
+        `restore(step)` raises DamagedError for a damaged one. Newer damaged ones are renamed, and
+        returned as a line each; with `read_only`, they are an error. Raises UserError if none is
+        whole; then all are left in place.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):

@@ -47,23 +47,14 @@ SCALES = Range(
 
 @dataclass(frozen=True)
 class Field:
-    """One field.
+    """One field."""
 
-    Attributes:
-        name: dotted, as in `--config.data.size`.
-        default: the paper's value; other values have its type.
-        role: what a stored run must agree on, see above.
-        allowed: a range, or the choices.
-        comment: meaning and unit.
-        source: the `data.source` that reads this field; "" if all do.
-    """
-
-    name: str
-    default: Any
+    name: str  # dotted, as in `--config.data.size`
+    default: Any  # the paper's value; other values have its type
     role: Role
-    allowed: Range | tuple[str, ...]
-    comment: str
-    source: str = ""
+    allowed: Range | tuple[str, ...]  # a range, or the choices
+    comment: str  # meaning and unit
+    source: str = ""  # the `data.source` that reads this field; "" if all do
 
     def check(self, value: Any) -> None:
         """Raise UserError unless the field can have this value, which may come from JSON."""

@@ -27,25 +27,15 @@ _ARRAYS = {
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The outputs of a network for v videos, in the order of their source.
+    """The outputs of a network for v videos, in the order of their source."""
 
-    Attributes:
-        ids: the videos that were evaluated.
-        labels: multi-hot.
-        frame_logits: z_t of every frame, kept or not.
-        stop: index of the gate that stopped the frame; k, the number of gates, if it was kept.
-        relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
-        total: number of videos in the source.
-        errors: the reason for each video that was not evaluated, by id.
-    """
-
-    ids: tuple[str, ...]
-    labels: Float[np.ndarray, "v n"]
-    frame_logits: Float[np.ndarray, "v t n"]
-    stop: Int[np.ndarray, "v t"]
-    relevant: Float[np.ndarray, "v t"]
-    total: int
-    errors: dict[str, str]
+    ids: tuple[str, ...]  # the videos that were evaluated
+    labels: Float[np.ndarray, "v n"]  # multi-hot
+    frame_logits: Float[np.ndarray, "v t n"]  # z_t of every frame, kept or not
+    stop: Int[np.ndarray, "v t"]  # index of the gate that stopped the frame; k, their number: kept
+    relevant: Float[np.ndarray, "v t"]  # 1 inside the annotated action, 0 outside; NaN: unknown
+    total: int  # number of videos in the source
+    errors: dict[str, str]  # the reason for each video that was not evaluated, by id
 
 
 def write_predictions(path: Path, predictions: Predictions, gate_names: tuple[str, ...]) -> None:

@@ -72,15 +72,11 @@ def _divide(spent: Float[np.ndarray, "4"]) -> tuple[float, float, float, float]:
 
 
 def choose_steps(done: int, breaks: Iterable[int]) -> range:
-    """Chooses the steps to profile.
+    """The steps to profile, after `done` ones.
 
-    Args:
-        done: steps before this run.
-        breaks: the steps followed by an evaluation, another program or the end.
-
-    Returns:
-        The first `STEPS` steps that follow `SKIPPED` others without a break; if there are none, the
-        end of the longest stretch without a break, the last of equals.
+    They are the first `STEPS` that follow `SKIPPED` others without a break: an evaluation, another
+    program or the end. Otherwise they are the end of the longest stretch without a break, the last
+    of equals. `breaks` are the steps followed by one.
     """
     stretches = list(pairwise([done, *sorted({step for step in breaks if step > done})]))
     for start, end in stretches:

@@ -22,26 +22,15 @@ from sofnet_jax.weights.load import Report, initialise, load_weights
 
 @dataclasses.dataclass
 class Progress:
-    """Where a training stands.
-
-    Attributes:
-        experiment: what is trained.
-        checkpoints: where it is saved.
-        state: the arrays, replicated over the devices once the training has begun.
-        schedule: `Experiment.schedule` of the training that computed them.
-        step: optimizer steps done.
-        left_out: unreadable training videos so far, with the reason.
-        commit: of this process's code; a training may outlast the checkout.
-        started: when this process began, by `time.monotonic`.
-    """
+    """Where a training stands."""
 
     experiment: Experiment
     checkpoints: Checkpoints
-    state: TrainState
-    schedule: Mapping[str, Any]
-    step: int = 0
-    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    commit: str = dataclasses.field(default_factory=read_commit)
+    state: TrainState  # replicated over the devices once the training has begun
+    schedule: Mapping[str, Any]  # `Experiment.schedule` of the training that computed the state
+    step: int = 0  # optimizer steps done
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # why, by training video
+    commit: str = dataclasses.field(default_factory=read_commit)  # may change during a training
     started: float = dataclasses.field(default_factory=time.monotonic)
 
     def restore(self, step: int) -> None:
