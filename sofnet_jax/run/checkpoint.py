@@ -50,16 +50,16 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._path = directory / "metrics.json"
         self._metrics = _read_metrics(self._path) if self._path.exists() else {}
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=None if read_only else self,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-            create=not read_only,
-            # Restoring must not depend on what the directory held when it was opened.
-            save_root_metadata=False,
-        )
         with contextlib.ExitStack() as stack:
             stack.enter_context(_silence_orbax())
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=None if read_only else self,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                create=not read_only,
+                # Restoring must not depend on what the directory held when it was opened.
+                save_root_metadata=False,
+            )
             self._manager = ocp.CheckpointManager(self.directory, options=options)
             self._silence = stack.pop_all()
 
