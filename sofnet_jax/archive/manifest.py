@@ -93,7 +93,8 @@ def scan_manifest(path: str, chunk_size: int) -> Manifest:
         first = list(itertools.islice(rows, 1))
         columns = _parse_header(*first[0][:2]) if first else ()
         videos = rows if columns else itertools.chain(first, rows)
-        while part := list(itertools.islice(videos, chunk_size)):
+        for begin in videos:
+            part = itertools.chain([begin], itertools.islice(videos, chunk_size - 1))
             keys = [_hash(_parse(row, columns, place)) for row, place, _ in part]
             repeated = set()
             for i, key in enumerate(keys):
@@ -101,7 +102,7 @@ def scan_manifest(path: str, chunk_size: int) -> Manifest:
                     repeated.add(i)
                 seen.add(key)
             content = hash(tuple(keys))  # hashes of integers are equal in all processes
-            chunks.append(Chunk(len(chunks), part[0][2], len(keys), content, frozenset(repeated)))
+            chunks.append(Chunk(len(chunks), begin[2], len(keys), content, frozenset(repeated)))
     if not chunks:
         raise UserError(f"{path}: it lists no videos; write one path per row")
     return Manifest(path, columns, digest.hexdigest(), tuple(chunks))
