@@ -30,7 +30,7 @@ class Progress:
     schedule: Mapping[str, Any]  # `Experiment.schedule` of the training that computed the state
     step: int = 0  # optimizer steps done
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # why, by training video
-    commit: str = dataclasses.field(default_factory=read_commit)  # may change during a training
+    commit: str = dataclasses.field(default_factory=read_commit)  # of this process's code
     started: float = dataclasses.field(default_factory=time.monotonic)
 
     def restore(self, step: int) -> None:
