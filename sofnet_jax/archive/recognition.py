@@ -169,12 +169,17 @@ def predict_videos(
                     admitted.append(view)
                     yield itertools.chain([first], view.frames)
 
+        def give_up() -> Iterator[tuple[int, Failure]]:
+            while failed:
+                view = failed.pop()
+                yield view.number, view.failure or Failure("unreadable", "it has no frames")
+
         for number, result in lockstep.recognize(admit()):
             view = admitted[number]
             view.frames.close()
             yield view.number, view.conclude(result, top_k)
-    for view in failed:
-        yield view.number, view.failure or Failure("unreadable", "it has no frames")
+            yield from give_up()
+        yield from give_up()
 
 
 class _View:
