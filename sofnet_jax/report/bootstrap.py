@@ -41,11 +41,6 @@ class Difference:
     low: float
     high: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the same method is better throughout the interval."""
-        return self.low > 0 or self.high < 0
-
 
 def create_scored(
     predictions: Predictions,

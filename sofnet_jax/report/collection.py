@@ -5,7 +5,7 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -169,9 +169,9 @@ class Collection:
         return f"{self.title}: seed{plural} {', '.join(map(str, seeds))}; commit {commits}"
 
 
-def measure(runs: Sequence[Run], read: Callable[[Run], float | None]) -> Value | None:
-    """Mean and standard deviation over the runs that have the number; None if none has."""
-    known = [number for run in runs if (number := read(run)) is not None]
+def measure(numbers: Iterable[float | None]) -> Value | None:
+    """Mean and standard deviation of a number over the runs that have it; None if none has."""
+    known = [number for number in numbers if number is not None]
     if not known:
         return None
     deviation = statistics.stdev(known) if len(known) > 1 else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.bootstrap import Difference, Metric, compute_difference
-from sofnet_jax.report.collection import Collection, Value, measure
+from sofnet_jax.report.collection import Collection, measure
 from sofnet_jax.report.part import Row, Table
 
 
@@ -19,6 +19,9 @@ class Side:
 
 
 TSN, SOFNET, EARLY = Side("tsn"), Side("sofnet"), Side("sofnet", early=True)
+UNGUIDED, FC, FC_UNGUIDED = Side("unguided"), Side("fc"), Side("fc_unguided")
+TSM, TSM_ONLINE, SOFNET_TSM = Side("tsm"), Side("tsm_online"), Side("sofnet_tsm")
+BETA_05 = Side("alpha1_beta05")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,28 @@ class Comparison:
     a: Side
     b: Side
     paper: float | None = None
+
+
+# With the differences that the paper reports, in Tables 4, A and D.
+GATES = Comparison("SoF-Net − TSN", SOFNET, TSN, 1.9)
+MEMORY = Comparison("LSTM − fully connected, with guidance", SOFNET, FC, 0.9)
+MEMORY_ALONE = Comparison("LSTM − fully connected, without guidance", UNGUIDED, FC_UNGUIDED, 0.7)
+GUIDANCE = Comparison("with − without guidance, LSTM", SOFNET, UNGUIDED, 0.6)
+GUIDANCE_ALONE = Comparison("with − without guidance, fully connected", FC, FC_UNGUIDED, 0.4)
+EARLY_END = Comparison("with − without early termination", EARLY, SOFNET, -0.3)
+COST = Comparison(
+    "with − without cost in the loss, no L_pg", UNGUIDED, Side("alpha1_unguided"), -0.5
+)
+CLASSIFIERS = Comparison("α = 1: β = 0.5 − β = 0", BETA_05, Side("alpha1_beta0"), 0.7)
+SELF = Comparison("α = 1: β = 0.5 − β = 1", BETA_05, Side("alpha1_beta1"), 1.2)
+LARGER = Comparison("192×192 − 168×168", Side("sofnet_192"), SOFNET, 0.8)
+LARGEST = Comparison("224×224 − 168×168", Side("sofnet_224"), SOFNET, 1.5)
+ON_TSM = Comparison("SoF-Net with TSM − TSM, both online", SOFNET_TSM, TSM_ONLINE, 1.1)
+ON_TSM_OFFLINE = Comparison(
+    "SoF-Net with TSM − TSM, both offline", Side("sofnet_tsm_offline"), TSM, 1.1
+)
+SHIFT = Comparison("SoF-Net with TSM − SoF-Net", SOFNET_TSM, SOFNET, -1.5)
+SHIFT_ALONE = Comparison("TSM − TSN", TSM, TSN, -0.7)
 
 
 @dataclass(frozen=True)
@@ -49,24 +74,22 @@ class Outcome:
     @property
     def cells(self) -> tuple[str, str, str, str]:
         """The paper's points, ours, their interval, and the ratio of costs."""
-        paper, difference = self.comparison.paper, self.difference
+        paper, own = self.comparison.paper, self.difference
         return (
-            "" if paper is None else f"{paper:+.1f}",
-            "" if difference is None else f"{100 * difference.mean:+.1f}",
-            ""
-            if difference is None
-            else f"{100 * difference.low:+.1f} … {100 * difference.high:+.1f}",
-            "" if self.cost is None else f"{self.cost:.2f}",
+            f"{paper:+.1f}" if paper is not None else "",
+            f"{100 * own.mean:+.1f}" if own else "",
+            f"{100 * own.low:+.1f} … {100 * own.high:+.1f}" if own else "",
+            f"{self.cost:.2f}" if self.cost is not None else "",
         )
 
     @property
     def data(self) -> dict[str, Any]:
-        """The same for JSON."""
-        difference = self.difference
+        """The numbers of `cells`, unrounded, for JSON."""
+        own = self.difference
         return {
             "paper": self.comparison.paper,
-            "points": difference and 100 * difference.mean,
-            "interval": difference and [100 * difference.low, 100 * difference.high],
+            "points": own and 100 * own.mean,
+            "interval": own and [100 * own.low, 100 * own.high],
             "gflops_ratio": self.cost,
             "missing": self.missing,
         }
@@ -78,7 +101,10 @@ def compare(comparison: Comparison, metric: Metric, collection: Collection) -> O
     absent = [side.method for side in sides if not collection.find(side.method)]
     if absent:
         return Outcome(comparison, None, None, f"no {', '.join(dict.fromkeys(absent))}")
-    costs = [_measure_cost(side, collection) for side in sides]
+    costs = [
+        measure(run.metrics(s.early)["gflops_per_video"] for run in collection.find(s.method))
+        for s in sides
+    ]
     cost = costs[0].mean / costs[1].mean if costs[0] and costs[1] else None
     try:
         scored = [[run.score(s.early) for run in collection.find(s.method)] for s in sides]
@@ -88,13 +114,8 @@ def compare(comparison: Comparison, metric: Metric, collection: Collection) -> O
     return Outcome(comparison, difference, cost)
 
 
-def _measure_cost(side: Side, collection: Collection) -> Value | None:
-    runs = collection.find(side.method)
-    return measure(runs, lambda run: run.metrics(side.early)["gflops_per_video"])
-
-
 def create_comparison_table(outcomes: Sequence[Outcome]) -> tuple[Table, list[dict[str, Any]]]:
-    """A row for each comparison, and the same for JSON."""
+    """A row for each comparison, and their data for JSON."""
     rows, data = [], []
     for outcome in outcomes:
         c = outcome.comparison

@@ -1,5 +1,6 @@
 """Accuracy against computation: along thresholds of early termination, and over training."""
 
+import contextlib
 import functools
 import json
 import statistics
@@ -12,14 +13,14 @@ from sofnet_jax.host.files import is_number
 from sofnet_jax.report import paper
 from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.bootstrap import TITLES, Metric
-from sofnet_jax.report.collection import Collection, Run, Value, measure
+from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.part import Curve, Part, Plot, Row, Table
 from sofnet_jax.report.tables import warn
 
 Rule = tuple[float, int]  # ρ, T_min
 Metrics = Mapping[str, float]
 KEPT = ("top1", "map", "gflops_per_frame", "gflops_per_video", "usage", "exit")  # in the JSON
-RHOS = (0.95, 0.99, 0.999)
+LOGGED = ("top1", "map", "gflops_per_video")
 MIN_FRAMES = (2, 3, 4, 5)
 # ρ of the curves, from where nearly every video ends early to where none does.
 CURVE = (*(x / 20 for x in range(8, 19)), *(round(1 - 10 ** (-x / 3), 6) for x in range(4, 16)))
@@ -48,35 +49,43 @@ def create_table_c(collection: Collection) -> Part:
         UserError: predictions cannot be read.
     """
     metric, runs = collection.choose_metric(), collection.find("sofnet")
-    title = f"{TITLES[metric]} %"
-    grid = {rule: _measure_rule(runs, rule, metric) for rule in paper.TABLE_C}
-    rows = []
-    for rho in RHOS:
-        cells: list[str] = []
-        for least in MIN_FRAMES:
-            reported, (accuracy, cost) = paper.TABLE_C[rho, least], grid[rho, least]
-            ours = f"{accuracy.mean:.1f} / {cost.mean:.3g}" if accuracy and cost else ""
-            cells += [f"{reported.accuracy:.1f} / {reported.per_frame:.2f}", ours]
-        rows.append(Row(f"{rho:g}", tuple(cells), measured=bool(runs)))
+    cells: dict[float, list[str]] = {}
+    grid = []
+    for (rho, least), reported in paper.TABLE_C.items():
+        own = [evaluate_rule(run, (rho, least)) for run in runs]
+        accuracy = measure(100.0 * metrics[metric] for metrics in own)
+        cost = measure(metrics["gflops_per_frame"] for metrics in own)
+        ours = f"{accuracy.mean:.1f} / {cost.mean:.3g}" if accuracy and cost else ""
+        pair = f"{reported.accuracy:.1f} / {reported.per_frame:.2f}", ours
+        cells.setdefault(rho, []).extend(pair)
+        grid.append(
+            {
+                "rho": rho,
+                "min_frames": least,
+                "paper": {"accuracy": reported.accuracy, "per_frame": reported.per_frame},
+                "accuracy": accuracy and vars(accuracy),
+                "per_frame": cost and vars(cost),
+            }
+        )
     notes = ["SoF-Net: not run."]
     if runs:
-        used = sorted({(run.rule["threshold"], run.rule["min_frames"]) for run in runs})
-        described = collection.describe(["sofnet"])
-        notes = [f"Ours: {described}; one evaluation of each run, and no other."]
-        if used != [(0.999, 3)]:
-            rules = ", ".join(f"ρ = {rho:g}, T_min = {least}" for rho, least in used)
-            notes.append(f"The other tables end these videos with {rules}.")
+        notes = [f"Ours: {collection.describe(['sofnet'])}; computed from one evaluation per run."]
+    used = sorted({(run.rule["threshold"], run.rule["min_frames"]) for run in runs})
+    if used not in ([], [(0.999, 3)]):
+        rules = ", ".join(f"ρ = {rho:g}, T_min = {least}" for rho, least in used)
+        notes.append(f"The other tables use {rules}.")
     groups = tuple((f"T_min = {least}", 2) for least in MIN_FRAMES)
-    columns = (f"ρ ({title} / GFLOPs/f)", *("paper", "ours") * len(MIN_FRAMES))
+    columns = (f"ρ ({TITLES[metric]} % / GFLOPs/f)", *("paper", "ours") * len(MIN_FRAMES))
+    rows = tuple(Row(f"{rho:g}", tuple(own), bool(runs)) for rho, own in cells.items())
     return Part(
         "tableC",
         "Table C: thresholds of early termination",
         lead=tuple(filter(None, [warn(collection, paper.ACTIVITYNET)])),
-        tables=(Table("Early termination after ρ and T_min", columns, tuple(rows), groups),),
+        tables=(Table("Early termination by ρ and T_min", columns, rows, groups),),
         drawings=(_create_threshold_plot(runs, metric),) if runs else (),
         notes=tuple(notes),
         data={
-            "grid": [_describe_rule(rule, *values) for rule, values in grid.items()],
+            "grid": grid,
             "curve": [
                 {"rho": rho, "min_frames": least, "seed": run.seed}
                 | {name: evaluate_rule(run, (rho, least))[name] for name in KEPT}
@@ -206,28 +215,15 @@ def _read_evaluations(run: Run) -> list[tuple[float, Metrics]]:
         text = (run.folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    epochs: dict[int, float] = {}
-    found = []
+    per_step, found = None, []
     for line in text.splitlines():
-        try:
-            row = json.loads(line)
-            step = int(_read_number(row["step"]))
-            if "train/epoch" in row:
-                epochs[step] = _read_number(row["train/epoch"])
-            if "eval/top1" in row:
-                names = "top1", "map", "gflops_per_video"
-                found.append((step, {name: _read_number(row[f"eval/{name}"]) for name in names}))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
-    per_step = next((epoch / step for step, epoch in epochs.items() if step), None)
+        with contextlib.suppress(ValueError, KeyError, AttributeError, RecursionError):
+            row = {name: float(x) for name, x in json.loads(line).items() if is_number(x)}
+            step = row["step"]
+            if per_step is None and step and "train/epoch" in row:
+                per_step = row["train/epoch"] / step
+            found.append((step, {name: row[f"eval/{name}"] for name in LOGGED}))
     return [] if per_step is None else [(round(step * per_step, 2), m) for step, m in found]
-
-
-def _read_number(value: Any) -> float:
-    """Raises ValueError if the value is not a finite number."""
-    if not is_number(value):
-        raise ValueError(f"{value} is not a number")
-    return float(value)
 
 
 def _average(
@@ -236,25 +232,6 @@ def _average(
     """Mean cost in percent of `whole`, and mean accuracy in percent."""
     mean = statistics.fmean(m[cost] for m in metrics)
     return 100 * mean / whole, 100 * statistics.fmean(m[metric] for m in metrics)
-
-
-def _measure_rule(
-    runs: Sequence[Run], rule: Rule, metric: Metric
-) -> tuple[Value | None, Value | None]:
-    """Accuracy in percent, and GFLOPs per frame."""
-    accuracy = measure(runs, lambda run: 100.0 * evaluate_rule(run, rule)[metric])
-    return accuracy, measure(runs, lambda run: evaluate_rule(run, rule)["gflops_per_frame"])
-
-
-def _describe_rule(rule: Rule, accuracy: Value | None, cost: Value | None) -> dict[str, Any]:
-    reported = paper.TABLE_C[rule]
-    return {
-        "rho": rule[0],
-        "min_frames": rule[1],
-        "paper": {"accuracy": reported.accuracy, "per_frame": reported.per_frame},
-        "accuracy": accuracy and vars(accuracy),
-        "per_frame": cost and vars(cost),
-    }
 
 
 def _describe(curve: Curve) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-"""The paper's figures of the gates' decisions, 3 and 4."""
+"""Figures 3 and 4: the gates' decisions."""
 
-import functools
 import io
 
 import numpy as np
@@ -21,57 +20,58 @@ def create_figure3(collection: Collection) -> Part:
     """Where frames stop, with early termination, for each seed and on average."""
     runs = collection.find("sofnet")
     names = runs[0].gate_names if runs else ()
-    kinds = (*names, "exit", "used")
-    shares = {kind: measure(runs, functools.partial(read_share, kind=kind)) for kind in kinds}
-    shares["stopped"] = measure(runs, lambda run: sum(read_share(run, name) for name in names))
+    own = {run.seed: read_shares(run) for run in runs}
+    stopped = {seed: sum(shares[name] for name in names) for seed, shares in own.items()}
+    shares = [own[seed] | {"stopped": stopped[seed]} for seed in own]
     labels = {
         "used": "used",
         "stopped": "stopped, by any gate",
         **{name: f"stopped at {name}" for name in names},
-        "exit": "exit: never looked at",
+        "exit": "exit: never observed",
     }
     rows = []
     for kind, label in labels.items():
         reported = f"{paper.FIGURE_3[kind]:.1f}" if kind in paper.FIGURE_3 else ""
-        ours = shares[kind]
-        cells = reported, ours.format(".1f") if ours else ""
-        rows.append(Row(label, cells, measured=ours is not None))
+        ours = measure(each[kind] for each in shares)
+        rows.append(Row(label, (reported, ours.format(".1f") if ours else ""), ours is not None))
     drawn = ("stopped", "exit", "used")
     bars = {"paper": tuple(paper.FIGURE_3[kind] for kind in drawn)}
-    drawings = [Bars("The paper's, as its text has them", drawn, bars)]
+    drawings = [Bars("Paper, as stated in its text", drawn, bars)]
     if runs:
-        own = {f"seed {run.seed}": tuple(read_share(run, kind) for kind in kinds) for run in runs}
-        drawings.append(Bars(f"Ours, {collection.title}", kinds, own))
-    data = [{"seed": run.seed, **{k: read_share(run, k) for k in kinds}} for run in runs]
+        bars = {f"seed {seed}": tuple(each.values()) for seed, each in own.items()}
+        drawings.append(Bars(f"Ours, {collection.title}", (*names, "exit", "used"), bars))
     return Part(
         "figure3",
-        "Figure 3: what becomes of the frames",
+        "Figure 3: where frames stop",
         lead=tuple(filter(None, [warn(collection, paper.ACTIVITYNET)])),
         tables=(Table("Percent of the frames", ("", "paper", "ours"), tuple(rows)),),
         drawings=tuple(drawings),
         notes=(
-            "The paper draws how the stopped frames spread over the gates, mostly over res1 and "
-            "res5, and writes no figures.",
+            "The paper draws the shares of the gates without numbers; res1 and res5 stop the most.",
             f"Ours: {collection.describe(['sofnet'])}." if runs else "SoF-Net: not run.",
         ),
-        data={"paper": paper.FIGURE_3, "ours": data},
+        data={
+            "paper": paper.FIGURE_3,
+            "ours": [{"seed": seed, **each} for seed, each in own.items()],
+        },
     )
 
 
-def read_share(run: Run, kind: str, early: bool = True) -> float:
-    """Percentage of all frames that are "used", "exit" or stop at a gate."""
-    name = {"used": "usage", "exit": "exit"}.get(kind, f"stop/{kind}")
-    return 100 * run.metrics(early)[name]
+def read_shares(run: Run, early: bool = True) -> dict[str, float]:
+    """Percentages of all frames: those stopped at each gate, "exit" and "used"."""
+    metrics = run.metrics(early)
+    stops = {name: 100 * metrics[f"stop/{name}"] for name in run.gate_names}
+    return {**stops, "exit": 100 * metrics["exit"], "used": 100 * metrics["usage"]}
 
 
 def create_figure4(collection: Collection) -> Part:
-    """Strips of a few validation videos, right and wrong, ended early and not.
+    """Strips of a few validation videos: correct or not, terminated early or not.
 
     Raises:
         UserError: predictions or videos cannot be read.
     """
     runs = collection.find("sofnet")
-    title = "Figure 4: decisions, frame by frame"
+    title = "Figure 4: decisions frame by frame"
     if not runs:
         return Part("figure4", title, notes=("SoF-Net: not run.",))
     run = runs[0]
@@ -89,13 +89,13 @@ def create_figure4(collection: Collection) -> Part:
         "figure4",
         title,
         lead=(
-            "Above, what the network was shown; below, the kept frames, res# where a gate stopped "
-            "one, exit for those never looked at. The blue bar marks the annotated action.",
+            "Top: the network's input. Bottom: the kept frames; res# marks a frame that a gate "
+            "stopped, exit one that was never observed. The blue bar marks the annotated action.",
         ),
         pictures=tuple(pictures),
         notes=(
-            f"{run.folder.parent.name}, seed {run.seed}, commit {run.commit}. Chosen in the order "
-            "of the validation videos: right ones ended early and not, then wrong ones.",
+            f"{run.folder.parent.name}, seed {run.seed}, commit {run.commit}. In order: videos "
+            "classified correctly with and without early termination, then misclassified ones.",
         ),
         data={
             "videos": [
@@ -112,9 +112,9 @@ def create_figure4(collection: Collection) -> Part:
 
 
 def choose_videos(right: np.ndarray, ended: np.ndarray, count: int) -> Int[np.ndarray, "v"]:
-    """A third each of right videos ended early, right ones not ended early, and wrong ones.
+    """A third each: correct and ended early, correct and not ended early, misclassified.
 
-    Each kind is sampled evenly; where it has too few videos, others fill its places.
+    Each kind is sampled evenly; if it has too few videos, others fill its places.
     """
     part = count // 3
     kinds = [right & ended, right & ~ended, ~right]

@@ -1,6 +1,6 @@
 """The frames that the gates keep, against the annotated action; not in the paper."""
 
-import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from sofnet_jax.evaluation.metrics import compute_fates
 from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.comparison import Side
-from sofnet_jax.report.figures import read_share
+from sofnet_jax.report.figures import read_shares
 from sofnet_jax.report.part import Part, Row, Table
 from sofnet_jax.run.predictions import Predictions
 
@@ -75,79 +75,74 @@ def create_gates(collection: Collection) -> Part:
     Raises:
         UserError: predictions cannot be read.
     """
+    tables: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
+    kinds: Sequence[str] = ()
+    data = []
     sides = list_sides(collection)
-    found = {side: _read_relevances(collection, side) for side in sides}
-    known = {side: list(values.values()) for side, values in found.items() if values}
-    kinds = (*(collection.find(sides[0].method)[0].gate_names if sides else ()), "exit", "used")
-    whole = [
-        Row(_name(side), _average([v._asdict() for v in values], SCALARS))
-        for side, values in known.items()
-    ]
-    detailed = [
-        Row(f"{_name(side)}, {where}", _average([getattr(v, where) for v in values], kinds))
-        for side, values in known.items()
-        if side.method in DETAILED
-        for where in ("inside", "outside")
-    ]
-    stops = []
     for side in sides:
+        name = METHODS[side.method].title + (", early termination" if side.early else "")
         runs = collection.find(side.method)
-        read = functools.partial(read_share, early=side.early)
-        shares = [measure(runs, functools.partial(read, kind=kind)) for kind in kinds]
-        stops.append(Row(_name(side), tuple(v.format(".1f") if v else "" for v in shares)))
-    columns = ("", "inside, of all frames", "precision", "recall")
-    tables = [
-        Table("Kept frames against the annotated action, percent", columns, tuple(whole)),
-        Table("What becomes of frames inside and outside, percent", ("", *kinds), tuple(detailed)),
-        Table("What becomes of all frames, percent", ("", *kinds), tuple(stops)),
-    ]
-    note = f"{collection.describe([side.method for side in sides])}."
+        shares = [read_shares(run, side.early) for run in runs]
+        kinds = list(shares[0])
+        tables[2].append(_create_row(name, shares, kinds, scale=1))
+        found = _compute_relevances(runs, side.early)
+        if not found:
+            continue
+        tables[0].append(_create_row(name, [v._asdict() for v in found.values()], SCALARS))
+        for where in ("inside", "outside") if side.method in DETAILED else ():
+            own = [getattr(value, where) for value in found.values()]
+            tables[1].append(_create_row(f"{name}, {where}", own, kinds))
+        data += [
+            {"method": side.method, "early": side.early, "seed": run.seed, **value._asdict()}
+            for run, value in found.items()
+        ]
+    headings = (
+        ("Kept frames and the annotated action, percent", ("share inside", *SCALARS[1:])),
+        ("Frames inside and outside the action, percent", kinds),
+        ("All frames, percent", kinds),
+    )
     return Part(
         "gates",
-        "What the gates keep",
+        "Which frames the gates keep",
         lead=(
-            "Precision: the share of the kept frames that lie in the annotated action. Recall: the "
-            "share of its frames that are kept. Not in the paper.",
+            "Precision is the share of the kept frames that lie inside the annotated action; "
+            "recall is the share of the frames inside it that are kept. Not in the paper.",
         ),
-        tables=tuple(table for table in tables if table.rows),
-        notes=(note, *([] if known else ["No run has annotated segments."])),
-        data={
-            "runs": [
-                {"method": side.method, "early": side.early, "seed": run.seed, **value._asdict()}
-                for side, values in found.items()
-                for run, value in values.items()
-            ]
-        },
+        tables=tuple(
+            Table(caption, ("", *columns), tuple(rows))
+            for (caption, columns), rows in zip(headings, tables, strict=True)
+            if rows
+        ),
+        notes=(
+            f"{collection.describe([side.method for side in sides])}.",
+            *([] if data else ["No run has annotated segments."]),
+        ),
+        data={"runs": data},
     )
 
 
 def list_sides(collection: Collection) -> list[Side]:
-    """The methods with gates that were run, SoF-Net with early termination, too."""
-    sides = []
-    for name, method in METHODS.items():
-        if collection.find(name) and method.changes.get("model.gates") != ():
-            sides.append(Side(name))
-            if name == "sofnet":
-                sides.append(Side(name, early=True))
-    return sides
+    """The methods with gates that were run; SoF-Net with early termination, too."""
+    return [
+        Side(name, early)
+        for name, method in METHODS.items()
+        for early in (False, True)[: 2 if name == "sofnet" else 1]
+        if collection.find(name) and method.changes.get("model.gates") != ()
+    ]
 
 
-def _read_relevances(collection: Collection, side: Side) -> dict[Run, Relevance]:
+def _compute_relevances(runs: Sequence[Run], early: bool) -> dict[Run, Relevance]:
     """By run, where videos are annotated."""
-    runs = collection.find(side.method)
-    found = {r: compute_relevance(*r.predictions, **r.rule if side.early else {}) for r in runs}
+    found = {r: compute_relevance(*r.predictions, **r.rule if early else {}) for r in runs}
     return {run: value for run, value in found.items() if value is not None}
 
 
-def _name(side: Side) -> str:
-    return METHODS[side.method].title + (", early end" if side.early else "")
-
-
-def _average(shares: Sequence[Mapping[str, float]], names: Sequence[str]) -> tuple[str, ...]:
-    """Mean ± standard deviation of each share, in percent."""
+def _create_row(
+    label: str, shares: Sequence[Mapping[str, float]], names: Sequence[str], scale: float = 100
+) -> Row:
+    """Mean ± standard deviation of each share in percent, over the runs where it is defined."""
     cells = []
     for name in names:
-        numbers = [100 * share[name] for share in shares]
-        spread = f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
-        cells.append(f"{np.mean(numbers):.1f}{spread}")
-    return tuple(cells)
+        value = measure(scale * own[name] for own in shares if not math.isnan(own[name]))
+        cells.append(value.format(".1f") if value else "")
+    return Row(label, tuple(cells))

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
-Place = tuple[float, float, str, str]  # offset and alignment, each horizontal and vertical
-
-_SIZE = 10.5  # of the names, in points, as are the offsets
+_SIZE = 10.5  # of the names, in points
 _SIDES = (  # direction and alignment, by preference
     (1.0, 0.0, "left", "center_baseline"),
     (-1.0, 0.0, "right", "center_baseline"),
@@ -25,16 +23,14 @@ _SIDES = (  # direction and alignment, by preference
     (-0.75, 0.75, "right", "bottom"),
     (-0.75, -0.75, "right", "top"),
 )
-_DISTANCES = (7.0, 20.0, 34.0, 50.0)  # from the point
+_DISTANCES = range(7, 71, 9)  # from the point, in points
 _BRIDGED = 10.0  # a leader line bridges larger distances
-_PLACES: list[Place] = [(d * x, d * y, ha, va) for d in _DISTANCES for x, y, ha, va in _SIDES]
-_HALF = 6.0  # half the side of a box around a point
-_ROUNDS = 4
-_FAR = 0.5  # the area in square points that a name may cover to be one point nearer
+_HALF = 5.0  # half the side of a box around a point
+_FAR = 0.1  # the area in square points that a name may cover to be one point nearer
 
 
 def place_names(figure: Figure, axes: Axes, names: Iterable[tuple[str, float, float, str]]) -> None:
-    """Write names beside their points, each where it covers least.
+    """Write names beside their points, one after the other, each where it covers least.
 
     Args:
         figure: everything else is drawn already; its canvas must be able to measure text.
@@ -42,74 +38,46 @@ def place_names(figure: Figure, axes: Axes, names: Iterable[tuple[str, float, fl
         names: with x, y and colour; a point that is not finite is left out.
     """
     figure.draw_without_rendering()  # from here on the axes stay where they are
-    texts = [
-        axes.annotate(name, (x, y), (0, 0), textcoords="offset points", size=_SIZE, color=colour)
-        for name, x, y, colour in names
-        if np.isfinite([x, y]).all()
-    ]
-    fixed = np.concatenate([np.empty((0, 4)), *(_list_boxes(line, axes) for line in axes.lines)])
-    places = _choose_places(texts, fixed, axes)
-    for text, place in zip(texts, places, strict=True):
-        text.set_in_layout(False)
-        _move(text, place)
-        if math.hypot(*text.get_position()) > _BRIDGED:
-            _draw_leader(axes, text)
+    taken = np.concatenate([np.empty((0, 4)), *(_list_boxes(line, axes) for line in axes.lines)])
+    for name, x, y, colour in names:
+        if np.isfinite([x, y]).all():
+            where: dict[str, Any] = {"xy": (x, y), "textcoords": "offset points"}
+            text = axes.annotate(name, xytext=(0, 0), size=_SIZE, color=colour, **where)
+            taken = np.concatenate([taken, _place(text, taken, axes)])
+            if math.hypot(*text.get_position()) > _BRIDGED:
+                line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkB": _HALF}
+                axes.annotate("", xytext=text.get_position(), arrowprops=line, **where)
+    for written in axes.texts:
+        written.set_in_layout(False)
 
 
-def _choose_places(
-    texts: Sequence[Annotation], fixed: Float[np.ndarray, "m 4"], axes: Axes
-) -> list[Place]:
-    """The best place of each text given those of the others, improved in a few rounds."""
-    if not texts:
-        return []
-    boxes = np.array([[_measure(text, place) for place in _PLACES] for text in texts])
-    distance = np.array([math.hypot(x, y) for x, y, *_ in _PLACES])
-    within = _compute_overlap(boxes, np.array([axes.bbox.extents]))
-    own_cost = _compute_overlap(boxes, fixed) - within + _FAR * distance
-    leaders = np.array([_list_leaders(text, axes) for text in texts])
-    chosen = own_cost.argmin(axis=1)
-    for i in itertools.chain(*[range(len(texts))] * _ROUNDS):
-        others = np.arange(len(texts)) != i
-        names = boxes[others, chosen[others]]
-        lines = leaders[others, chosen[others]].reshape(-1, 4)
-        cost = own_cost[i] + _compute_overlap(boxes[i], np.concatenate([names, lines]))
-        chosen[i] = (cost + _compute_overlap(leaders[i], names).sum(axis=1)).argmin()
-    return [_PLACES[place] for place in chosen]
+def _place(
+    text: Annotation, taken: Float[np.ndarray, "m 4"], axes: Axes
+) -> Float[np.ndarray, "n 4"]:
+    """Move a name to its best place; returns the boxes that it and its leader line cover."""
+    within, point = np.array([axes.bbox.extents]), axes.transData.transform(text.xy)
+    places = []
+    for distance, (x, y, horizontal, vertical) in itertools.product(_DISTANCES, _SIDES):
+        offset = distance * np.array([x, y])
+        place = {"position": offset, "ha": horizontal, "va": vertical}
+        text.set(**place)
+        name = np.array([text.get_window_extent().extents])
+        length = math.hypot(*offset)
+        steps = point + np.linspace(0.2, 0.8, 7 if length > _BRIDGED else 0)[:, None] * offset
+        half = _HALF / 2
+        boxes = np.concatenate([name, np.concatenate([steps - half, steps + half], axis=1)])
+        cost = _compute_overlap(boxes, taken) - _compute_overlap(name, within) + _FAR * length
+        places.append((cost, place, boxes))
+    _, place, boxes = min(places, key=lambda candidate: candidate[0])
+    text.set(**place)
+    return boxes
 
 
-def _compute_overlap(
-    boxes: Float[np.ndarray, "*n 4"], others: Float[np.ndarray, "m 4"]
-) -> Float[np.ndarray, "*n"]:
-    """The area that each box shares with the others; a box is left, bottom, right, top."""
-    low = np.maximum(boxes[..., None, :2], others[:, :2])
-    high = np.minimum(boxes[..., None, 2:], others[:, 2:])
-    return np.prod(np.maximum(high - low, 0), axis=-1).sum(axis=-1)
-
-
-def _measure(text: Annotation, place: Place) -> Float[np.ndarray, "4"]:
-    _move(text, place)
-    return np.array(text.get_window_extent().extents)
-
-
-def _draw_leader(axes: Axes, text: Annotation) -> None:
-    """A thin line between a distant name and its point."""
-    line = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.6, "shrinkB": _HALF}
-    where: dict[str, Any] = {"xytext": text.get_position(), "textcoords": "offset points"}
-    axes.annotate("", text.xy, arrowprops=line, **where).set_in_layout(False)
-
-
-def _list_leaders(text: Annotation, axes: Axes) -> Float[np.ndarray, "p s 4"]:
-    """Boxes along the leader line to each place; empty boxes where there is none."""
-    offsets = np.array([(x, y) for x, y, *_ in _PLACES])
-    along = np.linspace(0.2, 0.8, 7)[:, None] * offsets[:, None]
-    half = _HALF / 2 * (np.hypot(*offsets.T) > _BRIDGED)[:, None, None]
-    points = axes.transData.transform(text.xy) + along
-    return np.concatenate([points - half, points + half], axis=-1)
-
-
-def _move(text: Annotation, place: Place) -> None:
-    x, y, horizontal, vertical = place
-    text.set(position=(x, y), horizontalalignment=horizontal, verticalalignment=vertical)
+def _compute_overlap(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> float:
+    """The area that the boxes share with the others; a box is left, bottom, right, top."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    return float(np.prod(np.maximum(high - low, 0), axis=-1).sum())
 
 
 def _list_boxes(line: Line2D, axes: Axes) -> Float[np.ndarray, "n 4"]:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sofnet_jax.report import paper
+from sofnet_jax.report import comparison, paper
 from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.bootstrap import TITLES, Metric
 from sofnet_jax.report.collection import Collection, Run, Value, measure
 from sofnet_jax.report.comparison import (
     EARLY,
-    SOFNET,
+    TSM,
+    TSM_ONLINE,
     TSN,
     Comparison,
     Side,
@@ -63,10 +64,6 @@ class Measure:
             return None
         return self.read_paper(paper) if self.read_paper else getattr(paper, self.field)
 
-    def measure(self, runs: Sequence[Run], early: bool) -> Value | None:
-        """Our number over the runs."""
-        return measure(runs, lambda run: self.read(run, early))
-
     def format(self, paper: float | None, ours: Value | None) -> list[str]:
         """The cells of a row."""
         own = "" if ours is None else ours.format(self.spec)
@@ -100,7 +97,7 @@ def create_line_table(
         numbers = {}
         for each in measures:
             paper = each.find_paper(line.paper)
-            ours = each.measure(runs, line.early)
+            ours = measure(each.read(run, line.early) for run in runs)
             cells += each.format(paper, ours)
             own = vars(ours) if ours else None
             numbers[each.field] = {"title": each.title, "paper": paper, "ours": own}
@@ -196,14 +193,9 @@ def create_table4(collection: Collection) -> Part:
         )
         for (key, published), method in zip(paper.TABLE_4.items(), methods, strict=True)
     ]
-    unguided, fc, fc_unguided = Side("unguided"), Side("fc"), Side("fc_unguided")
     comparisons = [
-        Comparison("all three − none", SOFNET, TSN, 1.9),
-        Comparison("temporal, with guidance", SOFNET, fc, 0.9),
-        Comparison("temporal, without guidance", unguided, fc_unguided, 0.7),
-        Comparison("guidance, with temporal", SOFNET, unguided, 0.6),
-        Comparison("guidance, without temporal", fc, fc_unguided, 0.4),
-        Comparison("early end", EARLY, SOFNET, -0.3),
+        *(comparison.GATES, comparison.MEMORY, comparison.MEMORY_ALONE, comparison.GUIDANCE),
+        *(comparison.GUIDANCE_ALONE, comparison.EARLY_END),
     ]
     title = "Table 4: the components"
     return _create_part("table4", title, collection, lines, (PER_VIDEO,), comparisons)
@@ -222,10 +214,7 @@ def create_table5(collection: Collection) -> Part:
         loss = round((early.accuracy or 0) - (whole.accuracy or 0), 1)
         change, own = f"early end, {size}×{size}", Side(method)
         comparisons.append(Comparison(change, Side(method, early=True), own, loss))
-    comparisons += [
-        Comparison("192×192 − 168×168", Side("sofnet_192"), SOFNET, 0.8),
-        Comparison("224×224 − 168×168", Side("sofnet_224"), SOFNET, 1.5),
-    ]
+    comparisons += [comparison.LARGER, comparison.LARGEST]
     title = "Table 5: the size of the frames"
     return _create_part("table5", title, collection, lines, (PER_FRAME, PER_VIDEO), comparisons)
 
@@ -242,16 +231,10 @@ def create_table_a(collection: Collection) -> Part:
         Line("for comparison: TSN", Published(73.7, per_video=40.3), "tsn"),
         Line("for comparison: SoF-Net, without early end", paper.TABLE_5[168][0], "sofnet"),
     ]
-    sofnet, offline, online = Side("sofnet_tsm"), Side("tsm"), Side("tsm_online")
     comparisons = [
-        Comparison("SoF-Net with TSM − TSM, both online", sofnet, online, 1.1),
-        Comparison(
-            "SoF-Net with TSM − TSM, both offline", Side("sofnet_tsm_offline"), offline, 1.1
-        ),
-        Comparison("SoF-Net with TSM − SoF-Net", sofnet, SOFNET, -1.5),
-        Comparison("TSM − TSN", offline, TSN, -0.7),
-        Comparison("TSM, online − TSN", online, TSN),
-        Comparison("TSM, online − TSM", online, offline),
+        *(comparison.ON_TSM, comparison.ON_TSM_OFFLINE, comparison.SHIFT, comparison.SHIFT_ALONE),
+        Comparison("TSM, online − TSN", TSM_ONLINE, TSN),
+        Comparison("TSM, online − TSM", TSM_ONLINE, TSM),
     ]
     return _create_part(
         "tableA",
@@ -277,12 +260,7 @@ def create_table_d(collection: Collection) -> Part:
         label = f"α = {alpha}, {'without L_pg' if beta is None else f'β = {beta}'}{ours}"
         lines.append(Line(label, published, method))
     lines.append(Line("as in Table 4 (α = β = 0.9 in the paper)", paper.TABLE_5[168][0], "sofnet"))
-    unguided, beta05 = Side("unguided"), Side("alpha1_beta05")
-    comparisons = [
-        Comparison("the cost in the loss, without L_pg", unguided, Side("alpha1_unguided"), -0.5),
-        Comparison("β = 0.5 − β = 0, α = 1", beta05, Side("alpha1_beta0"), 0.7),
-        Comparison("β = 0.5 − β = 1, α = 1", beta05, Side("alpha1_beta1"), 1.2),
-    ]
+    comparisons = [comparison.COST, comparison.CLASSIFIERS, comparison.SELF]
     title = "Table D: the weights of the loss"
     return _create_part("tableD", title, collection, lines, (PER_VIDEO, USAGE), comparisons)
 
@@ -337,7 +315,7 @@ def _create_shared(
     if metric != theirs:
         title = f"{title} (paper: {TITLES[theirs]} %)"
     accuracy = Measure("accuracy", title, ".1f", ".1f", _read_metric(metric, 100.0))
-    tsn = measure(collection.find("tsn"), lambda run: run.metrics(False)["gflops_per_video"])
+    tsn = measure(run.metrics(False)["gflops_per_video"] for run in collection.find("tsn"))
     if tsn is None:
         return [accuracy]
     share = Measure(

@@ -30,8 +30,7 @@ from sofnet_jax.report.claims import (
     OPPOSITE,
     SEEN,
     create_claims,
-    decide_by_saving,
-    decide_by_sign,
+    decide,
     judge_gates,
 )
 from sofnet_jax.report.collection import Value, choose_collection, load_collections
@@ -173,6 +172,7 @@ def test_a_comparison_is_on_the_same_videos(tmp_path):
     ("interval", "cost", "by_sign", "by_saving"),
     [
         ((0.001, 0.02), 0.8, SEEN, SEEN),
+        ((0.0, 0.02), 0.8, OPEN, SEEN),
         ((-0.005, 0.02), 0.8, OPEN, SEEN),
         ((-0.03, 0.02), 0.8, OPEN, OPEN),
         ((-0.03, -0.011), 0.8, OPPOSITE, OPPOSITE),
@@ -183,16 +183,16 @@ def test_a_comparison_is_on_the_same_videos(tmp_path):
 )
 def test_verdicts(interval, cost, by_sign, by_saving):
     difference = Difference(sum(interval) / 2, *interval)
-    outcome = Outcome(CLAIMS[0], difference, cost)
-    assert decide_by_sign(outcome) == by_sign
-    assert decide_by_saving(outcome) == by_saving
+    outcome = Outcome(CLAIMS[0].comparison, difference, cost)
+    assert decide(outcome, saves=False) == by_sign
+    assert decide(outcome, saves=True) == by_saving
 
 
 @pytest.mark.parametrize(
     ("gates", "verdict"),
     [
         ([0, 0, 0, 1, 4, 4], "seen"),
-        ([0, 0, 0, 1, 2, 3], "seen of the first alone"),
+        ([0, 0, 0, 1, 2, 3], "seen for the first gate only"),
         ([0, 1, 1, 2, 3, 3], "not seen"),
     ],
 )
