@@ -41,7 +41,7 @@ flags.declare_key_flag("dataset")
 
 @dataclass(frozen=True)
 class Request:
-    """What a report is made of: the runs by data set, and the data set asked for or ""."""
+    """What to report: the runs by data set, and the data set asked for or ""."""
 
     collections: Mapping[str, Collection]
     dataset: str
@@ -52,7 +52,7 @@ class Request:
         return choose_collection(self.collections, self.dataset, otherwise)
 
     def choose_several(self) -> list[Collection]:
-        """The runs on both data sets of Table 1 if there are any, else as `choose`."""
+        """The runs on the data sets of Table 1 if there are any, else as `choose`."""
         names = (paper.ACTIVITYNET, paper.KINETICS)
         both = [self.collections[name] for name in names if name in self.collections]
         return both if both and not self.dataset else [self.choose()]
@@ -78,35 +78,33 @@ PARTS: dict[str, Callable[[Request], Part]] = {
 
 def main(argv: list[str]) -> None:
     """Create, write and print the parts asked for; exit with 1 if one failed."""
-    known = f"{', '.join(PARTS)} or {ALL}"
-    if len(argv) != 2:
-        raise UserError(f"give one part to report: {known}; not '{' '.join(argv[1:])}'")
-    if argv[1] not in PARTS and argv[1] != ALL:
-        raise UserError(f"'{argv[1]}' is not a part of the report; choose {known}")
-    names = list(PARTS) if argv[1] == ALL else [argv[1]]
+    if len(argv) != 2 or argv[1] not in {*PARTS, ALL}:
+        known = f"{', '.join(PARTS)} or {ALL}"
+        raise UserError(f"choose one part to report: {known}; not '{' '.join(argv[1:])}'")
     workdir = Path(WORKDIR.value or "").expanduser()
+    out = Path(OUT.value).expanduser() if OUT.value else workdir / "report"
     jax.config.update("jax_platforms", "cpu")  # nothing here needs an accelerator
     request = Request(load_collections(workdir), DATASET.value, workdir)
-    out = Path(OUT.value).expanduser() if OUT.value else workdir / "report"
-    page = out / "index.html" if argv[1] == ALL else None
     notes = list(dict.fromkeys(n for c in request.collections.values() for n in c.notes))
-    parts, failures = create_parts(request, names)
-    reasons = summarise_failures(failures)
+    parts, failures = create_parts(request, list(PARTS) if argv[1] == ALL else [argv[1]])
+    reasons = [
+        f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
+        for reason in dict.fromkeys(failures.values())
+    ]
     try:
         for part in parts:
             write_part(out, part)
-        if page:
-            lead = _create_lead(request, reasons, notes)
-            with write_whole(page) as partial:
-                html = create_page("SoF-Net: report", lead, parts)
-                partial.write_text(html, encoding="utf-8", errors="backslashreplace")
+        if argv[1] == ALL:
+            page = create_page("SoF-Net: report", _create_lead(request, reasons, notes), parts)
+            with write_whole(out / "index.html") as partial:
+                partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
     with command_line.printing():
         for part in parts:
             print(format_part(part) + "\n", flush=True)
-        if page:
-            print(f"wrote {page}", flush=True)
+        if argv[1] == ALL:
+            print(f"wrote {out / 'index.html'}", flush=True)
     for note in notes:
         print(f"note: {make_printable(note)}", file=sys.stderr)
     if failures:
@@ -114,7 +112,7 @@ def main(argv: list[str]) -> None:
 
 
 def create_parts(request: Request, names: list[str]) -> tuple[list[Part], dict[str, str]]:
-    """The parts, and for each that could not be created the reason."""
+    """The parts, and by name why others could not be created."""
     parts, failures = [], {}
     for name in names:
         try:
@@ -124,24 +122,16 @@ def create_parts(request: Request, names: list[str]) -> tuple[list[Part], dict[s
     return parts, failures
 
 
-def summarise_failures(failures: Mapping[str, str]) -> list[str]:
-    """A line for each reason, with the parts that failed for it."""
-    return [
-        f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
-        for reason in dict.fromkeys(failures.values())
-    ]
-
-
 def _create_lead(request: Request, reasons: list[str], notes: list[str]) -> list[str]:
     titles = ", ".join(collection.title for collection in request.collections.values())
-    runs = [run for c in request.collections.values() for same in c.runs.values() for run in same]
+    runs = [run for c in request.collections.values() for own in c.runs.values() for run in own]
     commits = ", ".join(sorted({run.commit for run in runs}))
     return [
-        f"Runs on {titles}: {len(runs)}, trained by commit {commits}; this page by "
+        f"{len(runs)} runs on {titles}, trained by commit {commits}. Page created by commit "
         f"{read_commit()}.",
-        "Every number under 'ours' was measured in these runs; what was not run says so. Numbers "
-        "under 'paper' are those of Seon et al., WACV 2023.",
-        *(f"Could not be made: {line}." for line in reasons),
+        "Numbers under 'ours' were measured in these runs; rows without runs say so. Numbers under "
+        "'paper' are from Seon et al., WACV 2023.",
+        *(f"Could not be created: {line}." for line in reasons),
         *notes,
     ]
 

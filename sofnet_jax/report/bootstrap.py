@@ -1,4 +1,4 @@
-"""Whether one method is better than another: a paired bootstrap over the videos.
+"""A paired bootstrap over the videos, to compare two methods.
 
 The interval covers the choice of videos only. The seeds are not resampled; their standard deviation
 shows how much a result depends on them.
@@ -69,10 +69,8 @@ def compute_difference(
     that what makes a video easy or hard for both methods cancels.
 
     Raises:
-        UserError: a method has no run, the runs have no video in common, or labels differ.
+        UserError: the runs have no video in common, or labels differ.
     """
-    if not a or not b:
-        raise UserError("a difference needs at least one run of each method; train both")
     matched = _match([*a, *b])
     num_videos = len(matched[0].ids)
     rng = np.random.default_rng(seed)
@@ -146,9 +144,7 @@ def _match(runs: Sequence[Scored]) -> list[Scored]:
     """Restrict the runs to their common videos, ordered by id."""
     common = sorted(set.intersection(*(set(run.ids) for run in runs)))
     if not common:
-        raise UserError(
-            "the runs to compare have no video in common; evaluate them on the same data"
-        )
+        raise UserError("the runs have no video in common; compare runs on the same data")
     matched = []
     for run in runs:
         index = {id: i for i, id in enumerate(run.ids)}
@@ -157,14 +153,10 @@ def _match(runs: Sequence[Scored]) -> list[Scored]:
     labels = matched[0].labels > 0
     for run in matched[1:]:
         if run.labels.shape != labels.shape:
-            raise UserError(
-                f"the runs to compare have {labels.shape[1]} and {run.labels.shape[1]} classes; "
-                "compare runs on the same data"
-            )
-        differ = ((run.labels > 0) != labels).any(1)
-        if differ.any():
-            raise UserError(
-                f"the labels of '{common[differ.argmax()]}' differ between the runs to compare; "
-                "compare runs on the same data"
-            )
+            wrong = f"the runs have {labels.shape[1]} and {run.labels.shape[1]} classes"
+        elif (differ := ((run.labels > 0) != labels).any(1)).any():
+            wrong = f"the labels of '{common[differ.argmax()]}' differ"
+        else:
+            continue
+        raise UserError(f"{wrong}; compare runs on the same data")
     return matched

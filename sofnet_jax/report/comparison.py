@@ -123,5 +123,5 @@ def create_comparison_table(outcomes: Sequence[Outcome]) -> tuple[Table, list[di
         rows.append(Row(c.label, cells, measured=outcome.difference is not None))
         data.append({"label": c.label, "a": vars(c.a), "b": vars(c.b), **outcome.data})
     columns = ("", "paper", "ours", "95 % interval", "GFLOPs, ratio", "")
-    caption = "Differences in accuracy, in points, on the same videos"
+    caption = "Differences in accuracy in points, on the same videos"
     return Table(caption, columns, tuple(rows)), data

@@ -22,11 +22,11 @@ Metrics = Mapping[str, float]
 KEPT = ("top1", "map", "gflops_per_frame", "gflops_per_video", "usage", "exit")  # in the JSON
 LOGGED = ("top1", "map", "gflops_per_video")
 MIN_FRAMES = (2, 3, 4, 5)
-# ρ of the curves, from where nearly every video ends early to where none does.
+# ρ of the curves, from nearly every video ending early to none.
 CURVE = (*(x / 20 for x in range(8, 19)), *(round(1 - 10 ** (-x / 3), 6) for x in range(4, 16)))
 TRACED = ("sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 PLAIN = ("tsn", "tsm", "tsm_online")
-COST = "GFLOPs of a video, % of plain TSN's"
+COST = "GFLOPs per video, % of plain TSN's"
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def create_table_c(collection: Collection) -> Part:
     return Part(
         "tableC",
         "Table C: thresholds of early termination",
-        lead=tuple(filter(None, [warn(collection, paper.ACTIVITYNET)])),
+        lead=tuple(warn(collection, paper.ACTIVITYNET)),
         tables=(Table("Early termination by ρ and T_min", columns, rows, groups),),
         drawings=(_create_threshold_plot(runs, metric),) if runs else (),
         notes=tuple(notes),
@@ -130,23 +130,23 @@ def create_curves(collection: Collection) -> Part:
     reported = create_reported(of)
     caption = f"Early termination from ρ = {CURVE[0]:g} to {CURVE[-1]:g}; {collection.title}"
     comparison = (
-        f"The same, and the systems of Table 1 as reported on {paper.DATASETS[of]}, where "
-        f"TSN's {paper.TSN_GFLOPS} GFLOPs are 100 %"
+        f"With the systems of Table 1 as reported on {paper.DATASETS[of]}; 100 % are TSN's "
+        f"{paper.TSN_GFLOPS} GFLOPs"
     )
     plots = [
         Plot(caption, COST, label, tuple(curves)),
         Plot(comparison, COST, label, (*curves, reported)),
     ]
     if followed := tuple(curve for curve in training if len(curve.x) > 1):
-        checkpoints = "Checkpoints of the training, by epoch; without early end"
+        checkpoints = "Checkpoints of each training, labelled by epoch; without early termination"
         plots.append(Plot(checkpoints, COST, label, followed))
     return Part(
         "curves",
         title,
         drawings=tuple(plots),
         notes=(
-            f"{collection.describe(list(known))}; means over seeds. Other systems' points are the "
-            "paper's: reported, not measured here.",
+            f"{collection.describe(list(known))}; means over seeds. The points of other systems "
+            "are reported by the paper, not measured here.",
         ),
         data={
             "metric": metric,
@@ -178,12 +178,12 @@ def _create_threshold_plot(runs: Sequence[Run], metric: Metric) -> Plot:
     x, y = zip(*sorted(average(found) for found in _trace(runs, least)), strict=True)
     end = average([run.metrics(False) for run in runs])
     return Plot(
-        f"What ρ from {CURVE[0]:g} to {CURVE[-1]:g} trades, T_min = {least}",
-        "GFLOPs a frame",
+        f"Accuracy against computation for ρ from {CURVE[0]:g} to {CURVE[-1]:g}, T_min = {least}",
+        "GFLOPs per frame",
         f"{TITLES[metric]} %",
         (
             Curve("SoF-Net along ρ", x, y),
-            Curve("without early end", end[:1], end[1:], "points"),
+            Curve("without early termination", end[:1], end[1:], "points"),
         ),
     )
 

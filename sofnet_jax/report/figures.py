@@ -43,7 +43,7 @@ def create_figure3(collection: Collection) -> Part:
     return Part(
         "figure3",
         "Figure 3: where frames stop",
-        lead=tuple(filter(None, [warn(collection, paper.ACTIVITYNET)])),
+        lead=tuple(warn(collection, paper.ACTIVITYNET)),
         tables=(Table("Percent of the frames", ("", "paper", "ours"), tuple(rows)),),
         drawings=tuple(drawings),
         notes=(

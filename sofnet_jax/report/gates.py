@@ -97,7 +97,7 @@ def create_gates(collection: Collection) -> Part:
             for run, value in found.items()
         ]
     headings = (
-        ("Kept frames and the annotated action, percent", ("share inside", *SCALARS[1:])),
+        ("Kept frames and the annotated action, percent", ("inside, of all frames", *SCALARS[1:])),
         ("Frames inside and outside the action, percent", kinds),
         ("All frames, percent", kinds),
     )

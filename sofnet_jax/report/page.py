@@ -18,9 +18,7 @@ _LEAST = 0.6  # of its width, to which a picture shrinks on a narrow screen
 
 
 def write_part(folder: Path, part: Part) -> list[Path]:
-    """Write NAME.json, a CSV for each table, an SVG for each drawing, a PNG for each picture.
-
-    Second and later files of a kind are called NAME_2.csv and so on. Each is written atomically.
+    """Write NAME.json and for each table, drawing and picture a file NAME.csv, NAME_2.csv ….
 
     Raises:
         OSError: a file cannot be written.

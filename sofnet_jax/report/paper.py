@@ -120,7 +120,7 @@ FIGURE_3 = {"used": 54.3, "stopped": 32.3, "exit": 13.4}
 
 TABLE_A = {
     "TSM": Published(73.0, per_video=40.3, usage=100.0),
-    "SoF-Net with TSM, without early end": Published(74.1, per_video=26.7, usage=49.6),
+    "SoF-Net with TSM, without early termination": Published(74.1, per_video=26.7, usage=49.6),
     "SoF-Net with TSM": Published(73.9, per_video=22.4, usage=44.1),
 }
 

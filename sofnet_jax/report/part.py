@@ -16,12 +16,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text.
+    """A table of text; `columns` starts with the heading of the row labels.
 
-    Attributes:
-        columns: the headings of all columns, starting with that of the row labels.
-        groups: headings above neighbouring columns, each with its span. They leave out the label
-            column and cover all others; empty for a table without groups.
+    `groups` are headings above neighbouring columns, each with its span. They cover all columns
+    but the labels'; a table may have none.
     """
 
     caption: str
@@ -56,12 +54,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Bars:
-    """Stacked horizontal bars (Figure 3).
-
-    Attributes:
-        kinds: the kind of each segment, in order: "res1" … "exit", "used".
-        bars: by label, the percentage of each kind; together at most 100.
-    """
+    """Stacked horizontal bars: by label, the percentages of some kinds of frames, at most 100."""
 
     caption: str
     kinds: tuple[str, ...]
@@ -78,14 +71,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Part:
-    """A table or figure of the paper, or one that goes beyond it.
+    """A table or figure of the report, in the order in which its fields are shown.
 
-    Attributes:
-        name: as in `python -m sofnet_jax.report NAME`, and of the files written.
-        lead: paragraphs below the title.
-        tables, drawings, pictures: shown in this order.
-        notes: small print.
-        data: everything shown, for the JSON file.
+    `name` selects it on the command line and names its files; `data` is for the JSON file.
     """
 
     name: str

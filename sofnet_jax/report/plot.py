@@ -178,15 +178,7 @@ def _add_legend(
         return
     wide = 0.6 * _SIZE * max(map(len, labels)) + 38  # about the width of an entry
     columns = min(int(figure.bbox.width // wide) or 1, len(labels))
-    # A legend fills its columns from above, but one reads along the rows.
-    order = [i for column in range(columns) for i in range(len(labels))[column::columns]]
-    figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="outside upper left",
-        ncols=columns,
-        **options,
-    )
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, **options)
 
 
 def _create_inline(figure: Figure, caption: str) -> str:

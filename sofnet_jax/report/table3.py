@@ -9,7 +9,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.part import Part
-from sofnet_jax.report.tables import USAGE, Line, Measure, create_line_table, warn
+from sofnet_jax.report.tables import USAGE, Line, Measure, create_line_table, list_lines, warn
 
 FILE = "runtime.json"
 MENTIONED = ("host", "device", "videos", "repeats")
@@ -40,32 +40,29 @@ def create_table3(collection: Collection, workdir: Path) -> Part:
         USAGE,
     )
     ours = {"SoF-Net (168)": "sofnet", "SoF-Net (192)": "sofnet_192", "SoF-Net (224)": "sofnet_224"}
-    lines = [
-        Line(label, reported, (ours | {"TSN": "tsn"}).get(label), early=label in ours)
-        for label, reported in paper.TABLE_3.items()
-    ]
+    lines = list_lines(paper.TABLE_3, ours | {"TSN": "tsn"})
     lines.append(Line("SoF-Net with TSM", None, "sofnet_tsm", early=True))
     caption = f"Paper: ActivityNet-v1.3. Ours: {collection.title}."
     table, data = create_line_table(caption, lines, measures, collection)
     names = [line.method for line in lines if line.method]
-    note = f"Times were not measured: python -m sofnet_jax.benchmark runtime --workdir={workdir}"
+    command = f"python -m sofnet_jax.benchmark runtime --workdir={workdir}"
+    note = f"Times were not measured. To measure them: {command}"
     if methods:
         note = (
             f"Times: {measured['host']}; {measured['device']}; {measured['videos']} videos, one at "
-            f"a time, median of {measured['repeats']}; one seed of each method. The total is that "
-            "times the videos that were evaluated. The paper's: Titan XP, 4,921 videos."
+            f"a time; median of {measured['repeats']}; one seed per method. The total is the time "
+            "per video times the number of evaluated videos. Paper: Titan XP, 4,921 videos."
         )
-        unmeasured = [name for name in names if collection.find(name) and name not in methods]
-        if unmeasured:
-            note += f" Not measured: {', '.join(unmeasured)}; the same command does."
+        if unmeasured := [name for name in names if collection.find(name) and name not in methods]:
+            note += f" Not measured: {', '.join(unmeasured)}. To measure them: {command}"
     lead = (
-        "SoF-Net in the Python loop, a frame at a time, each as far as the gates let it; and as "
-        "one compiled program, in which no decision returns to Python. With early end."
+        "SoF-Net with early termination, first in a Python loop that runs one frame at a time, "
+        "then as one compiled program that takes every decision without returning to Python."
     )
     return Part(
         "table3",
         "Table 3: runtime and frames used",
-        lead=tuple(filter(None, [lead, warn(collection, paper.ACTIVITYNET)])),
+        lead=(lead, *warn(collection, paper.ACTIVITYNET)),
         tables=(table,),
         notes=(note, f"Ours: {collection.describe(names)}."),
         data={"dataset": collection.dataset, "runtime": measured, "lines": data},

@@ -1,5 +1,6 @@
 """The paper's tables of methods: 1, 2, 4, 5, A, B and D."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,9 @@ from sofnet_jax.report.comparison import (
 )
 from sofnet_jax.report.paper import Published
 from sofnet_jax.report.part import Part, Row, Table
+
+_OURS = {"TSN": "tsn", "SoF-Net": "sofnet"}
+_BENCHMARK = "SoF-Net with early termination − TSN"
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,12 @@ class Measure:
     """A group of columns: the paper's number, ours, and the difference.
 
     Attributes:
-        field: its name in the JSON file, and in `Published` unless `read_paper` is given.
+        field: its name in the JSON file.
         title: with the unit.
         spec: format of our numbers.
         paper_spec: format of the paper's; "" if it has none, which leaves one column.
         read: a run's number, with or without early termination; None if it has none.
-        read_paper: the paper's number, if it is not a field of `Published`.
+        read_paper: the paper's number; None if it reports none. Default: the field of this name.
     """
 
     field: str
@@ -66,15 +70,11 @@ class Measure:
 
     def format(self, paper: float | None, ours: Value | None) -> list[str]:
         """The cells of a row."""
-        own = "" if ours is None else ours.format(self.spec)
+        own = ours.format(self.spec) if ours else ""
         if not self.paper_spec:
             return [own]
-        gap = None if paper is None or ours is None else ours.mean - paper
-        return [
-            "" if paper is None else format(paper, self.paper_spec),
-            own,
-            "" if gap is None else format(gap, f"+{self.paper_spec}"),
-        ]
+        gap = format(ours.mean - paper, f"+{self.paper_spec}") if ours and paper is not None else ""
+        return ["" if paper is None else format(paper, self.paper_spec), own, gap]
 
 
 def _read_metric(name: str, scale: float = 1.0) -> Callable[[Run, bool], float]:
@@ -99,22 +99,29 @@ def create_line_table(
             paper = each.find_paper(line.paper)
             ours = measure(each.read(run, line.early) for run in runs)
             cells += each.format(paper, ours)
-            own = vars(ours) if ours else None
+            own = ours and vars(ours)
             numbers[each.field] = {"title": each.title, "paper": paper, "ours": own}
+        remark = "not run" if line.method else "reported"
         if runs:
             seeds = " ".join(str(run.seed) for run in runs)
             commits = ", ".join(sorted({run.commit for run in runs}))
             remark = f"{line.method}, seed{'s' if len(runs) > 1 else ''} {seeds}, {commits}"
-        else:
-            remark = "not run" if line.method else "reported"
         rows.append(Row(line.label, (*cells, remark), measured=bool(runs)))
         sources = [{"folder": str(r.folder), "seed": r.seed, "commit": r.commit} for r in runs]
         entry = {"label": line.label, "method": line.method, "early": line.early}
         data.append({**entry, "measures": numbers, "runs": sources})
     headings = [("paper", "ours", "difference") if m.paper_spec else ("ours",) for m in measures]
     groups = [(m.title, len(own)) for m, own in zip(measures, headings, strict=True)]
-    columns = ("", *(column for own in headings for column in own), "runs")
+    columns = ("", *itertools.chain(*headings), "runs")
     return Table(caption, columns, tuple(rows), (*groups, ("", 1))), data
+
+
+def list_lines(reported: Mapping[str, Published], methods: Mapping[str, str]) -> list[Line]:
+    """The paper's rows, with our methods where we have them; SoF-Net's end videos early."""
+    return [
+        Line(label, numbers, methods.get(label), early=label.startswith("SoF-Net"))
+        for label, numbers in reported.items()
+    ]
 
 
 def create_table1(collections: Sequence[Collection]) -> Part:
@@ -131,32 +138,31 @@ def create_table1(collections: Sequence[Collection]) -> Part:
 
 def _create_table1(collection: Collection) -> Part:
     of = collection.dataset if collection.dataset == paper.KINETICS else paper.ACTIVITYNET
-    systems = [
+    lines = [
         Line(
             f"{s.name} ({s.kind}, {s.backbone}, {s.resolution}, T = {s.num_frames})",
             s.reported.get(of),
         )
         for s in paper.SYSTEMS
     ]
-    ours = Line("SoF-Net (online)", paper.SOFNET_TABLE_1.reported[of], "sofnet", early=True)
+    lines.append(Line("SoF-Net (online)", paper.SOFNET_TABLE_1.reported[of], "sofnet", early=True))
     return _create_part(
-        "table1",
-        "Table 1: comparison with other systems",
-        collection,
-        [*systems, ours],
+        *("table1", "Table 1: comparison with other systems", collection, lines),
         (PER_FRAME, PER_VIDEO),
         of=of,
-        lead="† marks what the authors of SoF-Net reproduced; the other systems' figures are as "
-        "their paper quotes them. SoF-Net ends videos early.",
+        lead=(
+            "† marks what the SoF-Net authors reproduced; the numbers of other systems are as "
+            "their paper quotes them. SoF-Net uses early termination.",
+        ),
     )
 
 
 def create_table2(collection: Collection) -> Part:
     """THUMOS'14."""
-    lines = _create_benchmark_lines(paper.TABLE_2)
     return _create_part(
-        *("table2", "Table 2: THUMOS'14", collection, lines, (PER_FRAME, PER_VIDEO)),
-        [Comparison("SoF-Net with early end − TSN", EARLY, TSN, 1.2)],
+        *("table2", "Table 2: THUMOS'14", collection, list_lines(paper.TABLE_2, _OURS)),
+        (PER_FRAME, PER_VIDEO),
+        [Comparison(_BENCHMARK, EARLY, TSN, 1.2)],
         of=paper.THUMOS,
         tsn_gflops=paper.TSN_GFLOPS_224,
     )
@@ -164,32 +170,22 @@ def create_table2(collection: Collection) -> Part:
 
 def create_table_b(collection: Collection) -> Part:
     """mini-Sports1M."""
-    lines = _create_benchmark_lines(paper.TABLE_B)
     return _create_part(
-        *("tableB", "Table B: mini-Sports1M", collection, lines, (PER_VIDEO, USAGE)),
-        [Comparison("SoF-Net with early end − TSN", EARLY, TSN, 2.0)],
+        *("tableB", "Table B: mini-Sports1M", collection, list_lines(paper.TABLE_B, _OURS)),
+        (PER_VIDEO, USAGE),
+        [Comparison(_BENCHMARK, EARLY, TSN, 2.0)],
         of=paper.SPORTS,
     )
-
-
-def _create_benchmark_lines(reported: Mapping[str, Published]) -> list[Line]:
-    return [
-        Line("TSN", reported["TSN"], "tsn"),
-        Line("AR-Net", reported["AR-Net"]),
-        Line("SoF-Net", reported["SoF-Net"], "sofnet", early=True),
-    ]
 
 
 def create_table4(collection: Collection) -> Part:
     """The ablation of the components."""
     methods = ("tsn", "fc_unguided", "unguided", "fc", "sofnet", "sofnet")  # as in the paper's rows
-    components = "policy", "temporal", "guidance", "early end"
+    components = "policy", "temporal", "guidance", "early termination"
     lines = [
         Line(
-            " + ".join(c for c, on in zip(components, key, strict=True) if on) or "none (TSN)",
-            published,
-            method,
-            early=key[-1],
+            " + ".join(itertools.compress(components, key)) or "none (TSN)",
+            *(published, method, key[-1]),
         )
         for (key, published), method in zip(paper.TABLE_4.items(), methods, strict=True)
     ]
@@ -197,7 +193,7 @@ def create_table4(collection: Collection) -> Part:
         *(comparison.GATES, comparison.MEMORY, comparison.MEMORY_ALONE, comparison.GUIDANCE),
         *(comparison.GUIDANCE_ALONE, comparison.EARLY_END),
     ]
-    title = "Table 4: the components"
+    title = "Table 4: components"
     return _create_part("table4", title, collection, lines, (PER_VIDEO,), comparisons)
 
 
@@ -210,26 +206,29 @@ def create_table5(collection: Collection) -> Part:
         sides = sorted({run.config["data.size"] for run in collection.find(method)})
         ours = f" (ours: {'/'.join(map(str, sides))})" if sides and sides != [size] else ""
         label = f"{size}×{size}{ours}"
-        lines += [Line(label, whole, method), Line(f"{label}, early end", early, method, True)]
+        lines += [
+            Line(label, whole, method),
+            Line(f"{label}, early termination", early, method, True),
+        ]
         loss = round((early.accuracy or 0) - (whole.accuracy or 0), 1)
-        change, own = f"early end, {size}×{size}", Side(method)
-        comparisons.append(Comparison(change, Side(method, early=True), own, loss))
+        change = f"with − without early termination, {size}×{size}"
+        comparisons.append(Comparison(change, Side(method, early=True), Side(method), loss))
     comparisons += [comparison.LARGER, comparison.LARGEST]
-    title = "Table 5: the size of the frames"
+    title = "Table 5: frame sizes"
     return _create_part("table5", title, collection, lines, (PER_FRAME, PER_VIDEO), comparisons)
 
 
 def create_table_a(collection: Collection) -> Part:
     """SoF-Net with the temporal shift."""
-    whole = "SoF-Net with TSM, without early end"
+    whole = "SoF-Net with TSM, without early termination"
     lines = [
         Line("TSM", paper.TABLE_A["TSM"], "tsm"),
         Line("TSM, online", None, "tsm_online"),
         Line(whole, paper.TABLE_A[whole], "sofnet_tsm"),
         Line("SoF-Net with TSM", paper.TABLE_A["SoF-Net with TSM"], "sofnet_tsm", early=True),
-        Line("SoF-Net with offline TSM, without early end", None, "sofnet_tsm_offline"),
+        Line("SoF-Net with offline TSM, without early termination", None, "sofnet_tsm_offline"),
         Line("for comparison: TSN", Published(73.7, per_video=40.3), "tsn"),
-        Line("for comparison: SoF-Net, without early end", paper.TABLE_5[168][0], "sofnet"),
+        Line("for comparison: SoF-Net, without early termination", paper.TABLE_5[168][0], "sofnet"),
     ]
     comparisons = [
         *(comparison.ON_TSM, comparison.ON_TSM_OFFLINE, comparison.SHIFT, comparison.SHIFT_ALONE),
@@ -237,15 +236,14 @@ def create_table_a(collection: Collection) -> Part:
         Comparison("TSM, online − TSM", TSM_ONLINE, TSM),
     ]
     return _create_part(
-        "tableA",
-        "Table A: SoF-Net with TSM",
-        collection,
-        lines,
-        (PER_VIDEO, USAGE),
+        *("tableA", "Table A: SoF-Net with TSM", collection, lines, (PER_VIDEO, USAGE)),
         comparisons,
-        lead="TSM shifts offline, from the frames before and after. SoF-Net shifts online, from "
-        "the last kept frame alone, since a stopped frame's features are not computed; the paper "
-        "does not say what its own took. Offline it can be evaluated, but no GFLOPs be saved.",
+        lead=(
+            "TSM shifts offline, from the previous and the next frame. SoF-Net shifts online, from "
+            "the last kept frame only, because a stopped frame's features are not computed; the "
+            "paper does not say which shift it used. SoF-Net with an offline shift can be "
+            "evaluated, but it saves no computation.",
+        ),
     )
 
 
@@ -261,7 +259,7 @@ def create_table_d(collection: Collection) -> Part:
         lines.append(Line(label, published, method))
     lines.append(Line("as in Table 4 (α = β = 0.9 in the paper)", paper.TABLE_5[168][0], "sofnet"))
     comparisons = [comparison.COST, comparison.CLASSIFIERS, comparison.SELF]
-    title = "Table D: the weights of the loss"
+    title = "Table D: loss weights"
     return _create_part("tableD", title, collection, lines, (PER_VIDEO, USAGE), comparisons)
 
 
@@ -275,7 +273,7 @@ def _create_part(
     *,
     of: str = paper.ACTIVITYNET,
     tsn_gflops: float = paper.TSN_GFLOPS,
-    lead: str = "",
+    lead: tuple[str, ...] = (),
 ) -> Part:
     """A part of a table of methods and one of comparisons; `of` is the paper's data set."""
     theirs: Metric = "top1" if of in paper.TOP1_DATASETS else "map"
@@ -286,17 +284,19 @@ def _create_part(
     outcomes = [compare(each, metric, collection) for each in comparisons]
     differences, difference_data = create_comparison_table(outcomes)
     methods = list(dict.fromkeys(line.method for line in lines if line.method))
-    deviations = f"Ours: {collection.describe(methods)}. Mean ± standard deviation over seeds"
-    intervals = "; the intervals are of the choice of videos (paired bootstrap, 1,000 resamples)"
+    notes = [f"Ours: {collection.describe(methods)}. Mean ± standard deviation over seeds."]
+    if outcomes:
+        notes.append("Intervals: paired bootstrap over the videos, 1,000 resamples.")
+    if missing := [method for method in methods if not collection.find(method)]:
+        titles = "; ".join(METHODS[method].title for method in missing)
+        how = f"python -m sofnet_jax.sweep --methods={','.join(missing)} …"
+        notes.append(f"Not run: {titles}. To train them: {how}")
     return Part(
         name,
         title,
-        lead=tuple(filter(None, [lead, warn(collection, of)])),
+        lead=(*lead, *warn(collection, of)),
         tables=(table, differences) if outcomes else (table,),
-        notes=(
-            f"{deviations}{intervals if outcomes else ''}.",
-            *_list_missing(methods, collection),
-        ),
+        notes=tuple(notes),
         data={
             "dataset": collection.dataset,
             "paper_dataset": of,
@@ -326,20 +326,11 @@ def _create_shared(
     return [accuracy, share]
 
 
-def _list_missing(methods: Sequence[str], collection: Collection) -> list[str]:
-    missing = [method for method in methods if not collection.find(method)]
-    if not missing:
-        return []
-    titles = "; ".join(METHODS[method].title for method in missing)
-    how = f"python -m sofnet_jax.sweep --methods={','.join(missing)} …"
-    return [f"Not run: {titles}. To train them: {how}"]
-
-
-def warn(collection: Collection, of: str) -> str:
-    """A caution if our data set is not the paper's, `of`; otherwise ""."""
+def warn(collection: Collection, of: str) -> list[str]:
+    """A caution if our data set is not the paper's, `of`."""
     if collection.dataset == of:
-        return ""
-    return (
-        f"The paper's figures are of {paper.DATASETS[of]}, ours of {collection.title}: compare "
-        "what a change does, not the figures themselves."
-    )
+        return []
+    return [
+        f"The paper's numbers are for {paper.DATASETS[of]}, ours for {collection.title}: compare "
+        "the effect of a change, not the numbers."
+    ]

@@ -433,7 +433,7 @@ def test_the_command(tmp_path, write_video):
     assert re.search(expected, done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
     page = (tmp_path / "runs/report/index.html").read_text()
-    assert "not run" in page and "Could not be made: figure4, tableC, " in page
+    assert "not run" in page and "Could not be created: figure4, tableC, " in page
     assert (tmp_path / "runs/report/table4.csv").exists()
 
     (tmp_path / "kept.npz").rename(tmp_path / "runs/sofnet/seed_0/predictions.npz")
