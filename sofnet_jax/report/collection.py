@@ -32,13 +32,7 @@ _DEFINING = {"data.size", *(field for method in METHODS.values() for field in me
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training.
-
-    Attributes:
-        method: a key of `METHODS`.
-        config: the fields of config.json by their dotted names.
-        result: the content of result.json.
-    """
+    """A finished training of a method of `METHODS`; `config` has dotted names."""
 
     method: str
     seed: int
@@ -81,11 +75,7 @@ class Run:
         return {name: self.config[f"eval.{name}"] for name in ("threshold", "min_frames")}
 
     def restore_config(self) -> ConfigDict:
-        """Its configuration for `experiment`.
-
-        Folders named there are read but not written to: embedded videos that are missing are drawn
-        in the cache.
-        """
+        """Its configuration; embedded videos that are missing are drawn in the cache instead."""
         config = create_default()
         config.update_from_flattened_dict(dict(self.config))
         if not is_synthetic(Path(config.data.synthetic.root).expanduser()):
@@ -134,10 +124,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Collection:
-    """The runs on one data set, by method and in the order of their seeds.
-
-    `notes` has a sentence for each irregularity.
-    """
+    """The runs on one data set, by method and seed; `notes` names every irregularity."""
 
     dataset: str
     runs: Mapping[str, tuple[Run, ...]]
@@ -145,7 +132,7 @@ class Collection:
 
     @property
     def title(self) -> str:
-        """The data set's name for people."""
+        """The data set's name as shown."""
         return DATASETS.get(self.dataset, self.dataset)
 
     def find(self, method: str) -> tuple[Run, ...]:
@@ -211,26 +198,18 @@ def load_collections(workdir: Path) -> dict[str, Collection]:
 def choose_collection(
     collections: Mapping[str, Collection], dataset: str = "", otherwise: str = ""
 ) -> Collection:
-    """The runs on the data set asked for, or on the only one.
-
-    Args:
-        collections: from `load_collections`.
-        dataset: name of a data set, or "".
-        otherwise: the data set to take from several if `dataset` is "".
+    """The runs on a data set; if it is "", those on the only one or on `otherwise`.
 
     Raises:
         UserError: there are no runs on it, or several data sets to choose from.
     """
     names = ", ".join(collections)
-    if dataset:
-        if dataset not in collections:
-            raise UserError(f"--dataset: no runs on '{dataset}', only on {names}")
-        return collections[dataset]
-    if len(collections) == 1:
-        return next(iter(collections.values()))
-    if otherwise in collections:
-        return collections[otherwise]
-    raise UserError(f"there are runs on {names}, which one table cannot mix; choose with --dataset")
+    if dataset and dataset not in collections:
+        raise UserError(f"--dataset: no runs on '{dataset}', only on {names}")
+    name = dataset or (names if len(collections) == 1 else otherwise)
+    if name not in collections:
+        raise UserError(f"the runs are on {names}; a table cannot mix them, choose with --dataset")
+    return collections[name]
 
 
 def _load_run(folder: Path, method: str, seed: int) -> Run:

@@ -1,12 +1,13 @@
-"""Differences between two methods on the same videos, with intervals."""
+"""Differences in accuracy between two methods on the same videos, with intervals."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.bootstrap import Difference, Metric, compute_difference
-from sofnet_jax.report.collection import Collection, measure
+from sofnet_jax.report.collection import Collection
 from sofnet_jax.report.part import Row, Table
 
 
@@ -101,13 +102,11 @@ def compare(comparison: Comparison, metric: Metric, collection: Collection) -> O
     absent = [side.method for side in sides if not collection.find(side.method)]
     if absent:
         return Outcome(comparison, None, None, f"no {', '.join(dict.fromkeys(absent))}")
-    costs = [
-        measure(run.metrics(s.early)["gflops_per_video"] for run in collection.find(s.method))
-        for s in sides
-    ]
-    cost = costs[0].mean / costs[1].mean if costs[0] and costs[1] else None
+    runs = [[(run, s.early) for run in collection.find(s.method)] for s in sides]
+    costs = [[run.metrics(early)["gflops_per_video"] for run, early in own] for own in runs]
+    cost = statistics.mean(costs[0]) / statistics.mean(costs[1])
     try:
-        scored = [[run.score(s.early) for run in collection.find(s.method)] for s in sides]
+        scored = [[run.score(early) for run, early in own] for own in runs]
         difference = compute_difference(scored[0], scored[1], metric)
     except UserError as error:
         return Outcome(comparison, None, cost, str(error))

@@ -130,7 +130,7 @@ def create_curves(collection: Collection) -> Part:
     reported = create_reported(of)
     caption = f"Early termination from ρ = {CURVE[0]:g} to {CURVE[-1]:g}; {collection.title}"
     comparison = (
-        f"With the systems of Table 1 as reported on {paper.DATASETS[of]}; 100 % are TSN's "
+        f"With the systems of Table 1 as reported on {paper.DATASETS[of]}; 100 % is TSN's "
         f"{paper.TSN_GFLOPS} GFLOPs"
     )
     plots = [

@@ -21,8 +21,7 @@ def create_figure3(collection: Collection) -> Part:
     runs = collection.find("sofnet")
     names = runs[0].gate_names if runs else ()
     own = {run.seed: read_shares(run) for run in runs}
-    stopped = {seed: sum(shares[name] for name in names) for seed, shares in own.items()}
-    shares = [own[seed] | {"stopped": stopped[seed]} for seed in own]
+    shares = [each | {"stopped": sum(each[name] for name in names)} for each in own.values()]
     labels = {
         "used": "used",
         "stopped": "stopped, by any gate",

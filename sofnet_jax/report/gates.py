@@ -20,14 +20,14 @@ SCALARS = ("share", "precision", "recall")
 
 
 class Relevance(NamedTuple):
-    """What happens to frames inside and outside the annotated action; all shares in 0…1.
+    """Shares in 0…1 of the frames inside and outside the annotated action.
 
     Attributes:
         share: the frames inside, among all.
         precision: the frames inside, among those kept; NaN if none was kept.
         recall: the frames kept, among those inside; NaN if none is inside.
-        inside, outside: the frames there that stop at each gate, by its name; `exit`, never seen
-            because of early termination; `used`, kept. They sum to 1; NaN if no frame is there.
+        inside, outside: the frames there that each gate stops; "exit", never observed because of
+            early termination; "used", kept. They sum to 1; NaN if no frame is there.
     """
 
     share: float
