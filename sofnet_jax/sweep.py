@@ -34,7 +34,7 @@ CHOSEN = flags.DEFINE_list(
     "Methods to train, by name or by the tables and figures that show them; default: all.",
 )
 JOBS = flags.DEFINE_integer(
-    "jobs", 1, "Runs at a time, which share this machine's CPU cores.", lower_bound=1
+    "jobs", 1, "Number of parallel runs; they share this machine's CPU cores.", lower_bound=1
 )
 TASK = flags.DEFINE_integer(
     "task", None, "Train only this run of the grid, counted from 0; for array jobs.", lower_bound=0
@@ -52,9 +52,9 @@ CreateCommand = Callable[[Cell], Sequence[str]]
 
 
 def main(argv: list[str]) -> None:
-    """Print the grid, or train the part of it that is not done."""
+    """Print the grid, or train its unfinished runs."""
     command_line.refuse_arguments(argv)
-    jax.config.update("jax_platforms", "cpu")  # the accelerator is the runs', not the sweep's
+    jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to the runs
     if why := find_contradiction(flatten_fields(CONFIG.value.to_dict()), METHODS["sofnet"]):
         raise UserError(f"--config: {why}; the sweep makes such changes itself")
     workdir = Path(WORKDIR.value or "").expanduser()
@@ -144,7 +144,7 @@ class Job:
     started: float
 
     def read_last_line(self) -> str:
-        """The last line of its output, "" if there is none."""
+        """The last line of its output; "" if there is none."""
         with self.log.open("rb") as file:
             file.seek(self.log_start)
             lines = file.read().decode(errors="backslashreplace").split("\n")
@@ -170,7 +170,7 @@ class Sweep:
 
     @property
     def summary(self) -> str:
-        """How many runs ended how."""
+        """The numbers of finished, failed and skipped runs."""
         counts = {"failed": self.failed, "skipped": self.skipped}
         parts = [f"{count} {what}" for what, count in counts.items() if count]
         return ", ".join([f"{self.finished} of {self._count} runs finished", *parts])
