@@ -84,7 +84,7 @@ def create_gates(collection: Collection) -> Part:
         runs = collection.find(side.method)
         shares = [read_shares(run, side.early) for run in runs]
         kinds = list(shares[0])
-        tables[2].append(_create_row(name, shares, kinds, scale=1))
+        tables[2].append(_create_row(name, shares, kinds, scale=1.0))
         found = _compute_relevances(runs, side.early)
         if not found:
             continue
@@ -138,7 +138,7 @@ def _compute_relevances(runs: Sequence[Run], early: bool) -> dict[Run, Relevance
 
 
 def _create_row(
-    label: str, shares: Sequence[Mapping[str, float]], names: Sequence[str], scale: float = 100
+    label: str, shares: Sequence[Mapping[str, float]], names: Sequence[str], scale: float = 100.0
 ) -> Row:
     """Mean ± standard deviation of each share in percent, over the runs where it is defined."""
     cells = []
