@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from sofnet_jax.host.commit import read_commit
+from sofnet_jax.host.git import read_commit
 from sofnet_jax.host.workers import count_cores
 
 Key = TypeVar("Key")

@@ -11,8 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sofnet_jax.benchmark.stopwatch import interleave
-from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.git import read_commit
 from sofnet_jax.host.memory import describe_peaks
 from sofnet_jax.parallel import devices
 from sofnet_jax.systems.sofnet.gates import Recurrence, run_gates

@@ -19,9 +19,9 @@ from absl import flags
 
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import DATASET, WORKDIR, make_printable
-from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_whole
+from sofnet_jax.host.git import read_commit
 from sofnet_jax.report import paper, tables
 from sofnet_jax.report.claims import create_claims
 from sofnet_jax.report.collection import Collection, choose_collection, load_collections

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-from sofnet_jax.host.commit import read_commit
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
+from sofnet_jax.host.git import read_commit
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.checkpoint import Checkpoints, require_same
 from sofnet_jax.run.config import refuse_older

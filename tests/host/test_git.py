@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from sofnet_jax.host.commit import read_commit
+from sofnet_jax.host.git import read_commit
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
