@@ -364,7 +364,7 @@ def test_a_hostile_file_is_one_line_and_an_exit_code(call, tmp_path):
     code, out, err = call(tmp_path / "x.pth", tmp_path / "y.pth")
     assert (code, out) == (1, "")
     assert err == (
-        f"error: {tmp_path}/x.pth holds Python objects (posix.system), not only tensors; nothing "
+        f"error: {tmp_path}/x.pth holds Python objects (posix.system), not only tensors; none "
         "of it was run. Save model.state_dict() where it comes from\n"
     )
     assert list(list_files(tmp_path)) == ["x.pth"]

@@ -74,7 +74,8 @@ class Report:
     `reinitialised` are those that keep their initial values, with the reason.
     """
 
-    weights: Weights
+    source: str
+    layout: str
     loaded: list[str]
     reinitialised: dict[str, str]
     left_out: list[str]
@@ -82,7 +83,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"init from {self.weights.source} ({self.weights.layout})",
+            f"init from {self.source} ({self.layout})",
             f"  loaded {len(self.loaded)} tensors: {self._list(self.loaded)}",
         ]
         for reason in dict.fromkeys(self.reinitialised.values()):
@@ -150,7 +151,8 @@ def initialise(
         notes.append(
             f"the names of its {len(classes)} classes are unknown; taken to be these, in this order"
         )
-    report = Report(weights, list(wanted), reinitialised, [*unused, *weights.left_out], notes)
+    left_out = [*unused, *weights.left_out]
+    report = Report(weights.source, weights.layout, list(wanted), reinitialised, left_out, notes)
     return from_state_dict(tensors, variables), report
 
 
