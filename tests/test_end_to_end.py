@@ -191,6 +191,7 @@ def test_damaged_checkpoint_is_set_aside_and_the_rest_is_the_same(undisturbed, r
     assert steps == [3, 6, 9]
 
 
+@pytest.mark.slow
 def test_signals_save_at_once_and_the_rest_is_the_same(start, run, tmp_path):
     """SIGTERM, then Ctrl-C in the run that resumed, with and without worker processes."""
     # 93 steps, for nine may be over before a signal arrives.
@@ -219,6 +220,7 @@ def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
     chex.assert_trees_all_close(a, b, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one(undisturbed, run, tmp_path):
     code, _, err = run(tmp_path, devices=4)
     assert code == 0, err
@@ -242,6 +244,7 @@ def start_two(start):
     return start_two
 
 
+@pytest.mark.slow
 def test_process_that_dies_ends_the_other_and_all_go_on(undisturbed, start_two, run, tmp_path):
     """As many processes, and one with two devices, arrive where one process does."""
     processes = start_two(tmp_path / "again")
@@ -268,6 +271,7 @@ def test_process_that_dies_ends_the_other_and_all_go_on(undisturbed, start_two, 
         assert result["eval"] == pytest.approx(one["eval"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_process_that_stops_with_an_error_stops_the_other(start_two, tmp_path):
     """Whose data are not there: a disk that is mounted on one machine alone."""
     processes = start_two(tmp_path, {}, {"data.train": "/nonexistent"})
@@ -277,6 +281,7 @@ def test_process_that_stops_with_an_error_stops_the_other(start_two, tmp_path):
     assert "process 1 of 2" in outputs[0][1] and "stopped with an error" in outputs[0][1]
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(run, tmp_path):
     """The temperature plays no part in the warm-up; the first joint step divides by nothing."""
     code, _, err = run(tmp_path, {"temperature.initial": 1e-45})
@@ -288,6 +293,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(run, tmp_path):
     assert (tmp_path / "checkpoints" / "3").is_dir()
 
 
+@pytest.mark.slow
 def test_weights_that_overflow_in_the_last_step_are_not_saved(run, tmp_path):
     fields = {"optimizer.learning_rate": 1e30, "train.batch_size": 12}  # one step an epoch
     code, _, err = run(tmp_path, fields)
@@ -299,6 +305,7 @@ def test_weights_that_overflow_in_the_last_step_are_not_saved(run, tmp_path):
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_folder_are_refused(start, run, tmp_path):
     process = start(tmp_path)
     wait_for_step(process, tmp_path, 1)
@@ -308,6 +315,7 @@ def test_two_trainings_in_one_folder_are_refused(start, run, tmp_path):
     assert code == 1 and "is in use by another training" in err
 
 
+@pytest.mark.slow
 def test_two_micro_batches_equal_two_devices(run, tmp_path):
     """Each normalises for itself; rematerialisation changes nothing."""
     states = []
@@ -326,6 +334,7 @@ def test_two_micro_batches_equal_two_devices(run, tmp_path):
     assert_close(*states)
 
 
+@pytest.mark.slow
 def test_unreadable_videos_are_left_out_and_named(videos, run, tmp_path, write_video):
     broken = tmp_path / "broken.mp4"
     broken.write_text("not a video")
@@ -396,6 +405,7 @@ def test_weights_of_a_run_are_evaluated_and_trained_on(undisturbed, run, tmp_pat
     assert "holds a checkpoint of its own; to evaluate other.pth give another --workdir" in err
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_whole_are_not_evaluated(undisturbed, run, tmp_path):
     fields = {"init_from": undisturbed, "model.gates": ()}
     code, _, err = run(tmp_path / "tsn", fields | {"train.joint_epochs": 0})

@@ -233,7 +233,10 @@ def compute_their_losses(a: Architecture, released: bool, outputs, material: Mat
 
 
 @pytest.mark.parametrize("semantics", SEMANTICS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else []) for name in NETWORKS],
+)
 def test_one_training_pass(name, semantics):
     a, released = NETWORKS[name], SEMANTICS[semantics]
     state_dict, material = draw_state_dict(a), create_material(a, seed=SEEDS[name])

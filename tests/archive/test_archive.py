@@ -395,6 +395,7 @@ def test_a_shard_holds_results_dead_letters_and_their_number(form, model, clips,
     assert 'crashed,"of ""it"""' in (tmp_path / "dead.csv").read_text()
 
 
+@pytest.mark.slow
 def test_an_archive_is_accounted_for_and_taken_up(run, clips, tmp_path):
     pytest.importorskip("apache_beam")
     from sofnet_jax.archive.pipeline import process_archive

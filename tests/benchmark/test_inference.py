@@ -60,6 +60,7 @@ def test_shares_that_cannot_be(shares, message):
         create_fates(shares, 16)
 
 
+@pytest.mark.slow
 def test_every_program_decides_as_it_is_meant_to(work):
     rival = torch_network.TorchRecognizer(
         work.network,
@@ -96,6 +97,7 @@ def test_torchs_network_is_ours(work):
     np.testing.assert_allclose(rival.classify(video), ours, rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_reports_every_way(work, monkeypatch):
     rival = {"PyTorch SoF-Net, x": lambda: None}
     monkeypatch.setattr(benchmark, "_create_torch_programs", lambda _: (rival, ["  a remark"]))
@@ -128,6 +130,7 @@ def test_reports_a_stream(work, monkeypatch):
     assert re.search(r"takes \d\.\d\d × the first's time a frame and \d\.\d{3} × its memory", last)
 
 
+@pytest.mark.slow
 def test_reports_the_start(monkeypatch):
     monkeypatch.setattr(start_benchmark, "REPEATS", 1)
     wait, cached = start_benchmark._wait_for_line, []

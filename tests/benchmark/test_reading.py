@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
+
 from sofnet_jax.benchmark import reading
 
 
+@pytest.mark.slow
 def test_reports_every_part_of_reading(monkeypatch):
     monkeypatch.setattr(reading, "KINDS", ((1, 340, 256, 23),))
     text = "\n".join(reading.benchmark_pipeline(repeats=1, num_videos=200))

@@ -42,6 +42,7 @@ def workdir(tmp_path):
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_measures_what_is_there(workdir):
     collection = choose_collection(load_collections(workdir))
     lines = list(benchmark_runtime(workdir, collection, num_videos=2, repeats=2))

@@ -21,6 +21,7 @@ def config(tmp_path, write_video):
     return c
 
 
+@pytest.mark.slow
 def test_reports_every_part_of_a_step(config):
     lines = benchmark_training(config, repeats=1)
     text = "\n".join(lines)

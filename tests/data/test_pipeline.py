@@ -164,7 +164,7 @@ def test_processes_share_the_global_batches():
                     np.testing.assert_array_equal(part[key], batch[key][i::count])
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
+@pytest.mark.parametrize("num_workers", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_workers_change_no_training_batch(num_workers):
     source = _drawn(11, bad=(3,))
     _assert_equal(_train(source, 5, num_workers=num_workers), _train(source, 5))
@@ -177,6 +177,7 @@ def test_workers_change_no_evaluation_batch():
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_workers_stop_when_closed_early():
     assert jax.local_device_count() == 4  # JAX runs with several devices beside the workers
     for count in (0, 1):
@@ -232,6 +233,7 @@ def _start(tmp_path, then):
     return process
 
 
+@pytest.mark.slow
 def test_workers_survive_signals_to_the_process_group(tmp_path):
     then = "time.sleep(1); [next(batches) for _ in range(9)]; batches.close(); print('done')"
     then += "; time.sleep(1)"  # grain frees shared memory in a thread, a little later
@@ -244,6 +246,7 @@ def test_workers_survive_signals_to_the_process_group(tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_workers_die_with_their_parent(tmp_path):
     process = _start(tmp_path, "time.sleep(60)")
     assert process.stdout.readline() == "ready\n"
@@ -251,6 +254,7 @@ def test_workers_die_with_their_parent(tmp_path):
     process.communicate(timeout=10)  # returns when the workers, too, have left the pipe
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_reported():
     options = {"batch_size": 4, "num_frames": 3, "size": 8, "seed": 0, "num_workers": 1}
     with closing(create_train_iterator(_drawn(8), **options)) as batches:
@@ -297,7 +301,7 @@ def test_not_all_videos_are_tried():
 
 
 @pytest.mark.parametrize("count", [1, 4, 9, 12])
-@pytest.mark.parametrize("processes", [1, 2, 5])
+@pytest.mark.parametrize("processes", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
 def test_evaluation_sees_every_video_once(count, processes):
     source = _drawn(count, bad=(0,))
     parts = [

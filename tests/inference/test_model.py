@@ -383,12 +383,14 @@ def run_example(run, videos, tmp_path):
     return run_it
 
 
+@pytest.mark.slow
 def test_the_example_of_lockstep(run_example):
     lines = run_example("docs/inference.md", 0)
     assert sorted(line.split()[0] for line in lines) == ["0", "1", "2"]
     assert all(line.split()[1] in CLASSES for line in lines)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_readme(run_example):
     *guesses, frames, gflops, first, _, _, _, last = run_example("README.md", 0)
     assert len(guesses) == 5 and all(re.fullmatch(r" *[\d.]+ %  \w+", line) for line in guesses)

@@ -404,6 +404,7 @@ def test_claims_that_were_not_run_are_not_decided(tmp_path):
     assert not any(row.measured for row in part.tables[0].rows)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, write_video):
     lines = []
     for i in range(VIDEOS):

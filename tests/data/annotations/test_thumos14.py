@@ -436,6 +436,7 @@ def test_a_mat_file_that_asks_for_too_much_memory_is_damaged(tmp_path):
     refuse("thumos14", [path], f"{path}: damaged (MemoryError); download it again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [True, False])
 def test_no_damage_to_a_mat_file_goes_further_than_a_line_that_names_it(compressed, tmp_path):
     path = tmp_path / "set.mat"

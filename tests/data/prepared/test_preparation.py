@@ -278,6 +278,7 @@ def _run_script(tmp_path, code, *arguments):
     return stdout
 
 
+@pytest.mark.slow
 def test_killed_and_continued_it_redoes_no_finished_shard(write_video, tmp_path):
     count = 320  # five shards
     tasks = _write_many(tmp_path / "videos", write_video, count)
@@ -538,6 +539,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_of_and_leaves_nothing_that_reads_as_whole(videos, tmp_path):
     out = tmp_path / "out"
     told = _run_script(tmp_path, _FULL, videos, out)
@@ -563,6 +565,7 @@ def _read_records(folder, split):
     return [{k: np.asarray(v).tolist() for k, v in record.items()} for record in source]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [[], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]]
 )

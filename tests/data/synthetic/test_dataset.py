@@ -93,6 +93,7 @@ def test_a_video_depends_on_nothing_but_its_seed_split_class_and_number(tmp_path
     assert len({few[name] for name in videos}) == len(videos)
 
 
+@pytest.mark.slow
 def test_videos_are_h264_with_frequent_keyframes(dataset):
     for row in read_rows(dataset, "val")[::20]:
         frames, times, keys = read_video(dataset / row["path"])
@@ -236,6 +237,7 @@ def load_descriptions(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, l
     return np.stack(pooled[True]), np.stack(pooled[False]), [row["label"] for row in rows]
 
 
+@pytest.mark.slow
 def test_the_class_is_in_the_action_and_nowhere_else(dataset):
     *train, train_labels = load_descriptions(dataset, "train")
     *val, val_labels = load_descriptions(dataset, "val")

@@ -83,6 +83,7 @@ def test_log_probabilities_make_the_same_gates():
     np.testing.assert_allclose(*gradients, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluation_is_deterministic():
     # Without random streams, drawing noise or dropout would raise in Flax.
     model = SoFNet(
@@ -128,6 +129,7 @@ def test_self_loss_takes_samples_for_logits():
         assert float(loss[0]) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_linear_layers_begin_at_a_thousandth():
     a = dataclasses.replace(_TINY, hidden=64)
     frames = jnp.zeros((1, 1, 32, 32, 3), jnp.uint8)
