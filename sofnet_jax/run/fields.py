@@ -60,12 +60,12 @@ class Field:
         """Raise UserError unless the field can have this value, which may come from JSON."""
         if not _is_like(value, self.default):
             raise UserError(
-                f"{self.name} is {shorten(repr(value))}; give a value such as {self.default!r}"
+                f"{self.name} is {shorten(repr(value), 80)}; give a value such as {self.default!r}"
             )
         if isinstance(self.allowed, Range):
             if not self.allowed.contains(value):
                 raise UserError(
-                    f"{self.name} is {shorten(repr(value))}; it must be {self.allowed.text}"
+                    f"{self.name} is {shorten(repr(value), 80)}; it must be {self.allowed.text}"
                 )
         elif value not in self.allowed:
             names = ", ".join(choice or "''" for choice in self.allowed)
