@@ -34,7 +34,7 @@ PLAN, SUMMARY, DEAD_LETTERS = "plan.json", "summary.json", "dead_letters.csv"
 
 @dataclass(frozen=True)
 class Archive:
-    """Which videos to predict, how, and where the results go."""
+    """The videos to predict, the options, and the place of the results."""
 
     manifest: Manifest
     settings: Settings
@@ -43,7 +43,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the rows of a manifest: `rows` = results + dead letters + repeated.
+    """Counts of a manifest's rows: `rows` = results + dead letters + repeated.
 
     `new` counts the videos processed by this call, in `seconds`.
     """

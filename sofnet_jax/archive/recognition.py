@@ -109,7 +109,7 @@ class Worker:
 
 
 def _work(job: tuple[Settings, list[Entry]]) -> Iterator[int | tuple[int, Prediction | Failure]]:
-    """What the child runs."""
+    """The function that the child runs."""
     settings, videos = job
     model = _load(settings)
     yield _READY

@@ -15,7 +15,7 @@ from sofnet_jax.host.files import PARTIAL, name_partial, write_whole
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address such as gs://bucket/video.mp4."""
+    """True if a path is an address such as gs://bucket/video.mp4."""
     return bool(re.match(r"[a-z][a-z0-9+.-]*://", path))
 
 

@@ -1,4 +1,4 @@
-"""Whether time and memory stay constant over an hour of a stream."""
+"""A check that time and memory stay constant over an hour of a stream."""
 
 import contextlib
 import itertools

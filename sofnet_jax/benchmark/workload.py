@@ -1,4 +1,4 @@
-"""What inference is measured on: a network with gates, videos, and two ways to run them."""
+"""The inference benchmark's workload: a gated network, videos, and two ways to run them."""
 
 import functools
 import sys
