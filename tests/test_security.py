@@ -40,7 +40,7 @@ from sofnet_jax.host.files import check_size, write_whole
 from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.report.__main__ import PARTS, Request, create_parts
 from sofnet_jax.report.collection import choose_collection, load_collections
-from sofnet_jax.report.table3 import FILE
+from sofnet_jax.report.runtime import FILE
 from sofnet_jax.run.checkpoint import Checkpoints
 from sofnet_jax.run.result import write_config
 from sofnet_jax.weights.files import read_tensors

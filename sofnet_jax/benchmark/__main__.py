@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
             workdir = Path(WORKDIR.value).expanduser()
             collection = choose_collection(load_collections(workdir), DATASET.value)
             lines = benchmark_runtime(
-                workdir, collection, num_videos=RUNTIME_VIDEOS, repeats=REPEATS.value or 5
+                collection, num_videos=RUNTIME_VIDEOS, repeats=REPEATS.value or 5
             )
         case _:
             raise UserError(

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,16 +13,14 @@ from sofnet_jax.host.files import write_json
 from sofnet_jax.inference.load import load
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.report.collection import Collection, Run
-from sofnet_jax.report.table3 import FILE, LOOP, PROGRAM
+from sofnet_jax.report.runtime import FILE, LOOP, PROGRAM
 from sofnet_jax.training.experiment import Experiment
 
 METHODS = ("tsn", "sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 
 
-def benchmark_runtime(
-    workdir: Path, collection: Collection, *, num_videos: int, repeats: int
-) -> Iterator[str]:
-    """Measure the first run of every trained method of Table 3; write `workdir/runtime.json`.
+def benchmark_runtime(collection: Collection, *, num_videos: int, repeats: int) -> Iterator[str]:
+    """Measure the first run of every trained method of Table 3; write runtime.json.
 
     Videos are decoded before and run one at a time, with early termination. Yields lines of text.
     Raises UserError if no run can be measured.
@@ -48,7 +45,9 @@ def benchmark_runtime(
                 run_program, model.network, model.rule, videos
             )
     if not programs:
-        raise UserError(f"{workdir} holds no run that can be measured; see sofnet_jax.sweep")
+        raise UserError(
+            f"{collection.folder} holds no run that can be measured; see sofnet_jax.sweep"
+        )
     times = {key: 1000 * s / count for key, s in interleave(programs, repeats).items()}
     host, device = describe_host(), jax.devices()[0].device_kind
     yield f"{host}; {device}; {count} videos, one at a time; median of {repeats}"
@@ -69,4 +68,4 @@ def benchmark_runtime(
             for method, run in runs.items()
         },
     }
-    write_json(workdir / FILE, content)
+    write_json(collection.folder / FILE, content)

@@ -9,9 +9,9 @@ page. FOLDER is that of sofnet_jax.sweep or sofnet_jax.compare. Each part shows 
 ours and the difference. Files go to FOLDER/report, or to --out.
 """
 
+import functools
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -22,15 +22,16 @@ from sofnet_jax.host.command_line import DATASET, WORKDIR, make_printable
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_whole
 from sofnet_jax.host.git import read_commit
-from sofnet_jax.report import paper, tables
-from sofnet_jax.report.claims import create_claims
+from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, choose_collection, load_collections
+from sofnet_jax.report.comparisons import create_claims
 from sofnet_jax.report.curves import create_curves, create_table_c
 from sofnet_jax.report.figures import create_figure3, create_figure4
 from sofnet_jax.report.gates import create_gates
 from sofnet_jax.report.page import create_page, write_part
 from sofnet_jax.report.part import Part
-from sofnet_jax.report.table3 import create_table3
+from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.tables import create_table, create_table1
 from sofnet_jax.report.text import format_part
 
 OUT = flags.DEFINE_string("out", "", "Folder to write to; default: WORKDIR/report.")
@@ -39,41 +40,23 @@ flags.declare_key_flag("workdir")
 flags.declare_key_flag("dataset")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to report: the runs by data set, and the data set asked for or ""."""
-
-    collections: Mapping[str, Collection]
-    dataset: str
-    workdir: Path
-
-    def choose(self, otherwise: str = "") -> Collection:
-        """The runs for a part. Raises UserError if there are several data sets to choose from."""
-        return choose_collection(self.collections, self.dataset, otherwise)
-
-    def choose_several(self) -> list[Collection]:
-        """The runs on the data sets of Table 1 if there are any, else as `choose`."""
-        names = (paper.ACTIVITYNET, paper.KINETICS)
-        both = [self.collections[name] for name in names if name in self.collections]
-        return both if both and not self.dataset else [self.choose()]
-
-
-PARTS: dict[str, Callable[[Request], Part]] = {
-    "claims": lambda r: create_claims(r.choose()),
-    "table1": lambda r: tables.create_table1(r.choose_several()),
-    "table2": lambda r: tables.create_table2(r.choose(paper.THUMOS)),
-    "table3": lambda r: create_table3(r.choose(), r.workdir),
-    "table4": lambda r: tables.create_table4(r.choose()),
-    "table5": lambda r: tables.create_table5(r.choose()),
-    "figure3": lambda r: create_figure3(r.choose()),
-    "figure4": lambda r: create_figure4(r.choose()),
-    "tableA": lambda r: tables.create_table_a(r.choose()),
-    "tableB": lambda r: tables.create_table_b(r.choose(paper.SPORTS)),
-    "tableC": lambda r: create_table_c(r.choose()),
-    "tableD": lambda r: tables.create_table_d(r.choose()),
-    "gates": lambda r: create_gates(r.choose()),
-    "curves": lambda r: create_curves(r.choose()),
+PARTS: dict[str, Callable[[Collection], Part]] = {
+    "claims": create_claims,
+    "table1": lambda collection: create_table1([collection]),
+    "table2": functools.partial(create_table, "table2"),
+    "table3": create_table3,
+    "table4": functools.partial(create_table, "table4"),
+    "table5": functools.partial(create_table, "table5"),
+    "figure3": create_figure3,
+    "figure4": create_figure4,
+    "tableA": functools.partial(create_table, "tableA"),
+    "tableB": functools.partial(create_table, "tableB"),
+    "tableC": create_table_c,
+    "tableD": functools.partial(create_table, "tableD"),
+    "gates": create_gates,
+    "curves": create_curves,
 }
+DATASETS = {"table2": paper.THUMOS, "tableB": paper.SPORTS}  # if there are several to choose from
 
 
 def main(argv: list[str]) -> None:
@@ -84,9 +67,10 @@ def main(argv: list[str]) -> None:
     workdir = Path(WORKDIR.value or "").expanduser()
     out = Path(OUT.value).expanduser() if OUT.value else workdir / "report"
     jax.config.update("jax_platforms", "cpu")  # nothing here needs an accelerator
-    request = Request(load_collections(workdir), DATASET.value, workdir)
-    notes = list(dict.fromkeys(n for c in request.collections.values() for n in c.notes))
-    parts, failures = create_parts(request, list(PARTS) if argv[1] == ALL else [argv[1]])
+    collections = load_collections(workdir)
+    notes = list(dict.fromkeys(n for c in collections.values() for n in c.notes))
+    names = list(PARTS) if argv[1] == ALL else [argv[1]]
+    parts, failures = create_parts(collections, DATASET.value, names)
     reasons = [
         f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
         for reason in dict.fromkeys(failures.values())
@@ -95,7 +79,7 @@ def main(argv: list[str]) -> None:
         for part in parts:
             write_part(out, part)
         if argv[1] == ALL:
-            page = create_page("SoF-Net: report", _create_lead(request, reasons, notes), parts)
+            page = create_page("SoF-Net: report", _create_lead(collections, reasons, notes), parts)
             with write_whole(out / "index.html") as partial:
                 partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -111,20 +95,32 @@ def main(argv: list[str]) -> None:
         raise UserError("; ".join(reasons))
 
 
-def create_parts(request: Request, names: list[str]) -> tuple[list[Part], dict[str, str]]:
-    """The parts, and by name why others could not be created."""
+def create_parts(
+    collections: Mapping[str, Collection], dataset: str, names: Sequence[str]
+) -> tuple[list[Part], dict[str, str]]:
+    """The parts, and by name why others could not be created.
+
+    They are on the named data set; if it is "", on the only one, or on that of the paper's table.
+    """
     parts, failures = [], {}
+    both = [collections[n] for n in (paper.ACTIVITYNET, paper.KINETICS) if n in collections]
     for name in names:
         try:
-            parts.append(PARTS[name](request))
+            if name == "table1" and both and not dataset:
+                parts.append(create_table1(both))
+            else:
+                chosen = choose_collection(collections, dataset, DATASETS.get(name, ""))
+                parts.append(PARTS[name](chosen))
         except UserError as error:
             failures[name] = str(error)
     return parts, failures
 
 
-def _create_lead(request: Request, reasons: list[str], notes: list[str]) -> list[str]:
-    titles = ", ".join(collection.title for collection in request.collections.values())
-    runs = [run for c in request.collections.values() for own in c.runs.values() for run in own]
+def _create_lead(
+    collections: Mapping[str, Collection], reasons: list[str], notes: list[str]
+) -> list[str]:
+    titles = ", ".join(collection.title for collection in collections.values())
+    runs = [run for c in collections.values() for own in c.runs.values() for run in own]
     commits = ", ".join(sorted({run.commit for run in runs}))
     return [
         f"{len(runs)} runs on {titles}, trained by commit {commits}. Page created by commit "

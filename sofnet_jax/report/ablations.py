@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -62,6 +63,16 @@ METHODS: dict[str, Method] = {
         Method("beta05", "SoF-Net, β = 0.5", {"loss.beta": 0.5}, _D),
     )
 }
+
+
+class Side(NamedTuple):
+    """A method, with or without early termination, beside another one."""
+
+    method: str
+    early: bool = False
+
+
+TSN, SOFNET, EARLY = Side("tsn"), Side("sofnet"), Side("sofnet", early=True)
 
 
 def create_config(base: ConfigDict, method: Method, seed: int) -> ConfigDict:

@@ -60,6 +60,12 @@ class Run:
         """Metrics with or without early termination."""
         return self.result["eval_early" if early else "eval"]
 
+    def shares(self, early: bool) -> dict[str, float]:
+        """Percentages of all frames: those stopped at each gate, "exit" and "used"."""
+        metrics = self.metrics(early)
+        stops = {name: 100 * metrics[f"stop/{name}"] for name in self.gate_names}
+        return {**stops, "exit": 100 * metrics["exit"], "used": 100 * metrics["usage"]}
+
     @functools.cached_property
     def predictions(self) -> tuple[Predictions, tuple[str, ...]]:
         """The stored predictions and the gates' names. Raises UserError."""
@@ -126,6 +132,7 @@ class Value:
 class Collection:
     """The runs on one data set, by method and seed; `notes` names every irregularity."""
 
+    folder: Path
     dataset: str
     runs: Mapping[str, tuple[Run, ...]]
     notes: tuple[str, ...] = ()
@@ -144,6 +151,15 @@ class Collection:
         if self.dataset in TOP1_DATASETS:
             return "top1"
         return "map" if self.dataset in ("activitynet", "thumos14") else otherwise
+
+    def caution(self, of: str) -> tuple[str, ...]:
+        """A caution if our data set is not the paper's, `of`."""
+        if self.dataset == of:
+            return ()
+        return (
+            f"The paper's numbers are for {DATASETS[of]}, ours for {self.title}: compare "
+            "the effect of a change, not the numbers.",
+        )
 
     def describe(self, methods: Sequence[str]) -> str:
         """Data set, seeds and commits of the runs of some methods."""
@@ -192,7 +208,9 @@ def load_collections(workdir: Path) -> dict[str, Collection]:
             f"{workdir} holds no finished runs ({'; '.join(notes) or 'none begun'}); train some: "
             f"python -m sofnet_jax.sweep --config configs/synthetic.py --workdir {workdir}"
         )
-    return {name: _create(name, list(runs.values()), notes) for name, runs in found.items()}
+    return {
+        name: _create(workdir, name, list(runs.values()), notes) for name, runs in found.items()
+    }
 
 
 def choose_collection(
@@ -233,7 +251,7 @@ def _load_run(folder: Path, method: str, seed: int) -> Run:
     return run
 
 
-def _create(dataset: str, found: Sequence[Run], notes: Sequence[str]) -> Collection:
+def _create(folder: Path, dataset: str, found: Sequence[Run], notes: Sequence[str]) -> Collection:
     """Leave out runs that contradict the first one, which is SoF-Net's if it was trained."""
     methods = list(dict.fromkeys(run.method for run in found))
     order = sorted(found, key=lambda r: (r.method != "sofnet", methods.index(r.method), r.seed))
@@ -248,7 +266,7 @@ def _create(dataset: str, found: Sequence[Run], notes: Sequence[str]) -> Collect
         if differences:
             odd.append(f"{run.folder}: {', '.join(differences.values())} as in {first.folder}")
         runs[run.method] = (*runs.get(run.method, ()), run)
-    return Collection(dataset, runs, (*notes, *odd))
+    return Collection(folder, dataset, runs, (*notes, *odd))
 
 
 def _compare(run: Run, first: Run) -> dict[str, str]:

@@ -15,7 +15,6 @@ from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.bootstrap import TITLES, Metric
 from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.part import Curve, Part, Plot, Row, Table
-from sofnet_jax.report.tables import warn
 
 Rule = tuple[float, int]  # ρ, T_min
 Metrics = Mapping[str, float]
@@ -56,13 +55,13 @@ def create_table_c(collection: Collection) -> Part:
         accuracy = measure(100.0 * metrics[metric] for metrics in own)
         cost = measure(metrics["gflops_per_frame"] for metrics in own)
         ours = f"{accuracy.mean:.1f} / {cost.mean:.3g}" if accuracy and cost else ""
-        pair = f"{reported.accuracy:.1f} / {reported.per_frame:.2f}", ours
+        pair = f"{reported[0]:.1f} / {reported[1]:.2f}", ours
         cells.setdefault(rho, []).extend(pair)
         grid.append(
             {
                 "rho": rho,
                 "min_frames": least,
-                "paper": {"accuracy": reported.accuracy, "per_frame": reported.per_frame},
+                "paper": dict(zip(("accuracy", "per_frame"), reported, strict=True)),
                 "accuracy": accuracy and vars(accuracy),
                 "per_frame": cost and vars(cost),
             }
@@ -80,7 +79,7 @@ def create_table_c(collection: Collection) -> Part:
     return Part(
         "tableC",
         "Table C: thresholds of early termination",
-        lead=tuple(warn(collection, paper.ACTIVITYNET)),
+        lead=collection.caution(paper.ACTIVITYNET),
         tables=(Table("Early termination by ρ and T_min", columns, rows, groups),),
         drawings=(_create_threshold_plot(runs, metric),) if runs else (),
         notes=tuple(notes),
@@ -161,13 +160,13 @@ def create_curves(collection: Collection) -> Part:
 def create_reported(of: str) -> Curve:
     """The systems of Table 1 on a data set, none of them measured here."""
     systems = [*paper.SYSTEMS, paper.SOFNET_TABLE_1]
-    known = [(s.name, s.reported[of]) for s in systems if of in s.reported]
+    known = {s.name: numbers for s in systems if (numbers := s.find_numbers(of))}
     return Curve(
         "reported by the paper",
-        tuple(100 * (p.per_video or 0) / paper.TSN_GFLOPS for _, p in known),
-        tuple(p.accuracy or 0 for _, p in known),
+        tuple(100 * per_video / paper.TSN_GFLOPS for _, _, per_video in known.values()),
+        tuple(accuracy for accuracy, *_ in known.values()),
         "reported",
-        tuple(name if name != "SoF-Net" else "SoF-Net (paper)" for name, _ in known),
+        tuple(name if name != "SoF-Net" else "SoF-Net (paper)" for name in known),
     )
 
 

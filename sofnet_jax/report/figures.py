@@ -8,9 +8,8 @@ from PIL import Image
 
 from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
 from sofnet_jax.report import paper
-from sofnet_jax.report.collection import Collection, Run, measure
+from sofnet_jax.report.collection import Collection, measure
 from sofnet_jax.report.part import Bars, Part, Picture, Row, Table
-from sofnet_jax.report.tables import warn
 from sofnet_jax.training.experiment import Experiment
 
 STRIPS = 6
@@ -20,7 +19,7 @@ def create_figure3(collection: Collection) -> Part:
     """Where frames stop, with early termination, for each seed and on average."""
     runs = collection.find("sofnet")
     names = runs[0].gate_names if runs else ()
-    own = {run.seed: read_shares(run) for run in runs}
+    own = {run.seed: run.shares(early=True) for run in runs}
     shares = [each | {"stopped": sum(each[name] for name in names)} for each in own.values()]
     labels = {
         "used": "used",
@@ -42,7 +41,7 @@ def create_figure3(collection: Collection) -> Part:
     return Part(
         "figure3",
         "Figure 3: where frames stop",
-        lead=tuple(warn(collection, paper.ACTIVITYNET)),
+        lead=collection.caution(paper.ACTIVITYNET),
         tables=(Table("Percent of the frames", ("", "paper", "ours"), tuple(rows)),),
         drawings=tuple(drawings),
         notes=(
@@ -54,13 +53,6 @@ def create_figure3(collection: Collection) -> Part:
             "ours": [{"seed": seed, **each} for seed, each in own.items()],
         },
     )
-
-
-def read_shares(run: Run, early: bool = True) -> dict[str, float]:
-    """Percentages of all frames: those stopped at each gate, "exit" and "used"."""
-    metrics = run.metrics(early)
-    stops = {name: 100 * metrics[f"stop/{name}"] for name in run.gate_names}
-    return {**stops, "exit": 100 * metrics["exit"], "used": 100 * metrics["usage"]}
 
 
 def create_figure4(collection: Collection) -> Part:

@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from sofnet_jax.evaluation.metrics import compute_fates
-from sofnet_jax.report.ablations import METHODS
+from sofnet_jax.report.ablations import METHODS, Side
 from sofnet_jax.report.collection import Collection, Run, measure
-from sofnet_jax.report.comparison import Side
-from sofnet_jax.report.figures import read_shares
 from sofnet_jax.report.part import Part, Row, Table
 from sofnet_jax.run.predictions import Predictions
 
@@ -82,7 +80,7 @@ def create_gates(collection: Collection) -> Part:
     for side in sides:
         name = METHODS[side.method].title + (", early termination" if side.early else "")
         runs = collection.find(side.method)
-        shares = [read_shares(run, side.early) for run in runs]
+        shares = [run.shares(side.early) for run in runs]
         kinds = list(shares[0])
         tables[2].append(_create_row(name, shares, kinds, scale=1.0))
         found = _compute_relevances(runs, side.early)

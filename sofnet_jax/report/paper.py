@@ -6,7 +6,10 @@ Accuracies are in percent, costs in GFLOPs. Numbers of other systems are as the 
 mostly from OCSampler (CVPR 2022).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sofnet_jax.report.ablations import EARLY, SOFNET, TSN, Side
 
 ACTIVITYNET, KINETICS, THUMOS, SPORTS = "activitynet", "mini_kinetics", "thumos14", "mini_sports1m"
 DATASETS = {
@@ -20,31 +23,35 @@ DATASETS = {
 TOP1_DATASETS = (KINETICS, SPORTS)  # reported in top-1, all others in mAP
 TSN_GFLOPS = 40.3  # a video of 16 frames of 168×168 (Table 4)
 TSN_GFLOPS_224 = 65.9  # of 224×224 (Table 2)
+ALPHA = 0.9  # of the loss, unless Table D says otherwise
 
 
-@dataclass(frozen=True)
-class Published:
-    """Reported numbers of a method; None for those that are missing.
+class Line(NamedTuple):
+    """A row of a table of methods: what is reported, and which of our methods it is.
 
     Attributes:
-        accuracy: mAP or top-1, percent.
-        per_frame, per_video: GFLOPs.
-        usage: percent of the frames used for the prediction.
-        runtime: milliseconds per video.
-        total: seconds for all videos.
+        label: `{size}` and `{alpha}` are the places of our values, where they are not the paper's.
+        side: ours; None for systems that are not implemented here.
+        numbers: `accuracy` (mAP or top-1, percent), `per_frame` and `per_video` (GFLOPs), `usage`
+            (percent of the frames used for the prediction), `runtime` (milliseconds per video) and
+            `total` (seconds for all videos), as far as they are reported.
     """
 
-    accuracy: float | None = None
-    per_frame: float | None = None
-    per_video: float | None = None
-    usage: float | None = None
-    runtime: float | None = None
-    total: float | None = None
+    label: str
+    side: Side | None
+    numbers: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class System:
-    """A row of Table 1, with accuracy and GFLOPs per frame and per video on both data sets.
+def _create_lines(columns: str, *rows: tuple[Any, ...]) -> tuple[Line, ...]:
+    """Lines from their label, side and numbers; those of the last columns may be missing."""
+    return tuple(
+        Line(label, side, dict(zip(columns.split(), numbers, strict=False)))
+        for label, side, *numbers in rows
+    )
+
+
+class System(NamedTuple):
+    """A system of Table 1, with accuracy and GFLOPs per frame and per video on both data sets.
 
     † marks what the authors reproduced.
     """
@@ -55,13 +62,11 @@ class System:
     resolution: str
     num_frames: int
     activitynet: tuple[float, float, float]
-    kinetics: tuple[float, float, float] | None = None
+    kinetics: tuple[float, ...] = ()
 
-    @property
-    def reported(self) -> dict[str, Published]:
-        """Its numbers by data set."""
-        reported = {ACTIVITYNET: Published(*self.activitynet)}
-        return reported | ({KINETICS: Published(*self.kinetics)} if self.kinetics else {})
+    def find_numbers(self, dataset: str) -> tuple[float, ...]:
+        """Its numbers on a data set; empty if the paper has none."""
+        return self.kinetics if dataset == KINETICS else self.activitynet
 
 
 SOFNET_TABLE_1 = System(
@@ -83,75 +88,102 @@ SYSTEMS = (
     System("AdaFocus", "online", "MV2+R50", "128", 16, (75.0, 1.66, 26.6), (72.2, 1.64, 26.3)),
 )
 
-TABLE_2 = {
-    "TSN": Published(46.6, 4.12, 65.9),
-    "AR-Net": Published(47.4, 1.67, 26.7),
-    "SoF-Net": Published(47.8, 1.60, 25.6),
-}
 
-TABLE_3 = {
-    "TSN": Published(runtime=110.5, total=543.6, usage=100.0),
-    "AR-Net": Published(runtime=120.8, total=594.6, usage=70.1),
-    "AdaFocus": Published(runtime=165.1, total=812.3, usage=100.0),
-    "SoF-Net (168)": Published(runtime=74.6, total=367.2, usage=54.3),
-    "SoF-Net (192)": Published(runtime=82.0, total=403.4, usage=61.0),
-    "SoF-Net (224)": Published(runtime=83.9, total=412.8, usage=59.0),
-}
+def create_table_1(dataset: str) -> tuple[Line, ...]:
+    """The lines of Table 1 for a data set."""
+    systems = [
+        (
+            f"{s.name} ({s.kind}, {s.backbone}, {s.resolution}, T = {s.num_frames})",
+            *(None, *s.find_numbers(dataset)),
+        )
+        for s in SYSTEMS
+    ]
+    ours = "SoF-Net (online)", EARLY, *SOFNET_TABLE_1.find_numbers(dataset)
+    return _create_lines("accuracy per_frame per_video", *systems, ours)
 
-# Policy module, temporal modelling, policy guidance, early termination.
-TABLE_4 = {
-    (False, False, False, False): Published(73.7, per_video=40.3),
-    (True, False, False, False): Published(74.3, per_video=32.2),
-    (True, True, False, False): Published(75.0, per_video=31.6),
-    (True, False, True, False): Published(74.7, per_video=32.6),
-    (True, True, True, False): Published(75.6, per_video=31.7),
-    (True, True, True, True): Published(75.3, per_video=27.4),
-}
 
-# Frame size: without and with early termination.
-TABLE_5 = {
-    168: (Published(75.6, 1.98, 31.7), Published(75.3, 1.71, 27.4)),
-    192: (Published(76.4, 2.73, 43.7), Published(76.3, 2.34, 37.4)),
-    224: (Published(77.1, 3.48, 55.7), Published(76.9, 3.04, 48.6)),
-}
+TABLE_2 = _create_lines(
+    "accuracy per_frame per_video",
+    ("TSN", TSN, 46.6, 4.12, 65.9),
+    ("AR-Net", None, 47.4, 1.67, 26.7),
+    ("SoF-Net", EARLY, 47.8, 1.60, 25.6),
+)
+
+TABLE_3 = _create_lines(
+    "runtime total usage",
+    ("TSN", TSN, 110.5, 543.6, 100.0),
+    ("AR-Net", None, 120.8, 594.6, 70.1),
+    ("AdaFocus", None, 165.1, 812.3, 100.0),
+    ("SoF-Net (168)", EARLY, 74.6, 367.2, 54.3),
+    ("SoF-Net (192)", Side("sofnet_192", early=True), 82.0, 403.4, 61.0),
+    ("SoF-Net (224)", Side("sofnet_224", early=True), 83.9, 412.8, 59.0),
+    ("SoF-Net with TSM", Side("sofnet_tsm", early=True)),
+)
+
+TABLE_4 = _create_lines(
+    "accuracy per_video",
+    ("none (TSN)", TSN, 73.7, 40.3),
+    ("policy", Side("fc_unguided"), 74.3, 32.2),
+    ("policy + temporal", Side("unguided"), 75.0, 31.6),
+    ("policy + guidance", Side("fc"), 74.7, 32.6),
+    ("policy + temporal + guidance", SOFNET, 75.6, 31.7),
+    ("policy + temporal + guidance + early termination", EARLY, 75.3, 27.4),
+)
+
+TABLE_5 = _create_lines(
+    "accuracy per_frame per_video",
+    ("168×168{size}", SOFNET, 75.6, 1.98, 31.7),
+    ("168×168{size}, early termination", EARLY, 75.3, 1.71, 27.4),
+    ("192×192{size}", Side("sofnet_192"), 76.4, 2.73, 43.7),
+    ("192×192{size}, early termination", Side("sofnet_192", early=True), 76.3, 2.34, 37.4),
+    ("224×224{size}", Side("sofnet_224"), 77.1, 3.48, 55.7),
+    ("224×224{size}, early termination", Side("sofnet_224", early=True), 76.9, 3.04, 48.6),
+)
 
 # Percent of the frames. How the stopped ones spread over the gates is drawn, not written.
 FIGURE_3 = {"used": 54.3, "stopped": 32.3, "exit": 13.4}
 
-TABLE_A = {
-    "TSM": Published(73.0, per_video=40.3, usage=100.0),
-    "SoF-Net with TSM, without early termination": Published(74.1, per_video=26.7, usage=49.6),
-    "SoF-Net with TSM": Published(73.9, per_video=22.4, usage=44.1),
-}
+TABLE_A = _create_lines(
+    "accuracy per_video usage",
+    ("TSM", Side("tsm"), 73.0, 40.3, 100.0),
+    ("TSM, online", Side("tsm_online")),
+    ("SoF-Net with TSM, without early termination", Side("sofnet_tsm"), 74.1, 26.7, 49.6),
+    ("SoF-Net with TSM", Side("sofnet_tsm", early=True), 73.9, 22.4, 44.1),
+    ("SoF-Net with offline TSM, without early termination", Side("sofnet_tsm_offline")),
+    ("for comparison: TSN", TSN, 73.7, 40.3),
+    ("for comparison: SoF-Net, without early termination", SOFNET, 75.6, 31.7),
+)
 
-TABLE_B = {
-    "TSN": Published(39.2, per_video=40.3, usage=100.0),
-    "AR-Net": Published(39.1, per_video=41.2, usage=73.0),
-    "SoF-Net": Published(41.2, per_video=29.0, usage=53.2),
-}
+TABLE_B = _create_lines(
+    "accuracy per_video usage",
+    ("TSN", TSN, 39.2, 40.3, 100.0),
+    ("AR-Net", None, 39.1, 41.2, 73.0),
+    ("SoF-Net", EARLY, 41.2, 29.0, 53.2),
+)
 
 # ρ, T_min: mAP and GFLOPs per frame.
 TABLE_C = {
-    (0.95, 2): Published(72.3, 1.34),
-    (0.95, 3): Published(73.5, 1.40),
-    (0.95, 4): Published(74.2, 1.46),
-    (0.95, 5): Published(74.6, 1.52),
-    (0.99, 2): Published(74.1, 1.54),
-    (0.99, 3): Published(74.6, 1.59),
-    (0.99, 4): Published(75.0, 1.62),
-    (0.99, 5): Published(75.0, 1.67),
-    (0.999, 2): Published(74.9, 1.68),
-    (0.999, 3): Published(75.3, 1.71),
-    (0.999, 4): Published(75.3, 1.74),
-    (0.999, 5): Published(75.2, 1.77),
+    (0.95, 2): (72.3, 1.34),
+    (0.95, 3): (73.5, 1.40),
+    (0.95, 4): (74.2, 1.46),
+    (0.95, 5): (74.6, 1.52),
+    (0.99, 2): (74.1, 1.54),
+    (0.99, 3): (74.6, 1.59),
+    (0.99, 4): (75.0, 1.62),
+    (0.99, 5): (75.0, 1.67),
+    (0.999, 2): (74.9, 1.68),
+    (0.999, 3): (75.3, 1.71),
+    (0.999, 4): (75.3, 1.74),
+    (0.999, 5): (75.2, 1.77),
 }
 
-# α, and β or None without L_pg; without early termination.
-TABLE_D = {
-    (1.0, None): Published(75.5, per_video=37.6),
-    (0.9, None): Published(75.0, per_video=31.6),
-    (1.0, 0.0): Published(75.2, per_video=37.6),
-    (1.0, 0.5): Published(75.9, per_video=38.9),
-    (1.0, 1.0): Published(74.7, per_video=35.1),
-    (0.9, 0.5): Published(75.3, per_video=31.5),
-}
+TABLE_D = _create_lines(  # without early termination
+    "accuracy per_video",
+    ("α = 1.0, without L_pg", Side("alpha1_unguided"), 75.5, 37.6),
+    ("α = 0.9, without L_pg{alpha}", Side("unguided"), 75.0, 31.6),
+    ("α = 1.0, β = 0.0", Side("alpha1_beta0"), 75.2, 37.6),
+    ("α = 1.0, β = 0.5", Side("alpha1_beta05"), 75.9, 38.9),
+    ("α = 1.0, β = 1.0", Side("alpha1_beta1"), 74.7, 35.1),
+    ("α = 0.9, β = 0.5{alpha}", Side("beta05"), 75.3, 31.5),
+    ("as in Table 4 (α = β = 0.9 in the paper)", SOFNET, 75.6, 31.7),
+)

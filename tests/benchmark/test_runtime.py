@@ -12,7 +12,7 @@ from sofnet_jax.benchmark.runtime import benchmark_runtime
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.ablations import METHODS, create_config
 from sofnet_jax.report.collection import choose_collection, load_collections
-from sofnet_jax.report.table3 import create_table3
+from sofnet_jax.report.runtime import create_table3
 from sofnet_jax.run.config import flatten_fields
 
 NAMES = [f"class{i}" for i in range(CLASSES)]
@@ -45,12 +45,12 @@ def workdir(tmp_path):
 @pytest.mark.slow
 def test_measures_what_is_there(workdir):
     collection = choose_collection(load_collections(workdir))
-    lines = list(benchmark_runtime(workdir, collection, num_videos=2, repeats=2))
+    lines = list(benchmark_runtime(collection, num_videos=2, repeats=2))
     assert lines[0].startswith("sofnet_192 was not measured: ") and "checkpoints" in lines[0]
     assert "2 videos, one at a time; median of 2" in lines[1] and len(lines) == 4
     content = json.loads((workdir / "runtime.json").read_text())
     assert set(content["methods"]) == {"sofnet"}
-    part = create_table3(collection, workdir)
+    part = create_table3(collection)
     [row] = [row for row in part.tables[0].rows if row.label == "SoF-Net (168)"]
     assert float(row.cells[1]) > 0
     [row] = [row for row in part.tables[0].rows if row.label == "SoF-Net (192)"]
@@ -60,6 +60,6 @@ def test_measures_what_is_there(workdir):
 def test_nothing_to_measure(tmp_path):
     write_method(tmp_path, "sofnet")
     collection = choose_collection(load_collections(tmp_path))
-    with pytest.raises(UserError, match="holds no run that can be measured"):
-        list(benchmark_runtime(tmp_path, collection, num_videos=1, repeats=1))
+    with pytest.raises(UserError, match="holds no run to measure"):
+        list(benchmark_runtime(collection, num_videos=1, repeats=1))
     assert not (tmp_path / "runtime.json").exists()

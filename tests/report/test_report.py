@@ -20,27 +20,29 @@ from sweep_folder import (
 from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report import paper
-from sofnet_jax.report import tables as table
-from sofnet_jax.report.__main__ import PARTS, Request, create_parts
+from sofnet_jax.report.__main__ import PARTS, create_parts
+from sofnet_jax.report.ablations import EARLY, SOFNET, TSN, Side
 from sofnet_jax.report.bootstrap import Difference
-from sofnet_jax.report.claims import (
-    CLAIMS,
+from sofnet_jax.report.collection import Value, choose_collection, load_collections
+from sofnet_jax.report.comparisons import (
+    COMPARISONS,
     NOTHING_SAVED,
     OPEN,
     OPPOSITE,
     SEEN,
+    Comparison,
+    Outcome,
+    compare,
     create_claims,
-    decide,
     judge_gates,
 )
-from sofnet_jax.report.collection import Value, choose_collection, load_collections
-from sofnet_jax.report.comparison import Comparison, Outcome, Side, compare
 from sofnet_jax.report.curves import create_curves, create_table_c
 from sofnet_jax.report.figures import choose_videos, create_figure3
 from sofnet_jax.report.gates import create_gates
 from sofnet_jax.report.page import create_page, write_part
 from sofnet_jax.report.part import Part, Picture
-from sofnet_jax.report.table3 import create_table3
+from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.tables import TABLES, create_table, create_table1
 from sofnet_jax.report.text import format_part
 
 GATES = 5
@@ -56,27 +58,41 @@ def _find_row(part, label, index=0):
 
 
 def _create_all(workdir, dataset=""):
-    return create_parts(Request(load_collections(workdir), dataset, workdir), list(PARTS))
+    return create_parts(load_collections(workdir), dataset, list(PARTS))
 
 
 def test_the_papers_numbers_agree_with_each_other():
     """T times the GFLOPs of a frame are those of a video; ms times 4,921 videos the total."""
-    systems = [*paper.SYSTEMS, paper.SOFNET_TABLE_1]
-    for system in systems:
-        for reported in system.reported.values():
-            whole = system.num_frames * reported.per_frame
-            assert reported.per_video == pytest.approx(whole, abs=0.06 * system.num_frames / 10)
-    for pair in paper.TABLE_5.values():
-        for reported in pair:
-            assert reported.per_video == pytest.approx(16 * reported.per_frame, abs=0.1)
-    for reported in paper.TABLE_3.values():
-        assert reported.total == pytest.approx(4.921 * reported.runtime, rel=0.001)
+    for system in [*paper.SYSTEMS, paper.SOFNET_TABLE_1]:
+        for numbers in filter(None, (system.activitynet, system.kinetics)):
+            _, per_frame, per_video = numbers
+            whole = system.num_frames * per_frame
+            assert per_video == pytest.approx(whole, abs=0.06 * system.num_frames / 10)
+    for line in paper.TABLE_5:
+        whole = 16 * line.numbers["per_frame"]
+        assert line.numbers["per_video"] == pytest.approx(whole, abs=0.1)
+    for line in paper.TABLE_3:
+        if line.numbers:
+            total = 4.921 * line.numbers["runtime"]
+            assert line.numbers["total"] == pytest.approx(total, rel=0.001)
     assert sum(paper.FIGURE_3.values()) == pytest.approx(100)
-    assert paper.TABLE_3["SoF-Net (168)"].usage == paper.FIGURE_3["used"]
-    assert paper.TABLE_C[0.999, 3].accuracy == paper.TABLE_5[168][1].accuracy
-    assert paper.TABLE_4[True, True, True, True] == dataclasses.replace(
-        paper.TABLE_5[168][1], per_frame=None
-    )
+    [usage] = [line.numbers["usage"] for line in paper.TABLE_3 if line.side == EARLY]
+    assert usage == paper.FIGURE_3["used"]
+    tables = (*paper.TABLE_4, *paper.TABLE_5, *paper.TABLE_A, *paper.TABLE_D)
+    for side in (TSN, SOFNET, EARLY):
+        same = [line.numbers for line in tables if line.side == side]
+        assert len({(n["accuracy"], n["per_video"]) for n in same}) == 1
+    [early] = [line.numbers for line in paper.TABLE_5 if line.side == EARLY]
+    assert paper.TABLE_C[0.999, 3] == (early["accuracy"], early["per_frame"])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_papers_differences_are_those_of_its_rows(name):
+    accuracies = {line.side: line.numbers.get("accuracy") for line in TABLES[name].lines}
+    for c in COMPARISONS[name]:
+        pair = accuracies[c.a], accuracies[c.b]
+        if c.paper is not None and None not in pair:
+            assert c.paper == pytest.approx(pair[0] - pair[1])
 
 
 def test_a_row_has_the_papers_number_ours_and_the_difference(tmp_path):
@@ -92,7 +108,7 @@ def test_a_row_has_the_papers_number_ours_and_the_difference(tmp_path):
         write_method(
             tmp_path / "k", "tsn", seed, predictions=draw_predictions(0, seed=seed), base=base
         )
-    part = table.create_table_b(load_collections(tmp_path)["mini_kinetics"])
+    part = create_table("tableB", load_collections(tmp_path)["mini_kinetics"])
     row = _find_row(part, "TSN")
     mean, deviation = np.mean(shares), np.std(shares, ddof=1)
     assert row.cells[:3] == ("39.2", f"{mean:.1f} ± {deviation:.1f}", f"{mean - 39.2:+.1f}")
@@ -117,13 +133,13 @@ def test_a_mean_and_its_deviation_have_the_same_digits(value, spec, expected):
 
 def test_what_was_not_run_says_so_and_is_not_filled_in(tmp_path):
     write_method(tmp_path, "sofnet")
-    part = table.create_table4(_load(tmp_path))
+    part = create_table("table4", _load(tmp_path))
     row = _find_row(part, "policy + guidance")
     assert row.cells == ("74.7", "", "", "32.6", "", "", "not run") and not row.measured
     assert any("--methods=tsn,fc_unguided,unguided,fc" in note for note in part.notes)
     ours = [line for line in part.data["lines"] if line["method"] != "sofnet"]
     assert all(m["ours"] is None for line in ours for m in line["measures"].values())
-    part = table.create_table1([_load(tmp_path)])
+    part = create_table1([_load(tmp_path)])
     assert _find_row(part, "OCSampler (offline, MV2+R50, 224, T = 10)").cells[-1] == "reported"
 
 
@@ -183,9 +199,9 @@ def test_a_comparison_is_on_the_same_videos(tmp_path):
 )
 def test_verdicts(interval, cost, by_sign, by_saving):
     difference = Difference(sum(interval) / 2, *interval)
-    outcome = Outcome(CLAIMS[0].comparison, difference, cost)
-    assert decide(outcome, saves=False) == by_sign
-    assert decide(outcome, saves=True) == by_saving
+    outcome = Outcome(COMPARISONS["table4"][0], difference, cost)
+    assert outcome.decide(saves=False) == by_sign
+    assert outcome.decide(saves=True) == by_saving
 
 
 @pytest.mark.parametrize(
@@ -372,7 +388,7 @@ def test_missing_predictions_are_reported_and_the_rest_is_made(tmp_path):
 def test_runtime_is_of_the_seed_that_was_measured(tmp_path):
     for seed in (0, 1):
         write_method(tmp_path, "sofnet", seed)
-    part = create_table3(_load(tmp_path), tmp_path)
+    part = create_table3(_load(tmp_path))
     assert _find_row(part, "SoF-Net (168)").cells[1] == ""
     assert "python -m sofnet_jax.benchmark runtime" in part.notes[0]
     content = {
@@ -386,15 +402,15 @@ def test_runtime_is_of_the_seed_that_was_measured(tmp_path):
         },
     }
     (tmp_path / "runtime.json").write_text(json.dumps(content))
-    row = _find_row(create_table3(_load(tmp_path), tmp_path), "SoF-Net (168)")
+    row = _find_row(create_table3(_load(tmp_path)), "SoF-Net (168)")
     assert row.cells[:7] == ("74.6", "2.50", "-72.1", "367.2", "0.1", "-367.1", "1.50")
     for damage in ("{", "[]", json.dumps(content | {"methods": {"sofnet": {}}})):
         (tmp_path / "runtime.json").write_text(damage)
         with pytest.raises(UserError, match="damaged; measure again"):
-            create_table3(_load(tmp_path), tmp_path)
+            create_table3(_load(tmp_path))
     (tmp_path / "runtime.json").write_text(json.dumps(content | {"dataset": "thumos14"}))
     with pytest.raises(UserError, match="was measured on thumos14, not on activitynet"):
-        create_table3(_load(tmp_path), tmp_path)
+        create_table3(_load(tmp_path))
 
 
 def test_claims_that_were_not_run_are_not_decided(tmp_path):

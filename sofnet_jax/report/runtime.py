@@ -9,20 +9,20 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.part import Part
-from sofnet_jax.report.tables import USAGE, Line, Measure, create_line_table, list_lines, warn
+from sofnet_jax.report.tables import USAGE, Measure, create_line_table
 
 FILE = "runtime.json"
 MENTIONED = ("host", "device", "videos", "repeats")
 LOOP, PROGRAM = "frame by frame", "as one program"
 
 
-def create_table3(collection: Collection, workdir: Path) -> Part:
+def create_table3(collection: Collection) -> Part:
     """Runtime and usage.
 
     Raises:
         UserError: runtime.json is damaged or belongs to another data set.
     """
-    measured = _read(workdir / FILE, collection)
+    measured = _read(collection.folder / FILE, collection)
     methods: Mapping[str, Any] = measured.get("methods", {})
 
     def read(run: Run, way: str) -> float | None:
@@ -39,13 +39,10 @@ def create_table3(collection: Collection, workdir: Path) -> Part:
         Measure("program", "as one program, ms", ".2f", "", lambda run, _: read(run, PROGRAM)),
         USAGE,
     )
-    ours = {"SoF-Net (168)": "sofnet", "SoF-Net (192)": "sofnet_192", "SoF-Net (224)": "sofnet_224"}
-    lines = list_lines(paper.TABLE_3, ours | {"TSN": "tsn"})
-    lines.append(Line("SoF-Net with TSM", None, "sofnet_tsm", early=True))
     caption = f"Paper: ActivityNet-v1.3. Ours: {collection.title}."
-    table, data = create_line_table(caption, lines, measures, collection)
-    names = [line.method for line in lines if line.method]
-    command = f"python -m sofnet_jax.benchmark runtime --workdir={workdir}"
+    table, data = create_line_table(caption, paper.TABLE_3, measures, collection)
+    names = [line.side.method for line in paper.TABLE_3 if line.side]
+    command = f"python -m sofnet_jax.benchmark runtime --workdir={collection.folder}"
     note = f"Times were not measured. To measure them: {command}"
     if methods:
         note = (
@@ -62,7 +59,7 @@ def create_table3(collection: Collection, workdir: Path) -> Part:
     return Part(
         "table3",
         "Table 3: runtime and frames used",
-        lead=(lead, *warn(collection, paper.ACTIVITYNET)),
+        lead=(lead, *collection.caution(paper.ACTIVITYNET)),
         tables=(table,),
         notes=(note, f"Ours: {collection.describe(names)}."),
         data={"dataset": collection.dataset, "runtime": measured, "lines": data},
