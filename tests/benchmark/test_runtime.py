@@ -60,6 +60,6 @@ def test_measures_what_is_there(workdir):
 def test_nothing_to_measure(tmp_path):
     write_method(tmp_path, "sofnet")
     collection = choose_collection(load_collections(tmp_path))
-    with pytest.raises(UserError, match="holds no run to measure"):
+    with pytest.raises(UserError, match="holds no run that can be measured"):
         list(benchmark_runtime(collection, num_videos=1, repeats=1))
     assert not (tmp_path / "runtime.json").exists()
