@@ -57,11 +57,15 @@ def write_videos(root: Path, write: Callable[[Path, int], object]) -> dict[str, 
 
 
 def create_command(workdir: Path, fields: dict, *flags: str) -> list[str]:
-    """The command line of a training; `fields` are those that are otherwise than in TINY."""
-    values = TINY | fields
-    command = [sys.executable, "-m", "sofnet_jax.main", "--config=configs/default.py"]
-    command += [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in values.items())]
-    return [*command, *flags]
+    """The command line of a training; `fields` replace those of TINY."""
+    return [sys.executable, "-m", "sofnet_jax.main", *create_flags(workdir, fields), *flags]
+
+
+def create_flags(workdir: Path, fields: dict) -> list[str]:
+    """The flags of a training; `fields` replace those of TINY."""
+    values = (TINY | fields).items()
+    given = ["--config=configs/default.py", f"--workdir={workdir}"]
+    return [*given, *(f"--config.{name}={value}" for name, value in values)]
 
 
 def start(command: list[str], environment: dict[str, str], devices: int = 1) -> subprocess.Popen:

@@ -5,8 +5,6 @@ import os
 import pickle
 import re
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -17,6 +15,7 @@ import safetensors.torch
 import torch
 import torch_sofnet
 from absl.testing import flagsaver
+from command import call
 
 from sofnet_jax import convert
 from sofnet_jax.host.errors import UserError
@@ -72,24 +71,6 @@ def refuse(*arguments, **values) -> str:
 
 
 @pytest.fixture(scope="module")
-def call():
-    """The command, in a process of its own: exit code, standard output, standard error."""
-
-    def call(*arguments) -> tuple[int, str, str]:
-        process = subprocess.run(
-            [sys.executable, "-m", "sofnet_jax.convert", *map(str, arguments)],
-            cwd=Path(__file__).parents[1],
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return process.returncode, process.stdout, process.stderr
-
-    return call
-
-
-@pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Path:
     """A run whose second checkpoint is the last, and the first the best."""
     folder = tmp_path_factory.mktemp("run")
@@ -118,9 +99,9 @@ def test_a_run_through_every_kind_of_file_to_the_last_bit(run_folder, tmp_path, 
         source = target
 
 
-def test_the_best_checkpoint_of_a_run_in_pytorch(run_folder, call, tmp_path):
+def test_the_best_checkpoint_of_a_run_in_pytorch(run_folder, tmp_path):
     target = tmp_path / "new folder" / "x.pth"
-    code, out, err = call(run_folder, target, "--checkpoint=best")
+    code, out, err = call("convert", run_folder, target, "--checkpoint=best")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         f"{run_folder} (sofnet_jax run, best checkpoint, of step 1): a ResNet of 2 + 1 + 1 + 1 "
@@ -222,12 +203,12 @@ def test_half_precision_is_refused_or_widened(kind, suffix, tmp_path):
     assert describe(read_tensors(target)[0]) == describe(expected)
 
 
-def test_widening_from_the_command_line(call, tmp_path):
+def test_widening_from_the_command_line(tmp_path):
     """Half of the tensors are of float32 and stay as they are."""
     tensors = create_tensors()
     some = {n: t.astype(np.float16) for n, t in tensors.items() if n.startswith("layer")}
     np.savez(tmp_path / "x.npz", **tensors | some)
-    code, _, err = call("--widen", tmp_path / "x.npz", tmp_path / "y.safetensors")
+    code, _, err = call("convert", "--widen", tmp_path / "x.npz", tmp_path / "y.safetensors")
     assert (code, err) == (0, "")
     expected = tensors | {name: value.astype(np.float32) for name, value in some.items()}
     assert describe(read_tensors(tmp_path / "y.safetensors")[0]) == describe(expected)
@@ -357,11 +338,11 @@ class Payload:
         return os.system, (f"touch {self.marker}",)
 
 
-def test_a_hostile_file_is_one_line_and_an_exit_code(call, tmp_path):
+def test_a_hostile_file_is_one_line_and_an_exit_code(tmp_path):
     marker = tmp_path / "marker"
     payload = Payload(marker)
     torch.save({"state_dict": to_torch(create_tensors()), "x": payload}, tmp_path / "x.pth")
-    code, out, err = call(tmp_path / "x.pth", tmp_path / "y.pth")
+    code, out, err = call("convert", tmp_path / "x.pth", tmp_path / "y.pth")
     assert (code, out) == (1, "")
     assert err == (
         f"error: {tmp_path}/x.pth holds Python objects (posix.system), not only tensors; none "

@@ -15,6 +15,7 @@ import chex
 import numpy as np
 import program
 import pytest
+from command import call
 from event_file import read_events
 from PIL import Image
 from program import read_metrics, read_state, wait_for_step
@@ -55,6 +56,19 @@ def run(start):
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def refuse(videos):
+    """What the program says to a mistake, in this process; it must be one line."""
+
+    def refuse(workdir: Path, fields: dict | None = None, *flags: str) -> str:
+        data = {f"data.{name}": path for name, path in videos.items()}
+        code, _, err = call("main", *program.create_flags(workdir, data | (fields or {})), *flags)
+        assert code == 1 and err.startswith("error: ") and err.count("\n") == 1, err
+        return err.strip()
+
+    return refuse
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +189,7 @@ def test_killed_in_the_middle_of_an_epoch_equals_never_killed(undisturbed, start
     assert steps == list(range(1, 10))
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_is_set_aside_and_the_rest_is_the_same(undisturbed, run, tmp_path):
     workdir = shutil.copytree(undisturbed, tmp_path / "run")
     newest = workdir / "checkpoints" / "9"
@@ -375,15 +390,13 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_one_line(name, run, tmp_path):
+def test_mistakes_are_one_line(name, refuse, tmp_path):
     flags, expected = MISTAKES[name]
-    code, _, err = run(tmp_path / "run", None, *flags)
-    assert code == 1
-    lines = [line for line in err.splitlines() if line.strip()]
-    assert len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], err
+    assert expected in refuse(tmp_path / "run", None, *flags)
 
 
-def test_weights_of_a_run_are_evaluated_and_trained_on(undisturbed, run, tmp_path):
+@pytest.mark.slow
+def test_weights_of_a_run_are_evaluated_and_trained_on(undisturbed, run, refuse, tmp_path):
     source = {"init_from": undisturbed}
     code, out, err = run(tmp_path / "evaluated", source, "--mode=evaluate")
     assert code == 0, err
@@ -397,11 +410,9 @@ def test_weights_of_a_run_are_evaluated_and_trained_on(undisturbed, run, tmp_pat
     assert code == 0, err
     report = json.loads((tmp_path / "on" / "init.json").read_text())
     assert len(report["loaded"]) == 112 and not report["reinitialised"]
-    code, _, err = run(tmp_path / "on", {"train.joint_epochs": 0})
-    assert code == 1
+    err = refuse(tmp_path / "on", {"train.joint_epochs": 0})
     assert f"init_from is '{undisturbed}' there and '' in the configuration" in err.replace("…", "")
-    code, _, err = run(tmp_path / "on", {"init_from": "other.pth"}, "--mode=evaluate")
-    assert code == 1
+    err = refuse(tmp_path / "on", {"init_from": "other.pth"}, "--mode=evaluate")
     assert "holds a checkpoint of its own; to evaluate other.pth give another --workdir" in err
 
 
@@ -418,19 +429,16 @@ def test_weights_that_are_not_whole_are_not_evaluated(undisturbed, run, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_checkpoint_of_another_model_is_refused(undisturbed, run):
-    code, _, err = run(undisturbed, {"model.hidden": 16})
-    assert code == 1
+def test_checkpoint_of_another_model_is_refused(undisturbed, refuse):
+    err = refuse(undisturbed, {"model.hidden": 16})
     assert "model.hidden is 8 there and 16 in the configuration" in err
-    code, _, err = run(undisturbed, {"train.batch_size": 2})
-    assert code == 1
-    assert "train.batch_size is 4 there and 2 in the configuration" in err
-    code, _, err = run(undisturbed, {"loss.alpha": 0.5})
-    assert code == 1
+    err = refuse(undisturbed, {"train.batch_size": 8})
+    assert "train.batch_size is 4 there and 8 in the configuration" in err
+    err = refuse(undisturbed, {"loss.alpha": 0.5})
     assert "loss.alpha is 0.9 there and 0.5 in the configuration" in err
 
 
-def test_checkpoint_of_an_older_version_is_refused(undisturbed, run, tmp_path):
+def test_checkpoint_of_an_older_version_is_refused(undisturbed, refuse, tmp_path):
     workdir = shutil.copytree(undisturbed, tmp_path / "run")
     path = workdir / "checkpoints" / "9" / "record" / "metadata"
     record = json.loads(path.read_text())
@@ -438,9 +446,8 @@ def test_checkpoint_of_an_older_version_is_refused(undisturbed, run, tmp_path):
     digests = {"arrays": json.loads(path.read_text())["crc32"]["arrays"]}
     digests["record"] = zlib.crc32(json.dumps(record, sort_keys=True).encode())
     path.write_text(json.dumps(record | {"crc32": digests}))
-    code, _, err = run(workdir)
-    assert code == 1
-    assert err.strip() == (
+    err = refuse(workdir)
+    assert err == (
         f"error: {workdir}/checkpoints was written by a version before 0.1.0, without "
         "loss.guidance; train again, or use that version"
     )

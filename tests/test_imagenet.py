@@ -22,9 +22,12 @@ from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.weights.load import create_shapes, initialise, load_weights
 
 MATERIAL = Path(os.environ.get("SOFNET_MATERIAL", Path(__file__).parents[2] / "shared" / "data"))
-pytestmark = pytest.mark.skipif(
-    not (MATERIAL / "weights").is_dir(), reason="SOFNET_MATERIAL names no folder with weights/"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (MATERIAL / "weights").is_dir(), reason="SOFNET_MATERIAL names no folder with weights/"
+    ),
+]
 BATCH = 20
 
 

@@ -235,7 +235,7 @@ def compute_their_losses(a: Architecture, released: bool, outputs, material: Mat
 @pytest.mark.parametrize("semantics", SEMANTICS)
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else []) for name in NETWORKS],
+    [pytest.param(name, marks=[] if name == "narrow" else pytest.mark.slow) for name in NETWORKS],
 )
 def test_one_training_pass(name, semantics):
     a, released = NETWORKS[name], SEMANTICS[semantics]
@@ -282,6 +282,7 @@ def test_one_training_pass(name, semantics):
 IN_ONE_PASS = ("state", "gradient", "empty", "efficiency", "inner", "self_supervision")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", IN_ONE_PASS)
 def test_each_difference_matters(field):
     """Without it ours is not the released training any more: the comparison can fail."""
@@ -301,6 +302,7 @@ def test_each_difference_matters(field):
 # ---------------------------------------------------------------------------------------- bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -446,15 +448,9 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-_QUICK = [("narrow", "paper"), ("basic, three gates", "released")]
-_CASES = [
-    pytest.param(*case, marks=[] if case in _QUICK else pytest.mark.slow)
-    for case in itertools.product(NETWORKS, SEMANTICS)
-]
-
-
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize(("name", "semantics"), _CASES)
+@pytest.mark.parametrize(("name", "semantics"), itertools.product(NETWORKS, SEMANTICS))
 def test_ten_steps(name, semantics):
     """Warm-up, joint training and the drop of the learning rate; compared is what each moved."""
     a, released = NETWORKS[name], SEMANTICS[semantics]

@@ -13,6 +13,7 @@ import av
 import jax
 import numpy as np
 import pytest
+from command import call, heed_ctrl_c
 from gated_network import SIZE
 from PIL import Image
 from run_folder import write_run
@@ -53,21 +54,33 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def predict(place):
+    """The command in this process, with the checkpoint unless another is given."""
+
+    def run(*arguments):
+        default = [f"--checkpoint={place / 'run'}"]
+        given = any(str(argument).startswith("--checkpoint") for argument in arguments)
+        return call("predict", *arguments, *([] if given else default))
+
+    return run
+
+
+@pytest.fixture
+def program(place):
+    """The command in a process of its own."""
+
     def run(*arguments, **kwargs):
         command = [sys.executable, "-m", "sofnet_jax.predict", *map(str, arguments)]
-        if not any(str(a).startswith("--checkpoint") for a in arguments):
-            command.append(f"--checkpoint={place / 'run'}")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
-        done = subprocess.run(command, cwd=ROOT, **pipes)
+        done = subprocess.run([*command, f"--checkpoint={place / 'run'}"], cwd=ROOT, **pipes)
         return done.returncode, (done.stdout or b"").decode(), (done.stderr or b"").decode()
 
     return run
 
 
-def test_what_cannot_be_read_does_not_keep_the_others(predict, place, tmp_path):
+def test_what_cannot_be_read_does_not_keep_the_others(program, place, tmp_path):
     picture = tmp_path / "out.png"
     names = (place / "videos", place / "none.mp4", place / "oth*.mp4", place / "x*.mp4")
-    code, stdout, stderr = predict(*names, f"--visualize={picture}", "--top_k=2")
+    code, stdout, stderr = program(*names, f"--visualize={picture}", "--top_k=2")
     assert code == 1
     assert stderr.splitlines() == [
         f"error: {place}/videos/bad.mp4: not a readable video (Invalid data found when processing "
@@ -141,9 +154,9 @@ def test_a_film_of_several_videos_is_refused_before_the_work(predict, place, tmp
     assert stderr == f"error: --visualize={film}: an .mp4 shows one video; give a .png\n"
 
 
-def test_standard_input(predict, place):
+def test_standard_input(program, place):
     with open(place / "stream.ts", "rb") as file:
-        code, stdout, stderr = predict("-", "--window=1", "--json", stdin=file)
+        code, stdout, stderr = program("-", "--window=1", "--json", stdin=file)
     assert code == 0, stderr
     lines = [json.loads(line) for line in stdout.splitlines()]
     assert [(line["start"], line["frames"]["looked_at"]) for line in lines] == [
@@ -154,6 +167,7 @@ def test_standard_input(predict, place):
 def test_ctrl_c_while_standard_input_is_silent(place):
     command = [sys.executable, "-m", "sofnet_jax.predict", "-", f"--checkpoint={place / 'run'}"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes["preexec_fn"] = heed_ctrl_c
     with subprocess.Popen([*command, "--window=1"], cwd=ROOT, **pipes) as process:
         process.stdin.write((place / "stream.ts").read_bytes())
         process.stdin.flush()
@@ -167,13 +181,13 @@ def test_ctrl_c_while_standard_input_is_silent(place):
         assert process.stderr.read().endswith(b"interrupted\n")
 
 
-def test_a_full_disk_and_names_that_would_move_the_cursor(predict, place, tmp_path):
+def test_a_full_disk_and_names_that_would_move_the_cursor(predict, program, place, tmp_path):
     name = tmp_path / "a\x1b[31m\nb.mp4"
     name.write_bytes((place / "other.mp4").read_bytes())
     _, stdout, _ = predict(name)
     assert stdout.splitlines()[0] == f"{tmp_path}/a\\x1b[31m\\nb.mp4"
     with open("/dev/full", "wb") as full:
-        code, _, stderr = predict(name, stdout=full)
+        code, _, stderr = program(name, stdout=full)
     assert code == 1
     assert stderr == "error: cannot write to standard output: No space left on device\n"
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import call, heed_ctrl_c
 
 from sofnet_jax.data.source import create_source
 
@@ -34,17 +35,16 @@ def _start(*arguments, **kwargs):
     return subprocess.Popen(command, cwd=ROOT, **pipes, **kwargs)
 
 
-def _run(*arguments, **kwargs):
-    process = _start(*arguments, **kwargs)
-    stdout, stderr = process.communicate()
-    return process.returncode, stdout, stderr
+def _run(*arguments):
+    return call("prepare", *arguments)
 
 
 def test_prepares_and_shows_a_folder_per_class(files, tmp_path):
     flags = (f"--annotations={files}", f"--videos={files}", f"--out={tmp_path / 'out'}")
-    code, stdout, stderr = _run("videos", *flags, "--num_frames=20", "--workers=2")
+    process = _start("videos", *flags, "--num_frames=20", "--workers=2")
+    stdout, stderr = process.communicate()
     folder = tmp_path / "out/videos/1.0.0"
-    assert code == 0, stderr
+    assert process.returncode == 0, stderr
     assert "train: 7 videos" in stdout and "val: 2 videos" in stdout
     assert re.search(r"unreadable +1  left out; such as .*bad.mp4", stdout)
     assert stdout.endswith(
@@ -55,12 +55,12 @@ def test_prepares_and_shows_a_folder_per_class(files, tmp_path):
     }  # fmt: skip
     sheet = tmp_path / "sheet.png"
     code, stdout, stderr = _run("--inspect", tmp_path / "out/videos", f"--sheet={sheet}")
-    assert code == 0 and stderr == ""
+    assert (code, stderr) == (0, "")
     assert "train: 6 videos, 0.00 hours" in stdout and "resolutions  96×96 6" in stdout
     assert sheet.read_bytes()[:4] == b"\x89PNG"
     sheet.unlink()
     code, stdout, stderr = _run("videos", *flags[:2], "--inspect", f"--sheet={sheet}")
-    assert code == 0 and stderr == ""
+    assert (code, stderr) == (0, "")
     assert "train: of 7 annotated videos 7 are there, 6 open" in stdout
     assert "seconds      1.2 to 1.2" in stdout and sheet.is_file()
 
@@ -108,14 +108,10 @@ def test_names_that_cannot_be_shown_are_spelt_out(encoding, name, shown, files, 
     shutil.copytree(files, tmp_path / "files")
     (tmp_path / "files/train/run" / os.fsdecode(name)).touch()
     flags = (f"--annotations={tmp_path / 'files'}", f"--videos={tmp_path / 'files'}")
-    code, stdout, stderr = _run(
-        "videos",
-        *flags,
-        f"--out={tmp_path}",
-        "--list",
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-    )
-    assert code == 0, stderr
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    process = _start("videos", *flags, f"--out={tmp_path}", "--list", env=environment)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
     assert f"train/run/{shown}" in stdout
 
 
@@ -126,7 +122,7 @@ def test_a_data_set_of_nothing_is_an_error(tmp_path):
     flags = (f"--annotations={tmp_path}", f"--videos={tmp_path}", f"--out={tmp_path / 'out'}")
     code, stdout, stderr = _run("videos", *flags)
     problems = tmp_path / "out/videos/1.0.0/problems.csv"
-    assert code == 1 and "prepared:" not in stdout
+    assert code == 1 and "prepared:" not in stdout, stderr
     assert stderr.count("\n") == 1 and "none of the videos could be read" in stderr
     assert str(problems) in stderr and problems.read_text().count("unreadable") == 2
 
@@ -139,7 +135,7 @@ def test_ctrl_c_keeps_what_is_finished(files, tmp_path):
         shutil.copyfile(files / "train/run/0.mp4", target)
     flags = (f"--annotations={many}", f"--videos={many}", f"--out={tmp_path / 'out'}")
     unfinished = tmp_path / "out/videos/.unfinished"
-    process = _start("videos", *flags, start_new_session=True)
+    process = _start("videos", *flags, start_new_session=True, preexec_fn=heed_ctrl_c)
     while process.poll() is None and not list(unfinished.glob("*.json")):
         pass
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to the workers as well

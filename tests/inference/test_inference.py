@@ -126,7 +126,10 @@ def _find_rule(model, variables, videos, min_frames=2):
     "fields",
     [
         {"gates": (1, 2, 3, 4, 5)},
-        {"gates": (2,), "temporal": False, "released": Released(empty=True, state=True)},
+        pytest.param(
+            {"gates": (2,), "temporal": False, "released": Released(empty=True, state=True)},
+            marks=pytest.mark.slow,
+        ),
         {"gates": (2, 4), "shift": "online", "seed": 4},
     ],
     ids=lambda fields: f"{fields['gates']} {fields.get('shift', '')}",
@@ -146,6 +149,7 @@ def test_all_ways_decide_alike(fields):
     assert ends.min() < FRAMES and ends.max() == FRAMES
 
 
+@pytest.mark.slow
 def test_bottlenecks():
     fields = {"block": "bottleneck", "depths": (1, 2, 1, 1), "width": 4, "stem_kernel": 7}
     architecture = Architecture(num_classes=5, hidden=16, **fields)
@@ -368,6 +372,7 @@ assert not any(name.startswith(("sofnet_jax", "flax")) for name in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_exported_program_runs_in_another_process(gated, tmp_path):
     network, model, variables = gated
     rule = _find_rule(model, variables, draw_videos(VIDEOS))
@@ -395,6 +400,7 @@ def test_memory_and_decisions_over_many_frames(gated):
     assert len(jax.live_arrays()) <= live + 12  # features of the last frame, as far as it came
 
 
+@pytest.mark.slow
 def test_bfloat16_stages(gated):
     _, model, variables = gated
     network = deploy(model.architecture, variables, dtype=jax.numpy.bfloat16)

@@ -169,14 +169,8 @@ def data(tmp_path_factory, write_video):
     }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "videos" else pytest.mark.slow)
-        for name in NAMES
-        if name != "default"
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "default"])
 def test_trains(name, data, tmp_path):
     config = _load(name).lock()
     config.update_from_flattened_dict(TINY | data)

@@ -1,6 +1,7 @@
 """Weights into networks: what is taken, what starts anew, what is left out, and what is refused."""
 
 import fnmatch
+import functools
 import json
 import re
 import shutil
@@ -22,6 +23,7 @@ from sofnet_jax.weights.load import Report, Weights, create_shapes, initialise, 
 from sofnet_jax.weights.names import to_state_dict, torch_shapes
 
 CLASSES = ["run", "jump", "swim"]
+find_shapes = functools.cache(create_shapes)
 
 
 def create_architecture(num_classes=3, depths=(1, 1, 2, 1), gates=(2, 4), hidden=8, **fields):
@@ -32,7 +34,7 @@ def create_architecture(num_classes=3, depths=(1, 1, 2, 1), gates=(2, 4), hidden
 def create_variables(seed: int = 0, **fields):
     """Every value another, all positive as variances are."""
     rng = np.random.default_rng(seed)
-    shapes = create_shapes(create_architecture(**fields))
+    shapes = find_shapes(create_architecture(**fields))
     return jax.tree.map(lambda x: jnp.array(rng.uniform(0.1, 1, x.shape), jnp.float32), shapes)
 
 
