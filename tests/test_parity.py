@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -173,12 +172,9 @@ def get_group(name: str) -> str:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Programs that run a few times take longer to optimise than to run; and full precision."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def full_precision():
     with jax.default_matmul_precision("highest"):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def run_ours(a: Architecture, released: Released, variables, material: Material, dtype=np.float32):
@@ -450,7 +446,8 @@ def optimised():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize(("name", "semantics"), itertools.product(NETWORKS, SEMANTICS))
+@pytest.mark.parametrize("semantics", SEMANTICS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_ten_steps(name, semantics):
     """Warm-up, joint training and the drop of the learning rate; compared is what each moved."""
     a, released = NETWORKS[name], SEMANTICS[semantics]
