@@ -25,7 +25,6 @@ MIN_FRAMES = (2, 3, 4, 5)
 CURVE = (*(x / 20 for x in range(8, 19)), *(round(1 - 10 ** (-x / 3), 6) for x in range(4, 16)))
 TRACED = ("sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 PLAIN = ("tsn", "tsm", "tsm_online")
-COST = "GFLOPs per video, % of plain TSN's"
 
 
 @functools.cache
@@ -48,15 +47,14 @@ def create_table_c(collection: Collection) -> Part:
         UserError: predictions cannot be read.
     """
     metric, runs = collection.choose_metric(), collection.find("sofnet")
-    cells: dict[float, list[str]] = {}
+    cells: dict[float, list[str]] = defaultdict(list)
     grid = []
     for (rho, least), reported in paper.TABLE_C.items():
         own = [evaluate_rule(run, (rho, least)) for run in runs]
         accuracy = measure(100.0 * metrics[metric] for metrics in own)
         cost = measure(metrics["gflops_per_frame"] for metrics in own)
         ours = f"{accuracy.mean:.1f} / {cost.mean:.3g}" if accuracy and cost else ""
-        pair = f"{reported[0]:.1f} / {reported[1]:.2f}", ours
-        cells.setdefault(rho, []).extend(pair)
+        cells[rho] += f"{reported[0]:.1f} / {reported[1]:.2f}", ours
         grid.append(
             {
                 "rho": rho,
@@ -98,6 +96,22 @@ def create_table_c(collection: Collection) -> Part:
     )
 
 
+def _create_threshold_plot(runs: Sequence[Run], metric: Metric) -> Plot:
+    """Accuracy against GFLOPs per frame along ρ, and without early termination."""
+    least = int(runs[0].rule["min_frames"])
+    average = functools.partial(_average, metric=metric, whole=100.0, cost="gflops_per_frame")
+    end = average([run.metrics(False) for run in runs])
+    return Plot(
+        f"Accuracy against computation for ρ from {CURVE[0]:g} to {CURVE[-1]:g}, T_min = {least}",
+        "GFLOPs per frame",
+        f"{TITLES[metric]} %",
+        (
+            Curve("SoF-Net along ρ", sorted(map(average, _trace(runs, least)))),
+            Curve("without early termination", [end], "points"),
+        ),
+    )
+
+
 def create_curves(collection: Collection) -> Part:
     """Accuracy against GFLOPs, ours alone and with the reported systems, and over training.
 
@@ -108,104 +122,78 @@ def create_curves(collection: Collection) -> Part:
     base = next(iter(collection.find("sofnet")), None)
     if base is None:
         return Part("curves", title, notes=("SoF-Net: not run.",))
-    whole, label = base.tsn_gflops, f"{TITLES[metric]} %"
+    average = functools.partial(_average, metric=metric, whole=base.tsn_gflops)
     known = {name: runs for name in (*TRACED, *PLAIN) if (runs := collection.find(name))}
-    curves = []
+    curves, training = [], []
     for name, runs in known.items():
-        end = _average([run.metrics(False) for run in runs], metric, whole)
+        label = METHODS[name].title
+        end = average([run.metrics(False) for run in runs])
         if name in TRACED:
-            points = [end, *(_average(found, metric, whole) for found in _trace(runs))]
-            x, y = zip(*sorted(points), strict=True)
-            curves.append(Curve(METHODS[name].title, x, y))
+            curves.append(Curve(label, sorted([end, *map(average, _trace(runs))])))
         else:
-            names = (METHODS[name].title,)
-            curves.append(Curve(names[0], end[:1], end[1:], "points", names))
-    training = [
-        _follow(METHODS[name].title, known[name], metric, whole)
-        for name in (*TRACED, "tsn")
-        if name in known
-    ]
+            curves.append(Curve(label, [end], "points", [label]))
+        if name in (*TRACED, "tsn"):
+            logged = _read_logged(runs)
+            epochs = [f"{epoch:g}" for epoch in logged]
+            training.append(Curve(label, list(map(average, logged.values())), names=epochs))
     of = collection.dataset if collection.dataset == paper.KINETICS else paper.ACTIVITYNET
     reported = create_reported(of)
-    caption = f"Early termination from ρ = {CURVE[0]:g} to {CURVE[-1]:g}; {collection.title}"
-    comparison = (
+    plots = {
+        f"Early termination from ρ = {CURVE[0]:g} to {CURVE[-1]:g}; {collection.title}": curves,
         f"With the systems of Table 1 as reported on {paper.DATASETS[of]}; 100 % is TSN's "
-        f"{paper.TSN_GFLOPS} GFLOPs"
-    )
-    plots = [
-        Plot(caption, COST, label, tuple(curves)),
-        Plot(comparison, COST, label, (*curves, reported)),
-    ]
-    if followed := tuple(curve for curve in training if len(curve.x) > 1):
-        checkpoints = "Checkpoints of each training, labelled by epoch; without early termination"
-        plots.append(Plot(checkpoints, COST, label, followed))
+        f"{paper.TSN_GFLOPS} GFLOPs": [*curves, reported],
+        "Checkpoints of each training, labelled by epoch; without early termination": [
+            curve for curve in training if len(curve.points) > 1
+        ],
+    }
     return Part(
         "curves",
         title,
-        drawings=tuple(plots),
+        drawings=tuple(
+            Plot(caption, "GFLOPs per video, % of plain TSN's", f"{TITLES[metric]} %", tuple(own))
+            for caption, own in plots.items()
+            if own
+        ),
         notes=(
             f"{collection.describe(list(known))}; means over seeds. The points of other systems "
             "are reported by the paper, not measured here.",
         ),
         data={
             "metric": metric,
-            "tsn_gflops": whole,
-            "curves": [_describe(curve) for curve in curves],
+            "tsn_gflops": base.tsn_gflops,
+            "curves": list(map(_describe, curves)),
             "reported": _describe(reported),
-            "training": [_describe(curve) for curve in training],
+            "training": list(map(_describe, training)),
         },
     )
 
 
 def create_reported(of: str) -> Curve:
     """The systems of Table 1 on a data set, none of them measured here."""
-    systems = [*paper.SYSTEMS, paper.SOFNET_TABLE_1]
-    known = {s.name: numbers for s in systems if (numbers := s.find_numbers(of))}
-    return Curve(
-        "reported by the paper",
-        tuple(100 * per_video / paper.TSN_GFLOPS for _, _, per_video in known.values()),
-        tuple(accuracy for accuracy, *_ in known.values()),
-        "reported",
-        tuple(name if name != "SoF-Net" else "SoF-Net (paper)" for name in known),
-    )
-
-
-def _create_threshold_plot(runs: Sequence[Run], metric: Metric) -> Plot:
-    """Accuracy against GFLOPs per frame along ρ, and without early termination."""
-    least = int(runs[0].rule["min_frames"])
-    average = functools.partial(_average, metric=metric, whole=100.0, cost="gflops_per_frame")
-    x, y = zip(*sorted(average(found) for found in _trace(runs, least)), strict=True)
-    end = average([run.metrics(False) for run in runs])
-    return Plot(
-        f"Accuracy against computation for ρ from {CURVE[0]:g} to {CURVE[-1]:g}, T_min = {least}",
-        "GFLOPs per frame",
-        f"{TITLES[metric]} %",
-        (
-            Curve("SoF-Net along ρ", x, y),
-            Curve("without early termination", end[:1], end[1:], "points"),
-        ),
-    )
+    lines = [line for line in paper.TABLE_1[of] if line.numbers]
+    points = [
+        (100 * line.numbers["per_video"] / paper.TSN_GFLOPS, line.numbers["accuracy"])
+        for line in lines
+    ]
+    names = [line.label.partition(" (")[0] for line in lines[:-1]]
+    return Curve("reported by the paper", points, "reported", [*names, "SoF-Net (paper)"])
 
 
 def _trace(runs: Sequence[Run], min_frames: int | None = None) -> list[list[Metrics]]:
     """The metrics of every run at each ρ, with the T_min given or else the run's own."""
-    least = [min_frames or int(run.rule["min_frames"]) for run in runs]
     return [
-        [evaluate_rule(run, (rho, own)) for run, own in zip(runs, least, strict=True)]
+        [evaluate_rule(run, (rho, min_frames or int(run.rule["min_frames"]))) for run in runs]
         for rho in CURVE
     ]
 
 
-def _follow(title: str, runs: Sequence[Run], metric: Metric, whole: float) -> Curve:
+def _read_logged(runs: Sequence[Run]) -> dict[float, list[Metrics]]:
     """The evaluations that all runs logged, by epoch."""
     by_epoch: dict[float, list[Metrics]] = defaultdict(list)
     for run in runs:
         for epoch, metrics in _read_evaluations(run):
             by_epoch[epoch].append(metrics)
-    shared = {epoch: found for epoch, found in by_epoch.items() if len(found) == len(runs)}
-    points = [_average(shared[epoch], metric, whole) for epoch in sorted(shared)]
-    names = tuple(f"{epoch:g}" for epoch in sorted(shared))
-    return Curve(title, tuple(x for x, _ in points), tuple(y for _, y in points), names=names)
+    return {e: found for e, found in sorted(by_epoch.items()) if len(found) == len(runs)}
 
 
 def _read_evaluations(run: Run) -> list[tuple[float, Metrics]]:
@@ -234,4 +222,5 @@ def _average(
 
 
 def _describe(curve: Curve) -> dict[str, Any]:
-    return {"label": curve.label, "names": curve.names, "x": curve.x, "y": curve.y}
+    x, y = zip(*curve.points, strict=True) if curve.points else ((), ())
+    return {"label": curve.label, "names": curve.names, "x": x, "y": y}

@@ -83,7 +83,7 @@ def create_figure4(collection: Collection) -> Part:
             "Top: the network's input. Bottom: the kept frames; res# marks a frame that a gate "
             "stopped, exit one that was never observed. The blue bar marks the annotated action.",
         ),
-        pictures=tuple(pictures),
+        drawings=tuple(pictures),
         notes=(
             f"{run.folder.parent.name}, seed {run.seed}, commit {run.commit}. In order: videos "
             "classified correctly with and without early termination, then misclassified ones.",

@@ -2,14 +2,15 @@
 
 import base64
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from sofnet_jax.host.files import write_json, write_whole
-from sofnet_jax.report.part import Part, Picture
+from sofnet_jax.report.part import Bars, Part, Picture, Plot, Table
 from sofnet_jax.report.plot import create_standalone, draw
 from sofnet_jax.report.style import DARK, LIGHT, format_theme
 from sofnet_jax.report.text import format_csv, format_html
@@ -18,30 +19,31 @@ _LEAST = 0.6  # of its width, to which a picture shrinks on a narrow screen
 
 
 def write_part(folder: Path, part: Part) -> list[Path]:
-    """Write NAME.json and for each table, drawing and picture a file NAME.csv, NAME_2.csv ….
+    """Write NAME.json and for each table and drawing a file NAME.csv, NAME_2.csv ….
 
     Raises:
         OSError: a file cannot be written.
     """
     paths = [folder / f"{part.name}.json"]
     write_json(paths[0], part.data)
-    for name, content in _list_files(part):
-        paths.append(folder / name)
+    count = Counter[str]()
+    for item in (*part.tables, *part.drawings):
+        kind, content = _encode(item)
+        count[kind] += 1
+        number = f"_{count[kind]}" if count[kind] > 1 else ""
+        paths.append(folder / f"{part.name}{number}.{kind}")
         with write_whole(paths[-1]) as partial:
             partial.write_bytes(content)
     return paths
 
 
-def _list_files(part: Part) -> Iterator[tuple[str, bytes]]:
-    drawings = (create_standalone(draw(drawing)) for drawing in part.drawings)
-    contents = {
-        "csv": (format_csv(table).encode(errors="backslashreplace") for table in part.tables),
-        "svg": (svg.encode(errors="backslashreplace") for svg in drawings),
-        "png": (picture.png for picture in part.pictures),
-    }
-    for kind, files_of_kind in contents.items():
-        for number, content in enumerate(files_of_kind, 1):
-            yield f"{part.name}{f'_{number}' if number > 1 else ''}.{kind}", content
+def _encode(item: Table | Plot | Bars | Picture) -> tuple[str, bytes]:
+    """The kind and the content of a file."""
+    if isinstance(item, Picture):
+        return "png", item.png
+    if isinstance(item, Table):
+        return "csv", format_csv(item).encode(errors="backslashreplace")
+    return "svg", create_standalone(draw(item)).encode(errors="backslashreplace")
 
 
 def create_page(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
@@ -60,17 +62,16 @@ def create_page(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
 
 def _format_part(part: Part) -> str:
     name = escape(part.name)
-    drawings = [(d.caption, draw(d, f"{part.name} {i}")) for i, d in enumerate(part.drawings)]
-    pictures = [(picture.caption, _format_picture(picture)) for picture in part.pictures]
     pieces = [
         f'<section id="{name}" aria-labelledby="{name}-title">',
         f'<h2 id="{name}-title">{escape(part.title)}</h2>',
         _format_paragraphs(part.lead),
         *(_format_scroll(table.caption, format_html(table)) for table in part.tables),
         *(
-            f"<figure>\n<figcaption>{escape(caption)}</figcaption>\n"
-            f"{_format_scroll(caption, content)}\n</figure>"
-            for caption, content in (*drawings, *pictures)
+            f"<figure>\n<figcaption>{escape(drawing.caption)}</figcaption>\n"
+            f"{_format_scroll(drawing.caption, _format_drawing(drawing, f'{part.name} {i}'))}\n"
+            "</figure>"
+            for i, drawing in enumerate(part.drawings)
         ),
         f'<div class="notes">{_format_paragraphs(part.notes)}</div>' if part.notes else "",
         "</section>",
@@ -90,11 +91,13 @@ def _format_scroll(label: str, content: str) -> str:
     )
 
 
-def _format_picture(picture: Picture) -> str:
-    width, height = struct.unpack(">II", picture.png[16:24])  # of the PNG's first chunk
-    data = base64.b64encode(picture.png).decode()
+def _format_drawing(drawing: Plot | Bars | Picture, salt: str) -> str:
+    if not isinstance(drawing, Picture):
+        return draw(drawing, salt)
+    width, height = struct.unpack(">II", drawing.png[16:24])  # of the PNG's first chunk
+    data = base64.b64encode(drawing.png).decode()
     return (
-        f'<img src="data:image/png;base64,{data}" alt="{escape(picture.caption)}" '
+        f'<img src="data:image/png;base64,{data}" alt="{escape(drawing.caption)}" '
         f'width="{width}" height="{height}" '
         f'style="width: 100%; min-width: {_LEAST * width:.0f}px; max-width: {width}px">'
     )

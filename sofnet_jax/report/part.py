@@ -1,6 +1,6 @@
-"""The content of a report before it is formatted: parts with tables, drawings and pictures."""
+"""The content of a report before it is formatted: parts with tables and drawings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,10 +36,9 @@ class Curve:
     """
 
     label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    points: Sequence[tuple[float, float]]
     style: Literal["line", "points", "reported"] = "line"
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,6 @@ class Part:
     title: str
     lead: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
-    drawings: tuple[Plot | Bars, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    drawings: tuple[Plot | Bars | Picture, ...] = ()
     notes: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)

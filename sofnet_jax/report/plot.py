@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -112,7 +113,7 @@ def _draw_plot(plot: Plot) -> Figure:
     names = [
         (name, x, y, _MUTED if curve.style == "reported" else _INK)
         for curve in plot.curves
-        for name, x, y in zip(curve.names, curve.x, curve.y, strict=False)
+        for name, (x, y) in zip(curve.names, curve.points, strict=False)
     ]
     place_names(figure, axes, names)
     return figure
@@ -121,13 +122,14 @@ def _draw_plot(plot: Plot) -> Figure:
 def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> Line2D:
     options: dict[str, Any] = {
         "markeredgecolor": _PAPER,
-        "markevery": max(len(curve.x) // _MARKED, 1),
+        "markevery": max(len(curve.points) // _MARKED, 1),
         "zorder": 3,
     }
     if curve.style == "reported":
         options = {"markerfacecolor": _PAPER, "markeredgewidth": 1.5, "zorder": 2.5}
     joined = "-" if curve.style == "line" else "none"
-    [line] = axes.plot(curve.x, curve.y, color=colour, marker=marker, linestyle=joined, **options)
+    x, y = np.reshape(curve.points, (-1, 2)).T
+    [line] = axes.plot(x, y, color=colour, marker=marker, linestyle=joined, **options)
     return line
 
 

@@ -100,7 +100,7 @@ def create_table1(collections: Sequence[Collection]) -> Part:
     for collection in collections:
         of = collection.dataset if collection.dataset == paper.KINETICS else paper.ACTIVITYNET
         design = Design(
-            *("Table 1: comparison with other systems", paper.create_table_1(of)),
+            *("Table 1: comparison with other systems", paper.TABLE_1[of]),
             (PER_FRAME, PER_VIDEO),
             of=of,
             lead=(

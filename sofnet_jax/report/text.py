@@ -8,18 +8,14 @@ from html import escape
 
 from sofnet_jax.evaluation.table import GAP, align_columns
 from sofnet_jax.host.command_line import make_printable
-from sofnet_jax.report.part import Part, Plot, Table
+from sofnet_jax.report.part import Part, Table
 
 _WIDTH = 100  # columns to which paragraphs are wrapped; a table takes the width it needs
 
 
 def format_part(part: Part) -> str:
-    """Title, paragraphs, tables and notes; drawings and pictures by their captions."""
-    kinds = ["Plot" if isinstance(drawing, Plot) else "Bars" for drawing in part.drawings]
-    captions = [
-        *(f"{kind}: {drawing.caption}" for kind, drawing in zip(kinds, part.drawings, strict=True)),
-        *(f"Picture: {picture.caption}" for picture in part.pictures),
-    ]
+    """Title, paragraphs, tables and notes; drawings by their kind and caption."""
+    captions = [f"{type(drawing).__name__}: {drawing.caption}" for drawing in part.drawings]
     blocks = [
         f"{part.title}\n{'=' * len(part.title)}",
         *(textwrap.fill(paragraph, _WIDTH) for paragraph in part.lead),

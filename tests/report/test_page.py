@@ -70,9 +70,9 @@ PLOT = Plot(
     "GFLOPs",
     "mAP",
     (
-        Curve("ours", (1.0, 2.0, 3.0), (1.0, 2.0, 2.5)),
-        Curve("single", (1.5,), (1.0,), "points", ("a",)),
-        Curve("others", (1.0, 2.0), (2.0, 1.0), "reported", ("b", "c")),
+        Curve("ours", [(1.0, 1.0), (2.0, 2.0), (3.0, 2.5)]),
+        Curve("single", [(1.5, 1.0)], "points", ("a",)),
+        Curve("others", [(1.0, 2.0), (2.0, 1.0)], "reported", ("b", "c")),
     ),
 )
 BARS = Bars("frames", ("res1", "exit", "used"), {"measured": (20.0, 5.0, 75.0)})
@@ -81,8 +81,7 @@ PART = Part(
     "Table 1",
     ("A sentence.",),
     (TABLE, TABLE),
-    (PLOT, BARS),
-    (Picture("strip", create_png(40, 20)),),
+    (PLOT, BARS, Picture("strip", create_png(40, 20))),
     ("A note.",),
     {"map": [0.737, None], "name": "ρ"},
 )
@@ -127,10 +126,10 @@ def test_text_of_users_is_text():
         lead=(HOSTILE,),
         tables=(Table(HOSTILE, (HOSTILE,) * 2, (Row(HOSTILE, (HOSTILE,)),), ((HOSTILE, 1),)),),
         drawings=(
-            Plot(HOSTILE, HOSTILE, HOSTILE, (Curve(HOSTILE, (1.0,), (1.0,), names=(HOSTILE,)),)),
+            Plot(HOSTILE, HOSTILE, HOSTILE, (Curve(HOSTILE, [(1.0, 1.0)], names=(HOSTILE,)),)),
             Bars(HOSTILE, (HOSTILE,), {HOSTILE: (100.0,)}),
+            Picture(HOSTILE, create_png(1, 1)),
         ),
-        pictures=(Picture(HOSTILE, create_png(1, 1)),),
         notes=(HOSTILE, "\x1b[2J"),
     )
     reader = Reader(create_page(HOSTILE, (HOSTILE,), [part]))
@@ -152,7 +151,7 @@ def test_drawings_have_the_colours_of_the_page(drawing):
 
 
 def test_points_are_where_their_values_are():
-    curve = Curve("", (1.0, 2.0, 4.0), (0.0, 1.0, 1.5), "points")
+    curve = Curve("", [(1.0, 0.0), (2.0, 1.0), (4.0, 1.5)], "points")
     root = ElementTree.fromstring(draw(Plot("", "", "", (curve,))))
     uses = [e for e in root.iter() if e.tag.endswith("}use") and "curve-1" in e.get("style", "")]
     (x1, y1), (x2, y2), (x3, y3) = [(float(e.get("x")), float(e.get("y"))) for e in uses[:3]]
@@ -190,9 +189,9 @@ def test_leader_lines_do_not_cross_names():
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     systems = create_reported("mini_kinetics")  # FrameExit's line crossed AdaFocus' name
-    axes.plot(systems.x, systems.y, "o")
-    points = zip(systems.names, systems.x, systems.y, strict=True)
-    place_names(figure, axes, [(*point, "black") for point in points])
+    axes.plot(*zip(*systems.points, strict=True), "o")
+    points = zip(systems.names, systems.points, strict=True)
+    place_names(figure, axes, [(name, *point, "black") for name, point in points])
     names = {tuple(text.xy): text.get_window_extent() for text in axes.texts if text.get_text()}
     leaders = [text for text in axes.texts if not text.get_text()]
     assert leaders
@@ -207,7 +206,7 @@ def test_leader_lines_do_not_cross_names():
     "drawing",
     [
         Plot("", "", "", ()),
-        Plot("", "", "", (Curve("", (), ()), Curve("", (1.0,), (np.nan,), "line", ("a",)))),
+        Plot("", "", "", (Curve("", ()), Curve("", [(1.0, np.nan)], "line", ("a",)))),
         Bars("", (), {}),
         Bars("", ("used",), {"": (0.0,)}),
     ],
@@ -242,7 +241,7 @@ def test_files_hold_what_the_part_holds(tmp_path):
         ElementTree.fromstring(text)
         assert "var(" not in text
         assert set(re.findall(r"(?<=: )#\w+", text)) <= set(LIGHT.values())
-    assert paths[5].read_bytes() == PART.pictures[0].png
+    assert paths[5].read_bytes() == PART.drawings[2].png
 
 
 def test_same_parts_give_the_same_bytes(page, tmp_path):
