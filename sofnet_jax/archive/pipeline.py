@@ -33,15 +33,6 @@ PLAN, SUMMARY, DEAD_LETTERS = "plan.json", "summary.json", "dead_letters.csv"
 
 
 @dataclass(frozen=True)
-class Archive:
-    """The videos to predict, the options, and the place of the results."""
-
-    manifest: Manifest
-    settings: Settings
-    shards: Shards
-
-
-@dataclass(frozen=True)
 class Account:
     """Counts of a manifest's rows: `rows` = results + dead letters + repeated.
 
@@ -94,26 +85,32 @@ def process_archive(
     begin = time.monotonic()
     runner, options = _choose_runner(beam_options)
     manifest = scan_manifest(manifest_path, shard_size)
-    archive = Archive(manifest, settings, Shards(folder, len(manifest.chunks), form))
+    shards = Shards(folder, len(manifest.chunks), form)
     local = not is_remote(folder)
     with lock_folder(Path(folder), "command") if local else contextlib.nullcontext():
-        _check_plan(archive)
-        done = archive.shards.find_done()
+        _check_plan(manifest, settings, shards)
+        done = shards.find_done()
         left = [chunk for chunk in manifest.chunks if chunk.number not in done]
         if left:
-            with _show_progress(archive, done):
-                _run(archive, left, runner, options)
-        if missing := len(manifest.chunks) - len(archive.shards.find_done()):
+            predict = _Predict(manifest, settings, shards, local=isinstance(runner, FnApiRunner))
+            with _show_progress(manifest, shards, done):
+                _run(predict, left, runner, options)
+        if missing := len(manifest.chunks) - len(shards.find_done()):
             raise UserError(f"{missing} shards of {folder} are missing; run the command again")
-        return _conclude(archive, begin, sum(chunk.num_videos for chunk in left))
+        tally = sum(map(shards.read_tally, range(shards.count)), Tally())
+        shards.write_dead_letters(join(folder, DEAD_LETTERS))
+        new, seconds = sum(chunk.num_videos for chunk in left), time.monotonic() - begin
+        account = Account(tally, manifest.num_repeated, seconds, new)
+        summary = {"rows": account.rows, **vars(tally), "repeated": account.repeated}
+        write_file(join(folder, SUMMARY), (format_json(summary, indent=2) + "\n").encode())
+        return account
 
 
-def _check_plan(archive: Archive) -> None:
+def _check_plan(manifest: Manifest, settings: Settings, shards: Shards) -> None:
     """Write plan.json; raise UserError if the folder holds results of another plan."""
-    settings, shards = archive.settings, archive.shards
     names = ("size", "num_frames", "variant", "dtype", "top_k", "early")
     plan = {
-        "manifest": archive.manifest.digest,
+        "manifest": manifest.digest,
         "shards (--shard_size)": shards.count,
         "format": shards.form,
         "weights": settings.digest,
@@ -135,20 +132,10 @@ def _check_plan(archive: Archive) -> None:
         )
 
 
-def _conclude(archive: Archive, begin: float, new: int) -> Account:
-    shards = archive.shards
-    tally = sum(map(shards.read_tally, range(shards.count)), Tally())
-    shards.write_dead_letters(join(shards.folder, DEAD_LETTERS))
-    account = Account(tally, archive.manifest.num_repeated, time.monotonic() - begin, new)
-    summary = {"rows": account.rows, **vars(tally), "repeated": account.repeated}
-    write_file(join(shards.folder, SUMMARY), (format_json(summary, indent=2) + "\n").encode())
-    return account
-
-
 @contextlib.contextmanager
-def _show_progress(archive: Archive, done: set[int]) -> Iterator[None]:
+def _show_progress(manifest: Manifest, shards: Shards, done: set[int]) -> Iterator[None]:
     """Show a progress bar of the videos in complete shards, whichever machine wrote them."""
-    sizes = {chunk.number: chunk.num_videos for chunk in archive.manifest.chunks}
+    sizes = {chunk.number: chunk.num_videos for chunk in manifest.chunks}
     stop = threading.Event()
     first = sum(sizes[number] for number in done)
     with tqdm(
@@ -157,7 +144,7 @@ def _show_progress(archive: Archive, done: set[int]) -> Iterator[None]:
 
         def watch() -> None:
             while not (bar.disable or stop.wait(2.0)):
-                bar.update(sum(sizes[number] for number in archive.shards.find_done()) - bar.n)
+                bar.update(sum(sizes[number] for number in shards.find_done()) - bar.n)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -189,15 +176,14 @@ def _choose_runner(options: str) -> tuple[Any, Any]:
     return FnApiRunner(), parsed  # DirectRunner may download another one
 
 
-def _run(archive: Archive, chunks: Sequence[Chunk], runner: Any, options: Any) -> None:
+def _run(predict: "_Predict", chunks: Sequence[Chunk], runner: Any, options: Any) -> None:
     """Process chunks. Raises UserError."""
-    folder = archive.shards.folder
     pipeline = beam.Pipeline(runner=runner, options=options)
     _ = (
         pipeline
         | "chunks" >> beam.Create(list(chunks))
         | "distribute" >> beam.Reshuffle()
-        | "predict" >> beam.ParDo(_Predict(archive, local=isinstance(runner, FnApiRunner)))
+        | "predict" >> beam.ParDo(predict)
     )
     try:
         with quietly(logging.ERROR), _ending_at_once():
@@ -205,7 +191,7 @@ def _run(archive: Archive, chunks: Sequence[Chunk], runner: Any, options: Any) -
     except Exception as error:  # Beam wraps what a worker raises
         found = re.search(r"(?:UserError|LostError): (.+?)(?: \[while running|$)", str(error), re.M)
         raise (UserError(found[1]) if found else error) from error
-    for failure in _failures.pop(folder, []):
+    for failure in _failures.pop(predict.shards.folder, []):
         raise failure
 
 
@@ -234,16 +220,16 @@ _failures: defaultdict[str, list[UserError]] = defaultdict(list)
 class _Predict(beam.DoFn):
     """Process chunks one after another with one network."""
 
-    def __init__(self, archive: Archive, local: bool):
+    def __init__(self, manifest: Manifest, settings: Settings, shards: Shards, local: bool):
         # Without the chunks, which come one by one: runners limit the size of a pickled DoFn.
-        self._archive = replace(archive, manifest=replace(archive.manifest, chunks=()))
-        self._local = local
+        self._manifest = replace(manifest, chunks=())
+        self._settings, self.shards, self._local = settings, shards, local
 
     def setup(self) -> None:
-        self._worker = Worker(self._archive.settings)
+        self._worker = Worker(self._settings)
 
     def process(self, chunk: Chunk) -> None:
-        manifest, shards = self._archive.manifest, self._archive.shards
+        manifest, shards = self._manifest, self.shards
         if self._local and _failures[shards.folder]:
             return  # all chunks would fail likewise
         try:

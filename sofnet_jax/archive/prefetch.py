@@ -1,11 +1,10 @@
 """Frames of videos, read while others are computed."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-Item = TypeVar("Item")
 
 
 class Ahead(Iterator[T], Generic[T]):
@@ -28,11 +27,11 @@ class Ahead(Iterator[T], Generic[T]):
         self._items.close()
 
 
-def start_ahead(items: Iterable[Item], start: Callable[[Item], T], count: int) -> Iterator[T]:
-    """`map(start, items)`, `count` items ahead of the consumer."""
+def draw_ahead(items: Iterable[T], count: int) -> Iterator[T]:
+    """The same items, drawn `count` ahead of the consumer."""
     upcoming: list[T] = []
     for item in items:
-        upcoming.append(start(item))
+        upcoming.append(item)
         if len(upcoming) > count:
             yield upcoming.pop(0)
     yield from upcoming

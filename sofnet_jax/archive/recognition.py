@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from sofnet_jax.archive.gpu import take_gpu
 from sofnet_jax.archive.manifest import Entry
-from sofnet_jax.archive.prefetch import Ahead, start_ahead
+from sofnet_jax.archive.prefetch import Ahead, draw_ahead
 from sofnet_jax.archive.store import fetch
 from sofnet_jax.data.video.container import VideoError
 from sofnet_jax.data.video.reader import Pixels, VideoReader
@@ -157,11 +157,9 @@ def predict_videos(
     failed: list[_View] = []
     with ThreadPoolExecutor(num_threads) as pool:
 
-        def start(numbered: tuple[int, Entry]) -> _View:
-            return _View(model, *numbered, pool)
-
         def admit() -> Iterator[Iterator[Pixels]]:
-            for view in start_ahead(enumerate(videos), start, 2 * num_threads):
+            views = (_View(model, number, video, pool) for number, video in enumerate(videos))
+            for view in draw_ahead(views, 2 * num_threads):
                 first = next(view.frames, None)
                 if first is None:
                     failed.append(view)

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,8 +39,8 @@ Read = Callable[[str, list[int], int], UInt8[np.ndarray, "t h w 3"]]
 def benchmark_decoding(repeats: int) -> list[str]:
     """Measure reading 16 evenly spaced frames of generated videos, on one core and on all.
 
-    The fastest way to use a program counts. A frame is wrong if, in a full decode, its predecessor
-    or successor resembles it more. Returns lines.
+    A frame is wrong if, in a full decode, its predecessor or successor resembles it more. Returns
+    lines.
     """
     programs, lines = _find_programs()
     with tempfile.TemporaryDirectory() as folder:
@@ -58,23 +57,13 @@ def benchmark_decoding(repeats: int) -> list[str]:
     return lines
 
 
-def _measure(
-    path: str, programs: dict[str, dict[str, Read]], threads: int, repeats: int
-) -> list[str]:
+def _measure(path: str, programs: dict[str, Read], threads: int, repeats: int) -> list[str]:
     chosen = segment_indices(SECONDS * RATE, CHOSEN, None).tolist()
     neighbours = _decode_neighbours(path, chosen)
-    runs: dict[str, Callable[[], Any]] = {}
-    wrong: dict[str, int] = {}
-    for program, ways in programs.items():
-        tried = {}
-        for way, read in ways.items():
-            start = time.perf_counter()
-            images = read(path, chosen, threads)
-            tried[way] = time.perf_counter() - start, images
-        fastest = min(tried, key=lambda way: tried[way][0])
-        name = f"{program}, {fastest}" if fastest else program
-        runs[name] = functools.partial(ways[fastest], path, chosen, threads)
-        wrong[name] = _count_wrong(tried[fastest][1], neighbours)
+    runs: dict[str, Callable[[], Any]] = {
+        name: functools.partial(read, path, chosen, threads) for name, read in programs.items()
+    }
+    wrong = {name: _count_wrong(run(), neighbours) for name, run in runs.items()}
     runs["the whole file, by PyAV"] = functools.partial(_decode_everything, path, threads)
     seconds = interleave(runs, repeats)
     lines = [f"  {threads} thread{'s' * (threads > 1)}, and the time as a multiple of ours"]
@@ -84,25 +73,23 @@ def _measure(
     return lines
 
 
-def _find_programs() -> tuple[dict[str, dict[str, Read]], list[str]]:
-    """Ways to read frames with each installed program, and a line for each missing one."""
-    programs: dict[str, dict[str, Read]] = {OURS: {"": _read_by_us}}
+def _find_programs() -> tuple[dict[str, Read], list[str]]:
+    """Ways to read frames with each installed program, and a line for each missing program."""
+    programs: dict[str, Read] = {OURS: _read_by_us}
     lines = []
     for name, (module, ways) in _MODULES.items():
         try:
             found = importlib.import_module(module)
         except (ImportError, OSError, RuntimeError) as error:
             lines.append(f"{name} was not measured: {first_line(error)}")
-        else:
-            version = sys.modules[module.partition(".")[0]].__version__
-            programs[f"{name} {version}"] = {
-                way: functools.partial(read, found) for way, read in ways.items()
-            }
-    if ffmpeg := _create_ffmpeg_ways():
-        programs["ffmpeg"] = ffmpeg
-    else:
+            continue
+        version = sys.modules[module.partition(".")[0]].__version__
+        for way, read in ways.items():
+            programs[f"{name} {version}{way}"] = functools.partial(read, found)
+    ffmpeg = _create_ffmpeg_ways()
+    if not ffmpeg:
         lines.append("ffmpeg was not measured: no such program, nor imageio-ffmpeg")
-    return programs, lines
+    return programs | ffmpeg, lines
 
 
 def _read_by_us(path: str, chosen: list[int], threads: int) -> UInt8[np.ndarray, "t h w 3"]:
@@ -135,11 +122,11 @@ _MODULES: dict[str, tuple[str, dict[str, Callable]]] = {
     "torchcodec": (
         "torchcodec.decoders",
         {
-            mode: functools.partial(_read_by_torchcodec, mode=mode)
+            f", {mode}": functools.partial(_read_by_torchcodec, mode=mode)
             for mode in ("exact", "approximate")
         },
     ),
-    "OpenCV": ("cv2", {"seeking": _read_by_opencv}),
+    "OpenCV": ("cv2", {", seeking": _read_by_opencv}),
 }
 
 
@@ -148,7 +135,9 @@ def _create_ffmpeg_ways() -> dict[str, Read]:
     with contextlib.suppress(ImportError, RuntimeError):
         found["imageio"] = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
     return {
-        f"{way.__name__[1:].replace('_', ' ')} ({origin}'s)": functools.partial(way, program)
+        f"ffmpeg, {way.__name__[1:].replace('_', ' ')} ({origin}'s)": functools.partial(
+            way, program
+        )
         for origin, program in found.items()
         if program
         for way in (_process_a_frame, _input_a_frame)

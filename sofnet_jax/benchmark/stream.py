@@ -75,23 +75,19 @@ def _watch(model: TrainedModel, video: Path, minutes: int) -> Generator[Predicti
 
 def _send(server: socket.socket, video: Path, minutes: int) -> None:
     """Send a video repeatedly, as one that continues, to the first client."""
+    playlist = video.with_suffix(".txt")
+    playlist.write_text(f"file '{video}'\n" * minutes)
     connection, _ = server.accept()
-    stream = None
     with (
         connection,
         connection.makefile("wb") as file,
         contextlib.suppress(OSError, av.FFmpegError),  # the client is gone
+        av.open(str(playlist), format="concat", options={"safe": "0"}) as source,
         av.open(file, "w", format="mpegts") as out,
     ):
-        for minute in range(minutes):
-            with av.open(str(video)) as source:
-                template = source.streams.video[0]
-                stream = stream or out.add_stream_from_template(template)
-                assert template.time_base is not None
-                shift = minute * round(MINUTE / template.time_base)
-                for packet in source.demux(template):
-                    if packet.dts is None or packet.pts is None:
-                        continue
-                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                    packet.stream = stream
-                    out.mux(packet)
+        template = source.streams.video[0]
+        stream = out.add_stream_from_template(template)
+        for packet in source.demux(template):
+            if packet.dts is not None and packet.pts is not None:
+                packet.stream = stream
+                out.mux(packet)

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from sofnet_jax.evaluation.metrics import compute_fates
 from sofnet_jax.report.ablations import METHODS, Side
-from sofnet_jax.report.collection import Collection, Run, measure
+from sofnet_jax.report.collection import Collection, measure
 from sofnet_jax.report.part import Part, Row, Table
 from sofnet_jax.run.predictions import Predictions
 
@@ -83,7 +83,11 @@ def create_gates(collection: Collection) -> Part:
         shares = [run.shares(side.early) for run in runs]
         kinds = list(shares[0])
         tables[2].append(_create_row(name, shares, kinds, scale=1.0))
-        found = _compute_relevances(runs, side.early)
+        relevances = {
+            run: compute_relevance(*run.predictions, **run.rule if side.early else {})
+            for run in runs
+        }
+        found = {run: value for run, value in relevances.items() if value is not None}
         if not found:
             continue
         tables[0].append(_create_row(name, [v._asdict() for v in found.values()], SCALARS))
@@ -127,12 +131,6 @@ def list_sides(collection: Collection) -> list[Side]:
         for early in (False, True)[: 2 if name == "sofnet" else 1]
         if collection.find(name) and method.changes.get("model.gates") != ()
     ]
-
-
-def _compute_relevances(runs: Sequence[Run], early: bool) -> dict[Run, Relevance]:
-    """By run, where videos are annotated."""
-    found = {r: compute_relevance(*r.predictions, **r.rule if early else {}) for r in runs}
-    return {run: value for run, value in found.items() if value is not None}
 
 
 def _create_row(

@@ -20,7 +20,7 @@ from scene_video import write_scene
 import sofnet_jax
 from sofnet_jax.archive import gpu
 from sofnet_jax.archive.manifest import Entry, scan_manifest
-from sofnet_jax.archive.prefetch import Ahead, start_ahead
+from sofnet_jax.archive.prefetch import Ahead, draw_ahead
 from sofnet_jax.archive.recognition import Settings, Worker, predict_videos
 from sofnet_jax.archive.results import Shards
 from sofnet_jax.archive.store import fetch, join, list_files, read_file, write_file
@@ -262,7 +262,7 @@ def test_items_start_before_they_are_asked_for():
         started.append(i)
         return i
 
-    items = start_ahead(range(6), begin, 2)
+    items = draw_ahead(map(begin, range(6)), 2)
     assert next(items) == 0 and started == [0, 1, 2]
     assert list(items) == [1, 2, 3, 4, 5]
 

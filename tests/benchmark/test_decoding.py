@@ -14,10 +14,12 @@ def small(monkeypatch):
     monkeypatch.setattr(benchmark, "WIDTH", 64)
     monkeypatch.setattr(benchmark, "HEIGHT", 64)
     monkeypatch.setattr(benchmark, "CHOSEN", 4)
-    ours = {"": benchmark._read_by_us}
-    late = {"": lambda path, chosen, n: ours[""](path, [i + 1 for i in chosen], n)}
-    found = {benchmark.OURS: ours, "late": late, "ffmpeg": benchmark._create_ffmpeg_ways()}
-    programs = {name: ways for name, ways in found.items() if ways}
+    ours = benchmark._read_by_us
+    programs = {
+        benchmark.OURS: ours,
+        "late": lambda path, chosen, n: ours(path, [i + 1 for i in chosen], n),
+        **benchmark._create_ffmpeg_ways(),
+    }
     monkeypatch.setattr(benchmark, "_find_programs", lambda: (programs, ["x was not measured"]))
 
 
