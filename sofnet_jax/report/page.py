@@ -12,7 +12,6 @@ from string import Template
 from sofnet_jax.host.files import write_json, write_whole
 from sofnet_jax.report.part import Bars, Part, Picture, Plot, Table
 from sofnet_jax.report.plot import create_standalone, draw
-from sofnet_jax.report.style import DARK, LIGHT, format_theme
 from sofnet_jax.report.text import format_csv, format_html
 
 _LEAST = 0.6  # of its width, to which a picture shrinks on a narrow screen
@@ -52,8 +51,6 @@ def create_page(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
     contents = [f'<li><a href="#{escape(p.name)}">{escape(p.title)}</a></li>' for p in parts]
     return Template(template).substitute(
         title=escape(title),
-        light=format_theme(LIGHT),
-        dark=format_theme(DARK),
         lead=_format_paragraphs(lead),
         contents="\n".join(contents),
         sections="\n".join(map(_format_part, parts)),

@@ -1,4 +1,4 @@
-"""Plots and bars as SVG: inline in the colours and fonts of the page, or as files."""
+"""Plots and bars as SVG, inline or as files, in the colours of light paper."""
 
 import io
 import itertools
@@ -19,9 +19,13 @@ from matplotlib.patches import Patch
 
 from sofnet_jax.report.part import Bars, Curve, Plot
 from sofnet_jax.report.placement import place_names
-from sofnet_jax.report.style import CURVES, LIGHT, PLACEHOLDERS, STOPS, name_colours, resolve
 
-_INK, _MUTED, _RULE, _PAPER = (PLACEHOLDERS[name] for name in ("ink", "muted", "rule", "paper"))
+_PAPER, _INK, _MUTED, _RULE = "#ffffff", "#1b1d22", "#62676f", "#dfe2e6"
+# Distinct to the colour-blind. They contrast with the paper by 3:1, text by 4.5:1.
+_CURVES = ("#174f86", "#de5f10", "#12a078", "#bd48bd", "#574308")
+_STOPS = ("#fbeec8", "#f6cd84", "#ea9f5e", "#d67a5c", "#b0718f")  # from pale to dark
+_KINDS = {"exit": "#c3c8d0", "used": "#6aa5e0"}  # all others are stops
+_ON_BARS = "#16181d"  # numbers
 _SIZE = 11.5  # of text, in points; an SVG's unit is a point, too
 _STYLE = {
     "svg.fonttype": "none",  # text remains text
@@ -54,7 +58,6 @@ _MARKED = 16  # markers on a line, at most about twice as many
 _THICK = 0.4  # inches, of a bar
 _LABEL = 44  # characters of a bar's label on one line
 _LEAST = 7.0  # percent of a bar in which a number fits
-_KINDS = {"exit": "piece-exit", "used": "piece-used"}  # all others are stops
 
 _SVG = "http://www.w3.org/2000/svg"
 _SHRINK, _GROW = 1.0, 1.4  # limits of the width on the page, in pixels for a point
@@ -65,7 +68,7 @@ ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 
 def draw(drawing: Plot | Bars, salt: str = "sofnet_jax") -> str:
-    """An SVG element in the page's colours, the same text for the same arguments.
+    """An SVG element, the same text for the same arguments.
 
     `salt` makes its ids differ from those of other elements on a page.
     """
@@ -79,7 +82,7 @@ def draw(drawing: Plot | Bars, salt: str = "sofnet_jax") -> str:
 
 
 def create_standalone(svg: str) -> str:
-    """An SVG file from an inline element: in the colours for light paper, with a margin."""
+    """An SVG file from an inline element: on paper, with a margin."""
     root = ElementTree.fromstring(svg)
     width, height = (float(size) + 2 * _MARGIN for size in root.attrib["viewBox"].split()[2:])
     root.attrib.update(
@@ -88,12 +91,9 @@ def create_standalone(svg: str) -> str:
         viewBox=f"{-_MARGIN} {-_MARGIN} {width:g} {height:g}",
         style="stroke-linejoin: round",
     )
-    for element in root.iter():
-        if style := element.get("style"):
-            element.set("style", resolve(style, LIGHT))
     paper = f"M{-_MARGIN} {-_MARGIN}h{width:g}v{height:g}h{-width:g}z"
-    style = f"fill: {LIGHT['paper']}"
-    root.insert(0, ElementTree.Element(f"{{{_SVG}}}path", {"d": paper, "style": style}))
+    element = ElementTree.Element(f"{{{_SVG}}}path", {"d": paper, "style": f"fill: {_PAPER}"})
+    root.insert(0, element)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
@@ -102,11 +102,11 @@ def _draw_plot(plot: Plot) -> Figure:
     figure, axes = _create_axes(7.0, 5.2)
     axes.set_xlabel(plot.x_label, loc="right")
     axes.set_title(plot.y_label, loc="left", pad=10)
-    colours, markers, hollow = map(itertools.cycle, (CURVES, _MARKERS, _MARKERS))
+    colours, markers, hollow = map(itertools.cycle, (_CURVES, _MARKERS, _MARKERS))
     lines = [
         _draw_curve(axes, curve, _MUTED, next(hollow))
         if curve.style == "reported"
-        else _draw_curve(axes, curve, PLACEHOLDERS[next(colours)], next(markers))
+        else _draw_curve(axes, curve, next(colours), next(markers))
         for curve in plot.curves
     ]
     _add_legend(figure, lines, [curve.label for curve in plot.curves])
@@ -139,8 +139,8 @@ def _draw_bars(bars: Bars) -> Figure:
     lines = max((label.count("\n") + 1 for label in labels), default=0)
     slot = 0.55 + 0.2 * lines  # inches, as are heights on the axes
     figure, axes = _create_axes(4.5, 0.8 + slot * len(labels))
-    stops = itertools.cycle(STOPS)
-    colours = [PLACEHOLDERS[_KINDS.get(kind) or next(stops)] for kind in bars.kinds]
+    stops = itertools.cycle(_STOPS)
+    colours = [_KINDS.get(kind) or next(stops) for kind in bars.kinds]
     for row, (label, shares) in enumerate(zip(labels, bars.bars.values(), strict=True), 1):
         _draw_bar(axes, row * slot, shares, colours)
         axes.text(0, row * slot - _THICK - 0.06, label, va="bottom", linespacing=1.15)
@@ -162,8 +162,8 @@ def _draw_bar(axes: Axes, low: float, shares: Sequence[float], colours: Sequence
         if share > 0:
             axes.barh(middle, share, _THICK, left, color=colour, edgecolor=_PAPER, linewidth=1.2)
         if share >= _LEAST:
-            at, ink = left + share / 2, PLACEHOLDERS["on-piece"]
-            axes.text(at, middle, f"{share:.1f}", ha="center", va="center_baseline", color=ink)
+            place: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": _ON_BARS}
+            axes.text(left + share / 2, middle, f"{share:.1f}", **place)
         left += share
 
 
@@ -197,8 +197,7 @@ def _create_inline(figure: Figure, caption: str) -> str:
         if element.tag == f"{{{_SVG}}}g":
             element.attrib.pop("id", None)  # figure_1, axes_1 …, the same in every figure
         if style := element.get("style"):
-            style = re.sub(r"'DejaVu Sans'.*sans-serif", _FONT, style)
-            element.set("style", name_colours(style))
+            element.set("style", re.sub(r"'DejaVu Sans'.*sans-serif", _FONT, style))
     return ElementTree.tostring(root, encoding="unicode")
 
 

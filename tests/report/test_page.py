@@ -11,15 +11,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from sofnet_jax.report import plot
 from sofnet_jax.report.curves import create_reported
 from sofnet_jax.report.page import create_page, write_part
 from sofnet_jax.report.part import Bars, Curve, Part, Picture, Plot, Row, Table
 from sofnet_jax.report.placement import place_names
 from sofnet_jax.report.plot import draw
-from sofnet_jax.report.style import DARK, LIGHT
 from sofnet_jax.report.text import format_part
 
 VOID = {"meta", "link", "img", "br", "col", "hr"}
+COLOURS = {plot._PAPER, plot._INK, plot._MUTED, plot._RULE, plot._ON_BARS}
+COLOURS |= {*plot._CURVES, *plot._STOPS, *plot._KINDS.values()}
 HOSTILE = '<script>alert("1")</script> & $x_'
 
 
@@ -142,18 +144,19 @@ def test_text_of_users_is_text():
 
 
 @pytest.mark.parametrize("drawing", [PLOT, BARS])
-def test_drawings_have_the_colours_of_the_page(drawing):
+def test_drawings_have_the_colours_of_the_report(drawing):
     styles = " ".join(e.get("style", "") for e in ElementTree.fromstring(draw(drawing)).iter())
-    assert not re.search(r"#[0-9a-f]|rgb|DejaVu", styles)
+    assert not re.search(r"rgb|DejaVu", styles)
     values = set(re.findall(r"(?:fill|stroke): (\S+?)(?:;| |$)", styles))
-    assert values <= {"none"} | {f"var(--{name})" for name in LIGHT}
-    assert LIGHT.keys() == DARK.keys()
+    assert values <= {"none", *COLOURS}
 
 
 def test_points_are_where_their_values_are():
     curve = Curve("", [(1.0, 0.0), (2.0, 1.0), (4.0, 1.5)], "points")
     root = ElementTree.fromstring(draw(Plot("", "", "", (curve,))))
-    uses = [e for e in root.iter() if e.tag.endswith("}use") and "curve-1" in e.get("style", "")]
+    uses = [
+        e for e in root.iter() if e.tag.endswith("}use") and plot._CURVES[0] in e.get("style", "")
+    ]
     (x1, y1), (x2, y2), (x3, y3) = [(float(e.get("x")), float(e.get("y"))) for e in uses[:3]]
     assert x3 - x2 == pytest.approx(2 * (x2 - x1))
     assert y1 - y2 == pytest.approx(2 * (y2 - y3))  # y goes down
@@ -163,12 +166,13 @@ def test_pieces_are_as_long_as_their_shares():
     svg = draw(BARS)
     widths = {}
     for element in ElementTree.fromstring(svg).iter():
-        kind = re.search(r"fill: var\(--(piece-\S+)\);", element.get("style", ""))
+        kind = re.search(r"fill: (#\w+);", element.get("style", ""))
         if kind and element.get("clip-path"):
             x = [float(x) for x in re.findall(r"[ML] (\S+)", element.get("d"))]
             widths[kind[1]] = max(x) - min(x)
-    assert widths["piece-1"] == pytest.approx(4 * widths["piece-exit"], rel=1e-4)
-    assert widths["piece-used"] == pytest.approx(15 * widths["piece-exit"], rel=1e-4)
+    [stop, *_], unseen, used = plot._STOPS, plot._KINDS["exit"], plot._KINDS["used"]
+    assert widths[stop] == pytest.approx(4 * widths[unseen], rel=1e-4)
+    assert widths[used] == pytest.approx(15 * widths[unseen], rel=1e-4)
     assert ">20.0<" in svg and ">75.0<" in svg and ">5.0<" not in svg  # too narrow for its number
 
 
@@ -239,8 +243,7 @@ def test_files_hold_what_the_part_holds(tmp_path):
     for path in paths[3:5]:
         text = path.read_text(encoding="utf-8")
         ElementTree.fromstring(text)
-        assert "var(" not in text
-        assert set(re.findall(r"(?<=: )#\w+", text)) <= set(LIGHT.values())
+        assert set(re.findall(r"(?<=: )#\w+", text)) <= COLOURS
     assert paths[5].read_bytes() == PART.drawings[2].png
 
 
