@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from sofnet_jax.archive.manifest import Entry
 from sofnet_jax.archive.store import join, list_files, read_file, write_file
 from sofnet_jax.host.errors import UserError
@@ -113,24 +115,14 @@ def _schema() -> Any:
     """Parquet columns, nested like the JSON; stops are a list, since gates may have any names."""
     import pyarrow as pa
 
-    real, text = pa.float64(), pa.string()
-    gflops = pa.struct([("spent", real), ("plain", real)])
-    frames = [
-        *((name, pa.int32()) for name in ("chosen", "looked_at", "kept")),
-        ("times", pa.list_(real)),
-        ("stop", pa.list_(text)),
-    ]
-    return pa.schema(
-        {
-            "video": text,
-            "start": real,
-            "end": real,
-            "classes": pa.list_(pa.struct([("name", text), ("probability", real)])),
-            "frames": pa.struct(frames),
-            "gflops": gflops,
-            "gflops_full": gflops,
-        }
-    )
+    count, gflops = np.int32(0), {"spent": 0.0, "plain": 0.0}
+    frames = {"chosen": count, "looked_at": count, "kept": count, "times": [0.0], "stop": [""]}
+    example = {
+        **{"video": "", "start": 0.0, "end": 0.0},
+        **{"classes": [{"name": "", "probability": 0.0}], "frames": frames},
+        **{"gflops": gflops, "gflops_full": gflops},
+    }
+    return pa.Table.from_pylist([example]).schema
 
 
 def _to_text(value: Any) -> Any:

@@ -13,9 +13,7 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 from scipy.special import softmax
 
-from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.run.predictions import Predictions
 
 Metric = Literal["top1", "map"]
 TITLES: dict[Metric, str] = {"map": "mAP", "top1": "top-1"}
@@ -40,19 +38,6 @@ class Difference:
     mean: float
     low: float
     high: float
-
-
-def create_scored(
-    predictions: Predictions,
-    gate_names: tuple[str, ...],
-    *,
-    threshold: float | None = None,
-    min_frames: int = 0,
-) -> Scored:
-    """The consensus on every video, with early termination (Eq. 7) if `threshold` is given."""
-    p = predictions
-    fates = compute_fates(p, len(gate_names), threshold, min_frames)
-    return Scored(p.ids, p.labels, compute_consensus(p.frame_logits, fates.kept & fates.seen))
 
 
 def compute_difference(

@@ -13,9 +13,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sofnet_jax.data.synthetic.dataset import is_synthetic
+from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.ablations import METHODS, PAPER_SIZE, find_contradiction, scale_size
-from sofnet_jax.report.bootstrap import Metric, Scored, create_scored
+from sofnet_jax.report.bootstrap import Metric, Scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
 from sofnet_jax.run.config import create_default, read_fields
 from sofnet_jax.run.fields import INDIFFERENT
@@ -104,8 +105,10 @@ class Run:
 
     @functools.cache  # noqa: B019 (a report ends before memory matters)
     def score(self, early: bool) -> Scored:
-        """Its scores of whole videos. Raises UserError."""
-        return create_scored(*self.predictions, **self.rule if early else {})
+        """The consensus on every video. Raises UserError."""
+        p, gate_names = self.predictions
+        fates = compute_fates(p, len(gate_names), **self.rule if early else {})
+        return Scored(p.ids, p.labels, compute_consensus(p.frame_logits, fates.kept & fates.seen))
 
     def __hash__(self) -> int:
         return hash(self.folder)

@@ -11,7 +11,7 @@ from string import Template
 
 from sofnet_jax.host.files import write_json, write_whole
 from sofnet_jax.report.part import Bars, Part, Picture, Plot, Table
-from sofnet_jax.report.plot import create_standalone, draw
+from sofnet_jax.report.plot import draw
 from sofnet_jax.report.text import format_csv, format_html
 
 _LEAST = 0.6  # of its width, to which a picture shrinks on a narrow screen
@@ -42,7 +42,7 @@ def _encode(item: Table | Plot | Bars | Picture) -> tuple[str, bytes]:
         return "png", item.png
     if isinstance(item, Table):
         return "csv", format_csv(item).encode(errors="backslashreplace")
-    return "svg", create_standalone(draw(item)).encode(errors="backslashreplace")
+    return "svg", draw(item).encode(errors="backslashreplace")
 
 
 def create_page(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:

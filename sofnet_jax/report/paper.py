@@ -22,7 +22,6 @@ DATASETS = {
 }
 TOP1_DATASETS = (KINETICS, SPORTS)  # reported in top-1, all others in mAP
 TSN_GFLOPS = 40.3  # a video of 16 frames of 168×168 (Table 4)
-TSN_GFLOPS_224 = 65.9  # of 224×224 (Table 2)
 ALPHA = 0.9  # of the loss, unless Table D says otherwise
 
 

@@ -2,23 +2,25 @@
 
 import io
 import itertools
+import math
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib.style
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Annotation
 
 from sofnet_jax.report.part import Bars, Curve, Plot
-from sofnet_jax.report.placement import place_names
 
 _PAPER, _INK, _MUTED, _RULE = "#ffffff", "#1b1d22", "#62676f", "#dfe2e6"
 # Distinct to the colour-blind. They contrast with the paper by 3:1, text by 4.5:1.
@@ -59,9 +61,25 @@ _THICK = 0.4  # inches, of a bar
 _LABEL = 44  # characters of a bar's label on one line
 _LEAST = 7.0  # percent of a bar in which a number fits
 
+_NAME_SIZE = 10.5  # of the names of points, in points
+_SIDES = (  # where a name may be: direction and alignment, by preference
+    (1.0, 0.0, "left", "center_baseline"),
+    (-1.0, 0.0, "right", "center_baseline"),
+    (0.0, 1.0, "center", "bottom"),
+    (0.0, -1.0, "center", "top"),
+    (0.75, 0.75, "left", "bottom"),
+    (0.75, -0.75, "left", "top"),
+    (-0.75, 0.75, "right", "bottom"),
+    (-0.75, -0.75, "right", "top"),
+)
+_DISTANCES = range(7, 71, 9)  # from the point, in points
+_BRIDGED = 10.0  # a leader line bridges larger distances
+_HALF = 5.0  # half the side of a box around a point
+_FAR = 0.1  # the area in square points that a name may cover to be one point nearer
+
 _SVG = "http://www.w3.org/2000/svg"
-_SHRINK, _GROW = 1.0, 1.4  # limits of the width on the page, in pixels for a point
-_MARGIN = 12  # points, of a file
+_GROW = 1.4  # limit of the width on the page, in pixels for a point; at least it is 1
+_MARGIN = 12  # points
 _FONT = "system-ui, sans-serif"
 ElementTree.register_namespace("", _SVG)
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
@@ -78,23 +96,7 @@ def draw(drawing: Plot | Bars, salt: str = "sofnet_jax") -> str:
         # Text is rendered later, with the reader's fonts.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure = _draw_plot(drawing) if isinstance(drawing, Plot) else _draw_bars(drawing)
-        return _create_inline(figure, drawing.caption)
-
-
-def create_standalone(svg: str) -> str:
-    """An SVG file from an inline element: on paper, with a margin."""
-    root = ElementTree.fromstring(svg)
-    width, height = (float(size) + 2 * _MARGIN for size in root.attrib["viewBox"].split()[2:])
-    root.attrib.update(
-        width=f"{width:g}pt",
-        height=f"{height:g}pt",
-        viewBox=f"{-_MARGIN} {-_MARGIN} {width:g} {height:g}",
-        style="stroke-linejoin: round",
-    )
-    paper = f"M{-_MARGIN} {-_MARGIN}h{width:g}v{height:g}h{-width:g}z"
-    element = ElementTree.Element(f"{{{_SVG}}}path", {"d": paper, "style": f"fill: {_PAPER}"})
-    root.insert(0, element)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+        return _format_svg(figure, drawing.caption)
 
 
 def _draw_plot(plot: Plot) -> Figure:
@@ -131,6 +133,67 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> Line2D:
     x, y = np.reshape(curve.points, (-1, 2)).T
     [line] = axes.plot(x, y, color=colour, marker=marker, linestyle=joined, **options)
     return line
+
+
+def place_names(figure: Figure, axes: Axes, names: Iterable[tuple[str, float, float, str]]) -> None:
+    """Write names beside their points, one after the other, each where it covers least.
+
+    Args:
+        figure: everything else is drawn already; its canvas must be able to measure text.
+        axes: those of the points.
+        names: with x, y and colour; a point that is not finite is left out.
+    """
+    figure.draw_without_rendering()  # from here on the axes stay where they are
+    taken = np.concatenate([np.empty((0, 4)), *(_list_boxes(line, axes) for line in axes.lines)])
+    for name, x, y, colour in names:
+        if np.isfinite([x, y]).all():
+            where: dict[str, Any] = {"xy": (x, y), "textcoords": "offset points"}
+            text = axes.annotate(name, xytext=(0, 0), size=_NAME_SIZE, color=colour, **where)
+            taken = np.concatenate([taken, _place(text, taken, axes)])
+            if math.hypot(*text.get_position()) > _BRIDGED:
+                line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkB": _HALF}
+                axes.annotate("", xytext=text.get_position(), arrowprops=line, **where)
+    for written in axes.texts:
+        written.set_in_layout(False)
+
+
+def _place(
+    text: Annotation, taken: Float[np.ndarray, "m 4"], axes: Axes
+) -> Float[np.ndarray, "n 4"]:
+    """Move a name to its best place; returns the boxes that it and its leader line cover."""
+    within, point = np.array([axes.bbox.extents]), axes.transData.transform(text.xy)
+    places = []
+    for distance, (x, y, horizontal, vertical) in itertools.product(_DISTANCES, _SIDES):
+        offset = distance * np.array([x, y])
+        place = {"position": offset, "ha": horizontal, "va": vertical}
+        text.set(**place)
+        name = np.array([text.get_window_extent().extents])
+        length = math.hypot(*offset)
+        steps = point + np.linspace(0.2, 0.8, 7 if length > _BRIDGED else 0)[:, None] * offset
+        half = _HALF / 2
+        boxes = np.concatenate([name, np.concatenate([steps - half, steps + half], axis=1)])
+        cost = _compute_overlap(boxes, taken) - _compute_overlap(name, within) + _FAR * length
+        places.append((cost, place, boxes))
+    _, place, boxes = min(places, key=lambda candidate: candidate[0])
+    text.set(**place)
+    return boxes
+
+
+def _compute_overlap(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> float:
+    """The area that the boxes share with the others; a box is left, bottom, right, top."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    return float(np.prod(np.maximum(high - low, 0), axis=-1).sum())
+
+
+def _list_boxes(line: Line2D, axes: Axes) -> Float[np.ndarray, "n 4"]:
+    """Boxes in pixels around the points of a line and along what joins them."""
+    path = line.get_path()
+    if line.get_linestyle() != "None":
+        path = path.interpolated(12)
+    points: Float[np.ndarray, "n 2"] = axes.transData.transform(np.asarray(path.vertices))
+    points = points[np.isfinite(points).all(axis=1)]
+    return np.concatenate([points - _HALF, points + _HALF], axis=1)
 
 
 def _draw_bars(bars: Bars) -> Figure:
@@ -183,21 +246,29 @@ def _add_legend(
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, **options)
 
 
-def _create_inline(figure: Figure, caption: str) -> str:
+def _format_svg(figure: Figure, caption: str) -> str:
+    """An element that also is a file: on paper, with a margin, without what a page has once."""
     text = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(text, format="svg", metadata=nothing, facecolor="none")
     root = ElementTree.fromstring(_clean(text.getvalue()))
     root.remove(root[0])  # a style sheet, which would apply to the whole page
-    width = figure.bbox.width  # of the view box
-    sizes = f"min-width: {_SHRINK * width:.0f}px; max-width: {_GROW * width:.0f}px"
-    root.attrib.update(style=f"{sizes}; stroke-linejoin: round", role="img")
-    root.set("aria-label", _clean(caption))
     for element in root.iter():
         if element.tag == f"{{{_SVG}}}g":
             element.attrib.pop("id", None)  # figure_1, axes_1 …, the same in every figure
         if style := element.get("style"):
             element.set("style", re.sub(r"'DejaVu Sans'.*sans-serif", _FONT, style))
+    width, height = (size + 2 * _MARGIN for size in figure.bbox.size)
+    root.attrib.update(
+        {"role": "img", "aria-label": _clean(caption)},
+        width=f"{width:g}pt",
+        height=f"{height:g}pt",
+        viewBox=f"{-_MARGIN} {-_MARGIN} {width:g} {height:g}",
+        style=f"min-width: {width:.0f}px; max-width: {_GROW * width:.0f}px; stroke-linejoin: round",
+    )
+    paper = f"M{-_MARGIN} {-_MARGIN}h{width:g}v{height:g}h{-width:g}z"
+    element = ElementTree.Element(f"{{{_SVG}}}path", {"d": paper, "style": f"fill: {_PAPER}"})
+    root.insert(0, element)
     return ElementTree.tostring(root, encoding="unicode")
 
 

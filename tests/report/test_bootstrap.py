@@ -3,18 +3,17 @@ import dataclasses
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sweep_folder import VIDEOS, create_base, write_method
 
-from sofnet_jax.evaluation.metrics import compute_map, compute_metrics, compute_top_k
+from sofnet_jax.evaluation.metrics import compute_map, compute_top_k
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.bootstrap import (
     Difference,
     Scored,
     compute_difference,
     compute_weighted_accuracy,
-    create_scored,
 )
-from sofnet_jax.run.predictions import Predictions
-from sofnet_jax.systems.sofnet.costs import Cost
+from sofnet_jax.report.collection import choose_collection, load_collections
 
 _METRICS = ("top1", "map")
 
@@ -119,25 +118,15 @@ def test_map_where_no_label_has_weight():
     np.testing.assert_array_equal(compute_weighted_accuracy(scored, weights, "map"), [np.nan, 0.5])
 
 
-@pytest.mark.parametrize("options", [{}, {"threshold": 0.8, "min_frames": 1}])
-def test_scored_are_the_videos_of_the_metrics(options):
-    rng = np.random.default_rng(0)
-    shape = 20, 6
-    p = Predictions(
-        ids=_name(20),
-        labels=np.eye(3)[rng.integers(0, 3, 20)],
-        frame_logits=3 * rng.normal(size=(*shape, 3)),
-        stop=rng.integers(0, 3, shape),
-        relevant=np.full(shape, np.nan),
-        total=20,
-        errors={},
-    )
-    names, cost = ("res1", "res3"), Cost((1.0, 2.0), 4.0)
-    metrics = compute_metrics(p, gate_names=names, costs=(cost, cost), **options)
-    scored = create_scored(p, names, **options)
+@pytest.mark.parametrize("early", [False, True])
+def test_scored_are_the_videos_of_the_metrics(early, tmp_path):
+    base = create_base(**{"eval.threshold": 0.8, "eval.min_frames": 1})
+    write_method(tmp_path, "sofnet", base=base)
+    [run] = choose_collection(load_collections(tmp_path)).find("sofnet")
+    assert run.metrics(True)["exit"] > 0
     for metric in _METRICS:
-        accuracy = compute_weighted_accuracy(scored, np.ones((1, 20)), metric)
-        assert accuracy == pytest.approx(metrics[metric])
+        accuracy = compute_weighted_accuracy(run.score(early), np.ones((1, VIDEOS)), metric)
+        assert accuracy == pytest.approx(run.metrics(early)[metric])
 
 
 def test_difference_is_that_of_the_means_over_seeds():

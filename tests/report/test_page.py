@@ -15,8 +15,7 @@ from sofnet_jax.report import plot
 from sofnet_jax.report.curves import create_reported
 from sofnet_jax.report.page import create_page, write_part
 from sofnet_jax.report.part import Bars, Curve, Part, Picture, Plot, Row, Table
-from sofnet_jax.report.placement import place_names
-from sofnet_jax.report.plot import draw
+from sofnet_jax.report.plot import draw, place_names
 from sofnet_jax.report.text import format_part
 
 VOID = {"meta", "link", "img", "br", "col", "hr"}
