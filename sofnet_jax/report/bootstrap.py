@@ -6,7 +6,7 @@ shows how much a result depends on them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -31,8 +31,7 @@ class Scored:
     logits: Float[np.ndarray, "v n"]
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """A difference in accuracy and its 95 % interval over the choice of videos, in -1…1."""
 
     mean: float

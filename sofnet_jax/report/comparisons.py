@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.ablations import EARLY, SOFNET, TSN, Side
-from sofnet_jax.report.bootstrap import TITLES, Difference, Metric, compute_difference
+from sofnet_jax.report.bootstrap import TITLES, Metric, compute_difference
 from sofnet_jax.report.collection import Collection, measure
 from sofnet_jax.report.part import Part, Row, Table
 
-LITTLE = 0.01  # accuracy that may be lost for savings, throughout the interval
+LITTLE = 1.0  # point of accuracy that may be lost for savings, throughout the interval
 SEEN, OPPOSITE, OPEN, NOT_RUN = "seen", "the opposite is seen", "not decided", "not run"
 NOTHING_SAVED = "not seen: nothing is saved"
 
@@ -95,70 +95,59 @@ class Outcome(NamedTuple):
     """The result of a comparison.
 
     Attributes:
-        difference: in accuracy; None if it could not be computed.
-        cost: GFLOPs per video of `a` divided by those of `b`.
-        missing: why there is no difference, or "".
+        paper, points: the paper's difference in accuracy and ours; None if there is none.
+        interval: of our points.
+        gflops_ratio: GFLOPs per video of `a` divided by those of `b`.
+        missing: why we have no difference, or "".
     """
 
-    comparison: Comparison
-    difference: Difference | None
-    cost: float | None
+    paper: float | None
+    points: float | None = None
+    interval: tuple[float, float] | None = None
+    gflops_ratio: float | None = None
     missing: str = ""
 
     @property
-    def cells(self) -> tuple[str, str, str, str]:
+    def cells(self) -> tuple[str, ...]:
         """The paper's points, ours, their interval, and the ratio of costs."""
-        paper, own = self.comparison.paper, self.difference
-        return (
-            f"{paper:+.1f}" if paper is not None else "",
-            f"{100 * own.mean:+.1f}" if own else "",
-            f"{100 * own.low:+.1f} … {100 * own.high:+.1f}" if own else "",
-            f"{self.cost:.2f}" if self.cost is not None else "",
-        )
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The numbers of `cells`, unrounded, for JSON."""
-        own = self.difference
-        return {
-            "paper": self.comparison.paper,
-            "points": own and 100 * own.mean,
-            "interval": own and [100 * own.low, 100 * own.high],
-            "gflops_ratio": self.cost,
-            "missing": self.missing,
-        }
+        points = ("" if x is None else f"{x:+.1f}" for x in (self.paper, self.points))
+        interval = " … ".join(f"{x:+.1f}" for x in self.interval or ())
+        ratio = "" if self.gflops_ratio is None else f"{self.gflops_ratio:.2f}"
+        return (*points, interval, ratio)
 
     def decide(self, saves: bool) -> str:
         """The verdict on a claim.
 
         Seen if `a` is more accurate than `b` throughout the interval; with `saves`, if it costs
-        less and loses at most `LITTLE` accuracy throughout the interval.
+        less and loses at most `LITTLE` throughout the interval.
         """
-        difference, least = self.difference, -LITTLE if saves else 0.0
-        if difference is None:
+        least = -LITTLE if saves else 0.0
+        if self.interval is None:
             return NOT_RUN
-        if saves and (self.cost is None or self.cost >= 1):
+        if saves and (self.gflops_ratio is None or self.gflops_ratio >= 1):
             return NOTHING_SAVED
-        if difference.low > least:
+        low, high = self.interval
+        if low > least:
             return SEEN
-        return OPPOSITE if difference.high < least else OPEN
+        return OPPOSITE if high < least else OPEN
 
 
 def compare(comparison: Comparison, metric: Metric, collection: Collection) -> Outcome:
     """Estimate the difference in accuracy by a paired bootstrap over the videos."""
-    sides = comparison.a, comparison.b
+    outcome, sides = Outcome(comparison.paper), (comparison.a, comparison.b)
     absent = [side.method for side in sides if not collection.find(side.method)]
     if absent:
-        return Outcome(comparison, None, None, f"no {', '.join(dict.fromkeys(absent))}")
+        return outcome._replace(missing=f"no {', '.join(dict.fromkeys(absent))}")
     runs = [[(run, s.early) for run in collection.find(s.method)] for s in sides]
     costs = [[run.metrics(early)["gflops_per_video"] for run, early in own] for own in runs]
-    cost = statistics.mean(costs[0]) / statistics.mean(costs[1])
+    outcome = outcome._replace(gflops_ratio=statistics.mean(costs[0]) / statistics.mean(costs[1]))
     try:
         scored = [[run.score(early) for run, early in own] for own in runs]
-        difference = compute_difference(scored[0], scored[1], metric)
+        mean, *interval = compute_difference(scored[0], scored[1], metric)
     except UserError as error:
-        return Outcome(comparison, None, cost, str(error))
-    return Outcome(comparison, difference, cost)
+        return outcome._replace(missing=str(error))
+    low, high = (100 * x for x in interval)
+    return outcome._replace(points=100 * mean, interval=(low, high))
 
 
 def create_comparison_table(
@@ -169,8 +158,8 @@ def create_comparison_table(
     for c in COMPARISONS.get(table, ()):
         outcome = compare(c, metric, collection)
         cells = (*outcome.cells, outcome.missing)
-        rows.append(Row(c.label, cells, measured=outcome.difference is not None))
-        data.append({"label": c.label, "a": c.a._asdict(), "b": c.b._asdict(), **outcome.data})
+        rows.append(Row(c.label, cells, measured=outcome.points is not None))
+        data.append({"label": c.label, "a": c.a._asdict(), "b": c.b._asdict(), **outcome._asdict()})
     columns = ("", "paper", "ours", "95 % interval", "GFLOPs, ratio", "")
     caption = "Differences in accuracy in points, on the same videos"
     return Table(caption, columns, tuple(rows)), data
@@ -190,8 +179,8 @@ def create_claims(collection: Collection) -> Part:
         outcome = compare(c, metric, collection)
         verdict = outcome.decide(saves)
         shown = f"{verdict}: {outcome.missing}" if outcome.missing else verdict
-        rows.append(Row(text, (shown, *outcome.cells), outcome.difference is not None))
-        data.append({"claim": text, "verdict": verdict, **outcome.data})
+        rows.append(Row(text, (shown, *outcome.cells), outcome.points is not None))
+        data.append({"claim": text, "verdict": verdict, **outcome._asdict()})
     row, stops = judge_gates(collection)
     notes = [f"Ours: {collection.describe(list(collection.runs))}."]
     if "stops" in stops:
@@ -206,7 +195,7 @@ def create_claims(collection: Collection) -> Part:
             f"Differences are in points of {TITLES[metric]} on {collection.title}; intervals cover "
             "the choice of videos. A claim is seen if its interval lies above zero, and the "
             "opposite is seen if it lies below. A saving is seen if the method costs less and the "
-            f"interval lies above a loss of {100 * LITTLE:g} point. Otherwise a claim is not "
+            f"interval lies above a loss of {LITTLE:g} point. Otherwise a claim is not "
             "decided.",
         ),
         tables=(Table("Claims", columns, (*rows, row)),),

@@ -15,6 +15,9 @@ from sofnet_jax.run.predictions import Predictions
 
 DETAILED = ("sofnet", "sofnet_tsm")  # shown inside and outside the action
 SCALARS = ("share", "precision", "recall")
+ACTION = "Kept frames and the annotated action, percent"
+PLACES = "Frames inside and outside the action, percent"
+ALL = "All frames, percent"
 
 
 class Relevance(NamedTuple):
@@ -73,7 +76,7 @@ def create_gates(collection: Collection) -> Part:
     Raises:
         UserError: predictions cannot be read.
     """
-    tables: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
+    rows: dict[str, list[Row]] = {ACTION: [], PLACES: [], ALL: []}
     kinds: Sequence[str] = ()
     data = []
     sides = list_sides(collection)
@@ -82,27 +85,23 @@ def create_gates(collection: Collection) -> Part:
         runs = collection.find(side.method)
         shares = [run.shares(side.early) for run in runs]
         kinds = list(shares[0])
-        tables[2].append(_create_row(name, shares, kinds, scale=1.0))
-        relevances = {
-            run: compute_relevance(*run.predictions, **run.rule if side.early else {})
-            for run in runs
-        }
-        found = {run: value for run, value in relevances.items() if value is not None}
+        rows[ALL].append(_create_row(name, shares, kinds, scale=1.0))
+        found = {}
+        for run in runs:
+            value = compute_relevance(*run.predictions, **run.rule if side.early else {})
+            if value is not None:
+                found[run] = value
         if not found:
             continue
-        tables[0].append(_create_row(name, [v._asdict() for v in found.values()], SCALARS))
+        rows[ACTION].append(_create_row(name, [v._asdict() for v in found.values()], SCALARS))
         for where in ("inside", "outside") if side.method in DETAILED else ():
             own = [getattr(value, where) for value in found.values()]
-            tables[1].append(_create_row(f"{name}, {where}", own, kinds))
+            rows[PLACES].append(_create_row(f"{name}, {where}", own, kinds))
         data += [
             {"method": side.method, "early": side.early, "seed": run.seed, **value._asdict()}
             for run, value in found.items()
         ]
-    headings = (
-        ("Kept frames and the annotated action, percent", ("inside, of all frames", *SCALARS[1:])),
-        ("Frames inside and outside the action, percent", kinds),
-        ("All frames, percent", kinds),
-    )
+    columns = {ACTION: ("inside, of all frames", *SCALARS[1:])}
     return Part(
         "gates",
         "Which frames the gates keep",
@@ -111,9 +110,9 @@ def create_gates(collection: Collection) -> Part:
             "recall is the share of the frames inside it that are kept. Not in the paper.",
         ),
         tables=tuple(
-            Table(caption, ("", *columns), tuple(rows))
-            for (caption, columns), rows in zip(headings, tables, strict=True)
-            if rows
+            Table(caption, ("", *columns.get(caption, kinds)), tuple(own))
+            for caption, own in rows.items()
+            if own
         ),
         notes=(
             f"{collection.describe([side.method for side in sides])}.",

@@ -22,7 +22,6 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.report import paper
 from sofnet_jax.report.__main__ import PARTS, create_parts
 from sofnet_jax.report.ablations import EARLY, SOFNET, TSN, Side
-from sofnet_jax.report.bootstrap import Difference
 from sofnet_jax.report.collection import Value, choose_collection, load_collections
 from sofnet_jax.report.comparisons import (
     COMPARISONS,
@@ -175,30 +174,29 @@ def test_a_comparison_is_on_the_same_videos(tmp_path):
     collection = _load(tmp_path)
     outcome = compare(Comparison("", Side("sofnet"), Side("fc")), "top1", collection)
     runs = [collection.find(method)[0].metrics(False)["top1"] for method in ("sofnet", "fc")]
-    assert outcome.difference.mean == pytest.approx(runs[0] - runs[1])
-    assert outcome.difference.low < outcome.difference.mean < outcome.difference.high
+    assert outcome.points == pytest.approx(100 * (runs[0] - runs[1]))
+    assert outcome.interval[0] < outcome.points < outcome.interval[1]
     same = compare(Comparison("", Side("fc"), Side("fc")), "top1", collection)
-    assert (same.difference.low, same.difference.high, same.cost) == (0, 0, 1)
+    assert (same.interval, same.gflops_ratio) == ((0, 0), 1)
     missing = compare(Comparison("", Side("fc"), Side("tsm")), "top1", collection)
-    assert missing.difference is None and missing.missing == "no tsm"
+    assert missing.points is None and missing.missing == "no tsm"
 
 
 @pytest.mark.parametrize(
     ("interval", "cost", "by_sign", "by_saving"),
     [
-        ((0.001, 0.02), 0.8, SEEN, SEEN),
-        ((0.0, 0.02), 0.8, OPEN, SEEN),
-        ((-0.005, 0.02), 0.8, OPEN, SEEN),
-        ((-0.03, 0.02), 0.8, OPEN, OPEN),
-        ((-0.03, -0.011), 0.8, OPPOSITE, OPPOSITE),
-        ((-0.005, -0.001), 0.8, OPPOSITE, SEEN),
-        ((0.001, 0.02), 1.1, SEEN, NOTHING_SAVED),
+        ((0.1, 2.0), 0.8, SEEN, SEEN),
+        ((0.0, 2.0), 0.8, OPEN, SEEN),
+        ((-0.5, 2.0), 0.8, OPEN, SEEN),
+        ((-3.0, 2.0), 0.8, OPEN, OPEN),
+        ((-3.0, -1.1), 0.8, OPPOSITE, OPPOSITE),
+        ((-0.5, -0.1), 0.8, OPPOSITE, SEEN),
+        ((0.1, 2.0), 1.1, SEEN, NOTHING_SAVED),
         ((0.0, 0.0), 1.0, OPEN, NOTHING_SAVED),
     ],
 )
 def test_verdicts(interval, cost, by_sign, by_saving):
-    difference = Difference(sum(interval) / 2, *interval)
-    outcome = Outcome(COMPARISONS["table4"][0], difference, cost)
+    outcome = Outcome(None, sum(interval) / 2, interval, cost)
     assert outcome.decide(saves=False) == by_sign
     assert outcome.decide(saves=True) == by_saving
 
