@@ -45,7 +45,7 @@ for name in ("config", "workdir", "seeds"):
     flags.declare_key_flag(name)
 
 TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
-OF_ALL = {"all", "claims", "curves", "gates"}  # parts of a report that show every method
+OF_ALL = {"all", "claims", "curves", "gates"}  # sections of a report that show every method
 POLL_SECONDS = 0.1
 
 CreateCommand = Callable[[Cell], Sequence[str]]

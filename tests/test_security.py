@@ -38,7 +38,7 @@ from sofnet_jax.host import files as array_file
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import check_size, write_whole
 from sofnet_jax.host.lock import lock_folder
-from sofnet_jax.report.__main__ import PARTS, create_parts
+from sofnet_jax.report.__main__ import SECTIONS, create_sections
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.report.runtime import FILE
 from sofnet_jax.run.checkpoint import Checkpoints
@@ -541,11 +541,11 @@ def test_logs_and_times_of_strangers(tmp_path):
         f'{DEEP}\n{{"step": 1e999, "train/epoch": 1}}\n{{"step": 1, "train/epoch": 1e999}}\n'
     )
     (tmp_path / FILE).write_text(DEEP)
-    parts, failures = create_parts(
-        load_collections(tmp_path), "", [name for name in PARTS if name != "figure4"]
+    sections, failures = create_sections(
+        load_collections(tmp_path), "", [name for name in SECTIONS if name != "figure4"]
     )
     assert set(failures) == {"table3"} and f"{tmp_path / FILE} is damaged" in failures["table3"]
-    assert len(parts) == len(PARTS) - 2
+    assert len(sections) == len(SECTIONS) - 2
 
 
 def test_errors_do_not_move_the_cursor(capsys):

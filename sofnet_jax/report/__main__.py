@@ -5,7 +5,7 @@ example: python -m sofnet_jax.report all --workdir=runs/paper
 
 NAME is table1 … table5, tableA … tableD, figure3 or figure4; or, beyond the paper, claims, gates
 (what the kept frames show) or curves (accuracy against computation); or all, which also writes a
-page. FOLDER is that of sofnet_jax.sweep or sofnet_jax.compare. Each part shows the paper's numbers,
+page. FOLDER is that of sofnet_jax.sweep or sofnet_jax.compare. Each section shows the paper's numbers,
 ours and the difference. Files go to FOLDER/report, or to --out.
 """
 
@@ -28,11 +28,11 @@ from sofnet_jax.report.comparisons import create_claims
 from sofnet_jax.report.curves import create_curves, create_table_c
 from sofnet_jax.report.figures import create_figure3, create_figure4
 from sofnet_jax.report.gates import create_gates
-from sofnet_jax.report.page import create_page, write_part
-from sofnet_jax.report.part import Part
+from sofnet_jax.report.page import create_page, write_section
 from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.section import Section
 from sofnet_jax.report.tables import create_table, create_table1
-from sofnet_jax.report.text import format_part
+from sofnet_jax.report.text import format_section
 
 OUT = flags.DEFINE_string("out", "", "Folder to write to; default: WORKDIR/report.")
 ALL = "all"
@@ -40,7 +40,7 @@ flags.declare_key_flag("workdir")
 flags.declare_key_flag("dataset")
 
 
-PARTS: dict[str, Callable[[Collection], Part]] = {
+SECTIONS: dict[str, Callable[[Collection], Section]] = {
     "claims": create_claims,
     "table1": lambda collection: create_table1([collection]),
     "table2": functools.partial(create_table, "table2"),
@@ -60,33 +60,35 @@ DATASETS = {"table2": paper.THUMOS, "tableB": paper.SPORTS}  # if there are seve
 
 
 def main(argv: list[str]) -> None:
-    """Create, write and print the parts asked for; exit with 1 if one failed."""
-    if len(argv) != 2 or argv[1] not in {*PARTS, ALL}:
-        known = f"{', '.join(PARTS)} or {ALL}"
-        raise UserError(f"choose one part to report: {known}; not '{' '.join(argv[1:])}'")
+    """Create, write and print the sections asked for; exit with 1 if one failed."""
+    if len(argv) != 2 or argv[1] not in {*SECTIONS, ALL}:
+        known = f"{', '.join(SECTIONS)} or {ALL}"
+        raise UserError(f"choose one section to report: {known}; not '{' '.join(argv[1:])}'")
     workdir = Path(WORKDIR.value or "").expanduser()
     out = Path(OUT.value).expanduser() if OUT.value else workdir / "report"
     jax.config.update("jax_platforms", "cpu")  # nothing here needs an accelerator
     collections = load_collections(workdir)
     notes = list(dict.fromkeys(n for c in collections.values() for n in c.notes))
-    names = list(PARTS) if argv[1] == ALL else [argv[1]]
-    parts, failures = create_parts(collections, DATASET.value, names)
+    names = list(SECTIONS) if argv[1] == ALL else [argv[1]]
+    sections, failures = create_sections(collections, DATASET.value, names)
     reasons = [
         f"{', '.join(name for name, why in failures.items() if why == reason)}: {reason}"
         for reason in dict.fromkeys(failures.values())
     ]
     try:
-        for part in parts:
-            write_part(out, part)
+        for section in sections:
+            write_section(out, section)
         if argv[1] == ALL:
-            page = create_page("SoF-Net: report", _create_lead(collections, reasons, notes), parts)
+            page = create_page(
+                "SoF-Net: report", _create_lead(collections, reasons, notes), sections
+            )
             with write_whole(out / "index.html") as partial:
                 partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
     with command_line.printing():
-        for part in parts:
-            print(format_part(part) + "\n", flush=True)
+        for section in sections:
+            print(format_section(section) + "\n", flush=True)
         if argv[1] == ALL:
             print(f"wrote {out / 'index.html'}", flush=True)
     for note in notes:
@@ -95,25 +97,25 @@ def main(argv: list[str]) -> None:
         raise UserError("; ".join(reasons))
 
 
-def create_parts(
+def create_sections(
     collections: Mapping[str, Collection], dataset: str, names: Sequence[str]
-) -> tuple[list[Part], dict[str, str]]:
-    """The parts, and by name why others could not be created.
+) -> tuple[list[Section], dict[str, str]]:
+    """The sections, and by name why others could not be created.
 
     They are on the named data set; if it is "", on the only one, or on that of the paper's table.
     """
-    parts, failures = [], {}
+    sections, failures = [], {}
     both = [collections[n] for n in (paper.ACTIVITYNET, paper.KINETICS) if n in collections]
     for name in names:
         try:
             if name == "table1" and both and not dataset:
-                parts.append(create_table1(both))
+                sections.append(create_table1(both))
             else:
                 chosen = choose_collection(collections, dataset, DATASETS.get(name, ""))
-                parts.append(PARTS[name](chosen))
+                sections.append(SECTIONS[name](chosen))
         except UserError as error:
             failures[name] = str(error)
-    return parts, failures
+    return sections, failures
 
 
 def _create_lead(

@@ -8,7 +8,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.ablations import EARLY, SOFNET, TSN, Side
 from sofnet_jax.report.bootstrap import TITLES, Metric, compute_difference
 from sofnet_jax.report.collection import Collection, measure
-from sofnet_jax.report.part import Part, Row, Table
+from sofnet_jax.report.section import Row, Section, Table
 
 LITTLE = 1.0  # point of accuracy that may be lost for savings, throughout the interval
 SEEN, OPPOSITE, OPEN, NOT_RUN = "seen", "the opposite is seen", "not decided", "not run"
@@ -165,7 +165,7 @@ def create_comparison_table(
     return Table(caption, columns, tuple(rows)), data
 
 
-def create_claims(collection: Collection) -> Part:
+def create_claims(collection: Collection) -> Section:
     """A verdict on each claim of the paper, with the numbers behind it."""
     metric = collection.choose_metric()
     rows, data = [], []
@@ -188,7 +188,7 @@ def create_claims(collection: Collection) -> Part:
         drawn = "In the paper's Figure 3, res1 and res5 stop the most."
         notes.insert(0, f"Percent of the frames stopped by each gate: {shares}. {drawn}")
     columns = ("", "verdict", "paper", "ours", "95 % interval", "GFLOPs, ratio")
-    return Part(
+    return Section(
         "claims",
         "The paper's claims and our verdicts",
         lead=(

@@ -14,7 +14,7 @@ from sofnet_jax.report import paper
 from sofnet_jax.report.ablations import METHODS
 from sofnet_jax.report.bootstrap import TITLES, Metric
 from sofnet_jax.report.collection import Collection, Run, measure
-from sofnet_jax.report.part import Curve, Part, Plot, Row, Table
+from sofnet_jax.report.section import Curve, Plot, Row, Section, Table
 
 Rule = tuple[float, int]  # ρ, T_min
 Metrics = Mapping[str, float]
@@ -40,7 +40,7 @@ def evaluate_rule(run: Run, rule: Rule) -> dict[str, float]:
     )
 
 
-def create_table_c(collection: Collection) -> Part:
+def create_table_c(collection: Collection) -> Section:
     """The grid over ρ and T_min, and the curve that ρ traces.
 
     Raises:
@@ -74,7 +74,7 @@ def create_table_c(collection: Collection) -> Part:
     groups = tuple((f"T_min = {least}", 2) for least in MIN_FRAMES)
     columns = (f"ρ ({TITLES[metric]} % / GFLOPs/f)", *("paper", "ours") * len(MIN_FRAMES))
     rows = tuple(Row(f"{rho:g}", tuple(own), bool(runs)) for rho, own in cells.items())
-    return Part(
+    return Section(
         "tableC",
         "Table C: thresholds of early termination",
         lead=collection.caution(paper.ACTIVITYNET),
@@ -112,7 +112,7 @@ def _create_threshold_plot(runs: Sequence[Run], metric: Metric) -> Plot:
     )
 
 
-def create_curves(collection: Collection) -> Part:
+def create_curves(collection: Collection) -> Section:
     """Accuracy against GFLOPs, ours alone and with the reported systems, and over training.
 
     Raises:
@@ -121,7 +121,7 @@ def create_curves(collection: Collection) -> Part:
     metric, title = collection.choose_metric(), "Accuracy against computation"
     base = next(iter(collection.find("sofnet")), None)
     if base is None:
-        return Part("curves", title, notes=("SoF-Net: not run.",))
+        return Section("curves", title, notes=("SoF-Net: not run.",))
     average = functools.partial(_average, metric=metric, whole=base.tsn_gflops)
     known = {name: runs for name in (*TRACED, *PLAIN) if (runs := collection.find(name))}
     curves, training = [], []
@@ -146,7 +146,7 @@ def create_curves(collection: Collection) -> Part:
             curve for curve in training if len(curve.points) > 1
         ],
     }
-    return Part(
+    return Section(
         "curves",
         title,
         drawings=tuple(

@@ -9,13 +9,13 @@ from PIL import Image
 from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, measure
-from sofnet_jax.report.part import Bars, Part, Picture, Row, Table
+from sofnet_jax.report.section import Bars, Picture, Row, Section, Table
 from sofnet_jax.training.experiment import Experiment
 
 STRIPS = 6
 
 
-def create_figure3(collection: Collection) -> Part:
+def create_figure3(collection: Collection) -> Section:
     """Where frames stop, with early termination, for each seed and on average."""
     runs = collection.find("sofnet")
     names = runs[0].gate_names if runs else ()
@@ -38,7 +38,7 @@ def create_figure3(collection: Collection) -> Part:
     if runs:
         bars = {f"seed {seed}": tuple(each.values()) for seed, each in own.items()}
         drawings.append(Bars(f"Ours, {collection.title}", (*names, "exit", "used"), bars))
-    return Part(
+    return Section(
         "figure3",
         "Figure 3: where frames stop",
         lead=collection.caution(paper.ACTIVITYNET),
@@ -55,7 +55,7 @@ def create_figure3(collection: Collection) -> Part:
     )
 
 
-def create_figure4(collection: Collection) -> Part:
+def create_figure4(collection: Collection) -> Section:
     """Strips of a few validation videos: correct or not, terminated early or not.
 
     Raises:
@@ -64,7 +64,7 @@ def create_figure4(collection: Collection) -> Part:
     runs = collection.find("sofnet")
     title = "Figure 4: decisions frame by frame"
     if not runs:
-        return Part("figure4", title, notes=("SoF-Net: not run.",))
+        return Section("figure4", title, notes=("SoF-Net: not run.",))
     run = runs[0]
     predictions, gate_names = run.predictions
     kept, seen, observed = compute_fates(predictions, len(gate_names), **run.rule)
@@ -76,7 +76,7 @@ def create_figure4(collection: Collection) -> Part:
         Picture(predictions.ids[i], _encode(evaluator.draw(predictions, np.array([i]))))
         for i in chosen
     ]
-    return Part(
+    return Section(
         "figure4",
         title,
         lead=(
@@ -107,12 +107,12 @@ def choose_videos(right: np.ndarray, ended: np.ndarray, count: int) -> Int[np.nd
 
     Each kind is sampled evenly; if it has too few videos, others fill its places.
     """
-    part = count // 3
+    third = count // 3
     kinds = [right & ended, right & ~ended, ~right]
     chosen: list[int] = []
     for kind in kinds:
         candidates = np.flatnonzero(kind)
-        places = np.linspace(0, max(len(candidates) - 1, 0), min(part, len(candidates)))
+        places = np.linspace(0, max(len(candidates) - 1, 0), min(third, len(candidates)))
         chosen += candidates[places.astype(int)].tolist()
     others = [i for i in range(len(right)) if i not in chosen]
     return np.array((chosen + others)[:count], np.int64)

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from sofnet_jax.evaluation.metrics import compute_fates
 from sofnet_jax.report.ablations import METHODS, Side
 from sofnet_jax.report.collection import Collection, measure
-from sofnet_jax.report.part import Part, Row, Table
+from sofnet_jax.report.section import Row, Section, Table
 from sofnet_jax.run.predictions import Predictions
 
 DETAILED = ("sofnet", "sofnet_tsm")  # shown inside and outside the action
@@ -70,7 +70,7 @@ def _share(of: Bool[np.ndarray, "v t"], among: Bool[np.ndarray, "v t"]) -> float
     return float(of[among].mean()) if among.any() else float("nan")
 
 
-def create_gates(collection: Collection) -> Part:
+def create_gates(collection: Collection) -> Section:
     """Precision and recall of the kept frames, and what each gate does inside and outside.
 
     Raises:
@@ -102,7 +102,7 @@ def create_gates(collection: Collection) -> Part:
             for run, value in found.items()
         ]
     columns = {ACTION: ("inside, of all frames", *SCALARS[1:])}
-    return Part(
+    return Section(
         "gates",
         "Which frames the gates keep",
         lead=(

@@ -1,4 +1,4 @@
-"""A report as files: each part by itself, and all parts on one self-contained HTML page."""
+"""A report as files: each section by itself, and all sections on one self-contained HTML page."""
 
 import base64
 import struct
@@ -10,27 +10,27 @@ from pathlib import Path
 from string import Template
 
 from sofnet_jax.host.files import write_json, write_whole
-from sofnet_jax.report.part import Bars, Part, Picture, Plot, Table
 from sofnet_jax.report.plot import draw
+from sofnet_jax.report.section import Bars, Picture, Plot, Section, Table
 from sofnet_jax.report.text import format_csv, format_html
 
 _LEAST = 0.6  # of its width, to which a picture shrinks on a narrow screen
 
 
-def write_part(folder: Path, part: Part) -> list[Path]:
+def write_section(folder: Path, section: Section) -> list[Path]:
     """Write NAME.json and for each table and drawing a file NAME.csv, NAME_2.csv ….
 
     Raises:
         OSError: a file cannot be written.
     """
-    paths = [folder / f"{part.name}.json"]
-    write_json(paths[0], part.data)
+    paths = [folder / f"{section.name}.json"]
+    write_json(paths[0], section.data)
     count = Counter[str]()
-    for item in (*part.tables, *part.drawings):
+    for item in (*section.tables, *section.drawings):
         kind, content = _encode(item)
         count[kind] += 1
         number = f"_{count[kind]}" if count[kind] > 1 else ""
-        paths.append(folder / f"{part.name}{number}.{kind}")
+        paths.append(folder / f"{section.name}{number}.{kind}")
         with write_whole(paths[-1]) as partial:
             partial.write_bytes(content)
     return paths
@@ -45,32 +45,32 @@ def _encode(item: Table | Plot | Bars | Picture) -> tuple[str, bytes]:
     return "svg", draw(item).encode(errors="backslashreplace")
 
 
-def create_page(title: str, lead: Sequence[str], parts: Sequence[Part]) -> str:
-    """HTML with a section for each part, linked as `#name`; the names must differ."""
+def create_page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
+    """HTML with the sections, linked as `#name`; the names must differ."""
     template = files("sofnet_jax.report").joinpath("page.html").read_text(encoding="utf-8")
-    contents = [f'<li><a href="#{escape(p.name)}">{escape(p.title)}</a></li>' for p in parts]
+    contents = [f'<li><a href="#{escape(p.name)}">{escape(p.title)}</a></li>' for p in sections]
     return Template(template).substitute(
         title=escape(title),
         lead=_format_paragraphs(lead),
         contents="\n".join(contents),
-        sections="\n".join(map(_format_part, parts)),
+        sections="\n".join(map(_format_section, sections)),
     )
 
 
-def _format_part(part: Part) -> str:
-    name = escape(part.name)
+def _format_section(section: Section) -> str:
+    name = escape(section.name)
     pieces = [
         f'<section id="{name}" aria-labelledby="{name}-title">',
-        f'<h2 id="{name}-title">{escape(part.title)}</h2>',
-        _format_paragraphs(part.lead),
-        *(_format_scroll(table.caption, format_html(table)) for table in part.tables),
+        f'<h2 id="{name}-title">{escape(section.title)}</h2>',
+        _format_paragraphs(section.lead),
+        *(_format_scroll(table.caption, format_html(table)) for table in section.tables),
         *(
             f"<figure>\n<figcaption>{escape(drawing.caption)}</figcaption>\n"
-            f"{_format_scroll(drawing.caption, _format_drawing(drawing, f'{part.name} {i}'))}\n"
+            f"{_format_scroll(drawing.caption, _format_drawing(drawing, f'{section.name} {i}'))}\n"
             "</figure>"
-            for i, drawing in enumerate(part.drawings)
+            for i, drawing in enumerate(section.drawings)
         ),
-        f'<div class="notes">{_format_paragraphs(part.notes)}</div>' if part.notes else "",
+        f'<div class="notes">{_format_paragraphs(section.notes)}</div>' if section.notes else "",
         "</section>",
     ]
     return "\n".join(filter(None, pieces))

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Annotation
 
-from sofnet_jax.report.part import Bars, Curve, Plot
+from sofnet_jax.report.section import Bars, Curve, Plot
 
 _PAPER, _INK, _MUTED, _RULE = "#ffffff", "#1b1d22", "#62676f", "#dfe2e6"
 # Distinct to the colour-blind. They contrast with the paper by 3:1, text by 4.5:1.

@@ -8,7 +8,7 @@ from typing import Any
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, Run
-from sofnet_jax.report.part import Part
+from sofnet_jax.report.section import Section
 from sofnet_jax.report.tables import USAGE, Measure, create_line_table
 
 FILE = "runtime.json"
@@ -16,7 +16,7 @@ MENTIONED = ("host", "device", "videos", "repeats")
 LOOP, PROGRAM = "frame by frame", "as one program"
 
 
-def create_table3(collection: Collection) -> Part:
+def create_table3(collection: Collection) -> Section:
     """Runtime and usage.
 
     Raises:
@@ -56,7 +56,7 @@ def create_table3(collection: Collection) -> Part:
         "SoF-Net with early termination, first in a Python loop that runs one frame at a time, "
         "then as one compiled program that takes every decision without returning to Python."
     )
-    return Part(
+    return Section(
         "table3",
         "Table 3: runtime and frames used",
         lead=(lead, *collection.caution(paper.ACTIVITYNET)),

@@ -11,7 +11,7 @@ from sofnet_jax.report.bootstrap import TITLES, Metric
 from sofnet_jax.report.collection import Collection, Run, Value, measure
 from sofnet_jax.report.comparisons import create_comparison_table
 from sofnet_jax.report.paper import Line
-from sofnet_jax.report.part import Part, Row, Table
+from sofnet_jax.report.section import Row, Section, Table
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ TABLES = {
 }
 
 
-def create_table1(collections: Sequence[Collection]) -> Part:
+def create_table1(collections: Sequence[Collection]) -> Section:
     """SoF-Net beside the systems that the paper compares it with, on one or two data sets."""
-    parts = []
+    sections = []
     for collection in collections:
         of = collection.dataset if collection.dataset == paper.KINETICS else paper.ACTIVITYNET
         design = Design(
@@ -103,22 +103,22 @@ def create_table1(collections: Sequence[Collection]) -> Part:
                 "their paper quotes them. SoF-Net uses early termination.",
             ),
         )
-        parts.append(_create_part("table1", design, collection))
+        sections.append(_create_section("table1", design, collection))
     return replace(
-        parts[0],
-        lead=tuple(dict.fromkeys(paragraph for part in parts for paragraph in part.lead)),
-        tables=tuple(table for part in parts for table in part.tables),
-        notes=tuple(note for part in parts for note in part.notes),
-        data={part.data["dataset"]: part.data for part in parts},
+        sections[0],
+        lead=tuple(dict.fromkeys(paragraph for section in sections for paragraph in section.lead)),
+        tables=tuple(table for section in sections for table in section.tables),
+        notes=tuple(note for section in sections for note in section.notes),
+        data={section.data["dataset"]: section.data for section in sections},
     )
 
 
-def create_table(name: str, collection: Collection) -> Part:
-    """A part of one of `TABLES`."""
-    return _create_part(name, TABLES[name], collection)
+def create_table(name: str, collection: Collection) -> Section:
+    """A section of one of `TABLES`."""
+    return _create_section(name, TABLES[name], collection)
 
 
-def _create_part(name: str, design: Design, collection: Collection) -> Part:
+def _create_section(name: str, design: Design, collection: Collection) -> Section:
     """A table of methods, and one of comparisons if there are any."""
     of, lines = design.of, design.lines
     theirs: Metric = "top1" if of in paper.TOP1_DATASETS else "map"
@@ -137,7 +137,7 @@ def _create_part(name: str, design: Design, collection: Collection) -> Part:
         titles = "; ".join(METHODS[method].title for method in missing)
         how = f"python -m sofnet_jax.sweep --methods={','.join(missing)} …"
         notes.append(f"Not run: {titles}. To train them: {how}")
-    return Part(
+    return Section(
         name,
         design.title,
         lead=(*design.lead, *collection.caution(of)),

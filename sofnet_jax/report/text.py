@@ -1,4 +1,4 @@
-"""Tables as text, CSV and HTML, and parts as text."""
+"""Tables as text, CSV and HTML, and sections as text."""
 
 import csv
 import io
@@ -8,19 +8,19 @@ from html import escape
 
 from sofnet_jax.evaluation.table import GAP, align_columns
 from sofnet_jax.host.command_line import make_printable
-from sofnet_jax.report.part import Part, Table
+from sofnet_jax.report.section import Section, Table
 
 _WIDTH = 100  # columns to which paragraphs are wrapped; a table takes the width it needs
 
 
-def format_part(part: Part) -> str:
+def format_section(section: Section) -> str:
     """Title, paragraphs, tables and notes; drawings by their kind and caption."""
-    captions = [f"{type(drawing).__name__}: {drawing.caption}" for drawing in part.drawings]
+    captions = [f"{type(drawing).__name__}: {drawing.caption}" for drawing in section.drawings]
     blocks = [
-        f"{part.title}\n{'=' * len(part.title)}",
-        *(textwrap.fill(paragraph, _WIDTH) for paragraph in part.lead),
-        *(format_table(table) for table in part.tables),
-        *(textwrap.fill(text, _WIDTH) for text in (*captions, *part.notes)),
+        f"{section.title}\n{'=' * len(section.title)}",
+        *(textwrap.fill(paragraph, _WIDTH) for paragraph in section.lead),
+        *(format_table(table) for table in section.tables),
+        *(textwrap.fill(text, _WIDTH) for text in (*captions, *section.notes)),
     ]
     return "\n".join(make_printable(line) for line in "\n\n".join(blocks).split("\n"))
 
@@ -79,8 +79,8 @@ def format_html(table: Table) -> str:
         + "</tr>"
         for row in table.rows
     ]
-    parts = [*head, f"<tr>{headings}</tr>\n</thead>\n<tbody>", *rows, "</tbody>\n</table>"]
-    return "\n".join(parts)
+    pieces = [*head, f"<tr>{headings}</tr>\n</thead>\n<tbody>", *rows, "</tbody>\n</table>"]
+    return "\n".join(pieces)
 
 
 def _hang_mark(cell: str) -> str:

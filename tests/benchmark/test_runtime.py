@@ -50,10 +50,10 @@ def test_measures_what_is_there(workdir):
     assert "2 videos, one at a time; median of 2" in lines[1] and len(lines) == 4
     content = json.loads((workdir / "runtime.json").read_text())
     assert set(content["methods"]) == {"sofnet"}
-    part = create_table3(collection)
-    [row] = [row for row in part.tables[0].rows if row.label == "SoF-Net (168)"]
+    section = create_table3(collection)
+    [row] = [row for row in section.tables[0].rows if row.label == "SoF-Net (168)"]
     assert float(row.cells[1]) > 0
-    [row] = [row for row in part.tables[0].rows if row.label == "SoF-Net (192)"]
+    [row] = [row for row in section.tables[0].rows if row.label == "SoF-Net (192)"]
     assert row.cells[1] == ""
 
 

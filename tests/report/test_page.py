@@ -13,10 +13,10 @@ from PIL import Image
 
 from sofnet_jax.report import plot
 from sofnet_jax.report.curves import create_reported
-from sofnet_jax.report.page import create_page, write_part
-from sofnet_jax.report.part import Bars, Curve, Part, Picture, Plot, Row, Table
+from sofnet_jax.report.page import create_page, write_section
 from sofnet_jax.report.plot import draw, place_names
-from sofnet_jax.report.text import format_part
+from sofnet_jax.report.section import Bars, Curve, Picture, Plot, Row, Section, Table
+from sofnet_jax.report.text import format_section
 
 VOID = {"meta", "link", "img", "br", "col", "hr"}
 COLOURS = {plot._PAPER, plot._INK, plot._MUTED, plot._RULE, plot._ON_BARS}
@@ -77,7 +77,7 @@ PLOT = Plot(
     ),
 )
 BARS = Bars("frames", ("res1", "exit", "used"), {"measured": (20.0, 5.0, 75.0)})
-PART = Part(
+SECTION = Section(
     "table1",
     "Table 1",
     ("A sentence.",),
@@ -90,8 +90,8 @@ PART = Part(
 
 def create() -> str:
     # With the same plot twice: what it refers to is named differently the second time.
-    second = Part(name="figure3", title=HOSTILE, lead=(HOSTILE,), drawings=(PLOT, BARS))
-    return create_page("A report", ("Lead.",), [PART, second])
+    second = Section(name="figure3", title=HOSTILE, lead=(HOSTILE,), drawings=(PLOT, BARS))
+    return create_page("A report", ("Lead.",), [SECTION, second])
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_page_needs_nothing_from_elsewhere(page):
 
 
 def test_text_of_users_is_text():
-    part = Part(
+    section = Section(
         name="p",
         title=HOSTILE,
         lead=(HOSTILE,),
@@ -133,13 +133,13 @@ def test_text_of_users_is_text():
         ),
         notes=(HOSTILE, "\x1b[2J"),
     )
-    reader = Reader(create_page(HOSTILE, (HOSTILE,), [part]))
+    reader = Reader(create_page(HOSTILE, (HOSTILE,), [section]))
     assert "script" not in {tag for tag, _ in reader.elements}
-    # Page: title, h1, lead. Part: contents, h2, lead, note. Table: caption, a group, two headings,
+    # Page: title, h1, lead. Section: contents, h2, lead, note. Table: caption, a group, two headings,
     # two cells. Plot: caption, two axes, legend, name. Bars: caption, legend, label. A picture's
     # caption.
     assert reader.texts.count(HOSTILE) == 3 + 4 + 6 + 5 + 3 + 1
-    assert "\x1b" not in format_part(part)
+    assert "\x1b" not in format_section(section)
 
 
 @pytest.mark.parametrize("drawing", [PLOT, BARS])
@@ -219,12 +219,12 @@ def test_little_can_be_drawn(drawing):
 
 
 def test_files_hold_what_the_part_holds(tmp_path):
-    paths = write_part(tmp_path, PART)
+    paths = write_section(tmp_path, SECTION)
     csvs = ["table1.csv", "table1_2.csv"]
     names = ["table1.json", *csvs, "table1.svg", "table1_2.svg", "table1.png"]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
-    assert json.loads(paths[0].read_text()) == PART.data
+    assert json.loads(paths[0].read_text()) == SECTION.data
     table = [
         [
             "method",
@@ -243,12 +243,12 @@ def test_files_hold_what_the_part_holds(tmp_path):
         text = path.read_text(encoding="utf-8")
         ElementTree.fromstring(text)
         assert set(re.findall(r"(?<=: )#\w+", text)) <= COLOURS
-    assert paths[5].read_bytes() == PART.drawings[2].png
+    assert paths[5].read_bytes() == SECTION.drawings[2].png
 
 
 def test_same_parts_give_the_same_bytes(page, tmp_path):
     files = [
-        {path.name: path.read_bytes() for path in write_part(tmp_path / name, PART)}
+        {path.name: path.read_bytes() for path in write_section(tmp_path / name, SECTION)}
         for name in ("a", "b")
     ]
     assert files[0] == files[1]
@@ -256,7 +256,7 @@ def test_same_parts_give_the_same_bytes(page, tmp_path):
 
 
 def test_text_for_the_terminal_is_in_columns():
-    lines = format_part(PART).split("\n")
+    lines = format_section(SECTION).split("\n")
     assert lines[:2] == ["Table 1", "======="]
     first = lines.index("Two, with a comma") + 2
     assert lines[first : first + 5] == [

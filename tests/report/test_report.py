@@ -20,7 +20,7 @@ from sweep_folder import (
 from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report import paper
-from sofnet_jax.report.__main__ import PARTS, create_parts
+from sofnet_jax.report.__main__ import SECTIONS, create_sections
 from sofnet_jax.report.ablations import EARLY, SOFNET, TSN, Side
 from sofnet_jax.report.collection import Value, choose_collection, load_collections
 from sofnet_jax.report.comparisons import (
@@ -38,11 +38,11 @@ from sofnet_jax.report.comparisons import (
 from sofnet_jax.report.curves import create_curves, create_table_c
 from sofnet_jax.report.figures import choose_videos, create_figure3
 from sofnet_jax.report.gates import create_gates
-from sofnet_jax.report.page import create_page, write_part
-from sofnet_jax.report.part import Part, Picture
+from sofnet_jax.report.page import create_page, write_section
 from sofnet_jax.report.runtime import create_table3
+from sofnet_jax.report.section import Picture, Section
 from sofnet_jax.report.tables import TABLES, create_table, create_table1
-from sofnet_jax.report.text import format_part
+from sofnet_jax.report.text import format_section
 
 GATES = 5
 
@@ -51,13 +51,13 @@ def _load(workdir):
     return choose_collection(load_collections(workdir))
 
 
-def _find_row(part, label, index=0):
-    [row] = [row for row in part.tables[index].rows if row.label == label]
+def _find_row(section, label, index=0):
+    [row] = [row for row in section.tables[index].rows if row.label == label]
     return row
 
 
 def _create_all(workdir, dataset=""):
-    return create_parts(load_collections(workdir), dataset, list(PARTS))
+    return create_sections(load_collections(workdir), dataset, list(SECTIONS))
 
 
 def test_the_papers_numbers_agree_with_each_other():
@@ -106,12 +106,12 @@ def test_a_row_has_the_papers_number_ours_and_the_difference(tmp_path):
         write_method(
             tmp_path / "k", "tsn", seed, predictions=draw_predictions(0, seed=seed), base=base
         )
-    part = create_table("tableB", load_collections(tmp_path)["mini_kinetics"])
-    row = _find_row(part, "TSN")
+    section = create_table("tableB", load_collections(tmp_path)["mini_kinetics"])
+    row = _find_row(section, "TSN")
     mean, deviation = np.mean(shares), np.std(shares, ddof=1)
     assert row.cells[:3] == ("39.2", f"{mean:.1f} ± {deviation:.1f}", f"{mean - 39.2:+.1f}")
     assert row.cells[-1] == "tsn, seeds 0 1, abc1234"
-    data = part.data["lines"][0]["measures"]["accuracy"]
+    data = section.data["lines"][0]["measures"]["accuracy"]
     assert data["paper"] == 39.2 and data["ours"]["mean"] == pytest.approx(mean)
 
 
@@ -131,25 +131,25 @@ def test_a_mean_and_its_deviation_have_the_same_digits(value, spec, expected):
 
 def test_what_was_not_run_says_so_and_is_not_filled_in(tmp_path):
     write_method(tmp_path, "sofnet")
-    part = create_table("table4", _load(tmp_path))
-    row = _find_row(part, "policy + guidance")
+    section = create_table("table4", _load(tmp_path))
+    row = _find_row(section, "policy + guidance")
     assert row.cells == ("74.7", "", "", "32.6", "", "", "not run") and not row.measured
-    assert any("--methods=tsn,fc_unguided,unguided,fc" in note for note in part.notes)
-    ours = [line for line in part.data["lines"] if line["method"] != "sofnet"]
+    assert any("--methods=tsn,fc_unguided,unguided,fc" in note for note in section.notes)
+    ours = [line for line in section.data["lines"] if line["method"] != "sofnet"]
     assert all(m["ours"] is None for line in ours for m in line["measures"].values())
-    part = create_table1([_load(tmp_path)])
-    assert _find_row(part, "OCSampler (offline, MV2+R50, 224, T = 10)").cells[-1] == "reported"
+    section = create_table1([_load(tmp_path)])
+    assert _find_row(section, "OCSampler (offline, MV2+R50, 224, T = 10)").cells[-1] == "reported"
 
 
 def test_thresholds_are_those_of_an_evaluation_each(tmp_path):
     predictions = draw_predictions(GATES, skill=4.0)
     write_method(tmp_path, "sofnet", predictions=predictions)
     collection = _load(tmp_path)
-    part = create_table_c(collection)
+    section = create_table_c(collection)
     [run] = collection.find("sofnet")
     costs = run.compute_costs(CLASSES)
     names = tuple(f"res{i}" for i in range(1, 6))
-    for entry in part.data["grid"]:
+    for entry in section.data["grid"]:
         expected = compute_metrics(
             predictions,
             gate_names=names,
@@ -159,12 +159,12 @@ def test_thresholds_are_those_of_an_evaluation_each(tmp_path):
         )
         assert entry["accuracy"]["mean"] == pytest.approx(100 * expected["map"])
         assert entry["per_frame"]["mean"] == pytest.approx(expected["gflops_per_frame"])
-    costs_along = {e["min_frames"]: [] for e in part.data["grid"]}
-    for entry in part.data["grid"]:
+    costs_along = {e["min_frames"]: [] for e in section.data["grid"]}
+    for entry in section.data["grid"]:
         costs_along[entry["min_frames"]].append(entry["per_frame"]["mean"])
     for row in costs_along.values():
         assert row == sorted(row)  # a higher ρ never ends a video sooner
-    assert len(part.drawings) == 1
+    assert len(section.drawings) == 1
 
 
 def test_a_comparison_is_on_the_same_videos(tmp_path):
@@ -251,22 +251,24 @@ def test_curves_over_training_and_reported_systems(tmp_path):
     lines = [*map(json.dumps, rows), '{"step": 30, "eval/to']  # cut short by a killed process
     (folder / "metrics.jsonl").write_text("\n".join(lines))
     collection = _load(tmp_path)
-    part = create_curves(collection)
-    [training] = part.data["training"]
+    section = create_curves(collection)
+    [training] = section.data["training"]
     whole = collection.find("sofnet")[0].tsn_gflops
     assert training["names"] == ["2", "4"] and training["y"] == pytest.approx((20, 40))
     assert training["x"] == pytest.approx((1 / whole, 0.5 / whole))
-    reported = dict(zip(part.data["reported"]["names"], part.data["reported"]["x"], strict=True))
+    reported = dict(
+        zip(section.data["reported"]["names"], section.data["reported"]["x"], strict=True)
+    )
     assert reported["AdaFrame"] == pytest.approx(100 * 79.0 / 40.3)
-    assert "reported" in part.notes[0] and len(part.drawings) == 3
+    assert "reported" in section.notes[0] and len(section.drawings) == 3
 
 
 def test_runs_of_several_data_sets_are_not_mixed(tmp_path):
     write_method(tmp_path / "a", "sofnet")
     write_method(tmp_path / "b", "sofnet", base=create_base("thumos14"))
     write_method(tmp_path / "c", "sofnet", base=create_base("mini_kinetics"))
-    parts, failures = _create_all(tmp_path)
-    made = {part.name: part for part in parts}
+    sections, failures = _create_all(tmp_path)
+    made = {section.name: section for section in sections}
     assert set(made) == {"table1", "table2"}
     assert "choose with --dataset" in failures["table4"]
     assert [t.caption for t in made["table1"].tables] == [
@@ -274,7 +276,7 @@ def test_runs_of_several_data_sets_are_not_mixed(tmp_path):
         "Paper: Mini-Kinetics. Ours: Mini-Kinetics.",
     ]
     assert made["table2"].data["dataset"] == "thumos14"
-    parts, failures = _create_all(tmp_path, "thumos14")
+    sections, failures = _create_all(tmp_path, "thumos14")
     assert set(failures) == {"figure4"}  # whose videos are not there
     with pytest.raises(UserError, match="--dataset: no runs on 'ucf', only on activitynet, "):
         choose_collection(load_collections(tmp_path), "ucf")
@@ -361,12 +363,12 @@ def test_odd_logs_names_and_gates_are_accepted(tmp_path):
     folder = write_method(tmp_path, "sofnet", predictions=predictions, base=base)
     lines = ["5", '["train/epoch"]', '{"step": "a", "train/epoch": null}', "\udcff"]
     (folder / "metrics.jsonl").write_text("\n".join(lines), errors="surrogateescape")
-    parts, failures = _create_all(tmp_path)
+    sections, failures = _create_all(tmp_path)
     assert set(failures) == {"figure4"}  # whose videos are not there
-    for part in parts:
-        write_part(tmp_path / "out", part)
-        format_part(part)
-    page = create_page("", (), [Part("p", "<i>", drawings=(Picture(ids[0], bytes(24)),))])
+    for section in sections:
+        write_section(tmp_path / "out", section)
+        format_section(section)
+    page = create_page("", (), [Section("p", "<i>", drawings=(Picture(ids[0], bytes(24)),))])
     assert "<b>" not in page and "<i>" not in page
 
 
@@ -374,10 +376,10 @@ def test_missing_predictions_are_reported_and_the_rest_is_made(tmp_path):
     for method in ("tsn", "sofnet"):
         folder = write_method(tmp_path, method)
     (folder / "predictions.npz").unlink()
-    parts, failures = _create_all(tmp_path)
+    sections, failures = _create_all(tmp_path)
     assert set(failures) == {"figure4", "tableC", "gates", "curves"}
     assert all("predictions.npz" in why for why in failures.values())
-    [table4] = [part for part in parts if part.name == "table4"]
+    [table4] = [section for section in sections if section.name == "table4"]
     assert "predictions.npz" in table4.tables[1].rows[0].cells[-1]
     assert table4.tables[0].rows[0].measured
 
@@ -385,9 +387,9 @@ def test_missing_predictions_are_reported_and_the_rest_is_made(tmp_path):
 def test_runtime_is_of_the_seed_that_was_measured(tmp_path):
     for seed in (0, 1):
         write_method(tmp_path, "sofnet", seed)
-    part = create_table3(_load(tmp_path))
-    assert _find_row(part, "SoF-Net (168)").cells[1] == ""
-    assert "python -m sofnet_jax.benchmark runtime" in part.notes[0]
+    section = create_table3(_load(tmp_path))
+    assert _find_row(section, "SoF-Net (168)").cells[1] == ""
+    assert "python -m sofnet_jax.benchmark runtime" in section.notes[0]
     content = {
         "dataset": "activitynet",
         "host": "a host",
@@ -412,9 +414,9 @@ def test_runtime_is_of_the_seed_that_was_measured(tmp_path):
 
 def test_claims_that_were_not_run_are_not_decided(tmp_path):
     write_method(tmp_path, "fc")
-    part = create_claims(_load(tmp_path))
-    assert {claim["verdict"] for claim in part.data["claims"]} == {"not run"}
-    assert not any(row.measured for row in part.tables[0].rows)
+    section = create_claims(_load(tmp_path))
+    assert {claim["verdict"] for claim in section.data["claims"]} == {"not run"}
+    assert not any(row.measured for row in section.tables[0].rows)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The content of a report before it is formatted: parts with tables and drawings."""
+"""The content of a report before it is formatted: sections with tables and drawings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """A table or figure of the report, in the order in which its fields are shown.
 
     `name` selects it on the command line and names its files; `data` is for the JSON file.
