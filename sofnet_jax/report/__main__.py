@@ -5,8 +5,8 @@ example: python -m sofnet_jax.report all --workdir=runs/paper
 
 NAME is table1 … table5, tableA … tableD, figure3 or figure4; or, beyond the paper, claims, gates
 (what the kept frames show) or curves (accuracy against computation); or all, which also writes a
-page. FOLDER is that of sofnet_jax.sweep or sofnet_jax.compare. Each section shows the paper's numbers,
-ours and the difference. Files go to FOLDER/report, or to --out.
+page. FOLDER is that of sofnet_jax.sweep or sofnet_jax.compare. Each section shows the paper's
+numbers, ours and the difference. Files go to FOLDER/report, or to --out.
 """
 
 import functools

@@ -135,9 +135,9 @@ def test_text_of_users_is_text():
     )
     reader = Reader(create_page(HOSTILE, (HOSTILE,), [section]))
     assert "script" not in {tag for tag, _ in reader.elements}
-    # Page: title, h1, lead. Section: contents, h2, lead, note. Table: caption, a group, two headings,
-    # two cells. Plot: caption, two axes, legend, name. Bars: caption, legend, label. A picture's
-    # caption.
+    # Page: title, h1, lead. Section: contents, h2, lead, note. Table: caption, a group, two
+    # headings, two cells. Plot: caption, two axes, legend, name. Bars: caption, legend, label. A
+    # picture's caption.
     assert reader.texts.count(HOSTILE) == 3 + 4 + 6 + 5 + 3 + 1
     assert "\x1b" not in format_section(section)
 
