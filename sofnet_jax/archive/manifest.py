@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from sofnet_jax.archive.store import is_remote, open_file
-from sofnet_jax.data.annotations.files import check_order, parse_seconds
+from sofnet_jax.data.annotations.files import Node, check_order
 from sofnet_jax.host.errors import UserError
 
 COLUMNS = ("path", "start", "end")
@@ -164,9 +164,6 @@ def _parse(row: Sequence[str], columns: _Header, place: str) -> Entry:
     path = values.get("path", "")
     if not path or "\0" in path:
         raise UserError(f"{place}: no path")
-    start, end = (
-        parse_seconds(place, name, values[name]) if values.get(name) else None
-        for name in COLUMNS[1:]
-    )
+    start, end = (Node(place, values).get_number(name) for name in COLUMNS[1:])
     check_order(place, start, end)
     return Entry(path, start, end)

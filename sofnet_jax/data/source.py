@@ -14,14 +14,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from sofnet_jax.data.annotations.clip import Interval
-from sofnet_jax.data.annotations.files import Material
+from sofnet_jax.data.annotations.clip import Clip, Interval
+from sofnet_jax.data.annotations.files import Material, Notes
 from sofnet_jax.data.annotations.own import (
-    OwnRow,
-    group_rows,
     is_integer,
-    merge_segments,
-    name_video,
+    merge_rows,
     read_class_folder,
     read_csv,
     sort_labels,
@@ -138,7 +135,8 @@ _Listing = tuple[list[Video], tuple[str, ...], Sequence[str]]  # videos, classes
 
 
 def _list_folder(path: Path, classes: Sequence[str] | None) -> _Listing:
-    found, notes = read_class_folder(path)
+    notes = Notes()
+    found = read_class_folder(path, notes)
     names = tuple(found if classes is None else classes)
     index = {name: i for i, name in enumerate(names)}
     videos: list[Video] = []
@@ -148,7 +146,7 @@ def _list_folder(path: Path, classes: Sequence[str] | None) -> _Listing:
         for file in files:
             name = file.relative_to(path).as_posix()
             videos.append(Video(name, str(file), (index[folder],)))
-    return videos, names, notes
+    return videos, names, notes.lines()
 
 
 def _list_csv(path: Path, classes: Sequence[str] | None) -> _Listing:
@@ -156,31 +154,27 @@ def _list_csv(path: Path, classes: Sequence[str] | None) -> _Listing:
     if not rows:
         raise UserError(f"{path}: no videos in it; write a line 'path,label' for each")
     names, index = _index_labels(rows, classes)
-    groups, notes = group_rows(rows)
-    return [_merge(group, path.parent, names, index) for group in groups], names, notes
-
-
-def _merge(
-    rows: Sequence[OwnRow], folder: Path, names: Sequence[str], index: dict[str, int]
-) -> Video:
-    """Merge the rows of a video, which differ in labels or in the relevant segments."""
-    row = rows[0]
-    labels = [(r.place, label) for r in rows for label in r.labels]
-    for place, label in labels:
-        if label not in index:
-            raise UserError(f"{place}: {_unknown(label, names)}")
-    return Video(
-        id=name_video(row),
-        path=str(folder / row.path),
-        labels=tuple(dict.fromkeys(index[label] for _, label in labels)),
-        start=row.start,
-        end=row.end,
-        relevant=merge_segments(rows),
-    )
+    for row in rows:
+        for label in row.labels:
+            if label not in index:
+                raise UserError(f"{row.place}: {_unknown(label, names)}")
+    notes = Notes()
+    videos = [
+        Video(
+            id=clip.id,
+            path=str(path.parent / (clip.path or "")),
+            labels=tuple(dict.fromkeys(index[label] for label in clip.labels)),
+            start=clip.start,
+            end=clip.end,
+            relevant=clip.segments,
+        )
+        for clip in merge_rows(rows, notes)
+    ]
+    return videos, names, notes.lines()
 
 
 def _index_labels(
-    rows: Sequence[OwnRow], classes: Sequence[str] | None
+    rows: Sequence[Clip], classes: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The names of the classes, and the class of each known label."""
     labels = {label for row in rows for label in row.labels}

@@ -44,7 +44,8 @@ def test_folder_of_classes(tmp_path):
     ]
     assert len(source) == 5 and source[3].path == str(tmp_path / "run/b.MP4")
     assert source[0].relevant is None
-    assert source.notes == (f"{tmp_path}/run/notes.txt: not a video by its name; left out",)
+    kind = "files that are not videos by their names: left out"
+    assert source.notes == (f"{kind}: 1, first {tmp_path}/run/notes.txt",)
 
 
 def test_folder_follows_links_but_not_in_circles(tmp_path):
@@ -61,7 +62,8 @@ def test_empty_classes_are_noted(tmp_path):
     _touch(tmp_path, "run/a.mp4", "jump/readme.txt")
     source = create_source(tmp_path)
     assert source.classes == ("jump", "run")
-    left_out = f"{tmp_path}/jump/readme.txt: not a video by its name; left out"
+    kind = "files that are not videos by their names: left out"
+    left_out = f"{kind}: 1, first {tmp_path}/jump/readme.txt"
     assert source.notes == (left_out, f"{tmp_path}: no video of 'jump'")
     source = create_source(tmp_path, classes=("run", "jump", "swim"))
     assert source.classes == ("run", "jump", "swim") and source[0].labels == (0,)
@@ -112,7 +114,7 @@ def test_repeated_rows_are_noted_and_left_out(tmp_path):
     path = _csv(tmp_path, "a.mp4,run\nb.mp4,run\na.mp4,run\n")
     source = create_source(path)
     assert [video.id for video in source.videos] == ["a.mp4", "b.mp4"]
-    assert source.notes == (f"{path}:3: repeats {path}:1; left out",)
+    assert source.notes == (f"duplicate rows left out: 1, first {path}:3",)
 
 
 def test_classes_come_from_the_training_data(tmp_path):
@@ -147,9 +149,9 @@ def test_integer_labels(tmp_path):
         ("path,label\na.mp4,run\nb.mp4,run,1\n", [":3: 3 columns where the header has 2"]),
         ("path,label,end\na.mp4,run\n", [":2: 2 columns where the header has 3"]),
         ("path,label,start\na.mp4,run,-1\n", [":2: start -1 is before the video", "seconds"]),
-        ("path,label,start\na.mp4,run,nan\n", [":2: start is 'nan'"]),
-        ("path,label,end\na.mp4,run,inf\n", [":2: end is 'inf'"]),
-        ("path,label,end\na.mp4,run,1:30\n", [":2: end is '1:30'"]),
+        ("path,label,start\na.mp4,run,nan\n", [":2: start: 'nan' instead of"]),
+        ("path,label,end\na.mp4,run,inf\n", [":2: end: 'inf' instead of"]),
+        ("path,label,end\na.mp4,run,1:30\n", [":2: end: '1:30' instead of"]),
         ("path,label,end\na.mp4,run,0\n", [":2: end 0 is not after start 0"]),
         ("path,label,start,end\na.mp4,run,5,5\n", [":2: end 5 is not after start 5"]),
         ("path,label,relevant_start\na.mp4,run,5\n", [":2: relevant_start and relevant_end go to"]),
@@ -187,7 +189,7 @@ def test_rows_of_one_video_give_it_all_their_labels(head, tmp_path):
     source = create_source(path)
     assert source.classes == ("jump", "run")
     assert [(v.id, v.labels) for v in source.videos] == [("a.mp4", (1, 0)), ("b.mp4", (1,))]
-    assert len(source.notes) == 1 and "repeats" in source.notes[0]
+    assert len(source.notes) == 1 and "duplicate rows" in source.notes[0]
 
 
 def test_columns_in_any_order_and_close_segments_apart(tmp_path):

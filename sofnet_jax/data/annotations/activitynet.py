@@ -1,23 +1,14 @@
 """ActivityNet-v1.3: the official JSON, BSN's JSON and CSV, and lists with a class index."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sofnet_jax.data.annotations.assembly import UNDECIDED, assemble
-from sofnet_jax.data.annotations.classes import create_kinds, read_orders
+from sofnet_jax.data.annotations.assembly import assemble, merge
 from sofnet_jax.data.annotations.clip import Annotation, Clip, clean_segments, read_duration
-from sofnet_jax.data.annotations.files import (
-    Material,
-    Node,
-    Notes,
-    parse_count,
-    parse_seconds,
-    show,
-    sort_materials,
-)
-from sofnet_jax.data.annotations.lists import Listed, Roster, collect, read_list
+from sofnet_jax.data.annotations.files import Material, Node, Notes, show, sort_materials
+from sofnet_jax.data.annotations.lists import Roster, create_kinds, read_list, read_orders
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
@@ -43,7 +34,15 @@ def read(materials: Sequence[Material]) -> Annotation:
         **create_kinds(_CLASSES),
     }
     files = sort_materials("ActivityNet", materials, kinds, notes)
-    described = _read_described(files, notes)
+    found = [_read_videos(m.document.need("database"), notes) for m in files["official"]]
+    found += [_read_videos(m.document, notes) for m in files["bsn"]]
+    found += [map(_read_row, m.table()) for m in files["table"]]
+    described = merge(found, notes)
+    notes.add(
+        "test videos, whose labels are not public: left out",
+        *(clip.place for clip in described if clip.split == _TESTING),
+    )
+    described = [clip for clip in described if clip.split != _TESTING]
     rosters = [read_list(m, _create_listed, notes) for m in files["list"]]
     rosters = _repair_ids(rosters, described, notes)
     return assemble(NAME, described, rosters, read_orders(files), notes)
@@ -58,120 +57,77 @@ def _is_bsn(value: dict[str, Any]) -> bool:
     return bool(value) and all(isinstance(v, dict) and "annotations" in v for v in value.values())
 
 
-def _read_described(files: Mapping[str, Sequence[Material]], notes: Notes) -> dict[str, Clip]:
-    """The clips of all files but lists, by id; the official file wins."""
-    described: dict[str, Clip] = {}
-    for material in files["official"]:
-        _add(described, _read_videos(material.document.need("database"), notes), notes)
-    for material in files["bsn"]:
-        _add(described, _read_videos(material.document, notes), notes)
-    for material in files["table"]:
-        _add(described, _read_table(material), notes)
-    notes.add_all(
-        "test videos, whose labels are not public: left out",
-        (clip.place for clip in described.values() if clip.split == _TESTING),
-    )
-    return {id: clip for id, clip in described.items() if clip.split != _TESTING}
-
-
-def _parse_subset(place: str, subset: str) -> str:
-    split = _TESTING if subset.lower() in ("testing", "test") else parse_split(subset)
+def _read_subset(video: Node) -> str:
+    """The split of a video; "" if the file has none."""
+    subset = video.get("subset")
+    if subset is None:
+        return ""
+    word = subset.text()
+    split = _TESTING if word.lower() in ("testing", "test") else parse_split(word)
     if split is None:
-        raise UserError(f"{place}: {show(subset)} is not training, validation or testing")
+        raise UserError(f"{subset.place}: {show(word)} is not training, validation or testing")
     return split
 
 
 def _read_videos(videos: Node, notes: Notes) -> Iterator[Clip]:
     """The videos of the official JSON, or of BSN's, which has no subsets."""
     for key, video in videos.items():
-        subset = video.get("subset")
-        split = _parse_subset(subset.place, subset.text()) if subset else UNDECIDED
+        clip = _create_listed(Node(video.place, key))
+        split = _read_subset(video)
         seconds = read_duration(video.get("duration_second") or video.get("duration"), notes)
-        id = check_id(video.place, strip_prefix(key))
         instances = [] if split == _TESTING else video.need("annotations").elements()
-        labels = [check_label((n := node.need("label")).place, n.text()) for node in instances]
-        segments = [((n := node.need("segment")).place, n.interval()) for node in instances]
-        yield Clip(
-            id=id,
+        labels = [check_label(instance.need("label")) for instance in instances]
+        intervals = [instance.need("segment") for instance in instances]
+        segments = [(node.place, node.interval()) for node in intervals]
+        yield replace(
+            clip,
             split=split,
             labels=tuple(dict.fromkeys(labels)),
-            place=video.place,
-            names=(id,),
             segments=clean_segments(segments, seconds, notes),
             duration=seconds,
         )
 
 
-def _read_table(material: Material) -> Iterator[Clip]:
-    """The rows of BSN's CSV, which have subsets and no labels."""
-    for place, cells in material.table():
-        id = check_id(place, strip_prefix(cells["video"]))
-        seconds, frames = cells.get("seconds", ""), cells.get("numframe", "")
-        duration = parse_seconds(place, "seconds", seconds) if seconds else 0.0
-        yield Clip(
-            id=id,
-            split=_parse_subset(place, cells["subset"]),
-            labels=(),
-            place=place,
-            names=(id,),
-            duration=duration if duration > 0 else None,
-            num_frames=(parse_count(place, "numFrame", frames) if frames else 0) or None,
-        )
+def _read_row(row: Node) -> Clip:
+    """A row of BSN's CSV, which has subsets and no labels."""
+    frames, seconds = row.get("numframe"), row.get_number("seconds")
+    return replace(
+        _create_listed(row.need("video")),
+        split=_read_subset(row),
+        place=row.place,
+        duration=seconds if seconds and seconds > 0 else None,
+        num_frames=(frames.count() if frames else 0) or None,
+    )
 
 
-def _add(described: dict[str, Clip], clips: Iterable[Clip], notes: Notes) -> None:
-    """Add what a file says to what others said. Raises UserError if it has a video twice."""
-    new: dict[str, Clip] = {}
-    for clip in clips:
-        if new.setdefault(clip.id, clip) is not clip:
-            raise UserError(f"{clip.place}: duplicate of {new[clip.id].place}; keep one")
-        first = described.get(clip.id, clip)
-        splits, labels = {first.split, clip.split}, {frozenset(c.labels) for c in (first, clip)}
-        if len(splits - {UNDECIDED}) > 1 or len(labels - {frozenset()}) > 1:
-            notes.add(
-                "videos with another subset or class in a second file: the first counts",
-                f"{clip.place}, {first.place}",
-            )
-        described[clip.id] = replace(
-            first,
-            split=first.split or clip.split,
-            duration=first.duration or clip.duration,
-            num_frames=first.num_frames or clip.num_frames,
-        )
+def _create_listed(name: Node) -> Clip:
+    id = strip_prefix(check_id(name))
+    return Clip(id=id, split="", labels=(), place=name.place, names=(id,))
 
 
-def _create_listed(place: str, text: str) -> Listed:
-    id = check_id(place, strip_prefix(text))
-    return Listed(Clip(id=id, split="", labels=(), place=place, names=(id,)))
-
-
-def _repair_ids(
-    rosters: Sequence[Roster], described: Mapping[str, Clip], notes: Notes
-) -> list[Roster]:
+def _repair_ids(rosters: Sequence[Roster], described: Sequence[Clip], notes: Notes) -> list[Roster]:
     """The lists with their original ids.
 
     Public lists were made by removing every `v_`, also inside YouTube ids. Another file with the
     whole id proves what it was.
     """
-    ids = {*described, *(id for roster in rosters for _, id in roster.rows)}
-    whole = {id.replace("v_", ""): id for id in sorted(ids) if "v_" in id}
+    clips = [*described, *(clip for roster in rosters for clip in roster.clips)]
+    whole = {id.replace("v_", ""): id for id in sorted({c.id for c in clips}) if "v_" in id}
     return [
-        collect(roster.path, [_repair_id(row, whole, notes) for row in roster.rows.values()], notes)
+        Roster(roster.path, [_repair_id(clip, whole, notes) for clip in roster.clips])
         for roster in rosters
     ]
 
 
-def _repair_id(row: Listed, whole: Mapping[str, str], notes: Notes) -> Listed:
-    clip = row.clip
-    id, names = clip.id, clip.names
-    if YOUTUBE.fullmatch(id):
-        return row
-    if id in whole:
-        id = whole[id]
-        names = (id,)
+def _repair_id(clip: Clip, whole: Mapping[str, str], notes: Notes) -> Clip:
+    if YOUTUBE.fullmatch(clip.id):
+        return clip
+    if id := whole.get(clip.id):
         notes.add("ids that lost a 'v_', repaired from another file", f"{clip.place} {id}")
-    elif _DAMAGED.fullmatch(id):
-        names = (*(f"{id[:i]}v_{id[i:]}" for i in range(len(id) + 1)), id)
+        return replace(clip, id=id, names=(id,))
+    if _DAMAGED.fullmatch(clip.id):
         kind = "ids of 9 characters, which lost a 'v_': searched for under all possible ids"
-        notes.add(kind, f"{clip.place} {id}")
-    return replace(row, clip=replace(clip, id=id, names=names))
+        notes.add(kind, f"{clip.place} {clip.id}")
+        possible = [f"{clip.id[:i]}v_{clip.id[i:]}" for i in range(len(clip.id) + 1)]
+        return replace(clip, names=(*possible, clip.id))
+    return clip

@@ -1,26 +1,70 @@
-"""Combines what lists say about which videos there are with what other files say by name."""
+"""Joins what the files say: lists say which videos there are, other files describe them by name."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from operator import attrgetter
 
-from sofnet_jax.data.annotations.classes import ClassOrder, Evidence, name_labels
-from sofnet_jax.data.annotations.clip import SPLITS, Annotation, Clip
+from sofnet_jax.data.annotations.clip import Annotation, Clip
 from sofnet_jax.data.annotations.files import Notes
-from sofnet_jax.data.annotations.lists import Roster
+from sofnet_jax.data.annotations.lists import ClassOrder, Roster
 from sofnet_jax.host.errors import UserError
 
-UNDECIDED = ""  # the split of a clip that only a list can decide
-_Key = tuple[str, str]  # split and id
+_get_key: Callable[[Clip], tuple[str, str]] = attrgetter("split", "id")
+
+
+def merge(
+    files: Iterable[Iterable[Clip]],
+    notes: Notes,
+    key: Callable[[Clip], Hashable] = attrgetter("id"),
+) -> list[Clip]:
+    """The clips of several files, one of each key: the first counts, later ones fill its gaps.
+
+    A repetition in one file is noted. Raises UserError if two have different labels.
+    """
+    merged: dict[Hashable, Clip] = {}
+    for clips in files:
+        seen = set()
+        for clip in clips:
+            if key(clip) in seen:
+                notes.add("duplicate rows left out", clip.place)
+            seen.add(key(clip))
+            first = merged.get(key(clip))
+            merged[key(clip)] = _join(first, clip, notes) if first else clip
+    return list(merged.values())
+
+
+def _join(first: Clip, second: Clip, notes: Notes) -> Clip:
+    if first.labels and second.labels and set(first.labels) != set(second.labels):
+        labels, others = (" and ".join(clip.labels) for clip in (first, second))
+        raise UserError(
+            f"{second.place}: {second.id} has different labels in {first.place}: {labels}, not "
+            f"{others}; correct one, or leave out the file that is wrong"
+        )
+    if first.split and second.split and first.split != second.split:
+        notes.add(
+            "videos in another split by a second file: a list, or else the first, counts",
+            f"{first.place} {first.split}, {second.place} {second.split}",
+        )
+    if first.num_frames and second.num_frames and first.num_frames != second.num_frames:
+        notes.add(
+            "videos with different frame counts: the first counts",
+            f"{first.place} {first.num_frames}, {second.place} {second.num_frames}",
+        )
+    gaps = [f.name for f in fields(Clip) if getattr(first, f.name) in (None, "", ())]
+    return replace(
+        first,
+        background=first.background or second.background,
+        **{name: getattr(second, name) for name in gaps},
+    )
 
 
 def assemble(
     name: str,
-    described: Mapping[str, Clip],
+    described: Sequence[Clip],
     rosters: Sequence[Roster],
     orders: Sequence[ClassOrder],
     notes: Notes,
-    evidence: Mapping[str, Evidence] | None = None,
 ) -> Annotation:
     """Create the annotation of a benchmark.
 
@@ -28,122 +72,116 @@ def assemble(
 
     Args:
         name: of the benchmark.
-        described: clips by id from files that name their classes; their split may be `UNDECIDED`.
+        described: merged clips of files that name their classes; their split may be "".
         rosters: the lists.
         orders: the class orders that their numbers may follow.
         notes: receives the oddities.
-        evidence: by id, the classes of listed videos that are not described.
 
     Raises:
         UserError: lists contradict each other, or nothing says what their numbers stand for.
     """
-    proofs = dict(evidence or {}) | {
-        id: Evidence(frozenset(clip.labels), clip.place)
-        for id, clip in described.items()
-        if clip.labels
-    }
-    labels = [name_labels(roster, orders, proofs, notes) for roster in rosters]
-    listed = _merge(rosters, labels, notes)
-    listed_splits = {split for split, _ in listed}
-    clips = [_join(clip, described.get(clip.id), notes) for clip in listed.values()]
-    clips += _list_rest(described, listed_splits)
-    _note_missing(described, list(listed.values()), notes)
+    by_id = {clip.id: clip for clip in described}
+    by_name = {clip.id: clip for clip in described if clip.labels}
+    named = [_name_labels(roster, orders, by_name, notes) for roster in rosters]
+    listed = merge(named, notes, _get_key)
+    splits = {clip.split for clip in listed}
+    undecided = [clip.place for clip in described if not clip.split]
+    if undecided and not splits:
+        raise UserError(f"{undecided[0]}: split unknown; give a list of each split as well")
+    clips = [_join(clip, by_id[clip.id], notes) if clip.id in by_id else clip for clip in listed]
+    clips += [clip for clip in described if clip.split and clip.split not in splits]
+    _note_missing(named, listed, by_id, notes)
     note_both(clips, notes)
     kept = tuple(clip for clip in clips if clip.labels)
-    notes.add_all("videos without a label: left out", (c.place for c in clips if not c.labels))
+    notes.add("videos without a label: left out", *(c.place for c in clips if not c.labels))
     return Annotation(name, _list_classes(kept, orders), kept, notes.lines())
 
 
-def _merge(
-    rosters: Sequence[Roster], labels: Sequence[Mapping[_Key, tuple[str, ...]]], notes: Notes
-) -> dict[_Key, Clip]:
-    """The clips of all lists by split and id, with labels; the first list wins."""
-    merged: dict[_Key, Clip] = {}
-    for roster, named in zip(rosters, labels, strict=True):
-        _check_labels(roster, named, merged)
-        for key, row in roster.rows.items():
-            before = merged.get(key, row.clip)
-            num_frames = _choose_frames(before, row.clip, notes)
-            merged[key] = replace(before, labels=named[key] or before.labels, num_frames=num_frames)
-    lists = Counter(split for roster in rosters for split in {split for split, _ in roster.rows})
-    found = Counter(key for roster in rosters for key in roster.rows)
-    notes.add_all(
-        "videos that only some of the lists of their split have",
-        (f"{c.id} ({c.place})" for key, c in merged.items() if found[key] < lists[key[0]]),
-    )
-    return merged
+def _name_labels(
+    roster: Roster, orders: Sequence[ClassOrder], described: Mapping[str, Clip], notes: Notes
+) -> list[Clip]:
+    """The clips of a list with class names: as described, else as listed, else by number."""
+    proofs = [described.get(clip.id, clip) for clip in roster.clips]
+    order = _choose_order(roster, proofs, orders, notes)
+    named = []
+    for clip, proof in zip(roster.clips, proofs, strict=True):
+        labels = order.look_up(clip.place, clip.numbers) if order else ()
+        if labels and proof.labels and set(labels) != set(proof.labels):
+            notes.add(
+                "videos with other classes by number than by name: names win",
+                f"{clip.place} {' and '.join(labels)}, not {' and '.join(proof.labels)} as in "
+                f"{proof.place}",
+            )
+        named.append(replace(clip, labels=proof.labels or labels, numbers=()))
+    return named
 
 
-def _check_labels(
-    roster: Roster, named: Mapping[_Key, tuple[str, ...]], merged: Mapping[_Key, Clip]
+def _choose_order(
+    roster: Roster, proofs: Sequence[Clip], orders: Sequence[ClassOrder], notes: Notes
+) -> ClassOrder | None:
+    """The class order of a list: the one that agrees with most of the videos with known names.
+
+    It must agree with more than half of them. Without such an order, returns None if all names are
+    known, and raises UserError otherwise, also if several orders are possible and differ.
+    """
+    rows = [(c.numbers, p.labels) for c, p in zip(roster.clips, proofs, strict=True) if c.numbers]
+    if not rows:
+        return None
+    known = [(numbers, set(labels)) for numbers, labels in rows if labels]
+
+    def score(order: ClassOrder) -> int:
+        return sum({order.names.get(n) for n in numbers} <= labels for numbers, labels in known)
+
+    stated = [order for order in orders if order.stated]
+    usable = stated if stated and not known else orders
+    top = max(map(score, usable), default=0)
+    best = [order for order in usable if score(order) == top]
+    if not best or (known and 2 * top <= len(known)):
+        problem = f"{roster.path}: its numbers do not follow {best[0] if best else 'any file'}"
+        if known:
+            problem += f": only {top:,} of {len(known):,} videos agree with their names"
+        if len(known) < len(rows):
+            raise UserError(f"{problem}; give the matching file of class names as well")
+        notes.say(f"{problem}; all labels are taken by name")
+        return None
+    used = {number for numbers, _ in rows for number in numbers}
+    first, *others = [order for order in best if used <= order.names.keys()] or best[:1]
+    for other in others:
+        if any(first.names[number] != other.names[number] for number in used):
+            raise UserError(
+                f"{roster.path}: its numbers may follow {first} or {other}, which differ; leave "
+                "one out, or give a file that has its videos' classes by name"
+            )
+    if not (known or first.stated):
+        notes.say(f"{roster.path}: labels are read by {first}; no given file confirms it")
+    matching = {order.path for order in orders if order.matches(first)}
+    for path in dict.fromkeys(order.path for order in orders if order.path not in matching):
+        notes.add(f"{path}: a different class order, not used", roster.path.name)
+    return first
+
+
+def _note_missing(
+    lists: Sequence[Sequence[Clip]],
+    listed: Sequence[Clip],
+    described: Mapping[str, Clip],
+    notes: Notes,
 ) -> None:
-    """Raise UserError if a list contradicts the lists before it."""
-    common = [k for k in roster.rows if named[k] and k in merged and merged[k].labels]
-    different = [key for key in common if set(named[key]) != set(merged[key].labels)]
-    if different:
-        clip, before = roster.rows[different[0]].clip, merged[different[0]]
-        raise UserError(
-            f"{clip.place}: {clip.id} is {' and '.join(named[different[0]])}, but "
-            f"{' and '.join(before.labels)} by {before.place}, like {len(different):,} of "
-            f"{len(common):,} videos; correct it, or leave out the list that does not match the "
-            "class index"
-        )
-
-
-def _choose_frames(a: Clip, b: Clip, notes: Notes) -> int | None:
-    """The first known frame count."""
-    if a.num_frames and b.num_frames and a.num_frames != b.num_frames:
-        notes.add(
-            "videos with different frame counts: the first counts",
-            f"{a.place} {a.num_frames}, {b.place} {b.num_frames}",
-        )
-    return a.num_frames or b.num_frames
-
-
-def _join(listed: Clip, described: Clip | None, notes: Notes) -> Clip:
-    """A listed clip with what other files say about it."""
-    if described is None:
-        return listed
-    if described.split not in (UNDECIDED, listed.split):
-        notes.add(
-            "videos in another split by a list than by another file: the list wins",
-            f"{listed.place} {listed.split}, {described.place} {described.split}",
-        )
-    return replace(
-        described,
-        split=listed.split,
-        labels=described.labels or listed.labels,
-        num_frames=_choose_frames(listed, described, notes),
-        names=tuple(dict.fromkeys(described.names + listed.names)),
-        trimmed=tuple(dict.fromkeys(described.trimmed + listed.trimmed)),
-        path=listed.path,
-    )
-
-
-def _list_rest(described: Mapping[str, Clip], listed: Collection[str]) -> list[Clip]:
-    """The clips of splits without lists."""
-    undecided = [clip.place for clip in described.values() if clip.split == UNDECIDED]
-    if undecided and not listed:
-        raise UserError(f"{undecided[0]}: split unknown; give a list of each split as well")
-    return [c for c in described.values() if c.split in SPLITS and c.split not in listed]
-
-
-def _note_missing(described: Mapping[str, Clip], listed: Sequence[Clip], notes: Notes) -> None:
-    """Note the videos that only lists, or only other files, have."""
-    splits, ids = {clip.split for clip in listed}, {clip.id for clip in listed}
-    if described:
-        notes.add_all(
-            "videos of lists that no other file describes",
-            (f"{clip.id} ({clip.place})" for clip in listed if clip.id not in described),
-        )
-    notes.add_all(
-        "videos in no list of their split: left out",
-        (
-            f"{clip.id} ({clip.place})"
-            for clip in described.values()
-            if clip.id not in ids and (clip.split in splits or clip.split == UNDECIDED)
-        ),
-    )
+    """Note the videos that only some of the lists, only lists, or only other files have."""
+    with_split = Counter(split for clips in lists for split in {clip.split for clip in clips})
+    with_clip = Counter(key for clips in lists for key in set(map(_get_key, clips)))
+    splits, ids = {"", *with_split}, {clip.id for clip in listed}
+    for kind, found in {
+        "videos that only some of the lists of their split have": [
+            clip for clip in listed if with_clip[_get_key(clip)] < with_split[clip.split]
+        ],
+        "videos of lists that no other file describes": [
+            clip for clip in listed if described and clip.id not in described
+        ],
+        "videos in no list of their split: left out": [
+            clip for clip in described.values() if clip.split in splits and clip.id not in ids
+        ],
+    }.items():
+        notes.add(kind, *(f"{clip.id} ({clip.place})" for clip in found))
 
 
 def note_both(clips: Collection[Clip], notes: Notes) -> None:
@@ -152,9 +190,9 @@ def note_both(clips: Collection[Clip], notes: Notes) -> None:
     Files at different paths are different videos, though they may have the same id.
     """
     train = {clip.id: clip for clip in clips if clip.split == "train"}
-    notes.add_all(
+    notes.add(
         "videos in both splits, so that validation sees training data",
-        (
+        *(
             f"{clip.id} ({clip.place})"
             for clip in clips
             if clip.split == "val" and clip.id in train and clip.path == train[clip.id].path

@@ -21,7 +21,7 @@ class Clip:
     """
 
     id: str  # unique in its split
-    split: str  # of SPLITS
+    split: str  # of SPLITS; while files are read, "" if only a list can decide it
     labels: tuple[str, ...]  # class names, each once
     place: str  # <file>:<row> that describes it, for messages
     names: tuple[str, ...] = ()
@@ -33,6 +33,7 @@ class Clip:
     duration: float | None = None  # seconds, as the files claim
     num_frames: int | None = None  # as the files claim
     background: bool = False  # annotated as resembling its classes without showing them
+    numbers: tuple[int, ...] = ()  # of its classes, as a list counts them; () once they are named
 
 
 @dataclass(frozen=True)

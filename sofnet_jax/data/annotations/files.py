@@ -4,11 +4,10 @@ import csv
 import io
 import itertools
 import json
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,21 +33,6 @@ def show(value: object) -> str:
     return f"'{make_printable(short)}'"
 
 
-def parse_count(place: str, what: str, cell: str) -> int:
-    """Parse an integer of at most nine digits; raises UserError."""
-    if not _COUNT.fullmatch(cell):
-        raise UserError(f"{place}: {what} is {show(cell)}; expected a number such as 12")
-    return int(cell)
-
-
-def parse_seconds(place: str, what: str, cell: str) -> float:
-    """Parse a finite number, which may be negative; raises UserError."""
-    seconds = float(cell) if _DECIMAL.fullmatch(cell) else math.nan
-    if not math.isfinite(seconds):
-        raise UserError(f"{place}: {what} is {show(cell)}; give seconds such as 12.5")
-    return seconds
-
-
 def check_order(place: str, start: float | None, end: float | None) -> None:
     """Raise UserError unless 0 <= `start` < `end`, where given."""
     if start is not None and start < 0:
@@ -63,16 +47,11 @@ class Notes:
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[int, str]] = {}
 
-    def add(self, kind: str, example: str, count: int = 1) -> None:
-        """Count `count` more of a kind, the first of which is `example`."""
-        if count:
-            before, first = self._kinds.get(kind, (0, example))
-            self._kinds[kind] = before + count, first
-
-    def add_all(self, kind: str, examples: Iterable[str]) -> None:
-        """Count each of the examples."""
-        for example in examples:
-            self.add(kind, example)
+    def add(self, kind: str, *examples: str) -> None:
+        """Count the examples of a kind."""
+        if examples:
+            count, first = self._kinds.get(kind, (0, examples[0]))
+            self._kinds[kind] = count + len(examples), first
 
     def say(self, line: str) -> None:
         """Add a line that counts nothing."""
@@ -88,28 +67,39 @@ class Notes:
 
 @dataclass(frozen=True)
 class Node:
-    """A JSON value that knows its `place`, `<file>: <keys that lead to it>`.
+    """A value of a file that knows its `place`: `<file>` or `<file>:<row>`, then `: <keys>`.
 
-    Reading it as a type that it does not have raises UserError.
+    The file may be JSON, a table, whose rows are objects of text, or MATLAB's. Reading a value as a
+    type that it does not have raises UserError; a number may be written as text.
     """
 
     place: str
     value: Any
 
     def get(self, key: str) -> "Node | None":
-        """The value under a key of an object; None if it is missing or null."""
+        """The value under a key of an object; None if it is missing, null or empty text."""
         value = self._expect(dict, "an object").get(key)
-        return None if value is None else Node(self._join(key), value)
+        return None if value is None or value == "" else Node(self._join(key), value)
 
     def need(self, key: str) -> "Node":
         """The value under a key of an object; raises UserError if there is none."""
         node = self.get(key)
         if node is None:
-            raise UserError(f"{self.place.removesuffix(': ')}: no '{key}'")
+            raise UserError(f"{self.place}: no '{key}'")
         return node
 
+    def get_text(self, key: str) -> str:
+        """The string under a key of an object; "" if there is none."""
+        node = self.get(key)
+        return node.text() if node else ""
+
+    def get_number(self, key: str) -> float | None:
+        """The number under a key of an object; None if there is none."""
+        node = self.get(key)
+        return node.number() if node else None
+
     def get_list(self, key: str) -> "list[Node]":
-        """The elements of the list under a key of an object; none if it is missing or null."""
+        """The elements of the list under a key of an object; none if there is no list."""
         node = self.get(key)
         return node.elements() if node else []
 
@@ -120,8 +110,9 @@ class Node:
 
     def elements(self) -> list["Node"]:
         """The elements of a list."""
-        self._expect(list, "a list")
-        return [Node(f"{self.place}[{i}]", value) for i, value in enumerate(self.value)]
+        place = self.place if ": " in self.place else f"{self.place}: "
+        values = self._expect(list, "a list")
+        return [Node(f"{place}[{i}]", value) for i, value in enumerate(values)]
 
     def text(self) -> str:
         """A string."""
@@ -129,15 +120,21 @@ class Node:
 
     def number(self) -> float:
         """A finite number."""
-        if type(self.value) not in (int, float) or not abs(self.value) <= sys.float_info.max:
-            self._refuse("a number")
-        return float(self.value)
+        value = self.value
+        if isinstance(value, str) and _DECIMAL.fullmatch(value):
+            value = float(value)
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+            self._refuse("a number such as 12.5")
+        return float(value)
 
     def count(self) -> int:
         """A non-negative integer of at most nine digits."""
-        if type(self.value) is not int or not 0 <= self.value < 10**9:
+        value = self.value
+        if isinstance(value, str) and _COUNT.fullmatch(value):
+            value = int(value)
+        if type(value) is not int or not 0 <= value < 10**9:
             self._refuse("a number such as 12")
-        return self.value
+        return value
 
     def interval(self) -> tuple[float, float]:
         """A list of two numbers."""
@@ -152,7 +149,7 @@ class Node:
         return self.value
 
     def _join(self, key: str) -> str:
-        return f"{self.place}{'' if self.place.endswith(': ') else '.'}{show(key)[1:-1]}"
+        return f"{self.place}{'.' if ': ' in self.place else ': '}{show(key)[1:-1]}"
 
     def _refuse(self, expected: str) -> NoReturn:
         match self.value:
@@ -162,39 +159,30 @@ class Node:
                 found = f"a list of {len(value)}"
             case value:
                 found = show(value)
-        raise UserError(f"{self.place.removesuffix(': ')}: {found} instead of {expected}")
+        raise UserError(f"{self.place}: {found} instead of {expected}")
 
 
-def parse_document(path: Path, text: str) -> Node:
-    """Parse a JSON file. Raises UserError, also for a key repeated with different values."""
+def parse_json(place: str, text: str) -> Node:
+    """Parse JSON. Raises UserError, also for a key repeated with different values."""
 
     def create_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         first: dict[str, Any] = {}
         for key, item in pairs:
             if first.setdefault(key, item) != item:
-                raise UserError(f"{path}: duplicate key {show(key)} with different values")
+                raise UserError(f"{place}: duplicate key {show(key)} with different values")
         return first
 
     def refuse(name: str) -> NoReturn:
-        raise UserError(f"{path}: {name} is not a JSON number; correct or remove it")
+        raise UserError(f"{place}: {name} is not a JSON number; correct or remove it")
 
     try:
-        value = json.loads(text, object_pairs_hook=create_object, parse_constant=refuse)
+        return Node(place, json.loads(text, object_pairs_hook=create_object, parse_constant=refuse))
     except RecursionError as error:
-        raise UserError(f"{path}: nested too deeply") from error
+        raise UserError(f"{place}: nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+        raise UserError(f"{place}:{error.lineno}: not JSON ({error.msg})") from error
     except ValueError as error:  # Python parses no integers of more than 4300 digits
-        raise UserError(f"{path}: contains a number with thousands of digits") from error
-    return Node(f"{path}: ", value)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A stripped line of text; `place` is `<file>:<line number>`."""
-
-    place: str
-    text: str
+        raise UserError(f"{place}: contains a number with thousands of digits") from error
 
 
 @dataclass(frozen=True)
@@ -217,40 +205,42 @@ class Material:
 
     @cached_property
     def text(self) -> str:
-        """The contents as UTF-8 text."""
-        end = self.data.find(b"\0")
-        if end >= 0:
-            row = self.data.count(b"\n", 0, end) + 1
-            raise UserError(f"{self.path}:{row}: not text (a NUL byte); save it as text in UTF-8")
+        """The contents as UTF-8 text without NUL bytes."""
         try:
-            return self.data.decode("utf-8-sig")
+            text = self.data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            row = self.data.count(b"\n", 0, error.start) + 1
-            raise UserError(f"{self.path}:{row}: not UTF-8 text; save it in UTF-8") from error
+            raise self._create_error(error.start, "not UTF-8 text") from error
+        if "\0" in text:
+            raise self._create_error(self.data.index(b"\0"), "not text (a NUL byte)")
+        return text
+
+    def _create_error(self, byte: int, problem: str) -> UserError:
+        row = self.data.count(b"\n", 0, byte) + 1
+        return UserError(f"{self.path}:{row}: {problem}; save it as text in UTF-8")
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """The lines that are not blank."""
+    def rows(self) -> tuple[Node, ...]:
+        """The stripped lines that are not blank; the place is `<file>:<line number>`."""
         lines = enumerate(self.text.split("\n"), 1)
-        return tuple(Row(f"{self.path}:{i}", line.strip()) for i, line in lines if line.strip())
+        return tuple(Node(f"{self.path}:{i}", line.strip()) for i, line in lines if line.strip())
 
     @cached_property
     def is_json(self) -> bool:
         """Whether the file starts as JSON does."""
         return self.data[:1024].removeprefix(_MARK).lstrip()[:1] in (b"{", b"[")
 
+    @cached_property
+    def document(self) -> Node:
+        """The contents as JSON."""
+        return parse_json(str(self.path), self.text)
+
     def looks_like(self, pattern: re.Pattern[str]) -> bool:
         """Whether the file is text and the pattern matches at least half of its first rows."""
         if self.is_json:
             return False
-        sample = [row.text for row in self.rows[:_SAMPLE]]
+        sample = [row.value for row in self.rows[:_SAMPLE]]
         fitting = [text for text in sample if len(text) <= _LONGEST and pattern.fullmatch(text)]
         return 2 * len(fitting) >= len(sample) > 0
-
-    @cached_property
-    def document(self) -> Node:
-        """The contents as JSON."""
-        return parse_document(self.path, self.text)
 
     def cells(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the place and the stripped cells of each CSV row that is not blank."""
@@ -275,11 +265,11 @@ class Material:
             return ()
         return tuple(cell.lower() for cell in header)
 
-    def table(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield the place and the cells by column of each row below a CSV header."""
+    def table(self) -> Iterator[Node]:
+        """Yield each row below a CSV header, as an object with the columns as keys."""
         for place, cells in itertools.islice(self.cells(), 1, None):
             check_width(place, cells, self.columns)
-            yield place, dict(zip(self.columns, cells, strict=True))
+            yield Node(place, dict(zip(self.columns, cells, strict=True)))
 
 
 def check_width(place: str, cells: Sequence[str], header: Sequence[str]) -> None:

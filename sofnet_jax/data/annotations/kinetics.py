@@ -2,22 +2,21 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from sofnet_jax.data.annotations.assembly import assemble
-from sofnet_jax.data.annotations.classes import ClassOrder, Evidence, create_kinds, read_orders
+from sofnet_jax.data.annotations.assembly import assemble, merge
 from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.files import (
-    Material,
-    Notes,
-    parse_seconds,
-    show,
-    sort_materials,
+from sofnet_jax.data.annotations.files import Material, Node, Notes, show, sort_materials
+from sofnet_jax.data.annotations.lists import (
+    ClassOrder,
+    Roster,
+    create_kinds,
+    parse_path,
+    read_list,
+    read_orders,
 )
-from sofnet_jax.data.annotations.lists import Listed, Roster, collect, parse_path, read_list
 from sofnet_jax.data.annotations.names import (
-    Spelling,
     check_id,
     check_label,
     find_folder_split,
@@ -38,90 +37,61 @@ _OTHER_CLASSES = {"abseiling", "baking cookies", "balloon blowing", "barbequing"
 _OTHER_COUNTS = (80_000, 5_000)
 
 
-@dataclass(frozen=True)
-class _File:
-    """The contents of a file: clips of Kinetics' CSV, a list, or a class order."""
-
-    path: Path
-    classes: Collection[str]  # that it names
-    clips: Sequence[Clip] = ()
-    roster: Roster | None = None
-    order: ClassOrder | None = None
-
-    @property
-    def is_other(self) -> bool:
-        """Whether it is of the other Mini-Kinetics-200."""
-        if not self.classes:
-            return self.roster is not None and len(self.roster.rows) in _OTHER_COUNTS
-        return len(self.classes) == _CLASSES and not _OTHER_CLASSES.isdisjoint(self.classes)
-
-
 def read(materials: Sequence[Material]) -> Annotation:
     """Read the given files of the benchmark. Raises UserError."""
     notes = Notes()
-    named = {material.path for material in materials if material.named}
-    files = _keep_one_benchmark(list(_read_files(materials, notes)), named, notes)
-    orders = [file.order for file in files if file.order]
-    rosters = [file.roster for file in files if file.roster]
-    clips = [clip for file in files for clip in file.clips]
-    if not (clips or any(row.numbers for roster in rosters for row in roster.rows.values())):
-        raise UserError(
-            f"{materials[0].path}: no file describes clips; give lists of them, or Kinetics' CSV"
-        )
-    spelling = _create_spelling(clips, orders, rosters)
-    clips = [replace(clip, labels=(spelling(clip.labels[0]),)) for clip in clips]
-    orders = [replace(o, names={i: spelling(n) for i, n in o.names.items()}) for o in orders]
-    rosters = [_respell_folders(roster, spelling) for roster in rosters]
-    described = _describe(clips, _list_classes(clips, orders, rosters), notes)
-    rosters = [_find_parts(roster, described, notes) for roster in rosters]
-    evidence = {
-        row.clip.id: Evidence(frozenset([row.folder]), "its path", certain=False)
-        for roster in rosters
-        for row in roster.rows.values()
-        if row.folder
-    }
-    return assemble(NAME, described, rosters, orders, notes, evidence)
-
-
-def _read_files(materials: Sequence[Material], notes: Notes) -> Iterator[_File]:
     kinds = {
         "table": lambda m: {"youtube_id", "time_start", "time_end"} <= set(m.columns),
         **create_kinds(_CLASSES, has_paths=True),
     }
     files = sort_materials("Mini-Kinetics", materials, kinds, notes)
-    for m in files["table"]:
-        clips = list(_read_table(m, notes))
-        yield _File(m.path, {clip.labels[0] for clip in clips}, clips=clips)
-    for m in files["list"]:
-        roster = read_list(m, _create_listed, notes, has_paths=True)
-        classes = {row.folder or "" for row in roster.rows.values() if row.numbers}
-        yield _File(m.path, classes, roster=roster)
-    for order in read_orders(files):
-        yield _File(order.path, order.names.values(), order=order)
+    tables = {m.path: list(_read_table(m, notes)) for m in files["table"]}
+    rosters = [read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]]
+    orders = read_orders(files)
+    left_out = _find_other(tables, rosters, orders, notes)
+    for material in materials:
+        if material.named and material.path in left_out:
+            raise UserError(f"{material.path}: of {_OTHER}; leave it out, the two cannot be mixed")
+    clips = [c for path, found in tables.items() if path not in left_out for c in found]
+    rosters = [roster for roster in rosters if roster.path not in left_out]
+    orders = [order for order in orders if order.path not in left_out]
+    if not (clips or any(clip.numbers for roster in rosters for clip in roster.clips)):
+        raise UserError(
+            f"{materials[0].path}: no file describes clips; give lists of them, or Kinetics' CSV"
+        )
+    spelling = _create_spelling(clips, orders, rosters)
+    orders = [
+        replace(order, names={i: spelling[_normalise(n)] for i, n in order.names.items()})
+        for order in orders
+    ]
+    rosters = [Roster(r.path, [_respell(clip, spelling) for clip in r.clips]) for r in rosters]
+    clips = _select(clips, orders, rosters, spelling, notes)
+    described = merge([clips], notes)
+    rosters = [_find_parts(roster, described) for roster in rosters]
+    return assemble(NAME, described, rosters, orders, notes)
 
 
 def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
     """The clips of Kinetics' CSV, with ids `<YouTube id>_<start>_<end>`."""
     split_of_file = find_split(material.path)
-    for place, cells in material.table():
-        word = cells.get("split", "")
-        if word.lower() == "test" or not cells.get("label"):
-            notes.add("rows of Kinetics' test set, or without a label: left out", place)
+    for row in material.table():
+        word = row.get_text("split")
+        if word.lower() == "test" or not row.get("label"):
+            notes.add("rows of Kinetics' test set, or without a label: left out", row.place)
             continue
         split = parse_split(word) if word else split_of_file
         if split is None:
-            raise UserError(f"{place}: the split is {show(word)}; expected train or val")
-        id = check_id(place, cells["youtube_id"])
-        start = parse_seconds(place, "time_start", cells["time_start"])
-        end = parse_seconds(place, "time_end", cells["time_end"])
+            raise UserError(f"{row.place}: the split is {show(word)}; expected train or val")
+        id = check_id(row.need("youtube_id"))
+        start, end = row.need("time_start").number(), row.need("time_end").number()
         if not 0 <= start < end < 10**6:
-            raise UserError(f"{place}: no clip lasts from {start:g} to {end:g} seconds")
+            raise UserError(f"{row.place}: no clip lasts from {start:g} to {end:g} seconds")
         name = f"{id}_{int(start):06d}_{int(end):06d}"
         yield Clip(
             id=name,
             split=split,
-            labels=(check_label(place, cells["label"]),),
-            place=place,
+            labels=(check_label(row.need("label")),),
+            place=row.place,
             names=(id,),
             trimmed=(name,),
             start=start,
@@ -129,104 +99,97 @@ def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
         )
 
 
-def _create_listed(place: str, text: str) -> Listed:
-    path = parse_path(place, text)
+def _create_listed(name: Node) -> Clip:
+    """A clip; its label is the folder that it is in, which may be no class."""
+    path = parse_path(name)
     id = strip_extension(path.name)
     part = _PART.fullmatch(id)
-    clip = Clip(
+    return Clip(
         id=id,
         split=find_folder_split(path),
-        labels=(),
-        place=place,
+        labels=(path.parent.name,) if path.parent.name else (),
+        place=name.place,
         names=(part[1] if part else id,),
         trimmed=(id,) if part else (),
         start=float(part[2]) if part else None,
         end=float(part[3]) if part else None,
     )
-    return Listed(clip, folder=path.parent.name or None)
 
 
-def _keep_one_benchmark(
-    files: Sequence[_File], named: Collection[Path], notes: Notes
-) -> Sequence[_File]:
-    """Leave out the files of the other Mini-Kinetics-200, unless all files are of it."""
-    other = sorted(file.path for file in files if file.is_other)
-    if other and all(file.is_other for file in files if file.classes):
+def _find_other(
+    tables: Mapping[Path, Sequence[Clip]],
+    rosters: Sequence[Roster],
+    orders: Sequence[ClassOrder],
+    notes: Notes,
+) -> Collection[Path]:
+    """The files of the other Mini-Kinetics-200; none if all files are of it."""
+    classes = {path: {"".join(clip.labels) for clip in clips} for path, clips in tables.items()}
+    classes |= {r.path: {"".join(c.labels) for c in r.clips if c.numbers} for r in rosters}
+    classes |= {order.path: set(order.names.values()) for order in orders}
+    other = {p for p, names in classes.items() if len(names) == _CLASSES and names & _OTHER_CLASSES}
+    other |= {r.path for r in rosters if not classes[r.path] and len(r.clips) in _OTHER_COUNTS}
+    if other and all(path in other for path, names in classes.items() if names):
         notes.say(f"this is {_OTHER}: do not compare with the paper's numbers")
-        return files
-    for path in other:
-        if path in named:
-            raise UserError(f"{path}: of {_OTHER}; leave it out, the two cannot be mixed")
-        notes.add(f"files left out, which are of {_OTHER}", str(path))
-    return [file for file in files if not file.is_other]
+        return ()
+    notes.add(f"files left out, which are of {_OTHER}", *map(str, sorted(other)))
+    return other
+
+
+def _normalise(name: str) -> str:
+    return " ".join(re.findall(r"\w+", name.lower().replace("_", " ")))
 
 
 def _create_spelling(
     clips: Sequence[Clip], orders: Sequence[ClassOrder], rosters: Sequence[Roster]
-) -> Spelling:
-    """Spell classes as the CSV does, else as the class list, else as the folders."""
-    spelling = Spelling()
-    spelling.learn(clip.labels[0] for clip in clips)
-    for order in orders:
-        spelling.learn(order.names.values())
+) -> dict[str, str]:
+    """One spelling per class, whatever blanks, case or damaged ends (`yoga''.`) other files have.
+
+    It is that of the CSV, else of the class list, else of the folders, if there is one per class.
+    """
+    names = [clip.labels[0] for clip in clips]
+    names += [re.sub(r"[^\w)]+$", "", n) or n for o in orders for n in o.names.values()]
     for roster in rosters:
-        pairs = {(row.folder, row.numbers) for row in roster.rows.values()}
+        pairs = {(clip.labels, clip.numbers) for clip in roster.clips}
         folders, numbers = ({pair[i] for pair in pairs} for i in (0, 1))
-        if len(folders) == len(numbers) == len(pairs) > 1:  # one folder per class
-            spelling.learn(row.folder or "" for row in roster.rows.values())
-    return spelling
+        if len(folders) == len(numbers) == len(pairs) > 1:
+            names += [label for clip in roster.clips for label in clip.labels]
+    return {_normalise(name): name for name in reversed(names)}
 
 
-def _respell_folders(roster: Roster, spelling: Spelling) -> Roster:
-    """The list with a class name for `folder`, or None if that is not a class."""
-    rows = {
-        key: replace(row, folder=spelling(row.folder or "") if row.folder in spelling else None)
-        for key, row in roster.rows.items()
-    }
-    return replace(roster, rows=rows)
+def _respell(clip: Clip, spelling: Mapping[str, str]) -> Clip:
+    """The clip without labels that are no class."""
+    found = (spelling.get(_normalise(label)) for label in clip.labels)
+    return replace(clip, labels=tuple(label for label in found if label))
 
 
-def _list_classes(
-    clips: Sequence[Clip], orders: Sequence[ClassOrder], rosters: Sequence[Roster]
-) -> set[str]:
-    """The classes by the file that names them, else by the folders in the lists, else all."""
+def _select(
+    clips: Sequence[Clip],
+    orders: Sequence[ClassOrder],
+    rosters: Sequence[Roster],
+    spelling: Mapping[str, str],
+    notes: Notes,
+) -> list[Clip]:
+    """The clips of the CSV whose class is in the file of class names, or else in the lists."""
+    clips = [_respell(clip, spelling) for clip in clips]
+    found = {clip.labels[0] for clip in clips}
     classes = {name for order in orders for name in order.names.values()} or {
-        row.folder for roster in rosters for row in roster.rows.values() if row.folder
+        label for roster in rosters for clip in roster.clips for label in clip.labels
     }
-    labels = {clip.labels[0] for clip in clips}
-    if not classes and len(labels) > _CLASSES:
+    if not classes and len(found) > _CLASSES:
         raise UserError(
-            f"{clips[0].place}: {len(labels)} classes; give the file with the names of "
+            f"{clips[0].place}: {len(found)} classes; give the file with the names of "
             f"Mini-Kinetics' {_CLASSES} classes as well"
         )
-    return classes or labels
+    kept = [clip for clip in clips if clip.labels[0] in (classes or found)]
+    others = [clip.place for clip in clips if clip.labels[0] not in (classes or found)]
+    notes.add("rows of Kinetics' CSV with other classes: left out", *others)
+    return kept
 
 
-def _describe(clips: Sequence[Clip], classes: set[str], notes: Notes) -> dict[str, Clip]:
-    """The clips of the CSV that have one of the classes, by id. Raises UserError."""
-    described: dict[str, Clip] = {}
-    for clip in clips:
-        if clip.labels[0] not in classes:
-            notes.add("rows of Kinetics' CSV with other classes: left out", clip.place)
-            continue
-        first = described.setdefault(clip.id, clip)
-        if first.labels != clip.labels:
-            raise UserError(
-                f"{clip.place}: {clip.id} has different labels in {first.place}; keep one"
-            )
-        if first is not clip:
-            notes.add("duplicate rows left out", clip.place)
-    return described
-
-
-def _find_parts(roster: Roster, described: Mapping[str, Clip], notes: Notes) -> Roster:
+def _find_parts(roster: Roster, described: Sequence[Clip]) -> Roster:
     """The list with ids of clips in place of those of whole videos with a single clip."""
     parts: dict[str, list[str]] = {}
-    for clip in described.values():
+    for clip in described:
         parts.setdefault(clip.names[0], []).append(clip.id)
     whole = {id: found[0] for id, found in parts.items() if len(found) == 1}
-    rows = [
-        replace(row, clip=replace(row.clip, id=whole.get(id, id)))
-        for (_, id), row in roster.rows.items()
-    ]
-    return collect(roster.path, rows, notes)
+    return Roster(roster.path, [replace(c, id=whole.get(c.id, c.id)) for c in roster.clips])

@@ -1,103 +1,165 @@
-"""Lists of videos: `<id or path> <frames> <label>` with numeric labels, or bare ids."""
+"""Lists of videos, `<id or path> <frames> <label>` or bare ids, and the classes by number."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from sofnet_jax.data.annotations.clip import Clip
-from sofnet_jax.data.annotations.files import Material, Notes, Row, parse_count, show
-from sofnet_jax.data.annotations.names import YOUTUBE, check_path, find_split
+from sofnet_jax.data.annotations.files import Kinds, Material, Node, Notes, show
+from sofnet_jax.data.annotations.names import YOUTUBE, check_label, check_path, find_split
 from sofnet_jax.host.errors import UserError
 
-LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A row of a list: a clip without labels, their numbers, and its folder if it has one."""
-
-    clip: Clip
-    numbers: tuple[int, ...] = ()
-    folder: str | None = None
+_LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
+_NUMBERED = re.compile(r"([0-9]+)[,\s]+(\S.*)")
+_TABLE = re.compile(r".*,.*|.*\s[0-9]+")
+_HEADERS = ("action", "class", "classes", "label", "labels", "name")
+_TELLING = re.compile(r"class|label|action|categor", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Roster:
-    """The rows of a list by split and id, in their order."""
+    """The rows of a list."""
 
     path: Path
-    rows: dict[tuple[str, str], Listed]
+    clips: Sequence[Clip]  # with numbers instead of labels
+
+
+@dataclass(frozen=True)
+class ClassOrder:
+    """The classes by number in a file; the numbers are `stated` there, or those of its rows.
+
+    Every public list has an order of its own.
+    """
+
+    path: Path
+    names: dict[int, str]
+    stated: bool = True
+
+    def __str__(self) -> str:
+        return str(self.path) if self.stated else f"{self.path}, counted from {min(self.names)}"
+
+    def look_up(self, place: str, numbers: Sequence[int]) -> tuple[str, ...]:
+        """The classes of the numbers, each once; raises UserError if one has none."""
+        for number in numbers:
+            if number not in self.names:
+                raise UserError(
+                    f"{place}: label {number} is none of {len(self.names)} classes in {self}; "
+                    "correct it, or give the class index of this file"
+                )
+        return tuple(dict.fromkeys(self.names[number] for number in numbers))
+
+    def matches(self, other: "ClassOrder") -> bool:
+        """Whether the two give no number to different classes."""
+        return all(self.names.get(number, name) == name for number, name in other.names.items())
+
+
+def create_kinds(count: int, *, has_paths: bool = False) -> Kinds:
+    """For `sort_materials`: lists, as `read_list` reads them, and `count` class names."""
+    return {
+        "list": lambda m: m.looks_like(_LISTED) or (has_paths and m.looks_like(YOUTUBE)),
+        "numbered": lambda m: m.looks_like(_NUMBERED),
+        "names": lambda m: _is_names(m, count),
+    }
 
 
 def read_list(
-    material: Material,
-    create: Callable[[str, str], Listed],
-    notes: Notes,
-    *,
-    has_paths: bool = False,
+    material: Material, create: Callable[[Node], Clip], notes: Notes, *, has_paths: bool = False
 ) -> Roster:
     """Read rows `<id> <frames> <label>…`; with `has_paths`, of one label, or bare YouTube ids.
 
-    `create` makes a row from a place and an id or path; its split may be "" if only the name of the
-    list says it. Raises UserError.
+    `create` makes a clip from an id or path; its split may be "" if only the name of the list says
+    it. Raises UserError.
     """
     is_bare = has_paths and material.looks_like(YOUTUBE)
     split_of_file = find_split(material.path)
-
-    def parse(row: Row) -> Listed:
-        if is_bare and not YOUTUBE.fullmatch(row.text):
-            raise UserError(f"{row.place}: {show(row.text)} is not a YouTube id")
-        name, *counts = [row.text] if is_bare else _split_row(row, has_paths)
-        listed = create(row.place, name)
-        split = listed.clip.split or split_of_file
+    clips = []
+    for row in material.rows:
+        if is_bare and not YOUTUBE.fullmatch(row.value):
+            raise UserError(f"{row.place}: {show(row.value)} is not a YouTube id")
+        name, *cells = [row.value] if is_bare else _split_row(row, has_paths)
+        clip = create(Node(row.place, name))
+        split = clip.split or split_of_file
         if split is None:
             raise UserError(f"{row.place}: split unknown; put train or val into the list's name")
-        num_frames = parse_count(row.place, "the number of frames", counts[0]) if counts else None
-        numbers = tuple(parse_count(row.place, "a label", label) for label in counts[1:])
-        clip = replace(listed.clip, split=split, num_frames=num_frames)
-        return replace(listed, clip=clip, numbers=numbers)
+        frames, *numbers = (Node(row.place, cell).count() for cell in cells) if cells else (None,)
+        if frames == 0:
+            notes.add("rows with 0 frames: taken as unknown", row.place)
+        clips.append(replace(clip, split=split, num_frames=frames or None, numbers=tuple(numbers)))
+    return Roster(material.path, clips)
 
-    return collect(material.path, map(parse, material.rows), notes)
 
-
-def _split_row(row: Row, has_path: bool) -> list[str]:
+def _split_row(row: Node, has_path: bool) -> list[str]:
     """The id or path, the number of frames and the labels.
 
     A path may contain separators and has one label; an id contains none and may have several.
     """
+    text = row.text()
     if has_path:
-        cells = row.text.rsplit(None, 2)
+        cells = text.rsplit(None, 2)
         if "," in cells[-1]:
-            cells = row.text.rsplit(",", 2)
+            cells = text.rsplit(",", 2)
     else:
-        cells = row.text.split("," if "," in row.text else None)
+        cells = text.split("," if "," in text else None)
     if len(cells) < 3:
         raise UserError(
-            f"{row.place}: {len(cells)} columns in {show(row.text)}; "
+            f"{row.place}: {len(cells)} columns in {show(text)}; "
             "a row is 'id,frames,label' or 'id frames label'"
         )
     return [cell.strip() for cell in cells]
 
 
-def parse_path(place: str, text: str) -> PurePosixPath:
+def parse_path(node: Node) -> PurePosixPath:
     """The path in a row, with `/` between its folders; raises UserError if it leaves its folder."""
-    return PurePosixPath(check_path(place, text).replace("\\", "/"))
+    return PurePosixPath(check_path(node).replace("\\", "/"))
 
 
-def collect(path: Path, listed: Iterable[Listed], notes: Notes) -> Roster:
-    """Index rows and drop duplicates; raises UserError if a video has different labels."""
-    rows: dict[tuple[str, str], Listed] = {}
-    for row in listed:
-        clip = row.clip
-        first = rows.setdefault((clip.split, clip.id), row)
-        if set(first.numbers) != set(row.numbers):
-            raise UserError(
-                f"{clip.place}: {clip.id} has different labels in {first.clip.place}; keep one row"
-            )
-        if first is not row:
-            notes.add("duplicate rows left out", clip.place)
-        elif clip.num_frames == 0:
-            notes.add("rows with 0 frames: taken as unknown", clip.place)
-            rows[clip.split, clip.id] = replace(row, clip=replace(clip, num_frames=None))
-    return Roster(path, rows)
+def read_orders(
+    files: Mapping[str, Sequence[Material]], starts: Sequence[int] = (0,)
+) -> list[ClassOrder]:
+    """Read the files of class names; unnumbered ones are counted from each of `starts`.
+
+    Raises UserError.
+    """
+    orders = [ClassOrder(m.path, _read_numbered(m)) for m in files["numbered"]]
+    for material in files["names"]:
+        names = [check_label(row) for row in _skip_header(material)]
+        orders += [
+            ClassOrder(material.path, dict(enumerate(names, i)), stated=False) for i in starts
+        ]
+    return orders
+
+
+def _read_numbered(material: Material) -> dict[int, str]:
+    """Read rows `0,Archery` or `1 Archery`."""
+    names: dict[int, str] = {}
+    for row in material.rows:
+        match = _NUMBERED.fullmatch(row.value)
+        if not match:
+            raise UserError(f"{row.place}: {show(row.value)} is not a class number and name")
+        number, name = (Node(row.place, cell) for cell in match.groups())
+        if number.count() in names or check_label(name) in names.values():
+            raise UserError(f"{row.place}: duplicate number or name in {show(row.value)}")
+        names[number.count()] = check_label(name)
+    return names
+
+
+def _is_names(material: Material, count: int) -> bool:
+    """Whether the rows of a file are class names.
+
+    Any text could be; a file found in a folder must have `count` rows or a telling name.
+    """
+    texts = [row.value for row in _skip_header(material)]
+    return (
+        not material.is_json
+        and len(set(texts)) == len(texts) > 1
+        and not material.looks_like(_TABLE)
+        and not any("/" in text for text in texts)
+        and not all(YOUTUBE.fullmatch(text) for text in texts)
+        and (material.named or len(texts) == count or bool(_TELLING.search(material.path.name)))
+    )
+
+
+def _skip_header(material: Material) -> tuple[Node, ...]:
+    rows = material.rows
+    return rows[1:] if rows and rows[0].value.lower() in _HEADERS else rows

@@ -1,10 +1,9 @@
 """Ids, labels, paths, extensions and splits as annotation files write them."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path, PurePath
 
-from sofnet_jax.data.annotations.files import show
+from sofnet_jax.data.annotations.files import Node, show
 from sofnet_jax.host.errors import UserError
 
 YOUTUBE = re.compile(r"[A-Za-z0-9_-]{11}")
@@ -14,16 +13,18 @@ EXTENSIONS = tuple(
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _MAX_NAME = 1000  # characters
-_UNDAMAGED = re.compile(r"\w.*[\w)]|\w")  # begins and ends as a class name does
 _SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
     ("val", "valid", "validate", "validation", "test", "testing"), "val"
 )
 
 
-def check_id(place: str, id: str) -> str:
-    """Return the id if it consists of letters, digits, `-` and `_`; raises UserError."""
+def check_id(node: Node) -> str:
+    """Read an id that consists of letters, digits, `-` and `_`; raises UserError."""
+    id = node.text()
     if not _ID.fullmatch(id):
-        raise UserError(f"{place}: {show(id)} is not a video id; use letters, digits, '-' and '_'")
+        raise UserError(
+            f"{node.place}: {show(id)} is not a video id; use letters, digits, '-' and '_'"
+        )
     return id
 
 
@@ -32,23 +33,24 @@ def strip_prefix(id: str) -> str:
     return id[2:] if id.startswith("v_") and len(id) > 2 and not YOUTUBE.fullmatch(id) else id
 
 
-def check_label(place: str, label: str) -> str:
-    """Return the stripped class name if it is printable; raises UserError."""
-    label = label.strip()
+def check_label(node: Node) -> str:
+    """Read a class name, stripped and printable; raises UserError."""
+    label = node.text().strip()
     if not label or len(label) > _MAX_NAME or not label.isprintable():
-        raise UserError(f"{place}: {show(label)} is not a class name")
+        raise UserError(f"{node.place}: {show(label)} is not a class name")
     return label
 
 
-def check_path(place: str, path: str) -> str:
-    """Return the path if it stays in the folder that it is relative to; raises UserError."""
+def check_path(node: Node) -> str:
+    """Read a path that stays in the folder that it is relative to; raises UserError."""
+    path = node.text()
     if not path or len(path) > _MAX_NAME or not path.isprintable():
-        raise UserError(f"{place}: {show(path)} is not a video path")
+        raise UserError(f"{node.place}: {show(path)} is not a video path")
     parts = path.replace("\\", "/").split("/")
     if parts[0] == "" or _DRIVE.match(path) or ".." in parts:
         raise UserError(
-            f"{place}: the path {show(path)} leaves the video folder; write it relative to that "
-            "folder, without '..'"
+            f"{node.place}: the path {show(path)} leaves the video folder; write it relative to "
+            "that folder, without '..'"
         )
     return path.removeprefix("./")
 
@@ -80,30 +82,3 @@ def find_folder_split(path: PurePath) -> str:
     """The split that the folders of a path name; "" if there are none or both."""
     found = {split for part in path.parts[:-1] if (split := parse_split(part))}
     return found.pop() if len(found) == 1 else ""
-
-
-class Spelling:
-    """One spelling per class, whatever blanks, case, quotes or damage other files have.
-
-    The first undamaged spelling learnt is used.
-    """
-
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-
-    def learn(self, names: Iterable[str]) -> None:
-        """Add names that are new, or known only in a damaged spelling."""
-        for name in names:
-            known = self._names.get(_normalise(name))
-            if known is None or (_UNDAMAGED.fullmatch(name) and not _UNDAMAGED.fullmatch(known)):
-                self._names[_normalise(name)] = name
-
-    def __contains__(self, name: str | None) -> bool:
-        return name is not None and _normalise(name) in self._names
-
-    def __call__(self, name: str) -> str:
-        return self._names.get(_normalise(name), name)
-
-
-def _normalise(name: str) -> str:
-    return " ".join(re.findall(r"\w+", name.lower().replace("_", " ")))

@@ -1,12 +1,12 @@
 """Videos of your own: a folder per class, CSV, or JSON."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
 from sofnet_jax.data.annotations.assembly import note_both
-from sofnet_jax.data.annotations.clip import SPLITS, Annotation, Clip, Interval
+from sofnet_jax.data.annotations.clip import SPLITS, Annotation, Clip
 from sofnet_jax.data.annotations.files import (
     Material,
     Node,
@@ -14,7 +14,6 @@ from sofnet_jax.data.annotations.files import (
     check_order,
     check_width,
     find_files,
-    parse_seconds,
     show,
 )
 from sofnet_jax.data.annotations.names import (
@@ -29,36 +28,9 @@ from sofnet_jax.data.annotations.names import (
 from sofnet_jax.host.errors import UserError
 
 NAME = "videos"
-_TIMES = ("start", "end", "relevant_start", "relevant_end")
-COLUMNS = ("path", "label", *_TIMES)
+COLUMNS = ("path", "label", "start", "end", "relevant_start", "relevant_end")
 _MORE_COLUMNS = (*COLUMNS, "split", "id")  # that files for `prepare` may have
-_KEYS = ("path", "label", "labels", "start", "end", "segments", "split", "id")
-
-
-@dataclass(frozen=True)
-class OwnRow:
-    """A row of a CSV file, a video in a JSON file, or a file; `place` says where it is.
-
-    Raises UserError if the path or a label is missing, or a time is before another or the video.
-    """
-
-    place: str
-    path: str
-    labels: tuple[str, ...]
-    start: float | None = None
-    end: float | None = None
-    segments: tuple[Interval, ...] = ()  # that are relevant
-    split: str = ""
-    id: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.path:
-            raise UserError(f"{self.place}: no path")
-        if not self.labels or not all(self.labels):
-            raise UserError(f"{self.place}: no label; write at least one for each video")
-        check_order(self.place, self.start, self.end)
-        for start, end in self.segments:
-            check_order(f"{self.place}: relevant", start, end)
+_KEYS = (*_MORE_COLUMNS, "labels", "segments")  # of a video in JSON
 
 
 def read(paths: Sequence[Path]) -> Annotation:
@@ -70,26 +42,25 @@ def read(paths: Sequence[Path]) -> Annotation:
     if not paths:
         raise UserError("no files or folders of videos are given")
     notes = Notes()
-    rows: list[OwnRow] = []
+    found: list[Clip] = []
     for path in paths:
         if path.is_dir():
-            rows += _read_folder(path, notes)
+            found += _read_folder(path, notes)
         elif path.is_file():
-            rows += _read_file(Material(path), notes)
+            found += _read_file(Material(path), notes)
         else:
             raise UserError(f"{path}: no such file or folder of annotations")
     clips: dict[tuple[str, str], Clip] = {}
-    for split in SPLITS:
-        for clip in _create_clips([row for row in rows if row.split == split], notes):
-            first = clips.setdefault((split, clip.id), clip)
-            if first is not clip:
-                raise UserError(f"{clip.place}: its id is that of {first.place}; give it another")
+    for clip in merge_rows(sorted(found, key=lambda clip: SPLITS.index(clip.split)), notes):
+        first = clips.setdefault((clip.split, clip.id), clip)
+        if first is not clip:
+            raise UserError(f"{clip.place}: its id is that of {first.place}; give it another")
     note_both(clips.values(), notes)
     classes = sort_labels({label for clip in clips.values() for label in clip.labels})
     return Annotation(NAME, classes, tuple(clips.values()), notes.lines())
 
 
-def _read_file(material: Material, notes: Notes) -> list[OwnRow]:
+def _read_file(material: Material, notes: Notes) -> list[Clip]:
     """The rows of a file, each with its split."""
     if material.is_json:
         rows = list(read_json(material.document, notes))
@@ -97,12 +68,13 @@ def _read_file(material: Material, notes: Notes) -> list[OwnRow]:
         rows = list(read_csv(material, _MORE_COLUMNS))
     if not rows:
         raise UserError(f"{material.path}: no videos in it; write a line 'path,label' for each")
-    return [_set_split(row, find_split(material.path)) for row in rows]
+    return [_check(row, find_split(material.path)) for row in rows]
 
 
-def _set_split(row: OwnRow, split_of_file: str | None) -> OwnRow:
+def _check(row: Clip, split_of_file: str | None) -> Clip:
     """The row with its own split, else that of the file, else the one in its path."""
-    path = check_path(row.place, row.path)
+    path, id = (check_path(Node(row.place, text)) for text in (row.path, row.id))
+    labels = tuple(check_label(Node(row.place, label)) for label in row.labels)
     given = parse_split(row.split)
     if row.split and given is None:
         raise UserError(f"{row.place}: the split is {show(row.split)}; write train or val")
@@ -112,10 +84,10 @@ def _set_split(row: OwnRow, split_of_file: str | None) -> OwnRow:
             f"{row.place}: split unknown; add a column 'split' with train or val, or put one of "
             "them into the name of the file"
         )
-    return replace(row, path=path, split=split)
+    return replace(row, path=path, id=id, labels=labels, split=split)
 
 
-def _read_folder(path: Path, notes: Notes) -> list[OwnRow]:
+def _read_folder(path: Path, notes: Notes) -> list[Clip]:
     """The rows of the annotation files in a folder, or else its videos by class."""
     tables = [
         Material(file, named=False)
@@ -123,18 +95,14 @@ def _read_folder(path: Path, notes: Notes) -> list[OwnRow]:
         if file.is_file() and file.suffix.lower() in (".csv", ".json")
     ]
     found = [table for table in tables if _has_videos(table)]
-    notes.add_all("files without videos left out", (str(t.path) for t in tables if t not in found))
+    notes.add("files without videos left out", *(str(t.path) for t in tables if t not in found))
     if found:
         return [row for table in found for row in _read_file(table, notes)]
     splits = {folder: parse_split(folder) for folder in _list_folders(path)}
-    given = [(path / folder, path, split) for folder, split in splits.items() if split]
-    if len(given) < len(splits):
-        split = parse_split(path.name)
-        if split is None:
-            raise UserError(
-                f"{path}: split unknown; put the folders of the classes into folders train and val"
-            )
-        given = [(path, path.parent, split)]
+    if all(splits.values()):
+        given = [(path / folder, path, split) for folder, split in splits.items()]
+    else:
+        given = [(path, path.parent, parse_split(path.name))]
     return [
         row for folder, root, split in given for row in _list_videos(folder, root, split, notes)
     ]
@@ -155,35 +123,37 @@ def _has_videos(material: Material) -> bool:
     return _is_header(cells) or (len(cells) > 1 and is_video(cells[0].strip().strip('"')))
 
 
-def _list_videos(folder: Path, root: Path, split: str, notes: Notes) -> list[OwnRow]:
-    """A row per video in a folder per class; ids are relative to that folder."""
-    videos, lines = read_class_folder(folder)
-    for line in lines:
-        notes.say(line)
-    rows = []
-    for label, file in ((label, file) for label, files in videos.items() for file in files):
-        path, id = (Path(os.path.relpath(file, base)).as_posix() for base in (root, folder))
-        if path.isprintable():
-            rows.append(OwnRow(str(file), path, (label,), split=split, id=id))
-        else:
-            notes.add("files with unprintable names: left out", ascii(path))
-    return rows
+def _list_videos(folder: Path, root: Path, split: str | None, notes: Notes) -> list[Clip]:
+    """A clip per video in a folder per class; ids are relative to that folder."""
+    if split is None:
+        raise UserError(
+            f"{folder}: split unknown; put the folders of the classes into folders train and val"
+        )
+    clips = []
+    for label, files in read_class_folder(folder, notes).items():
+        for file in files:
+            path, id = (Path(os.path.relpath(file, base)).as_posix() for base in (root, folder))
+            if path.isprintable():
+                clips.append(Clip(id, split, (label,), str(file), path=path))
+            else:
+                notes.add("files with unprintable names: left out", ascii(path))
+    return clips
 
 
-def read_class_folder(path: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
-    """The videos in each sub-folder, by its name, and a line if there are other files.
+def read_class_folder(path: Path, notes: Notes) -> dict[str, list[Path]]:
+    """The videos in each sub-folder, by its name; other files are noted.
 
     Raises UserError if there are no videos.
     """
-    files = {folder: find_files(path / folder) for folder in _list_folders(path)}
-    videos = {
-        folder: [file for file in found if is_video(file.name)] for folder, found in files.items()
-    }
+    videos: dict[str, list[Path]] = {}
+    for folder in _list_folders(path):
+        files = find_files(path / folder)
+        videos[folder] = [file for file in files if is_video(file.name)]
+        others = (str(file) for file in files if not is_video(file.name))
+        notes.add("files that are not videos by their names: left out", *others)
     if not any(videos.values()):
         raise UserError(f"{path}: no videos in its sub-folders (looked for {' '.join(EXTENSIONS)})")
-    others = [file for found in files.values() for file in found if not is_video(file.name)]
-    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-    return videos, tuple(f"{o}{more}: not a video by its name; left out" for o in others[:1])
+    return videos
 
 
 def _list_folders(path: Path) -> list[str]:
@@ -194,24 +164,7 @@ def _list_folders(path: Path) -> list[str]:
     return folders
 
 
-def _create_clips(rows: Sequence[OwnRow], notes: Notes) -> Iterator[Clip]:
-    groups, repeated = group_rows(rows)
-    notes.add_all("duplicate rows left out", (line.split(": ")[0] for line in repeated))
-    for group in groups:
-        row = group[0]
-        yield Clip(
-            id=check_path(row.place, row.id or name_video(row)),
-            split=row.split,
-            labels=tuple(dict.fromkeys(check_label(r.place, n) for r in group for n in r.labels)),
-            place=row.place,
-            path=row.path,
-            start=row.start,
-            end=row.end,
-            segments=merge_segments(group),
-        )
-
-
-def read_csv(material: Material, columns: Sequence[str] = COLUMNS) -> Iterator[OwnRow]:
+def read_csv(material: Material, columns: Sequence[str] = COLUMNS) -> Iterator[Clip]:
     """Read rows `path,label[,label…]`, or rows below a header with some of the columns.
 
     Raises UserError.
@@ -229,7 +182,12 @@ def read_csv(material: Material, columns: Sequence[str] = COLUMNS) -> Iterator[O
                 f"{suspect} is not a video, unlike the rows below; if it names the columns, "
                 f"call them {', '.join(columns)}"
             )
-        yield _parse_row(place, cells, header)
+        names = header or ["path"] + ["label"] * (len(cells) - 1)
+        check_width(place, cells, names)
+        named = list(zip(names, cells, strict=True))
+        labels = [cell for name, cell in named if name == "label" and cell]
+        values = {name: cell for name, cell in named if name != "label"}
+        yield _create_clip(Node(place, values | {"labels": labels}))
 
 
 def _is_header(cells: Sequence[str]) -> bool:
@@ -252,24 +210,7 @@ def _check_header(place: str, names: list[str], columns: Sequence[str]) -> list[
     return names
 
 
-def _parse_row(place: str, cells: list[str], header: list[str]) -> OwnRow:
-    """Parse a row; without a header, all cells after the first are labels."""
-    names = header or ["path"] + ["label"] * (len(cells) - 1)
-    check_width(place, cells, names)
-    named = list(zip(names, cells, strict=True))
-    labels = tuple(cell for name, cell in named if name == "label" and cell)
-    values = dict(named)
-    start, end, since, until = (
-        parse_seconds(place, name, values[name]) if values.get(name) else None for name in _TIMES
-    )
-    if (since is None) != (until is None):
-        raise UserError(f"{place}: relevant_start and relevant_end go together; give both or none")
-    segments = () if since is None or until is None else ((since, until),)
-    split, id = values.get("split", ""), values.get("id", "")
-    return OwnRow(place, values["path"], labels, start, end, segments, split, id)
-
-
-def read_json(document: Node, notes: Notes) -> Iterator[OwnRow]:
+def read_json(document: Node, notes: Notes) -> Iterator[Clip]:
     """Read a list of objects with `path` and `label` or `labels`, or such a list under `videos`.
 
     They may have `split`, `id` and, in seconds, `start`, `end` and `segments`. Raises UserError.
@@ -277,48 +218,71 @@ def read_json(document: Node, notes: Notes) -> Iterator[OwnRow]:
     videos = document.need("videos") if isinstance(document.value, dict) else document
     for video in videos.elements():
         unknown = (node.place for key, node in video.items() if key not in _KEYS)
-        notes.add_all("unknown keys: ignored", unknown)
-        path, split, id = (
-            node.text() if (node := video.get(key)) else "" for key in ("path", "split", "id")
-        )
-        start, end = (
-            node.number() if (node := video.get(key)) else None for key in ("start", "end")
-        )
-        segments = tuple(node.interval() for node in video.get_list("segments"))
-        labels = [*filter(None, [video.get("label")]), *video.get_list("labels")]
-        names = tuple(map(_read_label, labels))
-        yield OwnRow(video.place, path, names, start, end, segments, split, id)
+        notes.add("unknown keys: ignored", *unknown)
+        yield _create_clip(video)
+
+
+def _create_clip(video: Node) -> Clip:
+    """The clip of a row or of an object; its split may be missing or wrong. Raises UserError."""
+    place, path = video.place, video.get_text("path")
+    if not path:
+        raise UserError(f"{place}: no path")
+    label = video.get("label")
+    nodes = ([label] if label else []) + video.get_list("labels")
+    labels = tuple(map(_read_label, nodes))
+    if not labels or not all(labels):
+        raise UserError(f"{place}: no label; write at least one for each video")
+    start, end, since, until = (
+        video.get_number(key) for key in ("start", "end", "relevant_start", "relevant_end")
+    )
+    if (since is None) != (until is None):
+        raise UserError(f"{place}: relevant_start and relevant_end go together; give both or none")
+    segments = [node.interval() for node in video.get_list("segments")]
+    if since is not None and until is not None:
+        segments.append((since, until))
+    check_order(place, start, end)
+    for segment in segments:
+        check_order(f"{place}: relevant", *segment)
+    return Clip(
+        id=video.get_text("id") or _name_part(path, start, end),
+        split=video.get_text("split"),
+        labels=labels,
+        place=place,
+        path=path,
+        start=start,
+        end=end,
+        segments=tuple(segments) or None,
+    )
 
 
 def _read_label(node: Node) -> str:
     return str(node.count()) if isinstance(node.value, int) else node.text().strip()
 
 
-def group_rows(rows: Sequence[OwnRow]) -> tuple[list[list[OwnRow]], list[str]]:
-    """Group the rows of each video; also returns a line for each duplicate row, left out.
-
-    Rows that differ only in labels or in the relevant segments are of one video.
-    """
-    groups: dict[tuple, dict[tuple, OwnRow]] = {}
-    notes = []
-    for row in rows:
-        group = groups.setdefault((row.path, row.start, row.end), {})
-        first = group.setdefault((row.labels, row.segments), row)
-        if first is not row:
-            notes.append(f"{row.place}: repeats {first.place}; left out")
-    return [list(group.values()) for group in groups.values()], notes
-
-
-def merge_segments(rows: Sequence[OwnRow]) -> tuple[Interval, ...] | None:
-    """The relevant segments of a video's rows, each once; None if there are none."""
-    return tuple(dict.fromkeys(segment for row in rows for segment in row.segments)) or None
-
-
-def name_video(row: OwnRow) -> str:
+def _name_part(path: str, start: float | None, end: float | None) -> str:
     """The path; a part of a file as a W3C media fragment, `path#t=1.5,3`."""
-    if row.start is None and row.end is None:
-        return row.path
-    return f"{row.path}#t={row.start or 0:.15g}" + ("" if row.end is None else f",{row.end:.15g}")
+    if start is None and end is None:
+        return path
+    return f"{path}#t={start or 0:.15g}" + ("" if end is None else f",{end:.15g}")
+
+
+def merge_rows(rows: Iterable[Clip], notes: Notes) -> list[Clip]:
+    """Merge the rows of each video, which differ only in labels or in the relevant segments.
+
+    Duplicate rows are left out and noted.
+    """
+    groups: dict[tuple, dict[tuple, Clip]] = {}
+    for row in rows:
+        group = groups.setdefault((row.split, row.path, row.start, row.end), {})
+        if group.setdefault((row.labels, row.segments), row) is not row:
+            notes.add("duplicate rows left out", row.place)
+    merged = []
+    for group in groups.values():
+        labels = dict.fromkeys(label for row in group.values() for label in row.labels)
+        segments = dict.fromkeys(part for row in group.values() for part in row.segments or ())
+        first = next(iter(group.values()))
+        merged.append(replace(first, labels=tuple(labels), segments=tuple(segments) or None))
+    return merged
 
 
 def sort_labels(labels: Collection[str]) -> tuple[str, ...]:

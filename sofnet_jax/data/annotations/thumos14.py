@@ -4,41 +4,41 @@ The paper trains on its validation set and tests on its test set.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
-from sofnet_jax.data.annotations.assembly import assemble
-from sofnet_jax.data.annotations.classes import ClassOrder, create_kinds, read_orders
-from sofnet_jax.data.annotations.clip import Annotation, Clip, Interval, clean_segments
-from sofnet_jax.data.annotations.files import (
-    Material,
-    Node,
-    Notes,
-    Row,
-    parse_seconds,
-    show,
-    sort_materials,
+from sofnet_jax.data.annotations.assembly import assemble, merge
+from sofnet_jax.data.annotations.clip import (
+    Annotation,
+    Clip,
+    Interval,
+    clean_segments,
+    read_duration,
 )
-from sofnet_jax.data.annotations.lists import Listed, Roster, read_list
-from sofnet_jax.data.annotations.matlab_file import is_matlab, read_structures
+from sofnet_jax.data.annotations.files import Material, Node, Notes, show, sort_materials
+from sofnet_jax.data.annotations.lists import (
+    ClassOrder,
+    Roster,
+    create_kinds,
+    read_list,
+    read_orders,
+)
+from sofnet_jax.data.annotations.matlab import is_matlab, read_structures
 from sofnet_jax.data.annotations.names import check_label
 from sofnet_jax.host.errors import UserError
 
 NAME = "thumos14"
 _CLASSES = 101
 _ID = re.compile(r"video_(validation|test|background)_[0-9]{7}")
-_SPLITS = {"validation": "train", "test": "val", "background": None}
+_SPLITS = {"validation": "train", "test": "val", "background": ""}
 _TEMPORAL = re.compile(r"video_\w+\s+[-+.\w]+\s+[-+.\w]*\.[-+.\w]*")
 _TEMPORAL_FILE = re.compile(r"([A-Za-z]+)_(val|validation|test)")
 _AMBIGUOUS = "Ambiguous"  # instead of a class in the name of such a file
 _AVOIDED = re.compile(r"video_\w+\s+[A-Z][A-Za-z]+")
 _DURATION = re.compile(r"(\S*/)?video_\w+\.\w+|[0-9]+\.[0-9]+")
-_ROUNDING = 0.1  # seconds
 
-
-_Instance = tuple[str, Interval]  # its place and seconds
-_Key = tuple[str, str]  # id and label
+_Instances = dict[tuple[str, str], list[tuple[str, Interval]]]  # place, seconds by id and label
 
 
 def read(materials: Sequence[Material]) -> Annotation:
@@ -57,173 +57,156 @@ def read(materials: Sequence[Material]) -> Annotation:
             f"{materials[0].path}: no file has the videos' classes; give validation_set.mat and "
             "test_set.mat, or lists"
         )
-    described, orders = _read_metadata(files["metadata"], notes)
+    structures = read_structures(files["metadata"], "video_name")
+    metadata = [[_read_structure(item) for item in items] for items in structures]
+    orders = [_create_order(m, clips) for m, clips in zip(files["metadata"], metadata, strict=True)]
     rosters = [read_list(m, _create_listed, notes) for m in files["list"]]
-    rosters = _repair_commas(rosters, described, orders, notes)
-    orders += read_orders(files, (0, 1))
+    rosters = _repair_commas(rosters, [*metadata, *(roster.clips for roster in rosters)], notes)
+    described = merge(_select(metadata, notes), notes)
+    orders = [order for order in orders if order.names] + read_orders(files, (0, 1))
     annotation = assemble(NAME, described, rosters, orders, notes)
-    durations = _read_durations(files["durations"], annotation.clips, notes)
+    durations = _read_durations(files["durations"], notes)
     segments = _read_temporal(files["temporal"], _read_avoided(files["avoided"]), notes)
     known = {(clip.id, label) for clip in annotation.clips for label in clip.labels}
-    notes.add_all(
+    notes.add(
         "segments of videos or of classes that the other files do not have: left out",
-        (place for key, found in segments.items() if key not in known for place, _ in found),
+        *(place for key, found in segments.items() if key not in known for place, _ in found),
     )
     clips = [
-        _localise(replace(clip, duration=durations.get(clip.id)), segments, notes)
+        _localise(replace(clip, duration=clip.duration or durations.get(clip.id)), segments, notes)
         for clip in annotation.clips
     ]
-    notes.add_all(
+    notes.add(
         "background videos, which only resemble their class: kept, as the paper counts them",
-        (f"{clip.id} ({clip.labels[0]})" for clip in clips if clip.background),
+        *(f"{clip.id} ({clip.labels[0]})" for clip in clips if clip.background),
     )
     return replace(annotation, clips=tuple(clips), notes=notes.lines())
 
 
-def _check_id(place: str, id: str) -> str:
+def _check_id(node: Node) -> str:
+    id = node.text()
     if not _ID.fullmatch(id):
-        raise UserError(f"{place}: {show(id)} is not a THUMOS'14 id such as video_test_0000001")
+        raise UserError(
+            f"{node.place}: {show(id)} is not a THUMOS'14 id such as video_test_0000001"
+        )
     return id
 
 
-def _get_split(id: str) -> str | None:
-    """The split of an id; None for the background set."""
-    return _SPLITS[id.split("_")[1]]
+def _create_listed(name: Node) -> Clip:
+    id = _check_id(name)
+    split = _SPLITS[id.split("_")[1]]
+    if not split:
+        raise UserError(f"{name.place}: {id} is of the background set, which has no classes")
+    return Clip(id, split, (), name.place, names=(id,))
 
 
-def _read_metadata(
-    materials: Sequence[Material], notes: Notes
-) -> tuple[dict[str, Clip], list[ClassOrder]]:
-    """The clips by id, and the class order of each file. Raises UserError."""
-    described: dict[str, Clip] = {}
-    orders = []
-    for material, items in zip(materials, read_structures(materials, "video_name"), strict=True):
-        names: dict[int, str] = {}
-        for item in items:
-            clip = _read_structure(item, names)
-            if clip is None:
-                notes.add("videos of the background set, without a class: left out", item.place)
-            elif described.setdefault(clip.id, clip) is not clip:
-                raise UserError(f"{item.place}: {clip.id} again, after {described[clip.id].place}")
-        if names:
-            orders.append(ClassOrder(material.path, names, stated=True))
-    return described, orders
-
-
-def _read_structure(item: Node, names: dict[int, str]) -> Clip | None:
-    """The clip, or None for the background set; adds the numbers of its classes to `names`."""
-    id = _check_id(item.place, "".join(node.text() for node in item.get_list("video_name")))
-    split = _get_split(id)
-    if split is None:
-        return None
-    fields = ("primary_action", "secondary_actions")
-    labels = [check_label(n.place, n.text()) for field in fields for n in item.get_list(field)]
-    fields = ("primary_action_index", "secondary_actions_indices")
-    numbers = [int(n.number()) for field in fields for n in item.get_list(field)]
+def _read_structure(item: Node) -> Clip:
+    """A clip with labels and their numbers; its split is "" if it is of the background set."""
+    id = _check_id(Node(item.place, "".join(node.text() for node in item.get_list("video_name"))))
+    labels, numbers = (
+        [node for field in fields for node in item.get_list(field)]
+        for fields in (
+            ("primary_action", "secondary_actions"),
+            ("primary_action_index", "secondary_actions_indices"),
+        )
+    )
     if numbers and len(numbers) != len(labels):
         raise UserError(f"{item.place}: {len(labels)} classes, but {len(numbers)} numbers of them")
-    for label, number in zip(labels, numbers, strict=False):
-        if names.setdefault(number, label) != label:
-            raise UserError(f"{item.place}: class {number} is {show(label)} here, but not before")
     seconds, frames = (
         max((node.number() for node in item.get_list(field)), default=0.0)
         for field in ("video_duration_seconds", "number_of_frames")
     )
     return Clip(
         id=id,
-        split=split,
-        labels=tuple(dict.fromkeys(labels)),
+        split=_SPLITS[id.split("_")[1]],
+        labels=tuple(map(check_label, labels)),
         place=item.place,
         names=(id,),
         duration=seconds if seconds > 0 else None,
         num_frames=int(frames) if frames > 0 else None,
         background=[node.value for node in item.get_list("background_video")] == ["YES"],
+        numbers=tuple(int(node.number()) for node in numbers),
     )
 
 
-def _create_listed(place: str, text: str) -> Listed:
-    split = _get_split(_check_id(place, text))
-    if split is None:
-        raise UserError(f"{place}: {text} is of the background set, which has no classes")
-    return Listed(Clip(id=text, split=split, labels=(), place=place, names=(text,)))
+def _create_order(material: Material, clips: Iterable[Clip]) -> ClassOrder:
+    """The classes by number in the metadata."""
+    names: dict[int, str] = {}
+    for clip in clips:
+        for number, label in zip(clip.numbers, clip.labels, strict=False):
+            if names.setdefault(number, label) != label:
+                raise UserError(
+                    f"{clip.place}: class {number} is {show(label)} here, but not before"
+                )
+    return ClassOrder(material.path, names)
+
+
+def _select(files: Sequence[Iterable[Clip]], notes: Notes) -> Iterator[list[Clip]]:
+    """The clips of the metadata, by name, without those of the background set."""
+    for clips in files:
+        notes.add(
+            "videos of the background set, without a class: left out",
+            *(clip.place for clip in clips if not clip.split),
+        )
+        yield [
+            replace(clip, labels=tuple(dict.fromkeys(clip.labels)), numbers=())
+            for clip in clips
+            if clip.split
+        ]
 
 
 def _repair_commas(
-    rosters: Sequence[Roster],
-    described: Mapping[str, Clip],
-    orders: Sequence[ClassOrder],
-    notes: Notes,
+    rosters: Sequence[Roster], files: Iterable[Iterable[Clip]], notes: Notes
 ) -> list[Roster]:
     """Restore the commas that one public list lost between labels: 42,41 became 4241.
 
-    Another list or the metadata proves which labels these were; 98 may also have been 9,8.
-    Raises UserError if a label is out of range and nothing proves what it was.
+    Another file proves which labels these were; 98 may also have been 9,8.
     """
-    proofs: dict[str, list[tuple[int, ...]]] = {}
-    for roster in rosters:
-        for (_, id), row in roster.rows.items():
-            proofs.setdefault(id, []).append(row.numbers)
-    number = {name: i for order in orders for i, name in order.names.items()}
-    for id, clip in described.items():
-        numbers = tuple(number[label] for label in clip.labels if label in number)
-        proofs.setdefault(id, []).append(numbers)
-    return [
-        Roster(r.path, {k: _repair_row(row, proofs[k[1]], notes) for k, row in r.rows.items()})
-        for r in rosters
-    ]
+    proofs = {
+        (clip.id, "".join(map(str, clip.numbers[:count]))): clip.numbers[:count]
+        for clips in files
+        for clip in clips
+        for count in range(2, len(clip.numbers) + 1)
+    }
+
+    def repair(clip: Clip) -> Clip:
+        labels = proofs.get((clip.id, "".join(map(str, clip.numbers[:1]))))
+        if labels is None or len(clip.numbers) > 1:
+            return clip
+        kind = "labels that lost the comma between them, repaired from another file"
+        whole = ",".join(map(str, labels))
+        notes.add(kind, f"{clip.place} {clip.numbers[0]} is {whole}")
+        return replace(clip, numbers=labels)
+
+    return [Roster(roster.path, [repair(clip) for clip in roster.clips]) for roster in rosters]
 
 
-def _repair_row(row: Listed, proofs: Sequence[tuple[int, ...]], notes: Notes) -> Listed:
-    place, (number, *more) = row.clip.place, row.numbers
-    if more:
-        return row
-    for labels in (proof[:count] for proof in proofs for count in range(2, len(proof) + 1)):
-        if "".join(map(str, labels)) == str(number):
-            kind = "labels that lost the comma between them, repaired from another file"
-            notes.add(kind, f"{place} {number} is {','.join(map(str, labels))}")
-            return replace(row, numbers=labels)
-    if number > _CLASSES:
-        raise UserError(
-            f"{place}: label {number} is none of {_CLASSES} classes; if it lost a comma, the .mat "
-            "file or another list of these videos proves where: give it as well"
-        )
-    return row
-
-
-def _read_durations(
-    materials: Sequence[Material], clips: Sequence[Clip], notes: Notes
-) -> dict[str, float]:
-    """Seconds by id, of clips, else from files where each video's row precedes its duration's."""
-    durations = {clip.id: clip.duration for clip in clips if clip.duration}
+def _read_durations(materials: Sequence[Material], notes: Notes) -> dict[str, float]:
+    """Seconds by id, from files where each video's row precedes its duration's; the first count."""
+    durations: dict[str, float] = {}
     for material in materials:
         for name, time in zip(material.rows[::2], material.rows[1::2], strict=False):
-            id = _check_id(name.place, PurePath(name.text).stem)
-            seconds = parse_seconds(time.place, "the duration", time.text)
-            if seconds <= 0:
-                notes.add("durations that are not positive: taken as unknown", time.place)
-            elif abs(durations.setdefault(id, seconds) - seconds) > _ROUNDING:
-                notes.add(
-                    "durations that differ from those before: the metadata, or the first, counts",
-                    f"{time.place} {seconds:g}, not {durations[id]:g} s",
-                )
+            id = _check_id(Node(name.place, PurePath(name.text()).stem))
+            if seconds := read_duration(time, notes):
+                durations.setdefault(id, seconds)
         if len(material.rows) % 2:
             raise UserError(f"{material.rows[-1].place}: the last video has no duration")
     return durations
 
 
-def _split_row(row: Row, form: str) -> tuple[str, list[str]]:
+def _split_row(row: Node, form: str) -> tuple[str, list[Node]]:
     """The id and the other cells of a row with as many words as `form`."""
-    cells = row.text.split()
+    cells = [Node(row.place, cell) for cell in row.text().split()]
     if len(cells) != len(form.split()):
         raise UserError(f"{row.place}: {len(cells)} columns; a row is '{form}'")
-    return _check_id(row.place, cells[0]), cells[1:]
+    return _check_id(cells[0]), cells[1:]
 
 
 def _read_temporal(
-    materials: Sequence[Material], avoided: set[_Key], notes: Notes
-) -> dict[_Key, list[_Instance]]:
+    materials: Sequence[Material], avoided: set[tuple[str, str]], notes: Notes
+) -> _Instances:
     """The temporal annotations that are valid; one file per class."""
-    instances: dict[_Key, list[_Instance]] = {}
+    instances: _Instances = {}
     for material in materials:
         match = _TEMPORAL_FILE.fullmatch(material.path.stem)
         if not match:
@@ -233,23 +216,22 @@ def _read_temporal(
             )
         label = match[1]
         for row in material.rows:
-            id, (since, until) = _split_row(row, "video start end")
-            start = parse_seconds(row.place, "start", since)
-            end = parse_seconds(row.place, "end", until)
+            id, (start, end) = _split_row(row, "video start end")
+            interval = start.number(), end.number()
             if label == _AMBIGUOUS or (id, label) in avoided:
                 notes.add("segments that are ambiguous or to avoid: left out", row.place)
             else:
-                instances.setdefault((id, label), []).append((row.place, (start, end)))
+                instances.setdefault((id, label), []).append((row.place, interval))
     return instances
 
 
-def _read_avoided(materials: Sequence[Material]) -> set[_Key]:
+def _read_avoided(materials: Sequence[Material]) -> set[tuple[str, str]]:
     """Videos and classes with wrong temporal annotations: the video does not show the class."""
     rows = (_split_row(row, "video class") for material in materials for row in material.rows)
-    return {(id, label) for id, (label,) in rows}
+    return {(id, label.text()) for id, (label,) in rows}
 
 
-def _localise(clip: Clip, instances: Mapping[_Key, list[_Instance]], notes: Notes) -> Clip:
+def _localise(clip: Clip, instances: _Instances, notes: Notes) -> Clip:
     """The clip with its segments, if all of its classes have some."""
     found = [
         clean_segments(instances.get((clip.id, label), ()), clip.duration, notes)

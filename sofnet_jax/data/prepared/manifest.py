@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sofnet_jax.data.annotations.files import Material, parse_document
+from sofnet_jax.data.annotations.files import Material, parse_json
 from sofnet_jax.data.prepared.record import Format, Summary
 from sofnet_jax.data.prepared.shards import ShardSummary
 from sofnet_jax.host.errors import UserError
@@ -89,7 +89,7 @@ def read_summaries(folder: Path) -> dict[str, list[Summary]]:
     summaries: dict[str, list[Summary]] = {}
     with suggest_remedy(folder):
         for row in Material(folder / VIDEOS).rows:
-            video = parse_document(Path(row.place), row.text)
+            video = parse_json(row.place, row.text())
             summary = Summary.from_json(video)
             if max(summary.labels) >= num_classes:
                 raise UserError(

@@ -167,11 +167,13 @@ def test_folders_tell_the_classes(tmp_path):
         annotation = _read(tmp_path, files | {"list.txt": f"{paths[0]}0\n{paths[1]}1\n"})
         assert _brief(annotation) == expected
         assert any("all labels are taken by name" in note for note in annotation.notes)
-    # One that contradicts its number has a wrong label by one of them.
+    # One that contradicts its number is named all the same.
     rows = f"{paths[0]}2\n{paths[1]}0\nval/yoga/{C}_000000_000010 9 1\n"
     files = {"list.txt": rows, "classes.txt": CLASSES}
-    _refuse(tmp_path, files, "list.txt:3 passing American", "not yoga as in its path; correct")
-    # The CSV decides.
+    annotation = _read(tmp_path, files)
+    assert _brief(annotation)[2] == (f"{C}_000000_000010", "val", "yoga")
+    assert f"names win: 1, first {tmp_path}/list.txt:3 passing" in "\n".join(annotation.notes)
+    # The CSV wins over the folder.
     csv = HEAD + f"yoga,{C},0,10,val,0\n"
     annotation = _read(tmp_path, files | {"k.csv": csv})
     assert _brief(annotation)[2] == (f"{C}_000000_000010", "val", "yoga")
@@ -237,16 +239,16 @@ def test_ids_alone_are_the_others_by_their_number(tmp_path):
         (f"yoga,{A},20,10,val,0\n", [":2: no clip lasts from 20 to 10 seconds"]),
         (f"yoga,{A},-5,5,val,0\n", [":2: no clip lasts from -5 to 5 seconds"]),
         (f"yoga,{A},0,1e300,val,0\n", [":2: no clip lasts from 0 to 1e+300 seconds"]),
-        (f"yoga,{A},0,inf,val,0\n", [":2: time_end is 'inf'"]),
-        (f"yoga,{A},nan,10,val,0\n", [":2: time_start is 'nan'"]),
-        (f"yoga,{A},0,1_0,val,0\n", [":2: time_end is '1_0'"]),
-        (f"yoga,{A},0,,val,0\n", [":2: time_end is ''"]),
-        (f"yoga,{A},0,{'9' * 9000},val,0\n", [":2: time_end is '9999"]),
+        (f"yoga,{A},0,inf,val,0\n", [":2: time_end: 'inf' instead of"]),
+        (f"yoga,{A},nan,10,val,0\n", [":2: time_start: 'nan' instead of"]),
+        (f"yoga,{A},0,1_0,val,0\n", [":2: time_end: '1_0' instead of"]),
+        (f"yoga,{A},0,,val,0\n", [":2: no 'time_end'"]),
+        (f"yoga,{A},0,{'9' * 9000},val,0\n", [":2: time_end: '9999"]),
         (f"yoga,{A},0,10,holdout,0\n", [":2: the split is 'holdout'"]),
-        ("yoga,../../x,0,10,val,0\n", [":2: '../../x' is not a video id"]),
-        ("yoga,/etc/passwd,0,10,val,0\n", [":2: '/etc/passwd' is not a video id"]),
+        ("yoga,../../x,0,10,val,0\n", [":2: youtube_id: '../../x' is not a video id"]),
+        ("yoga,/etc/passwd,0,10,val,0\n", [":2: youtube_id: '/etc/passwd' is not a video id"]),
         (f"yo\x00ga,{A},0,10,val,0\n", [":2: not text (a NUL byte)"]),
-        (f"yo\x1bga,{A},0,10,val,0\n", [r":2: 'yo\x1bga' is not a class name"]),
+        (f"yo\x1bga,{A},0,10,val,0\n", [r":2: label: 'yo\x1bga' is not a class name"]),
         (f'yoga,{A},0,10,val,0\n"yoga,{B},0,10,val,0\n', [": not CSV", "quotes"]),
         (
             f"yoga,{A},0,10,val,0\narchery,{A},0,10,val,0\n",
@@ -263,17 +265,17 @@ def test_csv_that_is_broken(rows, parts, tmp_path):
     [
         (f"val/yoga/{B}", ["val.txt:2: 1 columns in"]),
         ("9 2", ["val.txt:2: 2 columns in '9 2'"]),
-        (f"val/yoga/{B} x 2", ["val.txt:2: the number of frames is 'x'"]),
-        (f"val/yoga/{B} 9 2.5", ["val.txt:2: a label is '2.5'"]),
-        (f"val/yoga/{B} 9 -2", ["val.txt:2: a label is '-2'"]),
-        (f"val/yoga/{B} 9 3", ["val.txt:2: label 3 is out of range 0 to 2 in"]),
-        (f"val/yoga/{B} 9 {'9' * 30}", ["val.txt:2: a label is '9999"]),
+        (f"val/yoga/{B} x 2", ["val.txt:2: 'x' instead of"]),
+        (f"val/yoga/{B} 9 2.5", ["val.txt:2: '2.5' instead of"]),
+        (f"val/yoga/{B} 9 -2", ["val.txt:2: '-2' instead of"]),
+        (f"val/yoga/{B} 9 3", ["val.txt:2: label 3 is none of 3 classes in"]),
+        (f"val/yoga/{B} 9 {'9' * 30}", ["val.txt:2: '9999"]),
         (f"val/../../{B} 9 2", ["val.txt:2: the path 'val/../../", "leaves the video folder"]),
         (f"val\\..\\{B} 9 2", ["val.txt:2: the path", "leaves the video folder"]),
         (f"/data/val/yoga/{B} 9 2", ["val.txt:2: the path '/data/val", "leaves the video folder"]),
         (f"C:\\val\\yoga\\{B} 9 2", ["val.txt:2: the path 'C:", "leaves the video folder"]),
         (f"val/yo\x1bga/{B} 9 2", [r"val.txt:2: 'val/yo\x1bga/", "is not a video path"]),
-        (f"val/yoga/{A} 9 1", ["val.txt:2: ", "different labels in", "val.txt:1"]),
+        (f"val/air drumming/{A} 9 1", ["val.txt:2: ", "different labels in", "val.txt:1"]),
     ],
 )
 def test_lists_that_are_broken(row, parts, tmp_path):

@@ -3,7 +3,8 @@ from annotation_files import refuse, write_files
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.annotations.clip import Clip
-from sofnet_jax.data.annotations.own import OwnRow, group_rows
+from sofnet_jax.data.annotations.files import Notes
+from sofnet_jax.data.annotations.own import merge_rows
 from sofnet_jax.data.source import create_source
 from sofnet_jax.host.errors import UserError
 
@@ -150,8 +151,8 @@ def test_folder_per_class(given, tmp_path):
         ("run/a.mp4", "val", "val/run/a.mp4", "run"),
     ]
     assert annotation.classes == ("jump", "run")
-    left_out = f"{tmp_path}/val/run/notes.txt: not a video by its name; left out"
-    assert left_out in annotation.notes
+    kind = "files that are not videos by their names: left out"
+    assert f"{kind}: 1, first {tmp_path}/val/run/notes.txt" in annotation.notes
     # Training straight from the folder names the videos likewise.
     ids = [video.id for video in create_source(tmp_path / "train").videos]
     assert sorted(ids) == sorted(clip.id for clip in annotation.clips if clip.split == "train")
@@ -203,8 +204,8 @@ def test_a_folder_of_files_that_tell_of_videos(tmp_path):
         ("path,label,end\na.mp4,run,-1\n", [":2: end -1 is not after start 0"]),
         ("video,class\na.mp4,run\n", [":1: 'video' is not a video", "call them path, label"]),
         ("name,class\nfirst,run\nb/a.mp4,run\n", [":1: 'name' is not a video"]),
-        ("path,label,end\na.mp4,run,nan\n", [":2: end is 'nan'"]),
-        ("path,label,end\na.mp4,run,1e999\n", [":2: end is '1e999'"]),
+        ("path,label,end\na.mp4,run,nan\n", [":2: end: 'nan' instead of a number"]),
+        ("path,label,end\na.mp4,run,1e999\n", [":2: end: '1e999' instead of"]),
         ("path,label,start,end\na.mp4,run,5,4\n", [":2: end 4 is not after start 5"]),
         (
             "path,label,relevant_start,relevant_end\na.mp4,run,5,4\n",
@@ -293,8 +294,9 @@ class _Counted(str):
 
 def test_many_rows_of_one_video_are_not_all_compared_with_each_other():
     count = 2000
-    rows = [OwnRow(f"a:{i}", "a.mp4", (_Counted(i % 1000),)) for i in range(count)]
-    groups, notes = group_rows(rows)
-    assert [row.place for row in groups[0]] == [f"a:{i}" for i in range(1000)]
-    assert len(groups) == 1 and notes[0] == "a:1000: repeats a:0; left out" and len(notes) == 1000
+    rows = [Clip("a", "", (_Counted(i % 1000),), f"a:{i}") for i in range(count)]
+    notes = Notes()
+    (clip,) = merge_rows(rows, notes)
+    assert clip.labels == tuple(map(str, range(1000)))
+    assert notes.lines() == ("duplicate rows left out: 1,000, first a:1000",)
     assert _Counted.comparisons < 10 * count

@@ -137,12 +137,13 @@ def test_labels_of_another_order_are_refused(tmp_path):
 
 
 def test_videos_that_are_told_of_twice(tmp_path):
-    files = {"a.json": [*OFFICIAL, OFFICIAL[0], _video(C, "test", 1)], "labels.txt": LABELS}
+    files = {"a.json": [*OFFICIAL, OFFICIAL[0], _video(C, "test", 0)], "labels.txt": LABELS}
     annotation = _read(tmp_path, files)
     assert len(annotation.clips) == 3
     assert annotation.notes == (
-        f"duplicate videos: the first counts: 2, first {tmp_path}/a.json: [3], "
-        f"{tmp_path}/a.json: [0]",
+        f"duplicate rows left out: 2, first {tmp_path}/a.json: [3]",
+        "videos in another split by a second file: a list, or else the first, counts: 1, first "
+        f"{tmp_path}/a.json: [2] train, {tmp_path}/a.json: [4] val",
     )
     files["a.json"] = [*OFFICIAL, _video(A, "train", 1)]
     _refuse(tmp_path, files, f"a.json: [3]: {A} has different labels in {tmp_path}/a.json: [0]")
@@ -150,7 +151,11 @@ def test_videos_that_are_told_of_twice(tmp_path):
 
 def test_files_without_what_they_need(tmp_path):
     _refuse(tmp_path, {"a.json": OFFICIAL}, "a.json: its labels are numbers, and 0 files name")
-    _refuse(tmp_path, {"train.txt": f"{A} 9 1\n"}, "train.txt: its labels are numbers; give the f")
+    _refuse(
+        tmp_path,
+        {"train.txt": f"{A} 9 1\n"},
+        "train.txt: its numbers do not follow any file; give the m",
+    )
     _refuse(tmp_path, {"labels.txt": LABELS}, "labels.txt: no file describes videos; give the JSON")
     files = {"a.json": OFFICIAL, "labels.txt": LABELS, "b_labels.txt": LABELS}
     _refuse(tmp_path, files, "a.json: its labels are numbers, and 2 files name the classes")
@@ -169,8 +174,8 @@ def test_files_without_what_they_need(tmp_path):
         ({"source487": "extra"}, ["[1]: no 'source487' that is train or test"]),
         ({"source487": 1}, ["[1].source487: '1' instead of text"]),
         ({"label487": 3}, ["[1].label487: '3' instead of a list"]),
-        ({"label487": ["3"]}, ["[1].label487[0]: '3' instead of a number"]),
-        ({"label487": [1, 4]}, ["[1].label487[1]: label 4 is none of 4 classes"]),
+        ({"label487": ["x"]}, ["[1].label487[0]: 'x' instead of a number"]),
+        ({"label487": [1, 4]}, ["[1].label487: label 4 is none of 4 classes"]),
         ({"label487": [-1]}, ["[1].label487[0]: '-1' instead of a number such as 12"]),
         ({"label487": [10**50]}, ["[1].label487[0]: '1000000", "' instead of a number"]),
         ({"label487": [1.0]}, ["[1].label487[0]: '1.0' instead of a number"]),
@@ -203,10 +208,10 @@ def test_oddities_of_the_json_are_noted(tmp_path):
         (f"https://www.youtube.com/watch?v={B}", ["is not a YouTube address and labels"]),
         (f"https://example.org/watch?v={B} 1", ["is not a YouTube address and labels"]),
         (LINE.format("../../../x", 1), ["not a YouTube address"]),
-        (LINE.format(B, "1;2"), ["a label is '1;2'"]),
-        (LINE.format(B, "1,,2"), ["a label is ''"]),
+        (LINE.format(B, "1;2"), ["'1;2' instead of"]),
+        (LINE.format(B, "1,,2"), ["'' instead of"]),
         (LINE.format(B, "4"), ["label 4 is none of 4 classes"]),
-        (LINE.format(B, "9" * 5000), ["a label is '9999"]),
+        (LINE.format(B, "9" * 5000), ["'9999"]),
         (LINE.format(A, "2"), [f"{A} has different labels in"]),
         ("x\x1b[2J", [r"'x\x1b[2J' is not a YouTube address"]),
     ],
@@ -220,9 +225,9 @@ def test_partitions_that_are_broken(row, parts, tmp_path):
     ("row", "parts"),
     [
         ("train/2 9", ["train.txt:2: 2 columns in"]),
-        ("train/2 9 x", ["train.txt:2: a label is 'x'"]),
-        ("train/2 -9 1", ["train.txt:2: the number of frames is '-9'"]),
-        ("train/2 9 4", ["train.txt:2: label 4 is out of range 0 to 3 in"]),
+        ("train/2 9 x", ["train.txt:2: 'x' instead of"]),
+        ("train/2 -9 1", ["train.txt:2: '-9' instead of"]),
+        ("train/2 9 4", ["train.txt:2: label 4 is none of 4 classes in"]),
         ("train/1 9 2", ["train.txt:2: ", "has different labels in", "train.txt:1"]),
         ("train/../../2 9 1", ["train.txt:2: the path", "leaves the video folder"]),
         ("/train/2 9 1", ["train.txt:2: the path '/train/2' leaves the video folder"]),
