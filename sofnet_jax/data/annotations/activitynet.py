@@ -1,26 +1,24 @@
 """ActivityNet-v1.3: the official JSON, BSN's JSON and CSV, and lists with a class index."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from sofnet_jax.data.annotations.assembly import assemble, merge
 from sofnet_jax.data.annotations.clip import Annotation, Clip, clean_segments, read_duration
-from sofnet_jax.data.annotations.files import Material, Node, Notes, show, sort_materials
-from sofnet_jax.data.annotations.lists import Roster, create_kinds, read_list, read_orders
+from sofnet_jax.data.annotations.files import Material, Node, Notes, sort_materials
+from sofnet_jax.data.annotations.lists import create_kinds, read_list, read_orders
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
     check_label,
-    parse_split,
+    check_split,
     strip_prefix,
 )
-from sofnet_jax.host.errors import UserError
 
 NAME = "activitynet"
 _CLASSES = 200
-_TESTING = "testing"  # a split whose labels are not public
 _DAMAGED = re.compile(r"[A-Za-z0-9_-]{9}")  # a YouTube id without two of its eleven characters
 
 
@@ -28,74 +26,41 @@ def read(materials: Sequence[Material]) -> Annotation:
     """Read the given files of the benchmark. Raises UserError."""
     notes = Notes()
     kinds = {
-        "official": lambda m: "database" in _get_object(m),
-        "bsn": lambda m: _is_bsn(_get_object(m)),
-        "table": lambda m: {"video", "subset"} <= set(m.columns),
+        "official": lambda m: "database" in m.fields,
+        "bsn": lambda m: "annotations" in m.fields,
+        "table": lambda m: {"video", "subset"} <= m.fields,
         **create_kinds(_CLASSES),
     }
     files = sort_materials("ActivityNet", materials, kinds, notes)
-    found = [_read_videos(m.document.need("database"), notes) for m in files["official"]]
-    found += [_read_videos(m.document, notes) for m in files["bsn"]]
-    found += [map(_read_row, m.table()) for m in files["table"]]
-    described = merge(found, notes)
-    notes.add(
-        "test videos, whose labels are not public: left out",
-        *(clip.place for clip in described if clip.split == _TESTING),
-    )
-    described = [clip for clip in described if clip.split != _TESTING]
-    rosters = [read_list(m, _create_listed, notes) for m in files["list"]]
-    rosters = _repair_ids(rosters, described, notes)
-    return assemble(NAME, described, rosters, read_orders(files), notes)
+    objects = [m.document.need("database") for m in files["official"]]
+    objects += [m.document for m in files["bsn"]]
+    found = [[(Node(v.place, key), v) for key, v in videos.items()] for videos in objects]
+    found += [[(row.need("video"), row) for row in m.table()] for m in files["table"]]
+    described = merge([[_read_video(*video, notes) for video in f] for f in found], notes)
+    lists = {m.path: read_list(m, _create_listed, notes) for m in files["list"]}
+    lists = _repair_ids(lists, described, notes)
+    return assemble(NAME, described, lists, read_orders(files), notes)
 
 
-def _get_object(material: Material) -> dict[str, Any]:
-    value = material.document.value if material.is_json else None
-    return value if isinstance(value, dict) else {}
-
-
-def _is_bsn(value: dict[str, Any]) -> bool:
-    return bool(value) and all(isinstance(v, dict) and "annotations" in v for v in value.values())
-
-
-def _read_subset(video: Node) -> str:
-    """The split of a video; "" if the file has none."""
+def _read_video(name: Node, video: Node, notes: Notes) -> Clip:
+    """A video of the official JSON, of BSN's without subsets, or of BSN's CSV without labels."""
+    clip = _create_listed(name)
     subset = video.get("subset")
-    if subset is None:
-        return ""
-    word = subset.text()
-    split = _TESTING if word.lower() in ("testing", "test") else parse_split(word)
-    if split is None:
-        raise UserError(f"{subset.place}: {show(word)} is not training, validation or testing")
-    return split
-
-
-def _read_videos(videos: Node, notes: Notes) -> Iterator[Clip]:
-    """The videos of the official JSON, or of BSN's, which has no subsets."""
-    for key, video in videos.items():
-        clip = _create_listed(Node(video.place, key))
-        split = _read_subset(video)
-        seconds = read_duration(video.get("duration_second") or video.get("duration"), notes)
-        instances = [] if split == _TESTING else video.need("annotations").elements()
-        labels = [check_label(instance.need("label")) for instance in instances]
-        intervals = [instance.need("segment") for instance in instances]
-        segments = [(node.place, node.interval()) for node in intervals]
-        yield replace(
-            clip,
-            split=split,
-            labels=tuple(dict.fromkeys(labels)),
-            segments=clean_segments(segments, seconds, notes),
-            duration=seconds,
-        )
-
-
-def _read_row(row: Node) -> Clip:
-    """A row of BSN's CSV, which has subsets and no labels."""
-    frames, seconds = row.get("numframe"), row.get_number("seconds")
+    is_testing = subset is not None and subset.text().lower() in ("testing", "test")
+    split = "testing" if is_testing else check_split(subset) if subset else ""
+    durations = map(video.get, ("duration_second", "duration", "seconds"))
+    seconds = read_duration(next(filter(None, durations), None), notes)
+    instances = [] if is_testing else video.get_list("annotations")
+    labels = [check_label(instance.need("label")) for instance in instances]
+    intervals = [instance.need("segment") for instance in instances]
+    frames = video.get("numframe")
     return replace(
-        _create_listed(row.need("video")),
-        split=_read_subset(row),
-        place=row.place,
-        duration=seconds if seconds and seconds > 0 else None,
+        clip,
+        split=split,
+        labels=tuple(dict.fromkeys(labels)),
+        place=video.place,
+        segments=clean_segments([(n.place, n.interval()) for n in intervals], seconds, notes),
+        duration=seconds,
         num_frames=(frames.count() if frames else 0) or None,
     )
 
@@ -105,18 +70,19 @@ def _create_listed(name: Node) -> Clip:
     return Clip(id=id, split="", labels=(), place=name.place, names=(id,))
 
 
-def _repair_ids(rosters: Sequence[Roster], described: Sequence[Clip], notes: Notes) -> list[Roster]:
+def _repair_ids(
+    lists: Mapping[Path, Sequence[Clip]], described: Sequence[Clip], notes: Notes
+) -> dict[Path, list[Clip]]:
     """The lists with their original ids.
 
     Public lists were made by removing every `v_`, also inside YouTube ids. Another file with the
     whole id proves what it was.
     """
-    clips = [*described, *(clip for roster in rosters for clip in roster.clips)]
-    whole = {id.replace("v_", ""): id for id in sorted({c.id for c in clips}) if "v_" in id}
-    return [
-        Roster(roster.path, [_repair_id(clip, whole, notes) for clip in roster.clips])
-        for roster in rosters
-    ]
+    ids = {clip.id for clips in [described, *lists.values()] for clip in clips}
+    whole = {id.replace("v_", ""): id for id in sorted(ids) if "v_" in id}
+    return {
+        path: [_repair_id(clip, whole, notes) for clip in clips] for path, clips in lists.items()
+    }
 
 
 def _repair_id(clip: Clip, whole: Mapping[str, str], notes: Notes) -> Clip:

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
+from pathlib import Path
 
-from sofnet_jax.data.annotations.clip import Annotation, Clip
+from sofnet_jax.data.annotations.clip import LEFT_OUT, Annotation, Clip
 from sofnet_jax.data.annotations.files import Notes
-from sofnet_jax.data.annotations.lists import ClassOrder, Roster
+from sofnet_jax.data.annotations.lists import ClassOrder
 from sofnet_jax.host.errors import UserError
 
 _get_key: Callable[[Clip], tuple[str, str]] = attrgetter("split", "id")
@@ -62,7 +63,7 @@ def _join(first: Clip, second: Clip, notes: Notes) -> Clip:
 def assemble(
     name: str,
     described: Sequence[Clip],
-    rosters: Sequence[Roster],
+    lists: Mapping[Path, Sequence[Clip]],
     orders: Sequence[ClassOrder],
     notes: Notes,
 ) -> Annotation:
@@ -73,16 +74,19 @@ def assemble(
     Args:
         name: of the benchmark.
         described: merged clips of files that name their classes; their split may be "".
-        rosters: the lists.
+        lists: the clips of each list, with numbers.
         orders: the class orders that their numbers may follow.
         notes: receives the oddities.
 
     Raises:
         UserError: lists contradict each other, or nothing says what their numbers stand for.
     """
+    for split, kind in LEFT_OUT.items():
+        notes.add(kind, *(clip.place for clip in described if clip.split == split))
+    described = [clip for clip in described if clip.split not in LEFT_OUT]
     by_id = {clip.id: clip for clip in described}
     by_name = {clip.id: clip for clip in described if clip.labels}
-    named = [_name_labels(roster, orders, by_name, notes) for roster in rosters]
+    named = [_name_labels(*file, by_name, orders, notes) for file in lists.items()]
     listed = merge(named, notes, _get_key)
     splits = {clip.split for clip in listed}
     undecided = [clip.place for clip in described if not clip.split]
@@ -92,19 +96,24 @@ def assemble(
     clips += [clip for clip in described if clip.split and clip.split not in splits]
     _note_missing(named, listed, by_id, notes)
     note_both(clips, notes)
-    kept = tuple(clip for clip in clips if clip.labels)
+    kept = tuple(replace(clip, numbers=()) for clip in clips if clip.labels)
     notes.add("videos without a label: left out", *(c.place for c in clips if not c.labels))
     return Annotation(name, _list_classes(kept, orders), kept, notes.lines())
 
 
 def _name_labels(
-    roster: Roster, orders: Sequence[ClassOrder], described: Mapping[str, Clip], notes: Notes
+    path: Path,
+    clips: Sequence[Clip],
+    described: Mapping[str, Clip],
+    orders: Sequence[ClassOrder],
+    notes: Notes,
 ) -> list[Clip]:
     """The clips of a list with class names: as described, else as listed, else by number."""
-    proofs = [described.get(clip.id, clip) for clip in roster.clips]
-    order = _choose_order(roster, proofs, orders, notes)
+    proofs = [described.get(clip.id, clip) for clip in clips]
+    rows = [(c.numbers, p.labels) for c, p in zip(clips, proofs, strict=True) if c.numbers]
+    order = _choose_order(path, rows, orders, notes) if rows else None
     named = []
-    for clip, proof in zip(roster.clips, proofs, strict=True):
+    for clip, proof in zip(clips, proofs, strict=True):
         labels = order.look_up(clip.place, clip.numbers) if order else ()
         if labels and proof.labels and set(labels) != set(proof.labels):
             notes.add(
@@ -112,21 +121,22 @@ def _name_labels(
                 f"{clip.place} {' and '.join(labels)}, not {' and '.join(proof.labels)} as in "
                 f"{proof.place}",
             )
-        named.append(replace(clip, labels=proof.labels or labels, numbers=()))
+        named.append(replace(clip, labels=proof.labels or labels))
     return named
 
 
 def _choose_order(
-    roster: Roster, proofs: Sequence[Clip], orders: Sequence[ClassOrder], notes: Notes
+    path: Path,
+    rows: Sequence[tuple[Sequence[int], Sequence[str]]],
+    orders: Sequence[ClassOrder],
+    notes: Notes,
 ) -> ClassOrder | None:
-    """The class order of a list: the one that agrees with most of the videos with known names.
+    """The class order of a list, given the numbers and the known names of each row.
 
-    It must agree with more than half of them. Without such an order, returns None if all names are
-    known, and raises UserError otherwise, also if several orders are possible and differ.
+    It agrees with most of the names, and with more than half of them. Without such an order,
+    returns None if all names are known, and raises UserError otherwise, also if several orders are
+    possible and differ.
     """
-    rows = [(c.numbers, p.labels) for c, p in zip(roster.clips, proofs, strict=True) if c.numbers]
-    if not rows:
-        return None
     known = [(numbers, set(labels)) for numbers, labels in rows if labels]
 
     def score(order: ClassOrder) -> int:
@@ -137,7 +147,7 @@ def _choose_order(
     top = max(map(score, usable), default=0)
     best = [order for order in usable if score(order) == top]
     if not best or (known and 2 * top <= len(known)):
-        problem = f"{roster.path}: its numbers do not follow {best[0] if best else 'any file'}"
+        problem = f"{path}: its numbers do not follow {best[0] if best else 'any file'}"
         if known:
             problem += f": only {top:,} of {len(known):,} videos agree with their names"
         if len(known) < len(rows):
@@ -149,14 +159,14 @@ def _choose_order(
     for other in others:
         if any(first.names[number] != other.names[number] for number in used):
             raise UserError(
-                f"{roster.path}: its numbers may follow {first} or {other}, which differ; leave "
+                f"{path}: its numbers may follow {first} or {other}, which differ; leave "
                 "one out, or give a file that has its videos' classes by name"
             )
     if not (known or first.stated):
-        notes.say(f"{roster.path}: labels are read by {first}; no given file confirms it")
+        notes.say(f"{path}: labels are read by {first}; no given file confirms it")
     matching = {order.path for order in orders if order.matches(first)}
-    for path in dict.fromkeys(order.path for order in orders if order.path not in matching):
-        notes.add(f"{path}: a different class order, not used", roster.path.name)
+    for other_path in dict.fromkeys(o.path for o in orders if o.path not in matching):
+        notes.add(f"{other_path}: a different class order, not used", path.name)
     return first
 
 

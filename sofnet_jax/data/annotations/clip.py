@@ -9,6 +9,12 @@ Interval = tuple[float, float]  # seconds
 
 SPLITS = ("train", "val")
 
+# While files are read, a clip may be of these splits, too.
+LEFT_OUT = {
+    "testing": "test videos, whose labels are not public: left out",
+    "background": "videos of the background set, without a class: left out",
+}
+
 
 @dataclass(frozen=True)
 class Clip:

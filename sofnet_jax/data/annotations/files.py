@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 import json
 import os
 import re
@@ -118,20 +117,25 @@ class Node:
         """A string."""
         return self._expect(str, "text")
 
+    def match(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
+        """The match of a whole string, which must be what is expected."""
+        match = pattern.fullmatch(self.text())
+        if not match:
+            raise UserError(f"{self.place}: {show(self.value)} is not {what}")
+        return match
+
     def number(self) -> float:
         """A finite number."""
-        value = self.value
-        if isinstance(value, str) and _DECIMAL.fullmatch(value):
-            value = float(value)
+        is_text = isinstance(self.value, str) and _DECIMAL.fullmatch(self.value)
+        value = float(self.value) if is_text else self.value
         if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             self._refuse("a number such as 12.5")
         return float(value)
 
     def count(self) -> int:
         """A non-negative integer of at most nine digits."""
-        value = self.value
-        if isinstance(value, str) and _COUNT.fullmatch(value):
-            value = int(value)
+        is_text = isinstance(self.value, str) and _COUNT.fullmatch(self.value)
+        value = int(self.value) if is_text else self.value
         if type(value) is not int or not 0 <= value < 10**9:
             self._refuse("a number such as 12")
         return value
@@ -255,21 +259,25 @@ class Material:
             raise UserError(f"{place}: not CSV ({error}); check the quotes") from error
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The header of a CSV file, in lower case; empty if the first row is not CSV."""
+    def fields(self) -> frozenset[str]:
+        """The columns of CSV, in lower case, or the keys of JSON and of its first element."""
         if self.is_json:
-            return ()
+            value = self.document.value
+            objects = value[:1] if isinstance(value, list) else [value, *value.values()][:2]
+            return frozenset(key for item in objects if isinstance(item, dict) for key in item)
         try:
             _, header = next(self.cells(), ("", []))
         except UserError:
-            return ()
-        return tuple(cell.lower() for cell in header)
+            return frozenset()
+        return frozenset(cell.lower() for cell in header)
 
     def table(self) -> Iterator[Node]:
         """Yield each row below a CSV header, as an object with the columns as keys."""
-        for place, cells in itertools.islice(self.cells(), 1, None):
-            check_width(place, cells, self.columns)
-            yield Node(place, dict(zip(self.columns, cells, strict=True)))
+        rows = self.cells()
+        _, header = next(rows, ("", []))
+        for place, cells in rows:
+            check_width(place, cells, header)
+            yield Node(place, dict(zip(map(str.lower, header), cells, strict=True)))
 
 
 def check_width(place: str, cells: Sequence[str], header: Sequence[str]) -> None:
@@ -330,18 +338,19 @@ def sort_materials(
     found: dict[str, list[Material]] = {kind: [] for kind in kinds}
     for material in materials:
         try:
-            if kind := next((kind for kind, test in kinds.items() if test(material)), None):
-                found[kind].append(material)
-                continue
-            start = show(material.text[:_LONGEST].strip())
+            kind = next((kind for kind, test in kinds.items() if test(material)), None)
+            start = "" if kind else show(material.text[:_LONGEST].strip())
             problem = f"{material.path}: not a file of {benchmark}; it begins with {start}"
         except UserError as error:
-            if material.named or material.is_json:
+            if material.is_json:
                 raise
-            problem = str(error)
-        if material.named:
+            kind, problem = None, str(error)
+        if kind:
+            found[kind].append(material)
+        elif material.named:
             raise UserError(problem)
-        notes.add("unrecognised files left out", problem)
+        else:
+            notes.add("unrecognised files left out", problem)
     if not any(found.values()):
         raise UserError(f"{materials[0].path}: no file of {benchmark} is given")
     return found

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sofnet_jax.data.annotations.assembly import assemble, merge
 from sofnet_jax.data.annotations.clip import Annotation, Clip
-from sofnet_jax.data.annotations.files import Material, Node, Notes, show, sort_materials
+from sofnet_jax.data.annotations.files import Material, Node, Notes, sort_materials
 from sofnet_jax.data.annotations.lists import (
     ClassOrder,
-    Roster,
     create_kinds,
     parse_path,
     read_list,
@@ -19,9 +18,9 @@ from sofnet_jax.data.annotations.lists import (
 from sofnet_jax.data.annotations.names import (
     check_id,
     check_label,
+    check_split,
     find_folder_split,
-    find_split,
-    parse_split,
+    need_split,
     strip_extension,
 )
 from sofnet_jax.host.errors import UserError
@@ -41,47 +40,43 @@ def read(materials: Sequence[Material]) -> Annotation:
     """Read the given files of the benchmark. Raises UserError."""
     notes = Notes()
     kinds = {
-        "table": lambda m: {"youtube_id", "time_start", "time_end"} <= set(m.columns),
+        "table": lambda m: {"youtube_id", "time_start", "time_end"} <= m.fields,
         **create_kinds(_CLASSES, has_paths=True),
     }
     files = sort_materials("Mini-Kinetics", materials, kinds, notes)
     tables = {m.path: list(_read_table(m, notes)) for m in files["table"]}
-    rosters = [read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]]
+    lists = {m.path: read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]}
     orders = read_orders(files)
-    left_out = _find_other(tables, rosters, orders, notes)
+    left_out = _find_other(tables, lists, orders, notes)
     for material in materials:
         if material.named and material.path in left_out:
             raise UserError(f"{material.path}: of {_OTHER}; leave it out, the two cannot be mixed")
     clips = [c for path, found in tables.items() if path not in left_out for c in found]
-    rosters = [roster for roster in rosters if roster.path not in left_out]
+    lists = {path: found for path, found in lists.items() if path not in left_out}
     orders = [order for order in orders if order.path not in left_out]
-    if not (clips or any(clip.numbers for roster in rosters for clip in roster.clips)):
+    if not (clips or any(clip.numbers for found in lists.values() for clip in found)):
         raise UserError(
             f"{materials[0].path}: no file describes clips; give lists of them, or Kinetics' CSV"
         )
-    spelling = _create_spelling(clips, orders, rosters)
+    spelling = _create_spelling(clips, orders, lists.values())
     orders = [
         replace(order, names={i: spelling[_normalise(n)] for i, n in order.names.items()})
         for order in orders
     ]
-    rosters = [Roster(r.path, [_respell(clip, spelling) for clip in r.clips]) for r in rosters]
-    clips = _select(clips, orders, rosters, spelling, notes)
-    described = merge([clips], notes)
-    rosters = [_find_parts(roster, described) for roster in rosters]
-    return assemble(NAME, described, rosters, orders, notes)
+    lists = {path: [_respell(clip, spelling) for clip in found] for path, found in lists.items()}
+    clips = [_respell(clip, spelling) for clip in clips]
+    described = merge([_select(clips, orders, lists.values(), notes)], notes)
+    lists = {path: _find_parts(found, described) for path, found in lists.items()}
+    return assemble(NAME, described, lists, orders, notes)
 
 
 def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
     """The clips of Kinetics' CSV, with ids `<YouTube id>_<start>_<end>`."""
-    split_of_file = find_split(material.path)
     for row in material.table():
-        word = row.get_text("split")
-        if word.lower() == "test" or not row.get("label"):
+        split = row.get("split")
+        if not row.get("label") or (split and split.text().lower() == "test"):
             notes.add("rows of Kinetics' test set, or without a label: left out", row.place)
             continue
-        split = parse_split(word) if word else split_of_file
-        if split is None:
-            raise UserError(f"{row.place}: the split is {show(word)}; expected train or val")
         id = check_id(row.need("youtube_id"))
         start, end = row.need("time_start").number(), row.need("time_end").number()
         if not 0 <= start < end < 10**6:
@@ -89,7 +84,7 @@ def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
         name = f"{id}_{int(start):06d}_{int(end):06d}"
         yield Clip(
             id=name,
-            split=split,
+            split=check_split(split) if split else need_split(material.path),
             labels=(check_label(row.need("label")),),
             place=row.place,
             names=(id,),
@@ -118,16 +113,16 @@ def _create_listed(name: Node) -> Clip:
 
 def _find_other(
     tables: Mapping[Path, Sequence[Clip]],
-    rosters: Sequence[Roster],
+    lists: Mapping[Path, Sequence[Clip]],
     orders: Sequence[ClassOrder],
     notes: Notes,
 ) -> Collection[Path]:
     """The files of the other Mini-Kinetics-200; none if all files are of it."""
     classes = {path: {"".join(clip.labels) for clip in clips} for path, clips in tables.items()}
-    classes |= {r.path: {"".join(c.labels) for c in r.clips if c.numbers} for r in rosters}
+    classes |= {p: {"".join(c.labels) for c in clips if c.numbers} for p, clips in lists.items()}
     classes |= {order.path: set(order.names.values()) for order in orders}
     other = {p for p, names in classes.items() if len(names) == _CLASSES and names & _OTHER_CLASSES}
-    other |= {r.path for r in rosters if not classes[r.path] and len(r.clips) in _OTHER_COUNTS}
+    other |= {p for p, c in lists.items() if not classes[p] and len(c) in _OTHER_COUNTS}
     if other and all(path in other for path, names in classes.items() if names):
         notes.say(f"this is {_OTHER}: do not compare with the paper's numbers")
         return ()
@@ -140,7 +135,7 @@ def _normalise(name: str) -> str:
 
 
 def _create_spelling(
-    clips: Sequence[Clip], orders: Sequence[ClassOrder], rosters: Sequence[Roster]
+    clips: Sequence[Clip], orders: Sequence[ClassOrder], lists: Collection[Sequence[Clip]]
 ) -> dict[str, str]:
     """One spelling per class, whatever blanks, case or damaged ends (`yoga''.`) other files have.
 
@@ -148,11 +143,11 @@ def _create_spelling(
     """
     names = [clip.labels[0] for clip in clips]
     names += [re.sub(r"[^\w)]+$", "", n) or n for o in orders for n in o.names.values()]
-    for roster in rosters:
-        pairs = {(clip.labels, clip.numbers) for clip in roster.clips}
+    for listed in lists:
+        pairs = {(clip.labels, clip.numbers) for clip in listed}
         folders, numbers = ({pair[i] for pair in pairs} for i in (0, 1))
         if len(folders) == len(numbers) == len(pairs) > 1:
-            names += [label for clip in roster.clips for label in clip.labels]
+            names += [label for clip in listed for label in clip.labels]
     return {_normalise(name): name for name in reversed(names)}
 
 
@@ -165,15 +160,13 @@ def _respell(clip: Clip, spelling: Mapping[str, str]) -> Clip:
 def _select(
     clips: Sequence[Clip],
     orders: Sequence[ClassOrder],
-    rosters: Sequence[Roster],
-    spelling: Mapping[str, str],
+    lists: Collection[Sequence[Clip]],
     notes: Notes,
 ) -> list[Clip]:
     """The clips of the CSV whose class is in the file of class names, or else in the lists."""
-    clips = [_respell(clip, spelling) for clip in clips]
     found = {clip.labels[0] for clip in clips}
     classes = {name for order in orders for name in order.names.values()} or {
-        label for roster in rosters for clip in roster.clips for label in clip.labels
+        label for listed in lists for clip in listed for label in clip.labels
     }
     if not classes and len(found) > _CLASSES:
         raise UserError(
@@ -186,10 +179,10 @@ def _select(
     return kept
 
 
-def _find_parts(roster: Roster, described: Sequence[Clip]) -> Roster:
-    """The list with ids of clips in place of those of whole videos with a single clip."""
+def _find_parts(clips: Sequence[Clip], described: Sequence[Clip]) -> list[Clip]:
+    """The clips of a list, with ids of clips for those of whole videos with a single clip."""
     parts: dict[str, list[str]] = {}
     for clip in described:
         parts.setdefault(clip.names[0], []).append(clip.id)
     whole = {id: found[0] for id, found in parts.items() if len(found) == 1}
-    return Roster(roster.path, [replace(c, id=whole.get(c.id, c.id)) for c in roster.clips])
+    return [replace(clip, id=whole.get(clip.id, clip.id)) for clip in clips]

@@ -7,22 +7,14 @@ from pathlib import Path, PurePosixPath
 
 from sofnet_jax.data.annotations.clip import Clip
 from sofnet_jax.data.annotations.files import Kinds, Material, Node, Notes, show
-from sofnet_jax.data.annotations.names import YOUTUBE, check_label, check_path, find_split
+from sofnet_jax.data.annotations.names import YOUTUBE, check_label, check_path, need_split
 from sofnet_jax.host.errors import UserError
 
 _LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
 _NUMBERED = re.compile(r"([0-9]+)[,\s]+(\S.*)")
-_TABLE = re.compile(r".*,.*|.*\s[0-9]+")
+_NAME = re.compile(r"(?![\w-]{11}$)(?!.*\s[0-9]+$)[^,/]+")  # no id, no path, no row of a table
 _HEADERS = ("action", "class", "classes", "label", "labels", "name")
 _TELLING = re.compile(r"class|label|action|categor", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Roster:
-    """The rows of a list."""
-
-    path: Path
-    clips: Sequence[Clip]  # with numbers instead of labels
 
 
 @dataclass(frozen=True)
@@ -55,38 +47,49 @@ class ClassOrder:
 
 
 def create_kinds(count: int, *, has_paths: bool = False) -> Kinds:
-    """For `sort_materials`: lists, as `read_list` reads them, and `count` class names."""
+    """For `sort_materials`: lists, as `read_list` reads them, and `count` class names.
+
+    Any text could be class names; a file found in a folder must have `count` rows or a telling
+    name.
+    """
     return {
         "list": lambda m: m.looks_like(_LISTED) or (has_paths and m.looks_like(YOUTUBE)),
         "numbered": lambda m: m.looks_like(_NUMBERED),
-        "names": lambda m: _is_names(m, count),
+        "names": lambda m: (
+            m.looks_like(_NAME)
+            and len({row.value for row in m.rows}) == len(m.rows) > 1
+            and (m.named or len(_skip_header(m)) == count or bool(_TELLING.search(m.path.name)))
+        ),
     }
 
 
 def read_list(
     material: Material, create: Callable[[Node], Clip], notes: Notes, *, has_paths: bool = False
-) -> Roster:
+) -> list[Clip]:
     """Read rows `<id> <frames> <label>…`; with `has_paths`, of one label, or bare YouTube ids.
 
     `create` makes a clip from an id or path; its split may be "" if only the name of the list says
     it. Raises UserError.
     """
     is_bare = has_paths and material.looks_like(YOUTUBE)
-    split_of_file = find_split(material.path)
     clips = []
     for row in material.rows:
-        if is_bare and not YOUTUBE.fullmatch(row.value):
-            raise UserError(f"{row.place}: {show(row.value)} is not a YouTube id")
+        if is_bare:
+            row.match(YOUTUBE, "a YouTube id")
         name, *cells = [row.value] if is_bare else _split_row(row, has_paths)
         clip = create(Node(row.place, name))
-        split = clip.split or split_of_file
-        if split is None:
-            raise UserError(f"{row.place}: split unknown; put train or val into the list's name")
-        frames, *numbers = (Node(row.place, cell).count() for cell in cells) if cells else (None,)
-        if frames == 0:
+        frames, *numbers = (Node(row.place, cell).count() for cell in cells or ["0"])
+        if cells and not frames:
             notes.add("rows with 0 frames: taken as unknown", row.place)
-        clips.append(replace(clip, split=split, num_frames=frames or None, numbers=tuple(numbers)))
-    return Roster(material.path, clips)
+        clips.append(
+            replace(
+                clip,
+                split=clip.split or need_split(material.path),
+                num_frames=frames or None,
+                numbers=tuple(numbers),
+            )
+        )
+    return clips
 
 
 def _split_row(row: Node, has_path: bool) -> list[str]:
@@ -134,30 +137,12 @@ def _read_numbered(material: Material) -> dict[int, str]:
     """Read rows `0,Archery` or `1 Archery`."""
     names: dict[int, str] = {}
     for row in material.rows:
-        match = _NUMBERED.fullmatch(row.value)
-        if not match:
-            raise UserError(f"{row.place}: {show(row.value)} is not a class number and name")
+        match = row.match(_NUMBERED, "a class number and name")
         number, name = (Node(row.place, cell) for cell in match.groups())
         if number.count() in names or check_label(name) in names.values():
             raise UserError(f"{row.place}: duplicate number or name in {show(row.value)}")
         names[number.count()] = check_label(name)
     return names
-
-
-def _is_names(material: Material, count: int) -> bool:
-    """Whether the rows of a file are class names.
-
-    Any text could be; a file found in a folder must have `count` rows or a telling name.
-    """
-    texts = [row.value for row in _skip_header(material)]
-    return (
-        not material.is_json
-        and len(set(texts)) == len(texts) > 1
-        and not material.looks_like(_TABLE)
-        and not any("/" in text for text in texts)
-        and not all(YOUTUBE.fullmatch(text) for text in texts)
-        and (material.named or len(texts) == count or bool(_TELLING.search(material.path.name)))
-    )
 
 
 def _skip_header(material: Material) -> tuple[Node, ...]:

@@ -20,12 +20,7 @@ _SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
 
 def check_id(node: Node) -> str:
     """Read an id that consists of letters, digits, `-` and `_`; raises UserError."""
-    id = node.text()
-    if not _ID.fullmatch(id):
-        raise UserError(
-            f"{node.place}: {show(id)} is not a video id; use letters, digits, '-' and '_'"
-        )
-    return id
+    return node.match(_ID, "a video id; use letters, digits, '-' and '_'")[0]
 
 
 def strip_prefix(id: str) -> str:
@@ -68,6 +63,22 @@ def strip_extension(name: str) -> str:
 def parse_split(word: str) -> str | None:
     """Map a word to "train" or "val" (which includes test); None if it names no split."""
     return _SPLITS.get(word.strip().lower())
+
+
+def check_split(node: Node) -> str:
+    """Read a word that names a split; raises UserError."""
+    split = parse_split(node.text())
+    if split is None:
+        raise UserError(f"{node.place}: {show(node.value)} is not a split; write train or val")
+    return split
+
+
+def need_split(path: Path) -> str:
+    """The split that a file's name, or else its folder, says; raises UserError."""
+    split = find_split(path)
+    if split is None:
+        raise UserError(f"{path}: split unknown; put train or val into the file's name")
+    return split
 
 
 def find_split(path: Path) -> str | None:

@@ -20,9 +20,11 @@ from sofnet_jax.data.annotations.names import (
     EXTENSIONS,
     check_label,
     check_path,
+    check_split,
     find_folder_split,
     find_split,
     is_video,
+    need_split,
     parse_split,
 )
 from sofnet_jax.host.errors import UserError
@@ -68,22 +70,17 @@ def _read_file(material: Material, notes: Notes) -> list[Clip]:
         rows = list(read_csv(material, _MORE_COLUMNS))
     if not rows:
         raise UserError(f"{material.path}: no videos in it; write a line 'path,label' for each")
-    return [_check(row, find_split(material.path)) for row in rows]
+    return [_check(row, material.path) for row in rows]
 
 
-def _check(row: Clip, split_of_file: str | None) -> Clip:
+def _check(row: Clip, file: Path) -> Clip:
     """The row with its own split, else that of the file, else the one in its path."""
-    path, id = (check_path(Node(row.place, text)) for text in (row.path, row.id))
+    path, id = (check_path(Node(row.place, text or "")) for text in (row.path, row.id))
+    if row.split:
+        split = check_split(Node(row.place, row.split))
+    else:
+        split = find_split(file) or find_folder_split(PurePosixPath(path)) or need_split(file)
     labels = tuple(check_label(Node(row.place, label)) for label in row.labels)
-    given = parse_split(row.split)
-    if row.split and given is None:
-        raise UserError(f"{row.place}: the split is {show(row.split)}; write train or val")
-    split = given or split_of_file or find_folder_split(PurePosixPath(path))
-    if not split:
-        raise UserError(
-            f"{row.place}: split unknown; add a column 'split' with train or val, or put one of "
-            "them into the name of the file"
-        )
     return replace(row, path=path, id=id, labels=labels, split=split)
 
 
@@ -111,16 +108,10 @@ def _read_folder(path: Path, notes: Notes) -> list[Clip]:
 def _has_videos(material: Material) -> bool:
     """Whether a file found in a folder has the form described here."""
     try:
-        if material.is_json:
-            value = material.document.value
-            videos = value.get("videos") if isinstance(value, dict) else value
-            return isinstance(videos, list) and all(
-                isinstance(video, dict) and "path" in video for video in videos
-            )
-        cells = material.text.lstrip().partition("\n")[0].split(",")
+        fields = material.fields
     except UserError:
         return False
-    return _is_header(cells) or (len(cells) > 1 and is_video(cells[0].strip().strip('"')))
+    return not fields.isdisjoint(("path", "videos")) or any(map(is_video, fields))
 
 
 def _list_videos(folder: Path, root: Path, split: str | None, notes: Notes) -> list[Clip]:
@@ -227,9 +218,10 @@ def _create_clip(video: Node) -> Clip:
     place, path = video.place, video.get_text("path")
     if not path:
         raise UserError(f"{place}: no path")
-    label = video.get("label")
-    nodes = ([label] if label else []) + video.get_list("labels")
-    labels = tuple(map(_read_label, nodes))
+    nodes = [*filter(None, [video.get("label")]), *video.get_list("labels")]
+    labels = tuple(
+        str(node.count()) if isinstance(node.value, int) else node.text().strip() for node in nodes
+    )
     if not labels or not all(labels):
         raise UserError(f"{place}: no label; write at least one for each video")
     start, end, since, until = (
@@ -253,10 +245,6 @@ def _create_clip(video: Node) -> Clip:
         end=end,
         segments=tuple(segments) or None,
     )
-
-
-def _read_label(node: Node) -> str:
-    return str(node.count()) if isinstance(node.value, int) else node.text().strip()
 
 
 def _name_part(path: str, start: float | None, end: float | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from sofnet_jax.data.annotations.assembly import assemble, merge
 from sofnet_jax.data.annotations.clip import Annotation, Clip, read_duration
-from sofnet_jax.data.annotations.files import Material, Node, Notes, show, sort_materials
+from sofnet_jax.data.annotations.files import Material, Node, Notes, sort_materials
 from sofnet_jax.data.annotations.lists import (
     ClassOrder,
     create_kinds,
@@ -19,19 +19,18 @@ from sofnet_jax.data.annotations.lists import (
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
+    check_split,
     find_folder_split,
-    find_split,
-    parse_split,
+    need_split,
     strip_extension,
 )
 from sofnet_jax.host.errors import UserError
 
 NAME = "mini_sports1m"
 _CLASSES = 487
-_ADDRESS = re.compile(
-    r"(?:https?://)?(?:www\.|m\.)?(?:youtube\.com/watch\?v=|youtu\.be/)([\w-]+)\S*"
+_PARTITION = re.compile(
+    r"(?:https?://)?(?:www\.|m\.)?(?:youtube\.com/watch\?v=|youtu\.be/)([\w-]+)\S*\s+([0-9]\S*)"
 )
-_PARTITION = re.compile(_ADDRESS.pattern + r"\s+[0-9][0-9,\s]*")
 _TOPIC = re.compile(r"/m/\w+,.+")
 
 
@@ -39,7 +38,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     """Read the given files of the benchmark. Raises UserError."""
     notes = Notes()
     kinds = {
-        "official": _is_official,
+        "official": lambda m: "label487" in m.fields,
         "partition": lambda m: m.looks_like(_PARTITION),
         "topics": lambda m: m.looks_like(_TOPIC),
         **create_kinds(_CLASSES, has_paths=True),
@@ -55,29 +54,20 @@ def read(materials: Sequence[Material]) -> Annotation:
     found = [_read_official(m, orders[0], notes) for m in files["official"]]
     found += [_read_partition(m, orders[0]) for m in files["partition"]]
     described = merge(found, notes)
-    rosters = [read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]]
-    if not (described or any(clip.numbers for roster in rosters for clip in roster.clips)):
+    lists = {m.path: read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]}
+    if not (described or any(clip.numbers for clips in lists.values() for clip in clips)):
         raise UserError(f"{materials[0].path}: no file describes videos; give the JSON or a list")
-    return assemble(NAME, described, rosters, orders, notes)
-
-
-def _is_official(material: Material) -> bool:
-    value = material.document.value if material.is_json else None
-    videos = value if isinstance(value, list) else []
-    return any(isinstance(video, dict) and "label487" in video for video in videos[:10])
+    return assemble(NAME, described, lists, orders, notes)
 
 
 def _read_official(material: Material, order: ClassOrder, notes: Notes) -> Iterator[Clip]:
     for video in material.document.elements():
         id = check_id(video.need("id"))
         source = video.get("source487")
-        split = parse_split(source.text()) if source else find_split(material.path)
-        if split is None:
-            raise UserError(f"{video.place}: no 'source487' that is train or test")
         labels = video.need("label487")
         yield Clip(
             id=id,
-            split=split,
+            split=check_split(source) if source else need_split(material.path),
             labels=order.look_up(labels.place, [node.count() for node in labels.elements()]),
             place=video.place,
             names=(id,),
@@ -86,17 +76,12 @@ def _read_official(material: Material, order: ClassOrder, notes: Notes) -> Itera
 
 
 def _read_partition(material: Material, order: ClassOrder) -> Iterator[Clip]:
-    split = find_split(material.path)
-    if split is None:
-        raise UserError(f"{material.path}: split unknown; put train or val into its name")
+    split = need_split(material.path)
     for row in material.rows:
-        address, *cells = row.text().split(None, 1)
-        match = _ADDRESS.fullmatch(address)
-        if not match or not cells:
-            raise UserError(f"{row.place}: {show(row.value)} is not a YouTube address and labels")
-        id = check_id(Node(row.place, match[1]))
-        numbers = [Node(row.place, cell.strip()).count() for cell in cells[0].split(",")]
-        yield Clip(id, split, order.look_up(row.place, numbers), row.place, names=(id,))
+        match = row.match(_PARTITION, "a YouTube address and labels")
+        id, *cells = (Node(row.place, text) for text in [match[1], *match[2].split(",")])
+        labels = order.look_up(row.place, [cell.count() for cell in cells])
+        yield Clip(check_id(id), split, labels, row.place, names=(id.text(),))
 
 
 def _create_listed(name: Node) -> Clip:

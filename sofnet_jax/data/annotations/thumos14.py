@@ -4,9 +4,9 @@ The paper trains on its validation set and tests on its test set.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from sofnet_jax.data.annotations.assembly import assemble, merge
 from sofnet_jax.data.annotations.clip import (
@@ -16,10 +16,9 @@ from sofnet_jax.data.annotations.clip import (
     clean_segments,
     read_duration,
 )
-from sofnet_jax.data.annotations.files import Material, Node, Notes, show, sort_materials
+from sofnet_jax.data.annotations.files import Material, Node, Notes, sort_materials
 from sofnet_jax.data.annotations.lists import (
     ClassOrder,
-    Roster,
     create_kinds,
     read_list,
     read_orders,
@@ -31,7 +30,7 @@ from sofnet_jax.host.errors import UserError
 NAME = "thumos14"
 _CLASSES = 101
 _ID = re.compile(r"video_(validation|test|background)_[0-9]{7}")
-_SPLITS = {"validation": "train", "test": "val", "background": ""}
+_SPLITS = {"validation": "train", "test": "val", "background": "background"}
 _TEMPORAL = re.compile(r"video_\w+\s+[-+.\w]+\s+[-+.\w]*\.[-+.\w]*")
 _TEMPORAL_FILE = re.compile(r"([A-Za-z]+)_(val|validation|test)")
 _AMBIGUOUS = "Ambiguous"  # instead of a class in the name of such a file
@@ -57,16 +56,17 @@ def read(materials: Sequence[Material]) -> Annotation:
             f"{materials[0].path}: no file has the videos' classes; give validation_set.mat and "
             "test_set.mat, or lists"
         )
-    structures = read_structures(files["metadata"], "video_name")
-    metadata = [[_read_structure(item) for item in items] for items in structures]
-    orders = [_create_order(m, clips) for m, clips in zip(files["metadata"], metadata, strict=True)]
-    rosters = [read_list(m, _create_listed, notes) for m in files["list"]]
-    rosters = _repair_commas(rosters, [*metadata, *(roster.clips for roster in rosters)], notes)
-    described = merge(_select(metadata, notes), notes)
-    orders = [order for order in orders if order.names] + read_orders(files, (0, 1))
-    annotation = assemble(NAME, described, rosters, orders, notes)
+    found = read_structures(files["metadata"], "video_name")
+    metadata = {
+        material.path: [_read_structure(item) for item in items]
+        for material, items in zip(files["metadata"], found, strict=True)
+    }
+    lists = {m.path: read_list(m, _create_listed, notes) for m in files["list"]}
+    lists = _repair_commas(lists, [*metadata.values(), *lists.values()], notes)
+    orders = _create_orders(metadata) + read_orders(files, (0, 1))
+    annotation = assemble(NAME, merge(metadata.values(), notes), lists, orders, notes)
     durations = _read_durations(files["durations"], notes)
-    segments = _read_temporal(files["temporal"], _read_avoided(files["avoided"]), notes)
+    segments = _read_temporal(files["temporal"], files["avoided"], notes)
     known = {(clip.id, label) for clip in annotation.clips for label in clip.labels}
     notes.add(
         "segments of videos or of classes that the other files do not have: left out",
@@ -84,24 +84,19 @@ def read(materials: Sequence[Material]) -> Annotation:
 
 
 def _check_id(node: Node) -> str:
-    id = node.text()
-    if not _ID.fullmatch(id):
-        raise UserError(
-            f"{node.place}: {show(id)} is not a THUMOS'14 id such as video_test_0000001"
-        )
-    return id
+    return node.match(_ID, "a THUMOS'14 id such as video_test_0000001")[0]
 
 
 def _create_listed(name: Node) -> Clip:
     id = _check_id(name)
     split = _SPLITS[id.split("_")[1]]
-    if not split:
+    if split == "background":
         raise UserError(f"{name.place}: {id} is of the background set, which has no classes")
     return Clip(id, split, (), name.place, names=(id,))
 
 
 def _read_structure(item: Node) -> Clip:
-    """A clip with labels and their numbers; its split is "" if it is of the background set."""
+    """A clip with labels and their numbers."""
     id = _check_id(Node(item.place, "".join(node.text() for node in item.get_list("video_name"))))
     labels, numbers = (
         [node for field in fields for node in item.get_list(field)]
@@ -110,8 +105,6 @@ def _read_structure(item: Node) -> Clip:
             ("primary_action_index", "secondary_actions_indices"),
         )
     )
-    if numbers and len(numbers) != len(labels):
-        raise UserError(f"{item.place}: {len(labels)} classes, but {len(numbers)} numbers of them")
     seconds, frames = (
         max((node.number() for node in item.get_list(field)), default=0.0)
         for field in ("video_duration_seconds", "number_of_frames")
@@ -119,7 +112,7 @@ def _read_structure(item: Node) -> Clip:
     return Clip(
         id=id,
         split=_SPLITS[id.split("_")[1]],
-        labels=tuple(map(check_label, labels)),
+        labels=tuple(dict.fromkeys(map(check_label, labels))),
         place=item.place,
         names=(id,),
         duration=seconds if seconds > 0 else None,
@@ -129,35 +122,21 @@ def _read_structure(item: Node) -> Clip:
     )
 
 
-def _create_order(material: Material, clips: Iterable[Clip]) -> ClassOrder:
-    """The classes by number in the metadata."""
-    names: dict[int, str] = {}
-    for clip in clips:
-        for number, label in zip(clip.numbers, clip.labels, strict=False):
-            if names.setdefault(number, label) != label:
-                raise UserError(
-                    f"{clip.place}: class {number} is {show(label)} here, but not before"
-                )
-    return ClassOrder(material.path, names)
-
-
-def _select(files: Sequence[Iterable[Clip]], notes: Notes) -> Iterator[list[Clip]]:
-    """The clips of the metadata, by name, without those of the background set."""
-    for clips in files:
-        notes.add(
-            "videos of the background set, without a class: left out",
-            *(clip.place for clip in clips if not clip.split),
-        )
-        yield [
-            replace(clip, labels=tuple(dict.fromkeys(clip.labels)), numbers=())
-            for clip in clips
-            if clip.split
-        ]
+def _create_orders(metadata: Mapping[Path, Sequence[Clip]]) -> list[ClassOrder]:
+    """The classes by number in each file of metadata that has numbers."""
+    orders = []
+    for path, clips in metadata.items():
+        whole = [clip for clip in clips if len(clip.numbers) == len(clip.labels)]
+        names = {
+            n: name for clip in whole for n, name in zip(clip.numbers, clip.labels, strict=True)
+        }
+        orders += [ClassOrder(path, names)] if names else []
+    return orders
 
 
 def _repair_commas(
-    rosters: Sequence[Roster], files: Iterable[Iterable[Clip]], notes: Notes
-) -> list[Roster]:
+    lists: Mapping[Path, Sequence[Clip]], files: Iterable[Iterable[Clip]], notes: Notes
+) -> dict[Path, list[Clip]]:
     """Restore the commas that one public list lost between labels: 42,41 became 4241.
 
     Another file proves which labels these were; 98 may also have been 9,8.
@@ -178,7 +157,7 @@ def _repair_commas(
         notes.add(kind, f"{clip.place} {clip.numbers[0]} is {whole}")
         return replace(clip, numbers=labels)
 
-    return [Roster(roster.path, [repair(clip) for clip in roster.clips]) for roster in rosters]
+    return {path: [repair(clip) for clip in clips] for path, clips in lists.items()}
 
 
 def _read_durations(materials: Sequence[Material], notes: Notes) -> dict[str, float]:
@@ -203,9 +182,14 @@ def _split_row(row: Node, form: str) -> tuple[str, list[Node]]:
 
 
 def _read_temporal(
-    materials: Sequence[Material], avoided: set[tuple[str, str]], notes: Notes
+    materials: Sequence[Material], to_avoid: Sequence[Material], notes: Notes
 ) -> _Instances:
-    """The temporal annotations that are valid; one file per class."""
+    """The temporal annotations that are valid; one file per class.
+
+    Files of rows to avoid name videos that do not show the class.
+    """
+    rows = (_split_row(row, "video class") for material in to_avoid for row in material.rows)
+    avoided = {(id, label.text()) for id, (label,) in rows}
     instances: _Instances = {}
     for material in materials:
         match = _TEMPORAL_FILE.fullmatch(material.path.stem)
@@ -223,12 +207,6 @@ def _read_temporal(
             else:
                 instances.setdefault((id, label), []).append((row.place, interval))
     return instances
-
-
-def _read_avoided(materials: Sequence[Material]) -> set[tuple[str, str]]:
-    """Videos and classes with wrong temporal annotations: the video does not show the class."""
-    rows = (_split_row(row, "video class") for material in materials for row in material.rows)
-    return {(id, label.text()) for id, (label,) in rows}
 
 
 def _localise(clip: Clip, instances: _Instances, notes: Notes) -> Clip:

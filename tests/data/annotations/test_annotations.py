@@ -106,7 +106,7 @@ def test_what_is_not_recognised_in_a_folder_is_noted(name, tmp_path):
 def test_files_that_are_broken(name, suffix, content, parts, tmp_path):
     paths = write_files(tmp_path, SAMPLES[name])
     (bad,) = write_files(tmp_path, {f"train_x{suffix}": content})
-    if suffix == ".json" and name in ("mini_kinetics", "thumos14") and b"\xff" not in content:
+    if suffix == ".json" and name == "thumos14" and b"\xff" not in content:
         parts = ["not a file of ", "it begins with "]
     refuse(name, [*paths, bad], str(bad), *parts)
 

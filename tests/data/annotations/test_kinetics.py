@@ -244,7 +244,7 @@ def test_ids_alone_are_the_others_by_their_number(tmp_path):
         (f"yoga,{A},0,1_0,val,0\n", [":2: time_end: '1_0' instead of"]),
         (f"yoga,{A},0,,val,0\n", [":2: no 'time_end'"]),
         (f"yoga,{A},0,{'9' * 9000},val,0\n", [":2: time_end: '9999"]),
-        (f"yoga,{A},0,10,holdout,0\n", [":2: the split is 'holdout'"]),
+        (f"yoga,{A},0,10,holdout,0\n", [":2: split: 'holdout' is not a split"]),
         ("yoga,../../x,0,10,val,0\n", [":2: youtube_id: '../../x' is not a video id"]),
         ("yoga,/etc/passwd,0,10,val,0\n", [":2: youtube_id: '/etc/passwd' is not a video id"]),
         (f"yo\x00ga,{A},0,10,val,0\n", [":2: not text (a NUL byte)"]),
@@ -288,7 +288,7 @@ def test_lists_whose_split_nothing_tells(tmp_path):
     _refuse(
         tmp_path,
         {"list.txt": rows, "classes.txt": CLASSES},
-        "list.txt:1: split unknown; put train or val into",
+        "list.txt: split unknown; put train or val into",
     )
     assert (
         _brief(_read(tmp_path, {"train/list.txt": rows, "classes.txt": CLASSES}))[0][1] == "train"
@@ -299,7 +299,7 @@ def test_ids_that_are_broken(tmp_path):
     csv = HEAD + f"yoga,{A},0,10,val,0\n"
     files = {"k.csv": csv, "val.txt": f"{A}\nx/../y\n"}
     _refuse(tmp_path, files, "val.txt:2: 'x/../y' is not a YouTube id")
-    _refuse(tmp_path, {"k.csv": csv, "ids.txt": f"{A}\n"}, "ids.txt:1: split unknown")
+    _refuse(tmp_path, {"k.csv": csv, "ids.txt": f"{A}\n"}, "ids.txt: split unknown")
 
 
 def test_a_row_that_is_repeated_is_noted(tmp_path):

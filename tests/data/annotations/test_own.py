@@ -96,9 +96,9 @@ def test_the_split_comes_from_the_column_the_file_or_the_path(tmp_path):
     assert _brief(_read(tmp_path, {"x.csv": "training/run/a.mp4,run\n"}))[0][1] == "train"
     rows = "path,label,split\na.mp4,run,\nb.mp4,run,train\n"
     assert [row[1] for row in _brief(_read(tmp_path, {"val.csv": rows}))] == ["train", "val"]
-    _refuse(tmp_path, {"x.csv": "run/a.mp4,run\n"}, "x.csv:1: split unknown; add a col")
+    _refuse(tmp_path, {"x.csv": "run/a.mp4,run\n"}, "x.csv: split unknown; put train or val")
     rows = "path,label,split\na.mp4,run,holdout\n"
-    _refuse(tmp_path, {"x.csv": rows}, "x.csv:2: the split is 'holdout'; write train or val")
+    _refuse(tmp_path, {"x.csv": rows}, "x.csv:2: 'holdout' is not a split; write train or val")
 
 
 def test_rows_of_one_video_and_videos_of_both_splits(tmp_path):
@@ -248,7 +248,7 @@ def test_csv_that_is_broken(text, parts, tmp_path):
         ({"label": 1.5}, ["[1].label: '1.5' instead of text"]),
         ({"label": True}, ["[1].label: 'True' instead of a number"]),
         ({"label": 10**40}, ["[1].label: '10000000", "' instead of a number"]),
-        ({"split": "x"}, ["[1]: the split is 'x'"]),
+        ({"split": "x"}, ["[1]: 'x' is not a split"]),
         ({"start": -1}, ["[1]: start -1 is before the video"]),
         ({"start": "1:30"}, ["[1].start: '1:30' instead of a number"]),
         ({"start": 5, "end": 5}, ["[1]: end 5 is not after start 5"]),

@@ -171,7 +171,7 @@ def test_files_without_what_they_need(tmp_path):
         ({"id": "a\0b"}, [r"[1].id: 'a\x00b' is not a video id"]),
         ({"id": 5}, ["[1].id: '5' instead of text"]),
         ({"id": None}, ["[1]: no 'id'"]),
-        ({"source487": "extra"}, ["[1]: no 'source487' that is train or test"]),
+        ({"source487": "extra"}, ["[1].source487: 'extra' is not a split; write train"]),
         ({"source487": 1}, ["[1].source487: '1' instead of text"]),
         ({"label487": 3}, ["[1].label487: '3' instead of a list"]),
         ({"label487": ["x"]}, ["[1].label487[0]: 'x' instead of a number"]),
