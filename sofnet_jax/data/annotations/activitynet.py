@@ -8,7 +8,7 @@ from pathlib import Path
 from sofnet_jax.data.annotations.assembly import assemble, merge
 from sofnet_jax.data.annotations.clip import Annotation, Clip, clean_segments, read_duration
 from sofnet_jax.data.annotations.files import Material, Node, Notes, sort_materials
-from sofnet_jax.data.annotations.lists import create_kinds, read_list, read_orders
+from sofnet_jax.data.annotations.lists import create_kinds, read_lists, read_orders
 from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
@@ -37,8 +37,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     found = [[(Node(v.place, key), v) for key, v in videos.items()] for videos in objects]
     found += [[(row.need("video"), row) for row in m.table()] for m in files["table"]]
     described = merge([[_read_video(*video, notes) for video in f] for f in found], notes)
-    lists = {m.path: read_list(m, _create_listed, notes) for m in files["list"]}
-    lists = _repair_ids(lists, described, notes)
+    lists = _repair_ids(read_lists(files, _create_listed, notes), described, notes)
     return assemble(NAME, described, lists, read_orders(files), notes)
 
 
@@ -79,21 +78,17 @@ def _repair_ids(
     whole id proves what it was.
     """
     ids = {clip.id for clips in [described, *lists.values()] for clip in clips}
-    whole = {id.replace("v_", ""): id for id in sorted(ids) if "v_" in id}
-    return {
-        path: [_repair_id(clip, whole, notes) for clip in clips] for path, clips in lists.items()
-    }
+    whole = {id.replace("v_", ""): id for id in sorted(ids) if "v_" in id and YOUTUBE.fullmatch(id)}
 
-
-def _repair_id(clip: Clip, whole: Mapping[str, str], notes: Notes) -> Clip:
-    if YOUTUBE.fullmatch(clip.id):
+    def repair(clip: Clip) -> Clip:
+        if id := whole.get(clip.id):
+            notes.add("ids that lost a 'v_', repaired from another file", f"{clip.place} {id}")
+            return replace(clip, id=id, names=(id,))
+        if _DAMAGED.fullmatch(clip.id):
+            kind = "ids of 9 characters, which lost a 'v_': searched for under all possible ids"
+            notes.add(kind, f"{clip.place} {clip.id}")
+            possible = [f"{clip.id[:i]}v_{clip.id[i:]}" for i in range(len(clip.id) + 1)]
+            return replace(clip, names=(*possible, clip.id))
         return clip
-    if id := whole.get(clip.id):
-        notes.add("ids that lost a 'v_', repaired from another file", f"{clip.place} {id}")
-        return replace(clip, id=id, names=(id,))
-    if _DAMAGED.fullmatch(clip.id):
-        kind = "ids of 9 characters, which lost a 'v_': searched for under all possible ids"
-        notes.add(kind, f"{clip.place} {clip.id}")
-        possible = [f"{clip.id[:i]}v_{clip.id[i:]}" for i in range(len(clip.id) + 1)]
-        return replace(clip, names=(*possible, clip.id))
-    return clip
+
+    return {path: list(map(repair, clips)) for path, clips in lists.items()}

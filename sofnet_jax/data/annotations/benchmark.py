@@ -34,12 +34,11 @@ def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
     try:
         return _READERS[name](create_materials(paths))
     except UserError as error:
-        folders = {path: {file.parent for file in path.glob("*/*")} for path in paths}
-        mixed = [path for path, found in folders.items() if len(found) > 1]
-        if not mixed:
+        folders = [path for path in paths if path.is_dir()]
+        if not folders:
             raise
         raise UserError(
-            f"{error}; if {mixed[0]} has files of other data sets too, give only those of {name}"
+            f"{error}; if {folders[0]} has files of other data sets too, give only those of {name}"
         ) from error
 
 

@@ -156,13 +156,10 @@ class Node:
         return f"{self.place}{'.' if ': ' in self.place else ': '}{show(key)[1:-1]}"
 
     def _refuse(self, expected: str) -> NoReturn:
-        match self.value:
-            case dict() as value:
-                found = f"an object of {len(value)}"
-            case list() as value:
-                found = f"a list of {len(value)}"
-            case value:
-                found = show(value)
+        found = show(self.value)
+        if isinstance(self.value, dict | list):
+            kind = "an object" if isinstance(self.value, dict) else "a list"
+            found = f"{kind} of {len(self.value)}"
         raise UserError(f"{self.place}: {found} instead of {expected}")
 
 
@@ -309,15 +306,15 @@ def create_materials(paths: Sequence[Path]) -> list[Material]:
         raise UserError("no files of annotations are given")
     found: dict[str, Material] = {}
     for path in paths:
+        files = [file for file in find_files(path) if file.suffix.lower() in _SUFFIXES]
+        materials = [Material(file, named=False) for file in files if file.is_file()]
         if path.is_file():
             materials = [Material(path)]
-        elif path.is_dir():
-            files = [file for file in find_files(path) if file.suffix.lower() in _SUFFIXES]
-            materials = [Material(file, named=False) for file in files if file.is_file()]
-            if not materials:
-                raise UserError(f"{path}: no files of annotations ({' '.join(_SUFFIXES)}) in it")
-        else:
-            raise UserError(f"{path}: no such file or folder of annotations")
+        if not materials:
+            raise UserError(
+                f"{path}: no such file or folder of annotations, or none in it "
+                f"({' '.join(_SUFFIXES)})"
+            )
         for material in materials:
             key = os.path.realpath(material.path)
             if material.named or key not in found:

@@ -12,7 +12,7 @@ from sofnet_jax.data.annotations.lists import (
     ClassOrder,
     create_kinds,
     parse_path,
-    read_list,
+    read_lists,
     read_orders,
 )
 from sofnet_jax.data.annotations.names import (
@@ -41,11 +41,11 @@ def read(materials: Sequence[Material]) -> Annotation:
     notes = Notes()
     kinds = {
         "table": lambda m: {"youtube_id", "time_start", "time_end"} <= m.fields,
-        **create_kinds(_CLASSES, has_paths=True),
+        **create_kinds(_CLASSES),
     }
     files = sort_materials("Mini-Kinetics", materials, kinds, notes)
     tables = {m.path: list(_read_table(m, notes)) for m in files["table"]}
-    lists = {m.path: read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]}
+    lists = read_lists(files, _create_listed, notes)
     orders = read_orders(files)
     left_out = _find_other(tables, lists, orders, notes)
     for material in materials:

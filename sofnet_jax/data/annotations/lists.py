@@ -1,5 +1,6 @@
 """Lists of videos, `<id or path> <frames> <label>` or bare ids, and the classes by number."""
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from sofnet_jax.data.annotations.names import YOUTUBE, check_label, check_path, 
 from sofnet_jax.host.errors import UserError
 
 _LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
+_CELL = re.compile(r"[^,\s]+")
+_COUNT = re.compile(r"[0-9]{1,9}")
 _NUMBERED = re.compile(r"([0-9]+)[,\s]+(\S.*)")
 _NAME = re.compile(r"(?![\w-]{11}$)(?!.*\s[0-9]+$)[^,/]+")  # no id, no path, no row of a table
 _HEADERS = ("action", "class", "classes", "label", "labels", "name")
@@ -46,70 +49,56 @@ class ClassOrder:
         return all(self.names.get(number, name) == name for number, name in other.names.items())
 
 
-def create_kinds(count: int, *, has_paths: bool = False) -> Kinds:
+def create_kinds(count: int) -> Kinds:
     """For `sort_materials`: lists, as `read_list` reads them, and `count` class names.
 
     Any text could be class names; a file found in a folder must have `count` rows or a telling
     name.
     """
     return {
-        "list": lambda m: m.looks_like(_LISTED) or (has_paths and m.looks_like(YOUTUBE)),
-        "numbered": lambda m: m.looks_like(_NUMBERED),
-        "names": lambda m: (
-            m.looks_like(_NAME)
+        "list": lambda m: m.looks_like(_LISTED) or m.looks_like(YOUTUBE),
+        "classes": lambda m: (
+            m.looks_like(_NUMBERED)
+            or m.looks_like(_NAME)
             and len({row.value for row in m.rows}) == len(m.rows) > 1
             and (m.named or len(_skip_header(m)) == count or bool(_TELLING.search(m.path.name)))
         ),
     }
 
 
-def read_list(
-    material: Material, create: Callable[[Node], Clip], notes: Notes, *, has_paths: bool = False
-) -> list[Clip]:
-    """Read rows `<id> <frames> <label>…`; with `has_paths`, of one label, or bare YouTube ids.
+def read_lists(
+    files: Mapping[str, Sequence[Material]], create: Callable[[Node], Clip], notes: Notes
+) -> dict[Path, list[Clip]]:
+    """Read the lists, by path.
 
     `create` makes a clip from an id or path; its split may be "" if only the name of the list says
     it. Raises UserError.
     """
-    is_bare = has_paths and material.looks_like(YOUTUBE)
-    clips = []
-    for row in material.rows:
-        if is_bare:
-            row.match(YOUTUBE, "a YouTube id")
-        name, *cells = [row.value] if is_bare else _split_row(row, has_paths)
-        clip = create(Node(row.place, name))
-        frames, *numbers = (Node(row.place, cell).count() for cell in cells or ["0"])
-        if cells and not frames:
-            notes.add("rows with 0 frames: taken as unknown", row.place)
-        clips.append(
-            replace(
-                clip,
-                split=clip.split or need_split(material.path),
-                num_frames=frames or None,
-                numbers=tuple(numbers),
-            )
-        )
-    return clips
+    return {m.path: [_read_row(row, m, create, notes) for row in m.rows] for m in files["list"]}
 
 
-def _split_row(row: Node, has_path: bool) -> list[str]:
-    """The id or path, the number of frames and the labels.
+def _read_row(row: Node, material: Material, create: Callable[[Node], Clip], notes: Notes) -> Clip:
+    """Read `<id or path> <frames> <label>…`, or a bare id if there are mostly such in the file.
 
-    A path may contain separators and has one label; an id contains none and may have several.
+    The numbers are taken from the end, since a path may contain what separates them.
     """
-    text = row.text()
-    if has_path:
-        cells = text.rsplit(None, 2)
-        if "," in cells[-1]:
-            cells = text.rsplit(",", 2)
-    else:
-        cells = text.split("," if "," in text else None)
-    if len(cells) < 3:
+    cells = list(_CELL.finditer(row.text()))
+    last = itertools.takewhile(lambda cell: _COUNT.fullmatch(cell[0]), reversed(cells[1:]))
+    numbers = [int(cell[0]) for cell in last][::-1]
+    if len(numbers) < 2 and not material.looks_like(YOUTUBE):
         raise UserError(
-            f"{row.place}: {len(cells)} columns in {show(text)}; "
-            "a row is 'id,frames,label' or 'id frames label'"
+            f"{row.place}: {show(row.value)} is not a row 'id,frames,label' or 'id frames label'"
         )
-    return [cell.strip() for cell in cells]
+    name = row.text()[: cells[-1 - len(numbers)].end()] if numbers else row.text()
+    clip = create(Node(row.place, name))
+    if numbers[:1] == [0]:
+        notes.add("rows with 0 frames: taken as unknown", row.place)
+    return replace(
+        clip,
+        split=clip.split or need_split(material.path),
+        num_frames=next(iter(numbers), 0) or None,
+        numbers=tuple(numbers[1:]),
+    )
 
 
 def parse_path(node: Node) -> PurePosixPath:
@@ -124,12 +113,13 @@ def read_orders(
 
     Raises UserError.
     """
-    orders = [ClassOrder(m.path, _read_numbered(m)) for m in files["numbered"]]
-    for material in files["names"]:
+    orders = []
+    for material in files["classes"]:
+        if material.looks_like(_NUMBERED):
+            orders.append(ClassOrder(material.path, _read_numbered(material)))
+            continue
         names = [check_label(row) for row in _skip_header(material)]
-        orders += [
-            ClassOrder(material.path, dict(enumerate(names, i)), stated=False) for i in starts
-        ]
+        orders += [ClassOrder(material.path, dict(enumerate(names, i)), False) for i in starts]
     return orders
 
 

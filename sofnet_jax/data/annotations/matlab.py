@@ -23,11 +23,6 @@ _MEMORY_LIMIT = 2**30  # bytes beyond what the worker has mapped; THUMOS'14 take
 Arrays = dict[str, list[dict[str, list]]]  # by variable, its structures with flattened fields
 
 
-def is_matlab(material: Material) -> bool:
-    """Whether a file starts as MATLAB files of version 5 or later do."""
-    return material.data.startswith(b"MATLAB ")
-
-
 def read_structures(materials: Sequence[Material], field: str) -> list[list[Node]]:
     """Read from each file its one array whose structures have `field`.
 

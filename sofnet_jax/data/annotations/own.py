@@ -188,16 +188,13 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 
 def _check_header(place: str, names: list[str], columns: Sequence[str]) -> list[str]:
-    unknown = [name for name in names if name not in columns]
-    if unknown:
-        raise UserError(
-            f"{place}: unknown column {show(unknown[0])}; there are {', '.join(columns)}"
-        )
     repeated = [name for name in names if name != "label" and names.count(name) > 1]
-    if repeated:
-        raise UserError(f"{place}: two columns '{repeated[0]}'; leave one")
-    if "label" not in names:
-        raise UserError(f"{place}: no column 'label'; add one")
+    missing = {"path", "label"} - set(names)
+    for wrong in [*(name for name in names if name not in columns), *repeated, *missing]:
+        raise UserError(
+            f"{place}: column {show(wrong)} is unknown, missing or there twice; there are "
+            f"{', '.join(columns)}"
+        )
     return names
 
 

@@ -13,7 +13,7 @@ from sofnet_jax.data.annotations.lists import (
     ClassOrder,
     create_kinds,
     parse_path,
-    read_list,
+    read_lists,
     read_orders,
 )
 from sofnet_jax.data.annotations.names import (
@@ -41,7 +41,7 @@ def read(materials: Sequence[Material]) -> Annotation:
         "official": lambda m: "label487" in m.fields,
         "partition": lambda m: m.looks_like(_PARTITION),
         "topics": lambda m: m.looks_like(_TOPIC),
-        **create_kinds(_CLASSES, has_paths=True),
+        **create_kinds(_CLASSES),
     }
     files = sort_materials("Sports-1M", materials, kinds, notes)
     orders = read_orders(files)
@@ -54,7 +54,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     found = [_read_official(m, orders[0], notes) for m in files["official"]]
     found += [_read_partition(m, orders[0]) for m in files["partition"]]
     described = merge(found, notes)
-    lists = {m.path: read_list(m, _create_listed, notes, has_paths=True) for m in files["list"]}
+    lists = read_lists(files, _create_listed, notes)
     if not (described or any(clip.numbers for clips in lists.values() for clip in clips)):
         raise UserError(f"{materials[0].path}: no file describes videos; give the JSON or a list")
     return assemble(NAME, described, lists, orders, notes)

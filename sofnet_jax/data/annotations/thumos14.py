@@ -3,8 +3,9 @@
 The paper trains on its validation set and tests on its test set.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -20,10 +21,10 @@ from sofnet_jax.data.annotations.files import Material, Node, Notes, sort_materi
 from sofnet_jax.data.annotations.lists import (
     ClassOrder,
     create_kinds,
-    read_list,
+    read_lists,
     read_orders,
 )
-from sofnet_jax.data.annotations.matlab import is_matlab, read_structures
+from sofnet_jax.data.annotations.matlab import read_structures
 from sofnet_jax.data.annotations.names import check_label
 from sofnet_jax.host.errors import UserError
 
@@ -44,7 +45,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     """Read the given files of the benchmark. Raises UserError."""
     notes = Notes()
     kinds = {
-        "metadata": is_matlab,
+        "metadata": lambda m: m.data.startswith(b"MATLAB "),
         "temporal": lambda m: m.looks_like(_TEMPORAL),
         "avoided": lambda m: m.looks_like(_AVOIDED),
         "durations": lambda m: m.looks_like(_DURATION),
@@ -61,21 +62,19 @@ def read(materials: Sequence[Material]) -> Annotation:
         material.path: [_read_structure(item) for item in items]
         for material, items in zip(files["metadata"], found, strict=True)
     }
-    lists = {m.path: read_list(m, _create_listed, notes) for m in files["list"]}
+    lists = read_lists(files, _create_listed, notes)
     lists = _repair_commas(lists, [*metadata.values(), *lists.values()], notes)
     orders = _create_orders(metadata) + read_orders(files, (0, 1))
-    annotation = assemble(NAME, merge(metadata.values(), notes), lists, orders, notes)
-    durations = _read_durations(files["durations"], notes)
+    durations = [_read_durations(material, notes) for material in files["durations"]]
+    described = merge([*metadata.values(), *durations], notes)
+    annotation = assemble(NAME, described, lists, orders, notes)
     segments = _read_temporal(files["temporal"], files["avoided"], notes)
     known = {(clip.id, label) for clip in annotation.clips for label in clip.labels}
     notes.add(
         "segments of videos or of classes that the other files do not have: left out",
         *(place for key, found in segments.items() if key not in known for place, _ in found),
     )
-    clips = [
-        _localise(replace(clip, duration=clip.duration or durations.get(clip.id)), segments, notes)
-        for clip in annotation.clips
-    ]
+    clips = [_localise(clip, segments, notes) for clip in annotation.clips]
     notes.add(
         "background videos, which only resemble their class: kept, as the paper counts them",
         *(f"{clip.id} ({clip.labels[0]})" for clip in clips if clip.background),
@@ -157,20 +156,16 @@ def _repair_commas(
         notes.add(kind, f"{clip.place} {clip.numbers[0]} is {whole}")
         return replace(clip, numbers=labels)
 
-    return {path: [repair(clip) for clip in clips] for path, clips in lists.items()}
+    return {path: list(map(repair, clips)) for path, clips in lists.items()}
 
 
-def _read_durations(materials: Sequence[Material], notes: Notes) -> dict[str, float]:
-    """Seconds by id, from files where each video's row precedes its duration's; the first count."""
-    durations: dict[str, float] = {}
-    for material in materials:
-        for name, time in zip(material.rows[::2], material.rows[1::2], strict=False):
-            id = _check_id(Node(name.place, PurePath(name.text()).stem))
-            if seconds := read_duration(time, notes):
-                durations.setdefault(id, seconds)
-        if len(material.rows) % 2:
-            raise UserError(f"{material.rows[-1].place}: the last video has no duration")
-    return durations
+def _read_durations(material: Material, notes: Notes) -> Iterator[Clip]:
+    """The clips of a file in which each video's row precedes its duration's."""
+    for name, time in itertools.zip_longest(material.rows[::2], material.rows[1::2]):
+        if time is None:
+            raise UserError(f"{name.place}: the last video has no duration")
+        clip = _create_listed(Node(name.place, PurePath(name.text()).stem))
+        yield replace(clip, duration=read_duration(time, notes))
 
 
 def _split_row(row: Node, form: str) -> tuple[str, list[Node]]:
