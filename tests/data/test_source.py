@@ -154,7 +154,7 @@ def test_integer_labels(tmp_path):
         ("path,label,end\na.mp4,run,1:30\n", [":2: end: '1:30' instead of"]),
         ("path,label,end\na.mp4,run,0\n", [":2: end 0 is not after start 0"]),
         ("path,label,start,end\na.mp4,run,5,5\n", [":2: end 5 is not after start 5"]),
-        ("path,label,relevant_start\na.mp4,run,5\n", [":2: relevant_start and relevant_end go to"]),
+        ("path,label,relevant_start\na.mp4,run,5\n", [":2: no 'relevant_end'"]),
         (
             "path,label,relevant_start,relevant_end\na.mp4,run,5,4\n",
             [":2: relevant: end 4 is not after start 5"],

@@ -147,11 +147,13 @@ def _choose_order(
     top = max(map(score, usable), default=0)
     best = [order for order in usable if score(order) == top]
     if not best or (known and 2 * top <= len(known)):
-        problem = f"{path}: its numbers do not follow {best[0] if best else 'any file'}"
+        problem = (
+            f"{path}: its numbers do not follow {best[0] if best else 'any file of class names'}"
+        )
         if known:
             problem += f": only {top:,} of {len(known):,} videos agree with their names"
         if len(known) < len(rows):
-            raise UserError(f"{problem}; give the matching file of class names as well")
+            raise UserError(f"{problem}; give the matching one as well")
         notes.say(f"{problem}; all labels are taken by name")
         return None
     used = {number for numbers, _ in rows for number in numbers}

@@ -1,9 +1,9 @@
 """Mini-Kinetics: lists of clips, or the official CSV of Kinetics and the names of 200 classes."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from sofnet_jax.data.annotations.assembly import assemble, merge
 from sofnet_jax.data.annotations.clip import Annotation, Clip
@@ -16,10 +16,11 @@ from sofnet_jax.data.annotations.lists import (
     read_orders,
 )
 from sofnet_jax.data.annotations.names import (
+    YOUTUBE,
     check_id,
     check_label,
     check_split,
-    find_folder_split,
+    find_split,
     need_split,
     strip_extension,
 )
@@ -43,17 +44,10 @@ def read(materials: Sequence[Material]) -> Annotation:
         "table": lambda m: {"youtube_id", "time_start", "time_end"} <= m.fields,
         **create_kinds(_CLASSES),
     }
-    files = sort_materials("Mini-Kinetics", materials, kinds, notes)
-    tables = {m.path: list(_read_table(m, notes)) for m in files["table"]}
+    files = _leave_out_other(sort_materials("Mini-Kinetics", materials, kinds, notes), notes)
+    clips = [clip for material in files["table"] for clip in _read_table(material, notes)]
     lists = read_lists(files, _create_listed, notes)
     orders = read_orders(files)
-    left_out = _find_other(tables, lists, orders, notes)
-    for material in materials:
-        if material.named and material.path in left_out:
-            raise UserError(f"{material.path}: of {_OTHER}; leave it out, the two cannot be mixed")
-    clips = [c for path, found in tables.items() if path not in left_out for c in found]
-    lists = {path: found for path, found in lists.items() if path not in left_out}
-    orders = [order for order in orders if order.path not in left_out]
     if not (clips or any(clip.numbers for found in lists.values() for clip in found)):
         raise UserError(
             f"{materials[0].path}: no file describes clips; give lists of them, or Kinetics' CSV"
@@ -66,8 +60,39 @@ def read(materials: Sequence[Material]) -> Annotation:
     lists = {path: [_respell(clip, spelling) for clip in found] for path, found in lists.items()}
     clips = [_respell(clip, spelling) for clip in clips]
     described = merge([_select(clips, orders, lists.values(), notes)], notes)
-    lists = {path: _find_parts(found, described) for path, found in lists.items()}
+    counts = Counter(clip.names[0] for clip in described)
+    # Lists may name the whole video of a clip, if it has no other.
+    whole = {clip.names[0]: clip.id for clip in described if counts[clip.names[0]] == 1}
+    lists = {
+        path: [replace(clip, id=whole.get(clip.id, clip.id)) for clip in found]
+        for path, found in lists.items()
+    }
     return assemble(NAME, described, lists, orders, notes)
+
+
+def _leave_out_other(
+    files: Mapping[str, Sequence[Material]], notes: Notes
+) -> Mapping[str, Sequence[Material]]:
+    """The files without those of the other Mini-Kinetics-200, unless all are of it."""
+    other = [m for kind, found in files.items() for m in found if _is_other(kind, m)]
+    telling = [m for found in files.values() for m in found if not m.looks_like(YOUTUBE)]
+    if other and all(material in other for material in telling):
+        notes.say(f"this is {_OTHER}: do not compare with the paper's numbers")
+        return files
+    for material in other:
+        if material.named:
+            raise UserError(f"{material.path}: of {_OTHER}; leave it out, the two cannot be mixed")
+        notes.add(f"files left out, which are of {_OTHER}", str(material.path))
+    return {kind: [m for m in found if m not in other] for kind, found in files.items()}
+
+
+def _is_other(kind: str, material: Material) -> bool:
+    """Whether a file is of the other Mini-Kinetics-200."""
+    if kind == "list":
+        return material.looks_like(YOUTUBE) and len(material.rows) in _OTHER_COUNTS
+    rows = material.table() if kind == "table" else ()
+    names = {row.get_text("label") for row in rows} or {row.text() for row in material.rows}
+    return len(names) == _CLASSES and not names.isdisjoint(_OTHER_CLASSES)
 
 
 def _read_table(material: Material, notes: Notes) -> Iterator[Clip]:
@@ -101,7 +126,7 @@ def _create_listed(name: Node) -> Clip:
     part = _PART.fullmatch(id)
     return Clip(
         id=id,
-        split=find_folder_split(path),
+        split=find_split(*path.parts[:-1]),
         labels=(path.parent.name,) if path.parent.name else (),
         place=name.place,
         names=(part[1] if part else id,),
@@ -109,25 +134,6 @@ def _create_listed(name: Node) -> Clip:
         start=float(part[2]) if part else None,
         end=float(part[3]) if part else None,
     )
-
-
-def _find_other(
-    tables: Mapping[Path, Sequence[Clip]],
-    lists: Mapping[Path, Sequence[Clip]],
-    orders: Sequence[ClassOrder],
-    notes: Notes,
-) -> Collection[Path]:
-    """The files of the other Mini-Kinetics-200; none if all files are of it."""
-    classes = {path: {"".join(clip.labels) for clip in clips} for path, clips in tables.items()}
-    classes |= {p: {"".join(c.labels) for c in clips if c.numbers} for p, clips in lists.items()}
-    classes |= {order.path: set(order.names.values()) for order in orders}
-    other = {p for p, names in classes.items() if len(names) == _CLASSES and names & _OTHER_CLASSES}
-    other |= {p for p, c in lists.items() if not classes[p] and len(c) in _OTHER_COUNTS}
-    if other and all(path in other for path, names in classes.items() if names):
-        notes.say(f"this is {_OTHER}: do not compare with the paper's numbers")
-        return ()
-    notes.add(f"files left out, which are of {_OTHER}", *map(str, sorted(other)))
-    return other
 
 
 def _normalise(name: str) -> str:
@@ -164,25 +170,16 @@ def _select(
     notes: Notes,
 ) -> list[Clip]:
     """The clips of the CSV whose class is in the file of class names, or else in the lists."""
-    found = {clip.labels[0] for clip in clips}
-    classes = {name for order in orders for name in order.names.values()} or {
-        label for listed in lists for clip in listed for label in clip.labels
-    }
-    if not classes and len(found) > _CLASSES:
+    classes = (
+        {name for order in orders for name in order.names.values()}
+        or {label for listed in lists for clip in listed for label in clip.labels}
+        or {clip.labels[0] for clip in clips}
+    )
+    if clips and len(classes) > _CLASSES:
         raise UserError(
-            f"{clips[0].place}: {len(found)} classes; give the file with the names of "
+            f"{clips[0].place}: {len(classes)} classes; give the file with the names of "
             f"Mini-Kinetics' {_CLASSES} classes as well"
         )
-    kept = [clip for clip in clips if clip.labels[0] in (classes or found)]
-    others = [clip.place for clip in clips if clip.labels[0] not in (classes or found)]
+    others = [clip.place for clip in clips if clip.labels[0] not in classes]
     notes.add("rows of Kinetics' CSV with other classes: left out", *others)
-    return kept
-
-
-def _find_parts(clips: Sequence[Clip], described: Sequence[Clip]) -> list[Clip]:
-    """The clips of a list, with ids of clips for those of whole videos with a single clip."""
-    parts: dict[str, list[str]] = {}
-    for clip in described:
-        parts.setdefault(clip.names[0], []).append(clip.id)
-    whole = {id: found[0] for id, found in parts.items() if len(found) == 1}
-    return [replace(clip, id=whole.get(clip.id, clip.id)) for clip in clips]
+    return [clip for clip in clips if clip.labels[0] in classes]

@@ -1,7 +1,7 @@
 """Ids, labels, paths, extensions and splits as annotation files write them."""
 
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from sofnet_jax.data.annotations.files import Node, show
 from sofnet_jax.host.errors import UserError
@@ -60,36 +60,28 @@ def strip_extension(name: str) -> str:
     return name.rpartition(".")[0] if is_video(name) else name
 
 
-def parse_split(word: str) -> str | None:
-    """Map a word to "train" or "val" (which includes test); None if it names no split."""
-    return _SPLITS.get(word.strip().lower())
+def find_split(*words: str) -> str:
+    """The split, "train" or "val" (which includes test), in words; "" if there are none or both."""
+    found = {_SPLITS[word.lower()] for word in words if word.lower() in _SPLITS}
+    return found.pop() if len(found) == 1 else ""
 
 
-def check_split(node: Node) -> str:
-    """Read a word that names a split; raises UserError."""
-    split = parse_split(node.text())
-    if split is None:
-        raise UserError(f"{node.place}: {show(node.value)} is not a split; write train or val")
-    return split
+def find_file_split(path: Path) -> str:
+    """The split that a file's name, or else its folder, names; "" if there is none."""
+    return find_split(*re.findall("[a-z]+", path.stem.lower())) or find_split(path.parent.name)
 
 
 def need_split(path: Path) -> str:
-    """The split that a file's name, or else its folder, says; raises UserError."""
-    split = find_split(path)
-    if split is None:
+    """The split that a file's name, or else its folder, names; raises UserError."""
+    split = find_file_split(path)
+    if not split:
         raise UserError(f"{path}: split unknown; put train or val into the file's name")
     return split
 
 
-def find_split(path: Path) -> str | None:
-    """The split named in a file's name, else by its folder; None if there are none or both."""
-    found = {_SPLITS[word] for word in re.findall("[a-z]+", path.stem.lower()) if word in _SPLITS}
-    if found:
-        return found.pop() if len(found) == 1 else None
-    return parse_split(path.parent.name)
-
-
-def find_folder_split(path: PurePath) -> str:
-    """The split that the folders of a path name; "" if there are none or both."""
-    found = {split for part in path.parts[:-1] if (split := parse_split(part))}
-    return found.pop() if len(found) == 1 else ""
+def check_split(node: Node) -> str:
+    """Read a word that names a split; raises UserError."""
+    split = find_split(node.text())
+    if not split:
+        raise UserError(f"{node.place}: {show(node.value)} is not a split; write train or val")
+    return split

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 
 from sofnet_jax.data.annotations.assembly import note_both
 from sofnet_jax.data.annotations.clip import SPLITS, Annotation, Clip
@@ -21,11 +21,10 @@ from sofnet_jax.data.annotations.names import (
     check_label,
     check_path,
     check_split,
-    find_folder_split,
+    find_file_split,
     find_split,
     is_video,
     need_split,
-    parse_split,
 )
 from sofnet_jax.host.errors import UserError
 
@@ -79,7 +78,7 @@ def _check(row: Clip, file: Path) -> Clip:
     if row.split:
         split = check_split(Node(row.place, row.split))
     else:
-        split = find_split(file) or find_folder_split(PurePosixPath(path)) or need_split(file)
+        split = find_file_split(file) or find_split(*path.split("/")[:-1]) or need_split(file)
     labels = tuple(check_label(Node(row.place, label)) for label in row.labels)
     return replace(row, path=path, id=id, labels=labels, split=split)
 
@@ -95,11 +94,11 @@ def _read_folder(path: Path, notes: Notes) -> list[Clip]:
     notes.add("files without videos left out", *(str(t.path) for t in tables if t not in found))
     if found:
         return [row for table in found for row in _read_file(table, notes)]
-    splits = {folder: parse_split(folder) for folder in _list_folders(path)}
+    splits = {folder: find_split(folder) for folder in _list_folders(path)}
     if all(splits.values()):
         given = [(path / folder, path, split) for folder, split in splits.items()]
     else:
-        given = [(path, path.parent, parse_split(path.name))]
+        given = [(path, path.parent, find_split(path.name))]
     return [
         row for folder, root, split in given for row in _list_videos(folder, root, split, notes)
     ]
@@ -114,9 +113,9 @@ def _has_videos(material: Material) -> bool:
     return not fields.isdisjoint(("path", "videos")) or any(map(is_video, fields))
 
 
-def _list_videos(folder: Path, root: Path, split: str | None, notes: Notes) -> list[Clip]:
+def _list_videos(folder: Path, root: Path, split: str, notes: Notes) -> list[Clip]:
     """A clip per video in a folder per class; ids are relative to that folder."""
-    if split is None:
+    if not split:
         raise UserError(
             f"{folder}: split unknown; put the folders of the classes into folders train and val"
         )
@@ -160,34 +159,25 @@ def read_csv(material: Material, columns: Sequence[str] = COLUMNS) -> Iterator[C
 
     Raises UserError.
     """
-    header: list[str] = []
-    suspect = ""
-    for i, (place, cells) in enumerate(material.cells()):
-        if i == 0 and _is_header(cells):
-            header = _check_header(place, [cell.lower() for cell in cells], columns)
-            continue
-        if i == 0 and not PurePath(cells[0]).suffix:
-            suspect = f"{place}: {show(cells[0])}"
-        elif suspect and is_video(cells[0]):
-            raise UserError(
-                f"{suspect} is not a video, unlike the rows below; if it names the columns, "
-                f"call them {', '.join(columns)}"
-            )
+    rows = list(material.cells())
+    first = [cell.lower() for cell in rows[0][1]] if rows else [""]
+    header = first if first[0] == "path" or {"path", "label"} <= set(first) else []
+    if header:
+        _check_header(rows.pop(0)[0], header, columns)
+    elif not PurePath(first[0]).suffix and any(is_video(cells[0]) for _, cells in rows):
+        raise UserError(
+            f"{rows[0][0]}: {show(first[0])} is not a video, unlike the rows below; if it names "
+            f"the columns, call them {', '.join(columns)}"
+        )
+    for place, cells in rows:
         names = header or ["path"] + ["label"] * (len(cells) - 1)
         check_width(place, cells, names)
         named = list(zip(names, cells, strict=True))
         labels = [cell for name, cell in named if name == "label" and cell]
-        values = {name: cell for name, cell in named if name != "label"}
-        yield _create_clip(Node(place, values | {"labels": labels}))
+        yield _create_clip(Node(place, dict(named) | {"label": None, "labels": labels}))
 
 
-def _is_header(cells: Sequence[str]) -> bool:
-    """Whether the first row of a file names its columns."""
-    names = [cell.strip().lower() for cell in cells]
-    return names[0] == "path" or {"path", "label"} <= set(names)
-
-
-def _check_header(place: str, names: list[str], columns: Sequence[str]) -> list[str]:
+def _check_header(place: str, names: Sequence[str], columns: Sequence[str]) -> None:
     repeated = [name for name in names if name != "label" and names.count(name) > 1]
     missing = {"path", "label"} - set(names)
     for wrong in [*(name for name in names if name not in columns), *repeated, *missing]:
@@ -195,7 +185,6 @@ def _check_header(place: str, names: list[str], columns: Sequence[str]) -> list[
             f"{place}: column {show(wrong)} is unknown, missing or there twice; there are "
             f"{', '.join(columns)}"
         )
-    return names
 
 
 def read_json(document: Node, notes: Notes) -> Iterator[Clip]:
@@ -221,14 +210,11 @@ def _create_clip(video: Node) -> Clip:
     )
     if not labels or not all(labels):
         raise UserError(f"{place}: no label; write at least one for each video")
-    start, end, since, until = (
-        video.get_number(key) for key in ("start", "end", "relevant_start", "relevant_end")
-    )
-    if (since is None) != (until is None):
-        raise UserError(f"{place}: relevant_start and relevant_end go together; give both or none")
+    start, end = video.get_number("start"), video.get_number("end")
     segments = [node.interval() for node in video.get_list("segments")]
-    if since is not None and until is not None:
-        segments.append((since, until))
+    if video.get("relevant_start") or video.get("relevant_end"):
+        since, until = video.need("relevant_start"), video.need("relevant_end")
+        segments.append((since.number(), until.number()))
     check_order(place, start, end)
     for segment in segments:
         check_order(f"{place}: relevant", *segment)

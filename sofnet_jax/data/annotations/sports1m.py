@@ -20,7 +20,7 @@ from sofnet_jax.data.annotations.names import (
     YOUTUBE,
     check_id,
     check_split,
-    find_folder_split,
+    find_split,
     need_split,
     strip_extension,
 )
@@ -90,4 +90,4 @@ def _create_listed(name: Node) -> Clip:
     id = strip_extension(path.name)
     if YOUTUBE.fullmatch(id):
         return Clip(id, "", (), name.place, names=(id,))
-    return Clip(str(path), find_folder_split(path), (), name.place, path=str(path))
+    return Clip(str(path), find_split(*path.parts[:-1]), (), name.place, path=str(path))

@@ -136,7 +136,7 @@ def test_a_class_index_of_another_order_is_refused(tmp_path):
         files,
         f"{tmp_path}/train.txt: its numbers do not follow {tmp_path}/other_ind.txt",
         "only 1 of 3 videos",
-        "give the matching file of class names",
+        "give the matching one",
     )
     annotation = _read(tmp_path, files | {"classInd.txt": INDEX})
     assert [c.labels for c in annotation.clips] == [(name,) for name in CLASSES]
@@ -176,7 +176,7 @@ def test_two_orders_and_nothing_to_choose_by(tmp_path):
     _refuse(
         tmp_path,
         files,
-        "train.txt: its numbers do not follow any file; give the matching file of class names",
+        "train.txt: its numbers do not follow any file of class names; give the matching one",
     )
 
 

@@ -15,7 +15,7 @@ from sofnet_jax.data.annotations.benchmark import (
 )
 from sofnet_jax.data.annotations.clip import Annotation, Clip, clean_segments
 from sofnet_jax.data.annotations.files import Notes
-from sofnet_jax.data.annotations.names import find_split
+from sofnet_jax.data.annotations.names import find_file_split
 from sofnet_jax.host.errors import UserError
 
 # The smallest files that each reader takes.
@@ -240,16 +240,16 @@ def test_no_damage_goes_further_than_a_line_that_names_the_file(name, tmp_path):
         ("validation_set.mat", "val"),
         ("training.json", "train"),
         ("val/list.txt", "val"),
-        ("my_val/list.txt", None),
+        ("my_val/list.txt", ""),
         ("val/train.txt", "train"),
-        ("train_val.txt", None),
-        ("trainval.txt", None),
-        ("constraint.txt", None),
-        ("evaluation.txt", None),
+        ("train_val.txt", ""),
+        ("trainval.txt", ""),
+        ("constraint.txt", ""),
+        ("evaluation.txt", ""),
     ],
 )
 def test_split_by_name(name, split, tmp_path):
-    assert find_split(tmp_path / "x" / name) == split
+    assert find_file_split(tmp_path / "x" / name) == split
 
 
 def test_segments_are_cut_to_their_video_and_noted():

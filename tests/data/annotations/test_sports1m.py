@@ -154,7 +154,7 @@ def test_files_without_what_they_need(tmp_path):
     _refuse(
         tmp_path,
         {"train.txt": f"{A} 9 1\n"},
-        "train.txt: its numbers do not follow any file; give the m",
+        "train.txt: its numbers do not follow any file of class names; give the m",
     )
     _refuse(tmp_path, {"labels.txt": LABELS}, "labels.txt: no file describes videos; give the JSON")
     files = {"a.json": OFFICIAL, "labels.txt": LABELS, "b_labels.txt": LABELS}
