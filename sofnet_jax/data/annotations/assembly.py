@@ -201,14 +201,11 @@ def note_both(clips: Collection[Clip], notes: Notes) -> None:
 
     Files at different paths are different videos, though they may have the same id.
     """
-    train = {clip.id: clip for clip in clips if clip.split == "train"}
+    train = {(clip.id, clip.path) for clip in clips if clip.split == "train"}
+    both = [c for c in clips if c.split == "val" and (c.id, c.path) in train]
     notes.add(
         "videos in both splits, so that validation sees training data",
-        *(
-            f"{clip.id} ({clip.place})"
-            for clip in clips
-            if clip.split == "val" and clip.id in train and clip.path == train[clip.id].path
-        ),
+        *(f"{clip.id} ({clip.place})" for clip in both),
     )
 
 

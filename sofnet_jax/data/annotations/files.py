@@ -97,10 +97,10 @@ class Node:
         node = self.get(key)
         return node.number() if node else None
 
-    def get_list(self, key: str) -> "list[Node]":
-        """The elements of the list under a key of an object; none if there is no list."""
-        node = self.get(key)
-        return node.elements() if node else []
+    def get_list(self, *keys: str) -> "list[Node]":
+        """The elements of the lists under keys of an object; none where there is no list."""
+        lists = filter(None, map(self.get, keys))
+        return [element for node in lists for element in node.elements()]
 
     def items(self) -> Iterator[tuple[str, "Node"]]:
         """The keys and values of an object."""

@@ -64,7 +64,8 @@ def read(materials: Sequence[Material]) -> Annotation:
     }
     lists = read_lists(files, _create_listed, notes)
     lists = _repair_commas(lists, [*metadata.values(), *lists.values()], notes)
-    orders = _create_orders(metadata) + read_orders(files, (0, 1))
+    orders = [_create_order(*file) for file in metadata.items()]
+    orders = [order for order in orders if order.names] + read_orders(files, (0, 1))
     durations = [_read_durations(material, notes) for material in files["durations"]]
     described = merge([*metadata.values(), *durations], notes)
     annotation = assemble(NAME, described, lists, orders, notes)
@@ -97,13 +98,8 @@ def _create_listed(name: Node) -> Clip:
 def _read_structure(item: Node) -> Clip:
     """A clip with labels and their numbers."""
     id = _check_id(Node(item.place, "".join(node.text() for node in item.get_list("video_name"))))
-    labels, numbers = (
-        [node for field in fields for node in item.get_list(field)]
-        for fields in (
-            ("primary_action", "secondary_actions"),
-            ("primary_action_index", "secondary_actions_indices"),
-        )
-    )
+    labels = item.get_list("primary_action", "secondary_actions")
+    numbers = item.get_list("primary_action_index", "secondary_actions_indices")
     seconds, frames = (
         max((node.number() for node in item.get_list(field)), default=0.0)
         for field in ("video_duration_seconds", "number_of_frames")
@@ -121,16 +117,11 @@ def _read_structure(item: Node) -> Clip:
     )
 
 
-def _create_orders(metadata: Mapping[Path, Sequence[Clip]]) -> list[ClassOrder]:
-    """The classes by number in each file of metadata that has numbers."""
-    orders = []
-    for path, clips in metadata.items():
-        whole = [clip for clip in clips if len(clip.numbers) == len(clip.labels)]
-        names = {
-            n: name for clip in whole for n, name in zip(clip.numbers, clip.labels, strict=True)
-        }
-        orders += [ClassOrder(path, names)] if names else []
-    return orders
+def _create_order(path: Path, clips: Iterable[Clip]) -> ClassOrder:
+    """The classes by number in a file of metadata."""
+    whole = [clip for clip in clips if len(clip.numbers) == len(clip.labels)]
+    pairs = (pair for clip in whole for pair in zip(clip.numbers, clip.labels, strict=True))
+    return ClassOrder(path, dict(pairs))
 
 
 def _repair_commas(
