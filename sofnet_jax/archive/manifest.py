@@ -49,16 +49,6 @@ class Manifest:
     digest: str  # SHA-256 of the file
     chunks: tuple[Chunk, ...]
 
-    @property
-    def num_videos(self) -> int:
-        """Number of distinct videos."""
-        return sum(chunk.num_videos for chunk in self.chunks)
-
-    @property
-    def num_repeated(self) -> int:
-        """Number of duplicate rows."""
-        return sum(len(chunk.repeated) for chunk in self.chunks)
-
     def read(self, chunk: Chunk) -> list[Entry]:
         """Read the videos of a chunk. Raises UserError, also if the manifest has changed."""
         with open_file(self.path) as file:

@@ -100,7 +100,8 @@ def process_archive(
         tally = sum(map(shards.read_tally, range(shards.count)), Tally())
         shards.write_dead_letters(join(folder, DEAD_LETTERS))
         new, seconds = sum(chunk.num_videos for chunk in left), time.monotonic() - begin
-        account = Account(tally, manifest.num_repeated, seconds, new)
+        repeated = sum(len(chunk.repeated) for chunk in manifest.chunks)
+        account = Account(tally, repeated, seconds, new)
         summary = {"rows": account.rows, **vars(tally), "repeated": account.repeated}
         write_file(join(folder, SUMMARY), (format_json(summary, indent=2) + "\n").encode())
         return account
