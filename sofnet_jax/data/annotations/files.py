@@ -22,7 +22,7 @@ _LONGEST = 2000  # characters of a row in the sample
 _MARK = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
 _SHOWN = 60  # characters of a value in a message
 _COUNT = re.compile(r"[0-9]{1,9}")
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def show(value: object) -> str:

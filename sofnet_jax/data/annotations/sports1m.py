@@ -29,7 +29,7 @@ from sofnet_jax.host.errors import UserError
 NAME = "mini_sports1m"
 _CLASSES = 487
 _PARTITION = re.compile(
-    r"(?:https?://)?(?:www\.|m\.)?(?:youtube\.com/watch\?v=|youtu\.be/)([\w-]+)\S*\s+([0-9]\S*)"
+    r"(?:https?://)?(?:www\.|m\.)?(?:youtube\.com/watch\?v=|youtu\.be/)([\w-]++)\S*+\s++([0-9].*)"
 )
 _TOPIC = re.compile(r"/m/\w+,.+")
 
@@ -79,8 +79,9 @@ def _read_partition(material: Material, order: ClassOrder) -> Iterator[Clip]:
     split = need_split(material.path)
     for row in material.rows:
         match = row.match(_PARTITION, "a YouTube address and labels")
-        id, *cells = (Node(row.place, text) for text in [match[1], *match[2].split(",")])
-        labels = order.look_up(row.place, [cell.count() for cell in cells])
+        cells = [match[1], *match[2].split(",")]
+        id, *numbers = (Node(row.place, cell.strip()) for cell in cells)
+        labels = order.look_up(row.place, [number.count() for number in numbers])
         yield Clip(check_id(id), split, labels, row.place, names=(id.text(),))
 
 

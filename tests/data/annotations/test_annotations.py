@@ -159,6 +159,11 @@ def test_rows_that_take_for_ever_to_match(tmp_path):
     paths = write_files(tmp_path, {"train.txt": "1," * 200_000 + "x\n" + " " * 100_000 + "1 1 a"})
     for name in BENCHMARKS:
         refuse(name, paths, str(paths[0]))
+    rows = "https://youtu.be/aaaaaaaaaaa 1\nhttps://youtu.be/" + "a" * 200_000
+    paths = write_files(tmp_path, {"train.txt": rows, "labels.txt": "boomerang\nboxing\n"})
+    refuse("mini_sports1m", paths, "train.txt:2: ", "is not a YouTube address and labels")
+    rows = f"path,label,end\na.mp4,run,{'9' * 120_000}x\n"
+    refuse("videos", write_files(tmp_path, {"train.csv": rows}), "train.csv:2: end: '999")
 
 
 MORE = {

@@ -63,7 +63,7 @@ def test_official_json(tmp_path):
 
 def test_official_partitions(tmp_path):
     files = {
-        "train_partition.txt": LINE.format(A, "1,3") + f"http://youtube.com/watch?v={B}&f=x 2\n",
+        "train_partition.txt": LINE.format(A, "1, 3") + f"http://youtube.com/watch?v={B}&f=x 2\n",
         "test_partition.txt": f"https://youtu.be/{C} 0\r\n",
         "labels.txt": LABELS,
         "sports_mids.txt": "/m/010dmf,boxing\n/m/0q,boomerang\n",
