@@ -78,7 +78,7 @@ _HALF = 5.0  # half the side of a box around a point
 _FAR = 0.1  # the area in square points that a name may cover to be one point nearer
 
 _SVG = "http://www.w3.org/2000/svg"
-_GROW = 1.4  # limit of the width on the page, in pixels for a point; at least it is 1
+_GROW = 1.4  # limit of the width on the page, in pixels for a point
 _MARGIN = 12  # points
 _FONT = "system-ui, sans-serif"
 ElementTree.register_namespace("", _SVG)
@@ -258,13 +258,14 @@ def _format_svg(figure: Figure, caption: str) -> str:
             element.attrib.pop("id", None)  # figure_1, axes_1 …, the same in every figure
         if style := element.get("style"):
             element.set("style", re.sub(r"'DejaVu Sans'.*sans-serif", _FONT, style))
-    width, height = (size + 2 * _MARGIN for size in figure.bbox.size)
+    least, width = figure.bbox.width, figure.bbox.width + 2 * _MARGIN
+    height = figure.bbox.height + 2 * _MARGIN
     root.attrib.update(
         {"role": "img", "aria-label": _clean(caption)},
         width=f"{width:g}pt",
         height=f"{height:g}pt",
         viewBox=f"{-_MARGIN} {-_MARGIN} {width:g} {height:g}",
-        style=f"min-width: {width:.0f}px; max-width: {_GROW * width:.0f}px; stroke-linejoin: round",
+        style=f"min-width: {least:.0f}px; max-width: {_GROW * width:.0f}px; stroke-linejoin: round",
     )
     paper = f"M{-_MARGIN} {-_MARGIN}h{width:g}v{height:g}h{-width:g}z"
     element = ElementTree.Element(f"{{{_SVG}}}path", {"d": paper, "style": f"fill: {_PAPER}"})
