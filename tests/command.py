@@ -3,7 +3,6 @@
 import contextlib
 import io
 import runpy
-import signal
 import sys
 import warnings
 from unittest import mock
@@ -58,6 +57,10 @@ def _is_of_a_command(name: str) -> bool:
     return own or name.startswith("config.")
 
 
-def heed_ctrl_c() -> None:
-    """For `preexec_fn` of a process: a shell's background jobs inherit that SIGINT is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# Python that heeds SIGINT, which the background jobs of a shell inherit as ignored.
+PYTHON = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+]

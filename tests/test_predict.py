@@ -13,7 +13,7 @@ import av
 import jax
 import numpy as np
 import pytest
-from command import call, heed_ctrl_c
+from command import PYTHON, call
 from gated_network import SIZE
 from PIL import Image
 from run_folder import write_run
@@ -165,9 +165,8 @@ def test_standard_input(program, place):
 
 
 def test_ctrl_c_while_standard_input_is_silent(place):
-    command = [sys.executable, "-m", "sofnet_jax.predict", "-", f"--checkpoint={place / 'run'}"]
+    command = [*PYTHON, "-m", "sofnet_jax.predict", "-", f"--checkpoint={place / 'run'}"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    pipes["preexec_fn"] = heed_ctrl_c
     with subprocess.Popen([*command, "--window=1"], cwd=ROOT, **pipes) as process:
         process.stdin.write((place / "stream.ts").read_bytes())
         process.stdin.flush()

@@ -6,11 +6,10 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command import call, heed_ctrl_c
+from command import PYTHON, call
 
 from sofnet_jax.data.source import create_source
 
@@ -30,7 +29,7 @@ def files(tmp_path_factory, write_video):
 
 
 def _start(*arguments, **kwargs):
-    command = [sys.executable, "-m", "sofnet_jax.prepare", *map(str, arguments)]
+    command = [*PYTHON, "-m", "sofnet_jax.prepare", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, **pipes, **kwargs)
 
@@ -135,7 +134,7 @@ def test_ctrl_c_keeps_what_is_finished(files, tmp_path):
         shutil.copyfile(files / "train/run/0.mp4", target)
     flags = (f"--annotations={many}", f"--videos={many}", f"--out={tmp_path / 'out'}")
     unfinished = tmp_path / "out/videos/.unfinished"
-    process = _start("videos", *flags, start_new_session=True, preexec_fn=heed_ctrl_c)
+    process = _start("videos", *flags, start_new_session=True)
     while process.poll() is None and not list(unfinished.glob("*.json")):
         pass
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to the workers as well

@@ -23,9 +23,12 @@ from sofnet_jax.host.errors import UserError
 
 MATERIAL = Path(os.environ.get("SOFNET_MATERIAL", Path(__file__).parents[4] / "shared" / "data"))
 FILES = MATERIAL / "annotations"
-pytestmark = pytest.mark.skipif(
-    not FILES.is_dir(), reason="SOFNET_MATERIAL names no folder with annotations/"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not FILES.is_dir(), reason="SOFNET_MATERIAL names no folder with annotations/"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
