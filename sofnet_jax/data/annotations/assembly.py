@@ -164,6 +164,14 @@ def _choose_order(
                 f"{path}: its numbers may follow {first} or {other}, which differ; leave "
                 "one out, or give a file that has its videos' classes by name"
             )
+    for number in {n for numbers, labels in rows if not labels for n in numbers}:
+        name = first.names.get(number)  # out of range is refused elsewhere
+        having = [labels for numbers, labels in known if number in numbers]
+        if name and 2 * sum(name in labels for labels in having) < len(having):
+            raise UserError(
+                f"{path}: number {number} is {name} in {first}, but most named videos with it "
+                "have another class; give the matching one"
+            )
     if not (known or first.stated):
         notes.say(f"{path}: labels are read by {first}; no given file confirms it")
     matching = {order.path for order in orders if order.matches(first)}

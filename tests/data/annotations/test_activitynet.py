@@ -151,7 +151,7 @@ def test_a_class_index_of_another_order_is_refused(tmp_path):
 
 
 def test_names_win_over_a_class_index_that_most_videos_agree_with(tmp_path):
-    """It has two classes swapped; only a video that no file names could be wrong by it."""
+    """It has two classes swapped: refused once a video that no file names has one of them."""
     ids = [f"{i:011d}" for i in range(40)]
     videos = {id: _video("training", (CLASSES[i % 4], 0, 1)) for i, id in enumerate(ids)}
     rows = [f"{id},9,{i % 4}\n" for i, id in enumerate(ids) if i % 4 < 2 or i < 8]
@@ -161,6 +161,9 @@ def test_names_win_over_a_class_index_that_most_videos_agree_with(tmp_path):
     labels = {clip.id: clip.labels for clip in annotation.clips}
     assert labels[A] == ("BMX",) and labels[ids[3]] == ("Triple jump",)
     assert "names win: 4, first " in "\n".join(annotation.notes)
+    _refuse(
+        tmp_path, files | {"train.txt": "".join([*rows, f"{A},9,3\n"])}, "number 3 is Long jump"
+    )
 
 
 def test_two_orders_and_nothing_to_choose_by(tmp_path):
