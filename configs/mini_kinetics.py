@@ -6,7 +6,7 @@
 Data: see docs/data.md; `python -m sofnet_jax.prepare mini_kinetics …` writes data/mini_kinetics.
 Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps
 BatchNorm's groups of 6.
-Paper, with early termination: top-1 72.8 % with 28.0 GFLOPs/V (Table 1).
+Paper, with early exit: top-1 72.8 % with 28.0 GFLOPs/V (Table 1).
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@
 Data: see docs/data.md; `python -m sofnet_jax.prepare thumos14 …` writes data/thumos14.
 Hardware of the paper: 4 Titan XP, 6 videos on each. On one GPU, --config.train.accumulate=4 keeps
 BatchNorm's groups of 6.
-Paper, with early termination: mAP 47.8 % with 25.6 GFLOPs/V; with :tsn, 46.6 % and 65.9 (Table 2).
+Paper, with early exit: mAP 47.8 % with 25.6 GFLOPs/V; with :tsn, 46.6 % and 65.9 (Table 2).
 """
 
 from ml_collections import ConfigDict

@@ -50,7 +50,7 @@ def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str,
     """Train both methods with one seed, except for runs already finished in `workdir`.
 
     Returns:
-        The metrics of TSN, of SoF-Net, and of SoF-Net with early termination.
+        The metrics of TSN, of SoF-Net, and of SoF-Net with early exit.
     """
     results = {}
     for name in ("tsn", "sofnet"):
@@ -60,7 +60,7 @@ def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str,
     return {
         "TSN": results["tsn"]["eval"],
         "SoF-Net": results["sofnet"]["eval"],
-        "SoF-Net, early end": results["sofnet"]["eval_early"],
+        "SoF-Net, early exit": results["sofnet"]["eval_early"],
     }
 
 
@@ -77,7 +77,7 @@ def format_comparison(
     if len(results) > 1:
         tables += [f"Mean of {len(results)} seeds", format_table(mean, gate_names), ""]
     tsn = mean["TSN"]
-    for name in ("SoF-Net", "SoF-Net, early end"):
+    for name in ("SoF-Net", "SoF-Net, early exit"):
         gains = [100 * (r[name]["top1"] - r["TSN"]["top1"]) for r in results.values()]
         cost = mean[name]["gflops_per_video"] / tsn["gflops_per_video"]
         each = f" (by seed: {', '.join(f'{g:+.1f}' for g in gains)})" if len(gains) > 1 else ""

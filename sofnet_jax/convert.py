@@ -25,7 +25,7 @@ from sofnet_jax.weights.files import require_writable, write_tensors
 from sofnet_jax.weights.load import HALF, Weights, create_shapes, initialise, load_weights
 from sofnet_jax.weights.names import COUNTER, describe, fold
 
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Checkpoint of a run.")
+WHICH = flags.DEFINE_enum("which", "last", ["last", "best"], "Checkpoint of a run.")
 WIDEN = flags.DEFINE_bool("widen", False, "Convert half precision to float32.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace TARGET if it exists.")
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{target} is a folder; give the name of a file")
     if os.path.lexists(target) and not OVERWRITE.value:
         raise UserError(f"{target} exists; give another name, or --overwrite")
-    weights = load_weights(source, cast(Which, CHECKPOINT.value))
+    weights = load_weights(source, cast(Which, WHICH.value))
     if WIDEN.value:
         weights = widen(weights)
     print(convert(weights, target))

@@ -87,7 +87,7 @@ def _predict_videos(names: list[str]) -> bool:
     if not names:
         raise UserError("say what to recognise: python -m sofnet_jax.predict VIDEO… --checkpoint=…")
     if not CHECKPOINT.value:
-        raise UserError("--checkpoint is missing")
+        raise UserError("--checkpoint is missing: a run's folder, a weight file or hub:owner/name")
     for flag in (WINDOW, EVERY):
         if flag.value and not SHORTEST <= flag.value <= LONGEST:
             limits = f"{SHORTEST} to {LONGEST:.0f} seconds, or 0"
@@ -124,7 +124,7 @@ def _predict_archive() -> bool:
             raise UserError(f"--{flag.name} does not apply to a manifest, whose results are files")
     for flag in (MANIFEST, OUTPUT, CHECKPOINT):
         if not flag.value:
-            raise UserError(f"--{flag.name} is missing")
+            raise UserError(f"--{flag.name} is missing; see --help")
     require_beam()
     from sofnet_jax.archive.pipeline import process_archive
     from sofnet_jax.archive.recognition import Settings

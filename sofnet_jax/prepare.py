@@ -14,6 +14,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from absl import flags
@@ -64,8 +65,10 @@ def main(argv: list[str]) -> None:
         print("\n".join(inspect_prepared(_expand(argv[1]), _create_sheet())))
         return
     if len(argv) != 2 or argv[1] not in BENCHMARKS:
-        given = " ".join(argv[1:]) or "nothing"
-        raise UserError(f"say what to prepare: one of {', '.join(BENCHMARKS)}; this was {given}")
+        given = " ".join(argv[1:])
+        close = get_close_matches(given, BENCHMARKS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"this was {given or 'nothing'}"
+        raise UserError(f"say what to prepare: one of {', '.join(BENCHMARKS)}; {hint}")
     _require(ANNOTATIONS, VIDEOS)
     annotation = read_annotation(argv[1], [_expand(path) for path in ANNOTATIONS.value])
     print("\n".join([*describe_counts(annotation), *annotation.notes]), flush=True)
@@ -141,7 +144,7 @@ def _write_listings(out: Path, tasks: Mapping[str, Sequence[Task]], classes: Seq
 def _require(*values: flags.FlagHolder) -> None:
     for flag in values:
         if not flag.value:
-            raise UserError(f"--{flag.name} is missing")
+            raise UserError(f"--{flag.name} is missing; see --help")
 
 
 def _require_some(annotation: Annotation, tasks: Mapping[str, Sequence[Task]]) -> None:

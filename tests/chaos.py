@@ -267,7 +267,7 @@ class Chaos:
             say(f"shard gone before a start → stopped; {left}")
         # What is open can be read until it is closed, so either is right.
         process = self.start(workdir, fields)
-        program.wait_for_step(process, workdir, find_steps(workdir)[-1] + 2)
+        program.wait_for_step(process, workdir, max(find_steps(workdir), default=0) + 2)
         path.rename(away)
         ended = finish(process)
         away.rename(path)
@@ -366,10 +366,11 @@ def cut(folder: Path, rng: random.Random) -> None:
 
 
 def flip(folder: Path, rng: random.Random) -> None:
-    """One bit of a byte in the middle half of the file; around it there may be unused ones."""
+    """One bit in each of four bytes of the middle half of the file, where few bytes are unused."""
     path = find_numbers(folder)
     content = bytearray(path.read_bytes())
-    content[rng.randrange(len(content) // 4, 3 * len(content) // 4)] ^= 1 << rng.randrange(8)
+    for _ in range(4):
+        content[rng.randrange(len(content) // 4, 3 * len(content) // 4)] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
 
 

@@ -101,7 +101,7 @@ def test_a_run_through_every_kind_of_file_to_the_last_bit(run_folder, tmp_path, 
 
 def test_the_best_checkpoint_of_a_run_in_pytorch(run_folder, tmp_path):
     target = tmp_path / "new folder" / "x.pth"
-    code, out, err = call("convert", run_folder, target, "--checkpoint=best")
+    code, out, err = call("convert", run_folder, target, "--which=best")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         f"{run_folder} (sofnet_jax run, best checkpoint, of step 1): a ResNet of 2 + 1 + 1 + 1 "
@@ -442,5 +442,5 @@ def test_names_are_two(arguments):
 @pytest.mark.parametrize("source", ["~nobody-of-this-name/x.pth", "", "x" * 300 + ".pth", "/"])
 def test_sources_that_are_none(source, tmp_path):
     message = refuse(source, tmp_path / "y.pth")
-    assert "no file" in message or "not the folder of a run" in message
+    assert "no such file" in message or "not the folder of a run" in message
     assert not list_files(tmp_path)

@@ -26,6 +26,7 @@ from sofnet_jax.weights.load import create_shapes
 ROOT = Path(__file__).parents[1]
 CLASSES = ["run", "jump", "swim", "dive", "fall"]
 T, MIN_FRAMES = 6, 2
+HINT = "give a video, a folder, a pattern or an address"
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,8 @@ def test_what_cannot_be_read_does_not_keep_the_others(program, place, tmp_path):
     assert stderr.splitlines() == [
         f"error: {place}/videos/bad.mp4: not a readable video (Invalid data found when processing "
         "input)",
-        f"error: {place}/none.mp4: no such file",
-        f"error: {place}/x*.mp4: no such file fits",
+        f"error: {place}/none.mp4: no such file or folder; {HINT}",
+        f"error: {place}/x*.mp4: no file matches; {HINT}",
     ]
     videos = [str(place / name) for name in ("videos/a.mp4", "videos/deep/b.mp4", "other.mp4")]
     blocks = re.split(r"^(?=/)", stdout, flags=re.MULTILINE)[1:]

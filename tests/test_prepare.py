@@ -167,7 +167,7 @@ def _mistakes(files):
             ("videos", *given[:2], f"--out={files / 'val/run/0.mp4'}", "--list"), "cannot write to"
         ),
         "out is a file": (("videos", *given[:2], f"--out={files / 'val/run/0.mp4'}"), "cannot"),
-        "another word": (("videos", "more", *given), "this was videos more"),
+        "another word": (("videos", "more", *given), "did you mean videos?"),
         "no such runner": (("videos", *given, "--beam=--runner=DirctRunner"), "--beam: Unexpected"),
         "bad number": (("videos", *given, "--quality=101"), "quality"),
         "nothing to inspect": (("--inspect",), "name one data set"),

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     match argv[1:]:
         case ["train"]:
             if CONFIG.value is None:
-                raise UserError("--config is missing")
+                raise UserError("--config is missing; see --help")
             lines: Iterable[str] = benchmark_training(CONFIG.value, REPEATS.value or 10)
         case ["data"]:
             print(describe_host(), flush=True)

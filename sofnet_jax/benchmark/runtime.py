@@ -22,7 +22,7 @@ METHODS = ("tsn", "sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
 def benchmark_runtime(collection: Collection, *, num_videos: int, repeats: int) -> Iterator[str]:
     """Measure the first run of every trained method of Table 3; write runtime.json.
 
-    Videos are decoded before and run one at a time, with early termination. Yields lines of text.
+    Videos are decoded before and run one at a time, with early exit. Yields lines of text.
     Raises UserError if no run can be measured.
     """
     programs: dict[tuple[str, str], Callable[[], Any]] = {}

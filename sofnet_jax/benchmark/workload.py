@@ -32,7 +32,7 @@ program = jax.jit(run_video, static_argnames="rule")
 
 @dataclass(frozen=True)
 class Workload:
-    """A deployed network with gates, its rule of early termination, and the frames of videos."""
+    """A deployed network with gates, its rule of early exit, and the frames of videos."""
 
     name: str
     network: Network

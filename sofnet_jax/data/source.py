@@ -121,7 +121,10 @@ def create_source(
     elif path.is_file():
         videos, names, notes = _list_csv(path, classes)
     else:
-        raise UserError(f"{path}: no such folder or CSV file")
+        raise UserError(
+            f"{path}: no such file or folder; give a folder with one "
+            "sub-folder per class, or a CSV of path,label"
+        )
     found = {label for video in videos for label in video.labels}
     empty = [name for i, name in enumerate(names) if i not in found]
     return Source(

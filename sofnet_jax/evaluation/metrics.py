@@ -1,6 +1,6 @@
 """Metrics, computed on the host from the stored scores and decisions of every frame.
 
-One pass over the videos serves every threshold of early termination.
+One pass over the videos serves every threshold of early exit.
 """
 
 import functools
@@ -23,7 +23,7 @@ def create_result(
     threshold: float,
     min_frames: int,
 ) -> dict[str, Any]:
-    """The metrics `eval` and, for a network with gates, `eval_early`: with early termination."""
+    """The metrics `eval` and, for a network with gates, `eval_early`: with early exit."""
     measure = functools.partial(compute_metrics, predictions, gate_names=gate_names, costs=costs)
     result: dict[str, Any] = {"eval": measure()}
     if gate_names:
@@ -39,7 +39,7 @@ def compute_metrics(
     threshold: float | None = None,
     min_frames: int = 0,
 ) -> dict[str, float]:
-    """Accuracy, cost and gate statistics; with early termination if `threshold` is given.
+    """Accuracy, cost and gate statistics; with early exit if `threshold` is given.
 
     `costs` of a frame are in the `paper` and the `full` count.
 
@@ -78,14 +78,14 @@ class Fates(NamedTuple):
     """The fate of every frame."""
 
     kept: Bool[np.ndarray, "v t"]  # it passed all gates
-    seen: Bool[np.ndarray, "v t"]  # it came before the early end of its video
+    seen: Bool[np.ndarray, "v t"]  # it came before the early exit of its video
     observed: Int[np.ndarray, "v"]  # the number of frames seen in each video
 
 
 def compute_fates(
     predictions: Predictions, num_gates: int, threshold: float | None = None, min_frames: int = 0
 ) -> Fates:
-    """With early termination (Eq. 7) if `threshold` is given. A frame is used if kept and seen."""
+    """With early exit (Eq. 7) if `threshold` is given. A frame is used if kept and seen."""
     kept = predictions.stop == num_gates
     num_videos, num_frames = kept.shape
     observed = np.full(num_videos, num_frames)
@@ -100,7 +100,7 @@ def compute_observed(
     threshold: float,
     min_frames: int,
 ) -> Int[np.ndarray, "v"]:
-    """The number of frames seen before early termination (Eq. 7).
+    """The number of frames seen before early exit (Eq. 7).
 
     A video ends after a *kept* frame number T̄ (counting all frames so far) with T̄ > `min_frames`
     if the largest class probability of the mean kept logits exceeds `threshold`; otherwise after

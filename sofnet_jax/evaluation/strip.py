@@ -26,7 +26,7 @@ def draw_decisions(
     """Draws one strip per video.
 
     The upper row shows the frames; the lower row repeats the kept ones, names the gate that stopped
-    a frame, and says `exit` for those after an early end. A blue bar marks the annotated action.
+    a frame, and says `exit` for those after an early exit. A blue bar marks the annotated action.
 
     Args:
         frames: as the network saw them.

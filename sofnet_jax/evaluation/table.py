@@ -52,7 +52,7 @@ def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str
     """The table of one run, and the videos missing from it."""
     rows = {name: result["eval"]}
     if "eval_early" in result:
-        rows[f"{name}, early end"] = result["eval_early"]
+        rows[f"{name}, early exit"] = result["eval_early"]
     metrics = result["eval"]
     text = [format_table(rows, gate_names)]
     if gate_names:

@@ -55,6 +55,6 @@ def _importing() -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"Apache Beam or a package of its runner is missing: pip install -e '.[beam]' "
+            f"Apache Beam or a package of its runner is missing: pip install '.[beam]' "
             f"({' '.join(str(error).split())})"
         ) from error

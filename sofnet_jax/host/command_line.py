@@ -107,6 +107,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     _require_files(argv)
     try:
         return flags.FLAGS(argv)
+    except (SyntaxError, ImportError) as error:
+        raise UserError(f"--config: not a configuration file ({error})") from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(_explain(error, argv)) from error
 
@@ -119,10 +121,10 @@ def _require_files(argv: list[str]) -> None:
         if not argument.startswith("-") or name not in ("config", "workdir"):
             continue
         if not value:
-            raise UserError(f"--{name} is missing")
+            raise UserError(f"--{name} is missing; see --help")
         path = value.partition(":")[0]
         if name == "config" and not Path(path).is_file():
-            raise UserError(f"--config: no file {path}; configs/ holds some")
+            raise UserError(f"--config: no file {path}; the repository's configs/ has examples")
 
 
 def _explain(error: Exception, argv: list[str]) -> str:
@@ -139,7 +141,11 @@ def _explain(error: Exception, argv: list[str]) -> str:
     if "Traceback (most recent call last):" in text:  # raised in a configuration file
         return "--config: " + re.sub(r"^\w+: ", "", lines[-1])
     if missing := re.search(r"flag --(\w+)=None: Flag --\w+ must have a value", text):
-        return f"--{missing[1]} is missing"
+        return f"--{missing[1]} is missing; see --help"
+    if "has no attribute 'get_config'" in text:
+        return "--config: not a configuration file (it defines no get_config)"
+    if wrong := re.search(r"flag (\S+)=(.*): invalid literal for int", text):
+        return f"{wrong[1]}: '{wrong[2]}' is not a whole number"
     if unknown := re.match(r"'?(\w+)'?$", lines[0]):  # a field of the configuration
         flag = next((a.partition("=")[0] for a in argv if f".{unknown[1]}" in a), unknown[1])
         similar = re.search(r'Did you mean "(\w+)"', text)

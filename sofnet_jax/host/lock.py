@@ -29,6 +29,8 @@ def lock_folder(folder: Path, who: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_links(folder)
         file = (folder / ".lock").open("a")
+    except FileExistsError as error:
+        raise UserError(f"{folder} is a file; give a folder") from error
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
     with file:

@@ -52,7 +52,7 @@ def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedMo
 
 
 def read_frames(model: TrainedModel, prediction: Prediction) -> UInt8[np.ndarray, "t size size 3"]:
-    """The frames of a file that a prediction was to look at, including those after an early end.
+    """The frames of a file that a prediction was to look at, including those after an early exit.
 
     Raises VideoError.
     """

@@ -129,8 +129,9 @@ class Lockstep:
         """Yield the number of each video and its result, in the order in which they end.
 
         Frames are uint8 (h, w, 3). Videos and frames are read only when a slot is free, and never
-        after an early end. Raises ValueError for a frame that is not an image or not of the size of
-        the others, and for a video without frames; RuntimeError while another call is in progress.
+        after an early exit. Raises ValueError for a frame that is not an image or not of the size
+        of the others, and for a video without frames; RuntimeError while another call is in
+        progress.
         """
         if self._busy:
             raise RuntimeError("recognize() is in progress; use another Lockstep")

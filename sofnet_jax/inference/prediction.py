@@ -72,7 +72,7 @@ class Prediction:
 
     @property
     def unseen(self) -> int:
-        """Number of frames never looked at after an early end."""
+        """Number of frames never looked at after an early exit."""
         return self.num_frames - len(self.stop)
 
     def to_json(self) -> dict[str, Any]:

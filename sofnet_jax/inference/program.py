@@ -25,7 +25,7 @@ class ProgramOutputs(NamedTuple):
         scores: class probabilities.
         logits: mean over the kept frames (Eq. 6).
         stop: index of the gate that stopped each frame; the number of gates for kept frames; -1
-            for frames never looked at after an early end.
+            for frames never looked at after an early exit.
     """
 
     scores: Float[Array, "*b n"]

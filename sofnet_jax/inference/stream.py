@@ -16,7 +16,7 @@ from sofnet_jax.systems.sofnet.folded import Network
 class Window:
     """A part of a stream, from second `start` to `end`, recognised as a video of its own.
 
-    Of its `num_frames`, those at `times` were looked at; the others followed an early end.
+    Of its `num_frames`, those at `times` were looked at; the others followed an early exit.
     """
 
     start: float

@@ -66,7 +66,7 @@ METHODS: dict[str, Method] = {
 
 
 class Side(NamedTuple):
-    """A method, with or without early termination, beside another one."""
+    """A method, with or without early exit, beside another one."""
 
     method: str
     early: bool = False

@@ -58,7 +58,7 @@ class Run:
         return tuple(f"res{stage}" for stage in self.config["model.gates"])
 
     def metrics(self, early: bool) -> Mapping[str, float]:
-        """Metrics with or without early termination."""
+        """Metrics with or without early exit."""
         return self.result["eval_early" if early else "eval"]
 
     def shares(self, early: bool) -> dict[str, float]:
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def rule(self) -> dict[str, Any]:
-        """`threshold` and `min_frames` of early termination."""
+        """`threshold` and `min_frames` of early exit."""
         return {name: self.config[f"eval.{name}"] for name in ("threshold", "min_frames")}
 
     def restore_config(self) -> ConfigDict:
@@ -191,7 +191,7 @@ def load_collections(workdir: Path) -> dict[str, Collection]:
         UserError: there are none.
     """
     if not workdir.is_dir():
-        raise UserError(f"{workdir}: no such folder")
+        raise UserError(f"{workdir}: no such folder; give the --workdir of a sweep or comparison")
     notes: list[str] = []
     found: dict[str, dict[tuple[str, int], Run]] = defaultdict(dict)
     for path in sorted(workdir.rglob("config.json")):

@@ -37,7 +37,7 @@ TSM, TSM_ONLINE, TSM_SOFNET = Side("tsm"), Side("tsm_online"), Side("sofnet_tsm"
 SIZE_192, SIZE_224, BETA_05 = Side("sofnet_192"), Side("sofnet_224"), Side("alpha1_beta05")
 MEMORY, GUIDANCE = "Temporal modelling helps", "Guidance helps"
 LARGER, SHIFT = "Larger frames help", "SoF-Net improves TSM"
-ENDING, BOTH = "with − without early termination", "SoF-Net with early termination − TSN"
+ENDING, BOTH = "with − without early exit", "SoF-Net with early exit − TSN"
 
 # By the table that shows them.
 COMPARISONS: dict[str, tuple[Comparison, ...]] = {
@@ -54,7 +54,7 @@ COMPARISONS: dict[str, tuple[Comparison, ...]] = {
         Comparison("with − without guidance, fully connected", FC, FC_UNGUIDED, 0.4, GUIDANCE),
         Comparison(
             *(ENDING, EARLY, SOFNET, -0.3),
-            saves="Early termination saves computation at little loss",
+            saves="Early exit saves computation at little loss",
         ),
     ),
     "tableD": (

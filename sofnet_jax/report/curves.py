@@ -1,4 +1,4 @@
-"""Accuracy against computation: along thresholds of early termination, and over training."""
+"""Accuracy against computation: along thresholds of early exit, and over training."""
 
 import contextlib
 import functools
@@ -76,9 +76,9 @@ def create_table_c(collection: Collection) -> Section:
     rows = tuple(Row(f"{rho:g}", tuple(own), bool(runs)) for rho, own in cells.items())
     return Section(
         "tableC",
-        "Table C: thresholds of early termination",
+        "Table C: thresholds of early exit",
         lead=collection.caution(paper.ACTIVITYNET),
-        tables=(Table("Early termination by ρ and T_min", columns, rows, groups),),
+        tables=(Table("Early exit by ρ and T_min", columns, rows, groups),),
         drawings=(_create_threshold_plot(runs, metric),) if runs else (),
         notes=tuple(notes),
         data={
@@ -97,7 +97,7 @@ def create_table_c(collection: Collection) -> Section:
 
 
 def _create_threshold_plot(runs: Sequence[Run], metric: Metric) -> Plot:
-    """Accuracy against GFLOPs per frame along ρ, and without early termination."""
+    """Accuracy against GFLOPs per frame along ρ, and without early exit."""
     least = int(runs[0].rule["min_frames"])
     average = functools.partial(_average, metric=metric, whole=100.0, cost="gflops_per_frame")
     end = average([run.metrics(False) for run in runs])
@@ -107,7 +107,7 @@ def _create_threshold_plot(runs: Sequence[Run], metric: Metric) -> Plot:
         f"{TITLES[metric]} %",
         (
             Curve("SoF-Net along ρ", sorted(map(average, _trace(runs, least)))),
-            Curve("without early termination", [end], "points"),
+            Curve("without early exit", [end], "points"),
         ),
     )
 
@@ -139,10 +139,10 @@ def create_curves(collection: Collection) -> Section:
     of = collection.dataset if collection.dataset == paper.KINETICS else paper.ACTIVITYNET
     reported = create_reported(of)
     plots = {
-        f"Early termination from ρ = {CURVE[0]:g} to {CURVE[-1]:g}; {collection.title}": curves,
+        f"Early exit from ρ = {CURVE[0]:g} to {CURVE[-1]:g}; {collection.title}": curves,
         f"With the systems of Table 1 as reported on {paper.DATASETS[of]}; 100 % is TSN's "
         f"{paper.TSN_GFLOPS} GFLOPs": [*curves, reported],
-        "Checkpoints of each training, labelled by epoch; without early termination": [
+        "Checkpoints of each training, labelled by epoch; without early exit": [
             curve for curve in training if len(curve.points) > 1
         ],
     }

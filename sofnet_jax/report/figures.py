@@ -16,7 +16,7 @@ STRIPS = 6
 
 
 def create_figure3(collection: Collection) -> Section:
-    """Where frames stop, with early termination, for each seed and on average."""
+    """Where frames stop, with early exit, for each seed and on average."""
     runs = collection.find("sofnet")
     names = runs[0].gate_names if runs else ()
     own = {run.seed: run.shares(early=True) for run in runs}
@@ -86,7 +86,7 @@ def create_figure4(collection: Collection) -> Section:
         drawings=tuple(pictures),
         notes=(
             f"{run.folder.parent.name}, seed {run.seed}, commit {run.commit}. In order: videos "
-            "classified correctly with and without early termination, then misclassified ones.",
+            "classified correctly with and without early exit, then misclassified ones.",
         ),
         data={
             "videos": [

@@ -28,7 +28,7 @@ class Relevance(NamedTuple):
         precision: the frames inside, among those kept; NaN if none was kept.
         recall: the frames kept, among those inside; NaN if none is inside.
         inside, outside: the frames there that each gate stops; "exit", never observed because of
-            early termination; "used", kept. They sum to 1; NaN if no frame is there.
+            early exit; "used", kept. They sum to 1; NaN if no frame is there.
     """
 
     share: float
@@ -45,7 +45,7 @@ def compute_relevance(
     threshold: float | None = None,
     min_frames: int = 0,
 ) -> Relevance | None:
-    """Over all annotated frames, with early termination (Eq. 7) if `threshold` is given.
+    """Over all annotated frames, with early exit (Eq. 7) if `threshold` is given.
 
     None if nothing is annotated.
     """
@@ -81,7 +81,7 @@ def create_gates(collection: Collection) -> Section:
     data = []
     sides = list_sides(collection)
     for side in sides:
-        name = METHODS[side.method].title + (", early termination" if side.early else "")
+        name = METHODS[side.method].title + (", early exit" if side.early else "")
         runs = collection.find(side.method)
         shares = [run.shares(side.early) for run in runs]
         kinds = list(shares[0])
@@ -123,7 +123,7 @@ def create_gates(collection: Collection) -> Section:
 
 
 def list_sides(collection: Collection) -> list[Side]:
-    """The methods with gates that were run; SoF-Net with early termination, too."""
+    """The methods with gates that were run; SoF-Net with early exit, too."""
     return [
         Side(name, early)
         for name, method in METHODS.items()

@@ -99,17 +99,17 @@ TABLE_4 = _create_lines(
     ("policy + temporal", Side("unguided"), 75.0, 31.6),
     ("policy + guidance", Side("fc"), 74.7, 32.6),
     ("policy + temporal + guidance", SOFNET, 75.6, 31.7),
-    ("policy + temporal + guidance + early termination", EARLY, 75.3, 27.4),
+    ("policy + temporal + guidance + early exit", EARLY, 75.3, 27.4),
 )
 
 TABLE_5 = _create_lines(
     "accuracy per_frame per_video",
     ("168×168{size}", SOFNET, 75.6, 1.98, 31.7),
-    ("168×168{size}, early termination", EARLY, 75.3, 1.71, 27.4),
+    ("168×168{size}, early exit", EARLY, 75.3, 1.71, 27.4),
     ("192×192{size}", Side("sofnet_192"), 76.4, 2.73, 43.7),
-    ("192×192{size}, early termination", Side("sofnet_192", early=True), 76.3, 2.34, 37.4),
+    ("192×192{size}, early exit", Side("sofnet_192", early=True), 76.3, 2.34, 37.4),
     ("224×224{size}", Side("sofnet_224"), 77.1, 3.48, 55.7),
-    ("224×224{size}, early termination", Side("sofnet_224", early=True), 76.9, 3.04, 48.6),
+    ("224×224{size}, early exit", Side("sofnet_224", early=True), 76.9, 3.04, 48.6),
 )
 
 # Percent of the frames. How the stopped ones spread over the gates is drawn, not written.
@@ -119,11 +119,11 @@ TABLE_A = _create_lines(
     "accuracy per_video usage",
     ("TSM", Side("tsm"), 73.0, 40.3, 100.0),
     ("TSM, online", Side("tsm_online")),
-    ("SoF-Net with TSM, without early termination", Side("sofnet_tsm"), 74.1, 26.7, 49.6),
+    ("SoF-Net with TSM, without early exit", Side("sofnet_tsm"), 74.1, 26.7, 49.6),
     ("SoF-Net with TSM", Side("sofnet_tsm", early=True), 73.9, 22.4, 44.1),
-    ("SoF-Net with offline TSM, without early termination", Side("sofnet_tsm_offline")),
+    ("SoF-Net with offline TSM, without early exit", Side("sofnet_tsm_offline")),
     ("for comparison: TSN", TSN, 73.7, 40.3),
-    ("for comparison: SoF-Net, without early termination", SOFNET, 75.6, 31.7),
+    ("for comparison: SoF-Net, without early exit", SOFNET, 75.6, 31.7),
 )
 
 TABLE_B = _create_lines(
@@ -149,7 +149,7 @@ TABLE_C = {
     (0.999, 5): (75.2, 1.77),
 }
 
-TABLE_D = _create_lines(  # without early termination
+TABLE_D = _create_lines(  # without early exit
     "accuracy per_video",
     ("α = 1.0, without L_pg", Side("alpha1_unguided"), 75.5, 37.6),
     ("α = 0.9, without L_pg{alpha}", Side("unguided"), 75.0, 31.6),

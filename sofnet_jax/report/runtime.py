@@ -53,7 +53,7 @@ def create_table3(collection: Collection) -> Section:
         if unmeasured := [name for name in names if collection.find(name) and name not in methods]:
             note += f" Not measured: {', '.join(unmeasured)}. To measure them: {command}"
     lead = (
-        "SoF-Net with early termination, first in a Python loop that runs one frame at a time, "
+        "SoF-Net with early exit, first in a Python loop that runs one frame at a time, "
         "then as one compiled program that takes every decision without returning to Python."
     )
     return Section(

@@ -23,7 +23,7 @@ class Measure:
         title: with the unit.
         spec: format of our numbers.
         paper_spec: format of the paper's; "" if it has none, which leaves one column.
-        read: a run's number, with or without early termination; None if it has none.
+        read: a run's number, with or without early exit; None if it has none.
         read_paper: the paper's number; None if it reports none. Default: that of this name.
     """
 
@@ -100,7 +100,7 @@ def create_table1(collections: Sequence[Collection]) -> Section:
             of=of,
             lead=(
                 "† marks what the SoF-Net authors reproduced; the numbers of other systems are as "
-                "their paper quotes them. SoF-Net uses early termination.",
+                "their paper quotes them. SoF-Net uses early exit.",
             ),
         )
         sections.append(_create_section("table1", design, collection))

@@ -50,18 +50,17 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._path = directory / "metrics.json"
         self._metrics = _read_metrics(self._path) if self._path.exists() else {}
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_silence_orbax())
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=None if read_only else self,
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                create=not read_only,
-                # Restoring must not depend on what the directory held when it was opened.
-                save_root_metadata=False,
-            )
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
-            self._silence = stack.pop_all()
+        self._silence = _silence_orbax()
+        self._failed = False
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else self,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+            # Restoring must not depend on what the directory held when it was opened.
+            save_root_metadata=False,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
         """Writes a checkpoint in the background, unless this step has one.
@@ -197,20 +196,13 @@ class Checkpoints:
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[Path]:
         """Gives the folder of a checkpoint; turns the errors of reading it into DamagedError."""
-        path, hook = self.directory / str(step), sys.unraisablehook
-
-        def report(unraisable: Any) -> None:
-            # Threads of TensorStore, of reads that Orbax abandons when another one fails.
-            if "Event loop is closed" not in str(unraisable.exc_value):
-                hook(unraisable)
-
-        sys.unraisablehook = report
+        path = self.directory / str(step)
         try:
             yield path
-            sys.unraisablehook = hook  # not after an error: those threads report later
         except MemoryError:
             raise
         except Exception as error:  # Orbax and TensorStore raise anything
+            self._failed = True
             advice = "; take another copy of it, or resume training from the one before"
             raise DamagedError(
                 f"the checkpoint {path} is damaged or not whole ({first_line(error)})"
@@ -223,9 +215,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, then releases the manager."""
-        with self._silence:
-            self._manager.wait_until_finished()
-            self._manager.close()
+        self._manager.wait_until_finished()
+        self._manager.close()
+        if not self._failed and sys.exception() is None:  # else abandoned tasks report later
+            self._silence.close()
 
 
 def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
@@ -295,25 +288,29 @@ def _check_sizes(handler: ocp.StandardCheckpointHandler, folder: Path) -> None:
     check_size(unpacked, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
 
 
-@contextlib.contextmanager
-def _silence_orbax() -> Iterator[None]:
-    """Drops what Orbax logs, in threads of its own, next to what it raises.
+def _silence_orbax() -> contextlib.ExitStack:
+    """Drops what Orbax logs, in threads of its own, next to what it raises, until the stack closes.
 
-    Also what asyncio reports of tasks that Orbax abandons after a failure.
+    Also what asyncio and TensorStore's threads report of tasks that Orbax abandons after a failure.
     """
     package = f"/{ocp.__name__.replace('.', '/')}/"
     absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
-    level = asyncio.level
+    hook = sys.unraisablehook
 
     def allow(record: logging.LogRecord) -> bool:
         return package not in record.pathname
 
-    absl.addFilter(allow)
+    def report(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(warnings.catch_warnings())
+    stack.callback(setattr, sys, "unraisablehook", hook)
+    stack.callback(asyncio.setLevel, asyncio.level)
+    stack.callback(absl.removeFilter, allow)
+    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+    sys.unraisablehook = report
     asyncio.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
-            yield
-    finally:
-        asyncio.setLevel(level)
-        absl.removeFilter(allow)
+    absl.addFilter(allow)
+    return stack

@@ -63,7 +63,7 @@ def check_config(config: ConfigDict) -> None:
     batch, parts, devices = config.train.batch_size, config.train.accumulate, jax.device_count()
     if batch < 1 or parts < 1 or batch % (devices * parts):
         raise UserError(
-            f"train.batch_size is {batch}; it must be a multiple of {devices} device(s) × "
+            f"train.batch_size is {batch}; it must be a positive multiple of {devices} device(s) × "
             f"{parts} micro-batch(es) (train.accumulate)"
         )
 

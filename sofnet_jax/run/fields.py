@@ -164,8 +164,8 @@ FIELDS = (
     Field("eval.every_epochs", 1, "outcome", FROM_1, "epochs between evaluations, each saved"),
     Field("eval.metric", "map", "outcome", CRITERIA, "metric of the best checkpoint"),
     Field("eval.checkpoint", "last", "outcome", ("last", "best"), "see above"),
-    Field("eval.threshold", 0.999, "outcome", UNIT, "ρ of early termination (Eq. 7)"),
-    Field("eval.min_frames", 3, "outcome", FROM_0, "T_min of early termination (Eq. 7)"),
+    Field("eval.threshold", 0.999, "outcome", UNIT, "ρ of early exit (Eq. 7)"),
+    Field("eval.min_frames", 3, "outcome", FROM_0, "T_min of early exit (Eq. 7)"),
     # Several processes. By default the environment tells (Slurm, TPU pods, …).
     Field("parallel.coordinator", "", "indifferent", ANY, "host:port of process 0"),
     Field("parallel.num_processes", 0, "indifferent", ANY, "processes; 0: ask the environment"),

@@ -37,7 +37,9 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
     Raises UserError if the file is missing, damaged, of another kind, or holds more than tensors.
     """
     if not os.path.isfile(path):
-        raise UserError(f"no file {path}" + (", but a folder" if os.path.isdir(path) else ""))
+        raise UserError(
+            f"{path}: no such file; give a run's folder, a weight file or hub:owner/name"
+        )
     if path.suffix not in READABLE:
         raise UserError(f"{path}: weights are read from files that end in {', '.join(READABLE)}")
     metadata: Metadata = {}
@@ -155,7 +157,7 @@ def _import_torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path.suffix} files need PyTorch (pip install -e '.[torch]'); .safetensors do not"
+            f"{path.suffix} files need PyTorch (pip install '.[torch]'); .safetensors do not"
         ) from error
     return torch
 

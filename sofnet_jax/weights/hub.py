@@ -23,7 +23,7 @@ def download(identifier: str) -> Path:
         from huggingface_hub import errors
     except ImportError as error:
         raise UserError(
-            f"{identifier} needs huggingface_hub (pip install -e '.[hub]'), or give a file"
+            f"{identifier} needs huggingface_hub (pip install '.[hub]'), or give a file"
         ) from error
     match = re.fullmatch(rf"({_NAME})(?:@([\w./-]+))?", identifier.removeprefix(PREFIX))
     if not match:

@@ -116,7 +116,7 @@ def load_weights(source: str, which: Which = "last") -> Weights:
     if os.path.isdir(path):
         return _load_run(path, which)
     if not os.path.exists(path) and path.suffix not in READABLE and hub.is_name(source):
-        raise UserError(f"no file or folder {source}; on the hub it would be hub:{source}")
+        raise UserError(f"{source}: no such file or folder; from the hub: hub:{source}")
     tensors, metadata = read_tensors(path)
     layout, tensors, left_out = rename_tensors(tensors, source)
     classes = None
@@ -163,9 +163,12 @@ def create_shapes(architecture: Architecture) -> Tree:
 
 
 def _load_run(folder: Path, which: Which) -> Weights:
-    for name in ("config.json", "checkpoints"):
-        if not (folder / name).exists():
-            raise UserError(f"{folder} is not the folder of a run: it has no {name}")
+    if not (folder / "config.json").exists():
+        runs = [str(path.parent) for path in sorted(folder.glob("*/config.json"))[:3]]
+        hint = f"give one of the runs in it, such as {', '.join(runs)}" if runs else "train first"
+        raise UserError(f"{folder} is not the folder of a run (it has no config.json); {hint}")
+    if not (folder / "checkpoints").exists():
+        raise UserError(f"{folder} holds no checkpoint; train first")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         checkpoints = Checkpoints(
@@ -265,11 +268,11 @@ def _check(
         structs = {n: jax.ShapeDtypeStruct(shape, np.float32) for n, shape in shapes.items()}
         theirs = describe(weights.architecture)
         ours = describe(infer_architecture(structs, "the configuration"))
-        message = f"{weights.source} ({theirs}) does not fit {ours}: {'; '.join(problems)}"
+        message = f"{weights.source} ({theirs}) does not fit {ours}"
         backbone, other = (kind.partition(" ")[0] for kind in (theirs, ours))
         if backbone != other and backbone in BACKBONES:
-            message += f". Does --config.model.backbone={backbone} help?"
-        raise UserError(message)
+            raise UserError(f"{message}; give --config.model.backbone={backbone}")
+        raise UserError(f"{message}: {'; '.join(problems)}")
     _check_numbers(there, weights.source)
 
 

@@ -72,7 +72,7 @@ def test_empty_classes_are_noted(tmp_path):
 
 
 def test_folder_mistakes(tmp_path):
-    _fails(tmp_path / "missing", "no such folder or CSV file")
+    _fails(tmp_path / "missing", "no such file or folder; give a folder")
     _fails(tmp_path, "no sub-folders")
     _touch(tmp_path, "run/readme.txt")
     _fails(tmp_path, "no videos", ".mp4")

@@ -55,7 +55,7 @@ def test_comparison_states_gain_and_cost_over_seeds():
         return result["eval"] | {"top1": top1, "gflops_per_video": gflops}
 
     results = {
-        seed: {"TSN": row(0.8, 10.0), "SoF-Net": row(top1, 4.0), "SoF-Net, early end": row(0.7, 3)}
+        seed: {"TSN": row(0.8, 10.0), "SoF-Net": row(top1, 4.0), "SoF-Net, early exit": row(0.7, 3)}
         for seed, top1 in ((0, 0.81), (1, 0.83))
     }
     text = format_comparison(results, ["res1"])

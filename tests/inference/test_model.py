@@ -111,7 +111,7 @@ def test_predicts_what_evaluation_says(model, videos, frames, variables):
     assert 0 < np.sum(observed < FRAMES) < 6  # some end early, and some do not
 
 
-def test_frames_after_an_early_end_are_not_decoded(model, videos, decoded):
+def test_frames_after_an_early_exit_are_not_decoded(model, videos, decoded):
     unseen = 0
     for v in range(6):
         decoded.clear()

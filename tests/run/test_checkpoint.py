@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,6 +195,29 @@ def test_orbax_is_silenced_while_checkpoints_are_open_and_no_longer(tmp_path):
         assert checkpoints.read_record(1) == {"step": 1}
         assert len(absl.filters) == len(before[3]) + 1
     assert read() == before
+
+
+def fail_to_read(checkpoints: Checkpoints) -> None:
+    with contextlib.suppress(DamagedError):  # as a training does, which takes the one before
+        checkpoints.read_record(1)
+
+
+def fail(checkpoints: Checkpoints) -> None:
+    raise ValueError
+
+
+@pytest.mark.parametrize("use", [fail, fail_to_read])
+def test_tasks_that_report_after_an_error_are_not_heard(use, tmp_path, monkeypatch):
+    heard, asyncio = [], logging.getLogger("asyncio")
+    monkeypatch.setattr(asyncio, "level", asyncio.level)
+    monkeypatch.setattr(sys, "unraisablehook", lambda odd: heard.append(str(odd.exc_value)))
+    with contextlib.suppress(ValueError):
+        with contextlib.closing(Checkpoints(tmp_path, metric="top1")) as checkpoints:
+            use(checkpoints)
+    assert asyncio.level == logging.CRITICAL
+    for text in ("Event loop is closed", "something else"):
+        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
+    assert heard == ["something else"]
 
 
 @contextlib.contextmanager

@@ -256,7 +256,7 @@ def test_without_the_client(run):
     code, out, err = run("-c", without, "hub:owner/net")
     assert (code, err) == (0, [])
     assert out == [
-        "error: hub:owner/net needs huggingface_hub (pip install -e '.[hub]'), or give a file"
+        "error: hub:owner/net needs huggingface_hub (pip install '.[hub]'), or give a file"
     ]
 
 

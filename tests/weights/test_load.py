@@ -437,14 +437,24 @@ def test_a_folder_that_is_no_run(missing, run_folder, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns(missing))
     line = read_error(lambda: load_weights(str(folder)))
-    assert line == f"{folder} is not the folder of a run: it has no {missing}"
+    assert line.startswith(f"{folder} ") and line.endswith("train first")
+    assert ("it has no config.json" in line) == (missing == "config.json")
+
+
+def test_a_folder_of_runs_names_them(tmp_path):
+    for name in ("tsn_seed0", "sofnet_seed0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    line = read_error(lambda: load_weights(str(tmp_path)))
+    runs = f"{tmp_path / 'sofnet_seed0'}, {tmp_path / 'tsn_seed0'}"
+    assert line.endswith(f"give one of the runs in it, such as {runs}")
 
 
 def test_an_empty_folder_and_none(tmp_path):
     line = read_error(lambda: load_weights(str(tmp_path)))
-    assert line == f"{tmp_path} is not the folder of a run: it has no config.json"
+    assert line == f"{tmp_path} is not the folder of a run (it has no config.json); train first"
     line = read_error(lambda: load_weights(str(tmp_path / "none")))
-    assert line == f"no file {tmp_path / 'none'}"
+    assert line.startswith(f"{tmp_path / 'none'}: no such file; give a run's folder")
 
 
 def test_classes_of_unknown_names_are_told(file):
@@ -470,8 +480,8 @@ def test_an_address_is_no_path(source):
 
 def test_a_name_of_the_hub_without_its_prefix():
     line = read_error(lambda: load_weights("timm/resnet50.tv_in1k"))
-    assert line.endswith("on the hub it would be hub:timm/resnet50.tv_in1k")
-    assert "hub" not in read_error(lambda: load_weights("runs/resnet50.pth"))
+    assert line.endswith("from the hub: hub:timm/resnet50.tv_in1k")
+    assert "from the hub" not in read_error(lambda: load_weights("runs/resnet50.pth"))
 
 
 @pytest.mark.parametrize(

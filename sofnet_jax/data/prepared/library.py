@@ -39,7 +39,7 @@ class Library:
 
     def __init__(self, root: Path):
         if not root.is_dir():
-            raise UserError(f"{root}: no such folder of videos")
+            raise UserError(f"{root}: no such folder; give the folder of the videos")
         self.root = root
         self._exact: dict[str, list[Path]] = defaultdict(list)
         self._downloaded: dict[str, list[Path]] = defaultdict(list)

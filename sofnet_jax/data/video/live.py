@@ -63,7 +63,8 @@ def find_videos(name: str) -> list[str]:
     found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
     videos = [file for file in found if os.path.isfile(file)]
     if not videos:
-        raise UserError(f"{name}: no such file" + (" fits" if glob.has_magic(path) else ""))
+        what = "no file matches" if glob.has_magic(path) else "no such file or folder"
+        raise UserError(f"{name}: {what}; give a video, a folder, a pattern or an address")
     return videos
 
 

@@ -128,7 +128,7 @@ def test_labels_are_numbers_of_classes_and_missing_files_are_tasks_too(tmp_path)
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(UserError, match="no such folder of videos"):
+    with pytest.raises(UserError, match="no such folder; give"):
         Library(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no files in this folder"):
         Library(tmp_path)
