@@ -36,14 +36,13 @@ def main(argv: list[str]) -> None:
 
 
 def _compare_seeds(config: ConfigDict, workdir: Path) -> None:
-    if not config.model.gates:
-        raise UserError("--config: without gates there is nothing to compare with TSN")
+    if config.model.system == "tsn":
+        raise UserError("--config: TSN cannot be compared with itself; leave out :tsn")
     seeds = command_line.read_seeds(config.seed)
     results = {seed: compare(config, workdir, seed) for seed in seeds}
     if jax.process_index() == 0:
         write_json(workdir / "compare.json", {str(seed): rows for seed, rows in results.items()})
-        gate_names = [f"res{stage}" for stage in config.model.gates]
-        print("\n" + format_comparison(results, gate_names), flush=True)
+        print("\n" + format_comparison(results), flush=True)
 
 
 def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str, float]]:
@@ -64,18 +63,16 @@ def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str,
     }
 
 
-def format_comparison(
-    results: dict[int, dict[str, dict[str, float]]], gate_names: Sequence[str]
-) -> str:
+def format_comparison(results: dict[int, dict[str, dict[str, float]]]) -> str:
     """The table of every seed and of their means, and the differences to TSN."""
     tables = []
     for seed, rows in results.items():
-        tables += [f"Seed {seed}", format_table(rows, gate_names), ""]
+        tables += [f"Seed {seed}", format_table(rows), ""]
     mean = {
         name: _mean([r[name] for r in results.values()]) for name in next(iter(results.values()))
     }
     if len(results) > 1:
-        tables += [f"Mean of {len(results)} seeds", format_table(mean, gate_names), ""]
+        tables += [f"Mean of {len(results)} seeds", format_table(mean), ""]
     tsn = mean["TSN"]
     for name in ("SoF-Net", "SoF-Net, early exit"):
         gains = [100 * (r[name]["top1"] - r["TSN"]["top1"]) for r in results.values()]

@@ -10,6 +10,7 @@ configuration, and `configs/` has a file for each data set.
 from pathlib import Path
 
 from absl import flags
+from ml_collections import config_flags
 
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
@@ -29,8 +30,10 @@ def main(argv: list[str]) -> None:
     if PROFILE.value and MODE.value != "train":
         raise UserError("--profile applies to training; leave it out with --mode evaluate")
     from sofnet_jax.parallel import processes
+    from sofnet_jax.run.config import refuse_foreign
     from sofnet_jax.training.loop import evaluate, train
 
+    refuse_foreign(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
     config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
     p = config.parallel
     with processes.join_processes(p.coordinator, p.num_processes, p.process_id):

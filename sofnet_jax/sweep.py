@@ -27,6 +27,7 @@ from sofnet_jax.host.signals import Interruption
 from sofnet_jax.report.ablations import METHODS, Method, find_contradiction
 from sofnet_jax.report.grid import Cell, create_grid
 from sofnet_jax.run.config import flatten_fields
+from sofnet_jax.run.fields import list_foreign
 
 CHOSEN = flags.DEFINE_list(
     "methods",
@@ -124,11 +125,13 @@ def create_command(cell: Cell, source: str, overrides: Mapping[str, object]) -> 
         overrides: fields given on the sweep's command line, by their dotted names.
     """
     changes = {**cell.method.changes, "data.size": cell.config.data.size, "seed": cell.seed}
+    foreign = list_foreign(cell.config.model.system)
+    given = {name: value for name, value in overrides.items() if name not in foreign}
     return [
         *(sys.executable, "-m", "sofnet_jax.main"),
         f"--config={source}",
         f"--workdir={cell.folder}",
-        *(f"--config.{name}={value}" for name, value in {**overrides, **changes}.items()),
+        *(f"--config.{name}={value}" for name, value in {**given, **changes}.items()),
     ]
 
 

@@ -163,11 +163,12 @@ def test_tensorboard_shows_the_gates_the_losses_and_decisions(undisturbed):
 
 def test_predictions_are_stored_and_the_result_tells_where_it_is_from(undisturbed):
     result = json.loads((undisturbed / "result.json").read_text())
-    p, gate_names = read_predictions(undisturbed / "predictions.npz")
-    assert gate_names == ("res1", "res2", "res3", "res4", "res5")
-    assert len(p.ids) == p.total == 5 and p.frame_logits.shape == (5, 3, 2)
-    kept = (p.stop == 5)[..., None]
-    consensus = (p.frame_logits * kept).sum(1) / kept.sum(1)
+    p = read_predictions(undisturbed / "predictions.npz")
+    names = [action.name for action in p.actions]
+    assert names == ["res1", "res2", "res3", "res4", "res5", "kept"]
+    assert len(p.ids) == p.total == 5 and p.logits.shape == (5, 3, 2)
+    kept = (p.action == 5)[..., None]
+    consensus = (p.logits * kept).sum(1) / kept.sum(1)
     assert compute_top_k(consensus, p.labels, 1) == pytest.approx(result["eval"]["top1"])
     assert result["seed"] == 0 and result["seconds"] > 0
     assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|unknown", result["commit"])
@@ -448,6 +449,6 @@ def test_checkpoint_of_an_older_version_is_refused(undisturbed, refuse, tmp_path
     path.write_text(json.dumps(record | {"crc32": digests}))
     err = refuse(workdir)
     assert err == (
-        f"error: {workdir}/checkpoints was written by a version before 0.1.0, without "
+        f"error: {workdir}/checkpoints was written by an older version, without "
         "loss.guidance; train again, or use that version"
     )

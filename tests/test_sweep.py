@@ -78,7 +78,7 @@ def test_the_grid_goes_seed_by_seed(tmp_path):
         *((3, 1, "sofnet"), (4, 1, "tsn"), (5, 1, "fc")),
     ]
     assert cells[4].folder == tmp_path / "tsn" / "seed_1"
-    assert (cells[4].config.seed, cells[4].config.model.gates) == (1, ())
+    assert (cells[4].config.seed, cells[4].config.model.system) == (1, "tsn")
 
 
 @pytest.mark.parametrize("name", ["all", "claims", "curves", "gates"])
@@ -95,16 +95,23 @@ def test_tables_and_methods_are_chosen_once_each():
 
 
 def test_a_method_s_changes_come_after_what_was_given_and_in_its_own_command_only(tmp_path):
-    given = {"model.gates": (2, 3), "loss.alpha": 0.5}
+    given = {
+        "model.system": "sofnet",
+        "model.gates": (2, 3),
+        "model.dropout": 0.25,
+        "loss.alpha": 0.5,
+    }
     cells = create_cells(tmp_path, ("tsn", "beta05"), (6,))
     commands = [create_command(cell, "configs/x.py:fc", given)[3:] for cell in cells]
     assert commands[0] == [
         *("--config=configs/x.py:fc", f"--workdir={tmp_path}/tsn/seed_6"),
-        *("--config.model.gates=()", "--config.loss.alpha=0.5"),
+        # Without fields of gates, which TSN's command would refuse.
+        *("--config.model.system=tsn", "--config.model.dropout=0.25"),
         *("--config.data.size=168", "--config.seed=6"),
     ]
-    assert commands[1][2:5] == [
-        *("--config.model.gates=(2, 3)", "--config.loss.alpha=0.5", "--config.loss.beta=0.5"),
+    assert commands[1][2:7] == [
+        *("--config.model.system=sofnet", "--config.model.gates=(2, 3)"),
+        *("--config.model.dropout=0.25", "--config.loss.alpha=0.5", "--config.loss.beta=0.5"),
     ]
 
 
@@ -155,7 +162,7 @@ def test_a_folder_of_another_configuration_is_refused(tmp_path):
         cell.find_progress()
     del saved["model"]["shift"]
     path.write_text(json.dumps(saved))
-    message = rf"{path} was written by a version before 0\.1\.0, without model\.shift; train again"
+    message = rf"{path} was written by an older version, without model\.shift; train again"
     with pytest.raises(UserError, match=message):
         cell.find_progress()
 
@@ -248,7 +255,7 @@ def test_a_result_of_part_of_the_training_does_not_finish_it(tmp_path):
     (cell,) = create_cells(tmp_path, ("sofnet",))
     finish(cell)
     checkpoints = Checkpoints(cell.folder / "checkpoints", metric="map")
-    record = {"schedule": {"number of training videos": 50}}
+    record = {"total_steps": 150}
     for step, done in ((148, False), (150, True)):
         checkpoints.save(step, {"step": np.array(step)}, record)
         checkpoints.rate(step, {"top1": 0.0, "top5": 0.0, "map": step / 1000})
@@ -297,6 +304,12 @@ def test_the_command_runs_main(tmp_path, run):
     assert summary == "1 of 1 runs finished"
     folder = tmp_path / "tsn" / "seed_4"
     config = json.loads((folder / "config.json").read_text())
-    assert (config["seed"], config["model"]["gates"], config["model"]["hidden"]) == (4, [], 8)
+    assert (config["seed"], config["model"]["system"], config["model"]["width"]) == (4, "tsn", 4)
     assert config["train"]["sync_batchnorm"]
     assert "evaluated 2 / 2 videos" in (folder / "log.txt").read_text()
+    code, out, err = run(tmp_path, *chosen, "--list")  # it knows its own run again
+    assert (code, err) == (0, "")
+    assert [line.split() for line in out.splitlines()] == [
+        ["0", "tsn", "4", "done"],
+        ["1", "tsm", "4", "to", "do"],
+    ]

@@ -22,7 +22,8 @@ from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Meter, Prediction
 from sofnet_jax.run.checkpoint import Which
-from sofnet_jax.systems.early_exit import NEVER, Result
+from sofnet_jax.systems.base import Result
+from sofnet_jax.systems.early_exit import NEVER
 from sofnet_jax.weights.load import load_weights
 
 _READY = 0  # the child's first message: the network is loaded and compiled
@@ -215,7 +216,7 @@ class _View:
         if self.failure is not None:
             return self.failure
         model, video = self._model, self._video
-        times = tuple(self._times[: len(result.stop)])
+        times = tuple(self._times[: len(result.trace)])
         try:
             prediction = model.conclude(
                 result, self._meter, video.path, top_k, times, model.num_frames

@@ -1,6 +1,6 @@
 """A backbone for inference: BatchNorm folded into the convolutions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 from sofnet_jax.backbones.layers import BatchNorm, average_pool, convolve, max_pool, normalise
-from sofnet_jax.backbones.shift import Channels, shift_frame
+from sofnet_jax.backbones.shift import Channels, Past, shift_frame
 from sofnet_jax.backbones.spec import ConvSpec, ResNetSpec
 from sofnet_jax.backbones.winograd import WinogradConvolution, transform_kernel
 
@@ -73,8 +73,8 @@ class Block:
 
 
 @flax.struct.dataclass
-class Span:
-    """The layers between two gates, of any number of stages."""
+class Layers:
+    """Layers of a backbone that run together, of any number of stages."""
 
     layers: tuple[Stem | Block, ...]
 
@@ -93,6 +93,21 @@ class Span:
             else:
                 x = layer(x)
         return x, average_pool(x), left
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Type of the weights and of the computation."""
+        return jax.tree.leaves(self.layers)[0].dtype
+
+
+def create_past(parts: Sequence[Layers], shape: tuple[int, ...]) -> Past:
+    """What shifting blocks read before the first kept frame, for frames (b, h, w, 3): zeros."""
+    past = []
+    x = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    for part in parts:
+        x, _, left = jax.eval_shape(part, x)
+        past.append(tuple(jnp.zeros(each.shape, each.dtype) for each in left))
+    return tuple(past)
 
 
 def fold_stages(

@@ -14,7 +14,8 @@ from PIL import Image
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Frame
 from sofnet_jax.systems.early_exit import Rule
-from sofnet_jax.systems.sofnet.folded import Gate, Head, Network
+from sofnet_jax.systems.sofnet.folded import FinalSpan, FoldedSoFNet, Gate, GatedSpan
+from sofnet_jax.systems.tsn import Head
 
 RULE = Rule(0.999, 0)
 VIDEOS = 4  # over which the frames never looked at are spread
@@ -64,21 +65,30 @@ def draw_pictures(size: int) -> UInt8[np.ndarray, "p size size 3"]:
     return np.stack([np.asarray(Image.fromarray(c).resize(shape)) for c in coarse])
 
 
-def force(network: Network, pictures: UInt8[np.ndarray, "p size size 3"]) -> Network:
+def force(network: FoldedSoFNet, pictures: UInt8[np.ndarray, "p size size 3"]) -> FoldedSoFNet:
     """Change the gates of a network so that gate n stops picture n.
 
     The last two pictures are kept; the very last makes the classifier certain.
     """
     frames = [Frame(network, picture) for picture in pictures]
-    gates = []
-    for k, gate in enumerate(network.gates):
-        pooled = [np.asarray(frame.pool(k))[0] for frame in frames[k:]]
-        gates.append(_teach(gate, *_solve(pooled, [-1.0, *[1.0] * (len(pooled) - 1)])))
-    last = [np.asarray(frame.pool(network.num_gates))[0] for frame in frames[-2:]]
-    direction, bias = _solve(last, [0.0, 1000.0])
-    kernel = jnp.zeros_like(network.head.kernel).at[:, 0].set(direction)
-    head = Head(kernel, jnp.zeros_like(network.head.bias).at[0].set(bias))
-    return replace(network, gates=tuple(gates), head=head)
+    spans: list[GatedSpan | FinalSpan] = []
+    for k, span in enumerate(network.spans):
+        pooled = [_pool(frame, k) for frame in frames[k:]]
+        if isinstance(span, GatedSpan):
+            taught = _teach(span.gate, *_solve(pooled, [-1.0, *[1.0] * (len(pooled) - 1)]))
+            spans.append(replace(span, gate=taught))
+            continue
+        direction, bias = _solve(pooled[-2:], [0.0, 1000.0])
+        kernel = jnp.zeros_like(span.head.kernel).at[:, 0].set(direction)
+        head = Head(kernel, jnp.zeros_like(span.head.bias).at[0].set(bias))
+        spans.append(replace(span, head=head))
+    return replace(network, spans=tuple(spans))
+
+
+def _pool(frame: Frame, k: int) -> Float[np.ndarray, "d"]:
+    """The averaged features that span k decides on; the spans before it have run."""
+    pooled, _ = frame.find(k, k - 1 if k else None)
+    return np.asarray(pooled)[0]
 
 
 def _teach(gate: Gate, direction: Float[np.ndarray, "d"], bias: float) -> Gate:

@@ -14,9 +14,9 @@ from sofnet_jax.benchmark.stopwatch import interleave
 from sofnet_jax.benchmark.workload import Workload, run_loop, run_program
 from sofnet_jax.host.errors import first_line
 from sofnet_jax.inference.lockstep import Lockstep
-from sofnet_jax.inference.online import Recognizer, classify, run, run_gated
-from sofnet_jax.systems.early_exit import NEVER
-from sofnet_jax.systems.sofnet.folded import create_states
+from sofnet_jax.inference.online import Recognizer, extract, see
+from sofnet_jax.systems.base import find_device
+from sofnet_jax.systems.early_exit import NEVER, watch
 
 BATCHES_OF_FRAMES = (2, 4, 16)  # of TSN
 QUEUE = 64  # videos in lockstep, about
@@ -95,8 +95,8 @@ def _classify_all(work: Workload, count: int) -> None:
     """Run TSN on all videos, `count` frames at a time."""
     for video in work.videos:
         for t in range(0, len(video), count):
-            _, pooled, _ = run(work.tsn.spans[0], video[t : t + count])
-            np.asarray(classify(work.tsn.head, pooled))
+            _, (logits, _) = extract(work.tsn.spans[0], video[t : t + count])
+            np.asarray(logits)
 
 
 def _measure_many(work: Workload) -> dict[str, float]:
@@ -112,25 +112,20 @@ def _measure_many(work: Workload) -> dict[str, float]:
 
 def _measure_parts(work: Workload, repeats: int) -> list[str]:
     """Split the time of a kept frame into that of the spans and that of their gates."""
-    network = work.network
-    zero = jax.device_put(create_states(network, 1), network.device)
+    network, frame = work.network, work.videos[0][:1]
+    state = watch(network, work.rule, jnp.full(1, -1), frame.shape[1:])
+    state = jax.device_put(state, find_device(network))
     alone: dict[str, Callable[[], Any]] = {}
     gated: dict[str, Callable[[], Any]] = {}
-    x: Any = jax.device_put(work.videos[0][:1], network.device)
-    names = [*network.architecture.gate_names, "the rest"]
-    for k, (name, span) in enumerate(zip(names, network.spans, strict=True)):
-        if not span.layers:
-            break
-        alone[name] = functools.partial(run, span, x)
-        if k < network.num_gates:
-            gated[f"{name} and its gate"] = functools.partial(
-                run_gated, span, network.gates[k], x, None, zero[k], zero[k]
-            )
-        x, _, _ = run(span, x)
+    x: Any = jax.device_put(frame, find_device(network))
+    for span in network.spans:
+        alone[span.name] = functools.partial(extract, span, x)
+        gated[f"{span.name} and its gate"] = functools.partial(see, span, state, x)
+        x, _ = extract(span, x)
     seconds = interleave(alone | gated, 10 * repeats)
     parts = []
     for name in alone:
-        together = seconds.get(f"{name} and its gate", seconds[name])
+        together = seconds[f"{name} and its gate"]
         parts.append(f"{name} {1000 * seconds[name]:.2f} + {1000 * (together - seconds[name]):.2f}")
     return [f"  a kept frame, ms of the stages and of their gates: {', '.join(parts)}"]
 
@@ -160,7 +155,7 @@ def _create_torch_programs(work: Workload) -> tuple[dict[str, Callable[[], Any]]
             gated = create(work.network, work.rule, example=work.videos[0][:1])
             plain = create(work.tsn, NEVER, example=work.videos[0])
             for video, stop in zip(work.videos, work.stops, strict=True):
-                if list(gated.recognize(video).stop) != list(stop):
+                if list(gated.recognize(video)) != list(stop):
                     raise RuntimeError("it decides differently")
                 plain.classify(video)
         except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch without CUDA

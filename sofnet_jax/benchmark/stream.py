@@ -29,7 +29,7 @@ QUANTITIES = ("network, ms a frame", "decoding, ms a window", "times real time",
 
 def benchmark_stream(work: Workload, minutes: int) -> list[str]:
     """Measure a stream over TCP, predicted as fast as possible; return lines."""
-    classes = tuple(map(str, range(work.network.architecture.num_classes)))
+    classes = tuple(map(str, range(work.network.num_classes)))
     sampler = Sampler(len(work.videos[0]), work.size, short_side=256)
     model = TrainedModel(work.network, classes, sampler, NEVER)
     kept = looked = 0
@@ -42,7 +42,7 @@ def benchmark_stream(work: Workload, minutes: int) -> list[str]:
         for _ in range(TENTHS):
             start = time.perf_counter()
             part = list(itertools.islice(windows, each))
-            frames = sum(len(window.stop) for window in part)
+            frames = sum(len(window.trace) for window in part)
             speed = each * WINDOW / (time.perf_counter() - start)
             network = sum(window.network_ms or 0.0 for window in part) / frames
             decoding = sum(window.decode_ms or 0.0 for window in part) / each

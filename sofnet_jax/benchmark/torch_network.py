@@ -11,11 +11,12 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
-from sofnet_jax.backbones.folded import Block, Convolution, Span, Stem
+from sofnet_jax.backbones.folded import Block, Convolution, Layers, Stem
 from sofnet_jax.backbones.layers import PIXEL_MEAN, PIXEL_STD
 from sofnet_jax.backbones.winograd import WinogradConvolution, restore_kernel
-from sofnet_jax.systems.early_exit import Consensus, Result, Rule
-from sofnet_jax.systems.sofnet.folded import Gate, Network
+from sofnet_jax.systems.early_exit import Rule
+from sofnet_jax.systems.sofnet.folded import FoldedSoFNet, Gate, GatedSpan
+from sofnet_jax.systems.tsn import FoldedTSN
 
 Make = Callable[[nn.Module, Any], Callable]
 
@@ -52,7 +53,7 @@ class _Block(nn.Module):
 class _Span(nn.Module):
     """Features after some stages, and their spatial average."""
 
-    def __init__(self, span: Span):
+    def __init__(self, span: Layers):
         super().__init__()
         layers = (_Stem(x) if isinstance(x, Stem) else _Block(x) for x in span.layers)
         self.layers = nn.Sequential(*layers)
@@ -70,9 +71,9 @@ class _Gate(nn.Module):
     w_q: torch.Tensor
     b_q: torch.Tensor
 
-    def __init__(self, gate: Gate, temporal: bool):
+    def __init__(self, gate: Gate):
         super().__init__()
-        self.temporal = temporal
+        self.temporal = len(gate.bias) > len(gate.w_q)
         for name, value in vars(gate).items():
             self.register_buffer(name, _tensor(value))
 
@@ -140,7 +141,7 @@ class TorchRecognizer:
 
     def __init__(
         self,
-        network: Network,
+        network: FoldedSoFNet | FoldedTSN,
         rule: Rule,
         make: Make,
         *,
@@ -148,55 +149,63 @@ class TorchRecognizer:
         example: UInt8[np.ndarray, "b h w 3"],
         device: str = "cpu",
     ):
-        if network.architecture.shift:
+        if not network.shares:
             raise RuntimeError("temporal shift is not implemented in it")
-        self._network, self._rule, self._device = network, rule, device
+        self._rule, self._device = rule, device
         self._parts: list[tuple[Callable, Callable | None]] = []  # spans with their gates
-        self._head = [_tensor(x).to(device) for x in (network.head.kernel, network.head.bias)]
-        self._zeros = h = torch.zeros((1, network.architecture.hidden), device=device)
+        last = network.spans[-1]
+        assert not isinstance(last, GatedSpan)
+        self._head = [_tensor(x).to(device) for x in (last.head.kernel, last.head.bias)]
+        gates = network.gates if isinstance(network, FoldedSoFNet) else ()
+        self._num_gates = len(gates)
+        self._zeros = h = torch.zeros((1, len(gates[0].w_q) if gates else 0), device=device)
         x = torch.from_numpy(example).to(device)
         dtype = getattr(torch, jnp.dtype(network.dtype).name)
         with torch.inference_mode():
-            for span, weights in zip(network.spans, [*network.gates, None], strict=True):
-                if not span.layers:
+            for span in network.spans:
+                if not span.layers.layers:
                     continue
-                module: nn.Module = _Span(span).eval().to(device, dtype)
+                weights = span.gate if isinstance(span, GatedSpan) else None
+                module: nn.Module = _Span(span.layers).eval().to(device, dtype)
                 if channels_last:
                     # The stubs lack this argument.
                     module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 run, gate = make(module, x), None
                 x, pooled = module(x)
                 if weights is not None:
-                    made = _Gate(weights, network.architecture.temporal).eval().to(device)
+                    made = _Gate(weights).eval().to(device)
                     gate = make(made, (pooled, h, h))
                 self._parts.append((run, gate))
 
     @torch.inference_mode()
-    def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> Result:
-        """Run the frames one by one, each as far as the gates forward it."""
-        num_gates = self._network.num_gates
+    def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> list[int]:
+        """Run the frames one by one, each as far as the gates forward it: where they stopped."""
+        num_gates = self._num_gates
         h = c = [self._zeros] * num_gates
-        consensus = Consensus(num_gates, self._network.architecture.num_classes, self._rule)
+        stops: list[int] = []
+        logits = np.zeros(len(self._head[1]), np.float32)
         for frame in video:
             x = torch.from_numpy(frame[None]).to(self._device)
             new_h, new_c = list(h), list(c)
             for k, (span, gate) in enumerate(self._parts):
                 x, pooled = span(x)
                 if gate is not None:
-                    new_h[k], new_c[k], logits = gate(pooled, h[k], c[k])
-                    stay, forward = logits[0].tolist()
+                    new_h[k], new_c[k], q = gate(pooled, h[k], c[k])
+                    stay, forward = q[0].tolist()
                     if not forward > stay:
-                        consensus.stop(k)
+                        stops.append(k)
                         break
             else:
-                k = num_gates
-                consensus.keep(self._score(pooled)[0])
-            if self._network.writes(k):
+                stops.append(num_gates)
+                logits = logits + self._score(pooled)[0]
                 h, c = new_h, new_c
-            if consensus.ended:
-                break
-        forced = not consensus.kept_any and not self._network.released.empty
-        return consensus.conclude(self._classify(frame[None])[0] if forced else None)
+                mean = logits / np.float32(stops.count(num_gates))
+                if self._rule.ends(mean, len(stops)):
+                    break
+        if num_gates not in stops:
+            self._classify(frame[None])
+            stops[-1] = num_gates
+        return stops
 
     @torch.inference_mode()
     def classify(self, frames: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:

@@ -16,6 +16,7 @@ from sofnet_jax.host.git import read_commit
 from sofnet_jax.host.memory import describe_peaks
 from sofnet_jax.parallel import devices
 from sofnet_jax.systems.sofnet.gates import Recurrence, run_gates
+from sofnet_jax.systems.sofnet.system import SoFNetSystem
 from sofnet_jax.training.experiment import Experiment
 from sofnet_jax.training.step import TrainState, create_state, select_arrays
 
@@ -29,12 +30,12 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
     and backward; and the joint step fed by the pipeline beside one on a batch on the device.
     """
     e = Experiment(config)
-    if not e.architecture.gates:
+    if not isinstance(e.system, SoFNetSystem):
         raise UserError("this configuration has no gates, whose share of a step is measured here")
-    state = devices.replicate(create_state(e.model, e.optimizer, config.seed))
+    state = devices.replicate(create_state(e.system, e.optimizer, config.seed))
     with contextlib.closing(e.create_train_iterator(0)) as batches:
         arrays = devices.put_batch(select_arrays(next(batches)))
-        step, plain = (_Stepper(e, state, gated=gated) for gated in (True, False))
+        step, plain = (_Stepper(e, state, phase) for phase in (1, 0))
         functions = {
             "joint step": lambda: step(arrays),
             "step without gates": lambda: plain(arrays),
@@ -65,9 +66,9 @@ def benchmark_training(config: ConfigDict, repeats: int) -> list[str]:
 class _Stepper:
     """A training step with its own state, since a step donates the state it is given."""
 
-    def __init__(self, e: Experiment, state: TrainState, *, gated: bool):
+    def __init__(self, e: Experiment, state: TrainState, phase: int):
         self._state = jax.tree.map(jnp.copy, state)
-        self._step = e.create_train_step(gated)
+        self._step = e.create_train_step(phase)
 
     def __call__(self, arrays: dict[str, jax.Array]) -> jax.Array:
         self._state, metrics = self._step(self._state, arrays)
@@ -76,7 +77,7 @@ class _Stepper:
 
 def _create_scan(e: Experiment) -> Callable[[], jax.Array]:
     """The scan over the gates and its gradient, on random inputs of one device's shapes."""
-    a, rng = e.architecture, np.random.default_rng(0)
+    a, rng = e.system.architecture, np.random.default_rng(0)
     k, d = len(a.gates), a.hidden
     b = e.config.train.batch_size // (jax.device_count() * e.config.train.accumulate)
     shape = (b, e.config.data.num_frames)

@@ -19,11 +19,12 @@ from sofnet_jax.inference.drawing import read_frames
 from sofnet_jax.inference.load import load
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import run_video
-from sofnet_jax.systems.early_exit import Result, Rule
+from sofnet_jax.systems.base import Network, Result
+from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
-from sofnet_jax.systems.sofnet.costs import compute_costs
-from sofnet_jax.systems.sofnet.folded import Network, deploy
+from sofnet_jax.systems.sofnet.folded import FoldedSoFNet, deploy
 from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.systems.tsn import FoldedTSN, WholeSpan
 
 BACKBONE, CLASSES, FRAMES = "resnet50", 200, 16
 
@@ -35,20 +36,21 @@ class Workload:
     """A deployed network with gates, its rule of early exit, and the frames of videos."""
 
     name: str
-    network: Network
+    network: FoldedSoFNet
     rule: Rule
     videos: Sequence[UInt8[np.ndarray, "t size size 3"]]
 
     @functools.cached_property
-    def tsn(self) -> Network:
+    def tsn(self) -> FoldedTSN:
         """The network without its gates."""
-        return self.network.without_gates()
+        span = WholeSpan(self.network.layers, self.network.head)
+        return FoldedTSN((span,), self.network.architecture.backbone)
 
     @functools.cached_property
     def stops(self) -> list[Int[np.ndarray, "t"]]:
         """For every video, the gate that stops each frame looked at."""
         recognizer = Recognizer(self.network, self.rule)
-        return [result.stop for result in run_loop(recognizer, self.videos)]
+        return [result.trace.action for result in run_loop(recognizer, self.videos)]
 
     @property
     def num_frames(self) -> int:
@@ -69,10 +71,9 @@ class Workload:
     @property
     def gflops(self) -> tuple[float, float]:
         """GFLOPs per video (full count) of TSN and with the gates."""
-        _, cost = compute_costs(self.network.architecture, self.size)
-        _, plain = compute_costs(self.tsn.architecture, self.size)
-        spent = sum(cost.by_stop[stop].sum() for stop in self.stops)
-        return plain.whole * self.num_frames / len(self.videos), float(spent) / len(self.videos)
+        prices, plain = self.network.prices(self.size), self.network.plain(self.size)
+        spent = sum(prices.spend(stop).full for stop in self.stops)
+        return plain.full * self.num_frames / len(self.videos), spent / len(self.videos)
 
 
 def create_workload(
@@ -103,7 +104,7 @@ def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str | None =
     can be read.
     """
     model = load(checkpoint, dtype=dtype)
-    if not model.network.num_gates:
+    if not isinstance(model.network, FoldedSoFNet):
         raise UserError(f"{checkpoint}: a network without gates stops nothing")
     frames = []
     for video in videos:
@@ -124,7 +125,7 @@ def run_loop(
     for video in videos:
         recognizer.reset()
         for frame in video:
-            if recognizer.step(frame).ended:
+            if recognizer.step(frame):
                 break
         results.append(recognizer.result())
     return results

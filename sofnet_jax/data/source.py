@@ -8,8 +8,9 @@ import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -96,6 +97,28 @@ class Source:
 
     def __getitem__(self, i: int) -> Example:
         return self.videos[i]
+
+
+Part = Literal["all", "most", "held out"]
+
+
+def select_part(source: Source, part: Part, held_out: float) -> Source:
+    """Some of the videos: all, or one of two parts that share none.
+
+    In every class, a share `held_out` of the videos, by a hash of their names, is held out.
+    """
+    if part == "all":
+        return source
+    by_class: dict[int, list[Example]] = {}
+    for video in sorted(source.videos, key=lambda video: blake2b(video.id.encode()).digest()):
+        by_class.setdefault(video.labels[0], []).append(video)
+    apart = {
+        video.id
+        for videos in by_class.values()
+        for video in videos[: round(held_out * len(videos))]
+    }
+    chosen = [v for v in source.videos if (v.id in apart) == (part == "held out")]
+    return replace(source, videos=chosen)
 
 
 def create_source(

@@ -5,10 +5,9 @@ import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
@@ -18,15 +17,14 @@ from tqdm import tqdm
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.data.pipeline import create_eval_iterator
 from sofnet_jax.data.source import Source
-from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates, create_result
+from sofnet_jax.evaluation.metrics import compute_answer, compute_fates, create_result
 from sofnet_jax.evaluation.strip import draw_decisions, write_picture
 from sofnet_jax.evaluation.table import format_result
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.predictions import Predictions, write_predictions
-from sofnet_jax.systems.sofnet.costs import Cost
-from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
+from sofnet_jax.systems.base import Steps, System, Trace
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE
 
 DRAWN_VIDEOS = 6
@@ -34,12 +32,11 @@ DRAWN_VIDEOS = 6
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates a network on the videos of a source, as its experiment's configuration says."""
+    """Evaluates a system on the videos of a source, as its experiment's configuration says."""
 
-    model: SoFNet
+    system: System
     source: Source
     config: ConfigDict
-    costs: tuple[Cost, Cost]  # of a frame, in the `paper` and the `full` count
 
     def predict(self, variables: Any) -> Predictions:
         """Runs the network over all videos.
@@ -80,8 +77,9 @@ class Evaluator:
         if not len(order):
             reason = next(iter(errors.values()), "the source is empty")
             raise UserError(f"none of {len(ids)} videos could be read; the first: {reason}")
-        index, labels, logits, stop, relevant = (
-            arrays[name][order] for name in ("index", "labels", "logits", "stop", "relevant")
+        index, labels, logits, time, action, relevant = (
+            arrays[name][order]
+            for name in ("index", "labels", "logits", "time", "action", "relevant")
         )
         finite = np.isfinite(logits).all((1, 2))
         if not finite.all():
@@ -90,33 +88,36 @@ class Evaluator:
                 f"the network's scores of {first} are not finite; the training diverged"
             )
         chosen = tuple(ids[i] for i in index)
-        return Predictions(chosen, labels, logits, stop, relevant, len(ids), errors)
+        return Predictions(
+            *(chosen, labels, logits, time, action, relevant, len(ids), errors),
+            actions=self.system.actions,
+            pooling=self.system.pooling,
+        )
 
     def measure(self, predictions: Predictions) -> dict[str, Any]:
         """The metrics, as `create_result` returns them."""
         return create_result(
             predictions,
-            gate_names=self.model.architecture.gate_names,
-            costs=self.costs,
+            prices=self.system.prices(self.config.data.size),
             threshold=self.config.eval.threshold,
             min_frames=self.config.eval.min_frames,
         )
 
     def write(self, folder: Path, predictions: Predictions, result: Mapping[str, Any]) -> None:
         """Writes predictions.npz, result.json and decisions.png; prints the result as a table."""
-        names = self.model.architecture.gate_names
-        write_predictions(folder / "predictions.npz", predictions, names)
+        write_predictions(folder / "predictions.npz", predictions)
         write_json(folder / "result.json", result)
         if image := self.draw_some(predictions):
             write_picture(folder / "decisions.png", image)
-        print(format_result("SoF-Net" if names else "TSN", result, names), flush=True)
+        print(format_result(self.system.title, result), flush=True)
 
     def draw_some(self, predictions: Predictions) -> Image.Image | None:
         """A picture of the decisions on a few videos, evenly spaced, whose frames are kept.
 
-        None without gates, or if a video can no longer be read, which does not end a training.
+        None if there is nothing to decide, or if a video can no longer be read, which does not end
+        a training.
         """
-        if not self.model.architecture.gates:
+        if len(self.system.actions) < 2:
             return None
         count = len(predictions.ids)
         try:
@@ -132,10 +133,9 @@ class Evaluator:
 
         Raises UserError if a video can no longer be read.
         """
-        p, names, classes = predictions, self.model.architecture.gate_names, self.source.classes
-        rule = self.config.eval.threshold, self.config.eval.min_frames
-        kept, seen, observed = compute_fates(p, len(names), *rule)
-        best = compute_consensus(p.frame_logits, kept & seen).argmax(-1)
+        p, classes = predictions, self.source.classes
+        fates = compute_fates(p, self.config.eval.threshold, self.config.eval.min_frames)
+        best = compute_answer(p, fates).argmax(-1)
         captions = [
             f"{' + '.join(classes[c] for c in np.flatnonzero(p.labels[i]))}, "
             f"recognised as {classes[best[i]]}"
@@ -143,10 +143,12 @@ class Evaluator:
         ]
         return draw_decisions(
             frames=self._read_frames_once(tuple(p.ids[i] for i in videos)),
-            stop=p.stop[videos],
-            observed=observed[videos],
+            traces=[
+                Trace(p.time[i, : fates.observed[i]], p.action[i, : fates.observed[i]])
+                for i in videos
+            ],
             relevant=p.relevant[videos],
-            gate_names=names,
+            actions=p.actions,
             captions=captions,
         )
 
@@ -176,11 +178,10 @@ class Evaluator:
 
     @functools.cached_property
     def _step(self) -> Callable:
-        """`step(variables, batch) -> (frame logits, stop)`, deterministic, over all devices."""
+        """`step(variables, batch) -> Steps`, deterministic, over all devices."""
 
-        def step(variables: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            outputs = cast(Outputs, self.model.apply(variables, batch["frames"]))
-            return outputs.frame_logits.astype(jnp.float32), outputs.decision.stop
+        def step(variables: Any, batch: dict[str, jax.Array]) -> Steps:
+            return self.system.evaluate(variables, batch["frames"])
 
         return devices.pmap_predict_step(step)
 
@@ -193,9 +194,9 @@ def choose_via(config: ConfigDict) -> int:
 def _append(rows: dict[str, list[np.ndarray]], pending: tuple | None) -> None:
     if pending is None:
         return
-    batch, (logits, stop) = pending
+    batch, steps = pending
     values = {name: batch[name] for name in ("index", "valid", "labels", "relevant")}
-    values |= {"logits": _fetch(logits), "stop": _fetch(stop)}
+    values |= {name: _fetch(value) for name, value in steps._asdict().items()}
     for name, value in values.items():
         rows.setdefault(name, []).append(np.asarray(value))
 

@@ -11,22 +11,17 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
 from sofnet_jax.run.predictions import Predictions
+from sofnet_jax.systems.base import Prices
 from sofnet_jax.systems.early_exit import Rule
-from sofnet_jax.systems.sofnet.costs import Cost
 
 
 def create_result(
-    predictions: Predictions,
-    *,
-    gate_names: tuple[str, ...],
-    costs: tuple[Cost, Cost],
-    threshold: float,
-    min_frames: int,
+    predictions: Predictions, *, prices: Prices, threshold: float, min_frames: int
 ) -> dict[str, Any]:
-    """The metrics `eval` and, for a network with gates, `eval_early`: with early exit."""
-    measure = functools.partial(compute_metrics, predictions, gate_names=gate_names, costs=costs)
+    """The metrics `eval` and, for a system that decides, `eval_early`: with early exit."""
+    measure = functools.partial(compute_metrics, predictions, prices=prices)
     result: dict[str, Any] = {"eval": measure()}
-    if gate_names:
+    if len(predictions.actions) > 1:
         result["eval_early"] = measure(threshold=threshold, min_frames=min_frames)
     return result | {"unreadable": predictions.errors}
 
@@ -34,90 +29,102 @@ def create_result(
 def compute_metrics(
     predictions: Predictions,
     *,
-    gate_names: tuple[str, ...],
-    costs: tuple[Cost, Cost],
+    prices: Prices,
     threshold: float | None = None,
     min_frames: int = 0,
 ) -> dict[str, float]:
-    """Accuracy, cost and gate statistics; with early exit if `threshold` is given.
-
-    `costs` of a frame are in the `paper` and the `full` count.
+    """Accuracy, cost and the fates of frames; with early exit if `threshold` is given.
 
     Returns:
         `top1`, `top5`, `map` in 0…1; `gflops_per_video`, `gflops_per_frame` in the `paper` count
-        and `…_full`; shares of all frames: `usage` (kept), `stop/<stage>` and `exit` (unseen);
+        and `…_full`; shares of all frames: `usage` (used), `stop/<action>` and `exit` (unseen);
         with annotations `relevant` and `kept_relevant`, the shares of all and of the kept frames
         that lie in the annotated action; the numbers of `evaluated` and `total` videos.
     """
-    p, num_frames = predictions, predictions.stop.shape[1]
-    kept, seen, observed = compute_fates(p, len(gate_names), threshold, min_frames)
-    logits = compute_consensus(p.frame_logits, kept & seen)
+    p, total = predictions, predictions.relevant.size
+    fates = compute_fates(p, threshold, min_frames)
+    used, seen = fates.used & fates.seen, fates.seen
+    logits = compute_answer(p, fates)
     metrics = {
         "top1": compute_top_k(logits, p.labels, 1),
         "top5": compute_top_k(logits, p.labels, 5),
         "map": compute_map(softmax(logits, axis=-1), p.labels),
     }
-    for suffix, cost in zip(("", "_full"), costs, strict=True):
-        per_video = cost.per_video(p.stop, observed).mean()
+    for suffix, price in (("", prices.paper), ("_full", prices.full)):
+        per_video = (price[p.action] * seen).sum(1).mean()
         metrics[f"gflops_per_video{suffix}"] = per_video
-        metrics[f"gflops_per_frame{suffix}"] = per_video / num_frames
-    metrics["usage"] = (kept & seen).mean()
-    metrics["exit"] = 1 - seen.mean()
-    for k, name in enumerate(gate_names):
-        metrics[f"stop/{name}"] = ((p.stop == k) & seen).mean()
+        metrics[f"gflops_per_frame{suffix}"] = per_video / p.num_frames
+    metrics["usage"] = used.sum() / total
+    metrics["exit"] = 1 - seen.sum() / total
+    for k, action in enumerate(p.actions):
+        if not action.uses:
+            metrics[f"stop/{action.name}"] = ((p.action == k) & seen).sum() / total
     known = ~np.isnan(p.relevant)
     if known.any():
         metrics["relevant"] = p.relevant[known].mean()
-        used = known & kept & seen
-        metrics["kept_relevant"] = p.relevant[used].mean() if used.any() else np.nan
+        relevant = np.take_along_axis(p.relevant, p.time, 1)[used]
+        relevant = relevant[~np.isnan(relevant)]
+        metrics["kept_relevant"] = relevant.mean() if relevant.size else np.nan
     counts = {"evaluated": len(p.ids), "total": p.total}
     return {name: float(value) for name, value in metrics.items()} | counts
 
 
 class Fates(NamedTuple):
-    """The fate of every frame."""
+    """The fate of every step."""
 
-    kept: Bool[np.ndarray, "v t"]  # it passed all gates
-    seen: Bool[np.ndarray, "v t"]  # it came before the early exit of its video
-    observed: Int[np.ndarray, "v"]  # the number of frames seen in each video
+    used: Bool[np.ndarray, "v s"]  # its frame counts, had the video not ended early
+    seen: Bool[np.ndarray, "v s"]  # it came before the video's end
+    observed: Int[np.ndarray, "v"]  # the number of steps seen in each video
 
 
 def compute_fates(
-    predictions: Predictions, num_gates: int, threshold: float | None = None, min_frames: int = 0
+    predictions: Predictions, threshold: float | None = None, min_frames: int = 0
 ) -> Fates:
-    """With early exit (Eq. 7) if `threshold` is given. A frame is used if kept and seen."""
-    kept = predictions.stop == num_gates
-    num_videos, num_frames = kept.shape
-    observed = np.full(num_videos, num_frames)
+    """With early exit (Eq. 7) if `threshold` is given. A frame is used if `used` and `seen`."""
+    p = predictions
+    taken = p.action >= 0
+    used = np.array([action.uses for action in p.actions])[p.action] & taken
+    observed = taken.sum(1)
     if threshold is not None:
-        observed = compute_observed(predictions.frame_logits, kept, threshold, min_frames)
-    return Fates(kept, np.arange(num_frames) < observed[:, None], observed)
+        observed = compute_observed(p, threshold, min_frames)
+    steps = np.arange(p.action.shape[1])
+    return Fates(used, steps < observed[:, None], observed)
 
 
 def compute_observed(
-    frame_logits: Float[np.ndarray, "v t n"],
-    kept: Bool[np.ndarray, "v t"],
-    threshold: float,
-    min_frames: int,
+    predictions: Predictions, threshold: float, min_frames: int
 ) -> Int[np.ndarray, "v"]:
     """The number of frames seen before early exit (Eq. 7).
 
-    A video ends after a *kept* frame number T̄ (counting all frames so far) with T̄ > `min_frames`
-    if the largest class probability of the mean kept logits exceeds `threshold`; otherwise after
-    its last frame.
+    A video ends after a step that *answered*, number T̄ (counting all steps so far) with T̄ >
+    `min_frames`, if the largest class probability exceeds `threshold`; otherwise after its last
+    step. SoF-Net answers after a kept frame, with the mean of the kept logits.
     """
-    num_frames = kept.shape[1]
-    count = kept.cumsum(1)[..., None]
-    mean = np.where(kept[..., None], frame_logits, 0).cumsum(1) / np.maximum(count, 1)
-    ends = kept & Rule(threshold, min_frames).ends(mean, np.arange(1, num_frames + 1))
-    return np.where(ends.any(1), ends.argmax(1) + 1, num_frames)
+    p = predictions
+    taken = p.action >= 0
+    answered = np.array([action.answers for action in p.actions])[p.action] & taken
+    answers = p.logits
+    if p.pooling == "mean":
+        count = answered.cumsum(1)[..., None]
+        answers = np.where(answered[..., None], p.logits, 0).cumsum(1) / np.maximum(count, 1)
+    steps = np.arange(1, p.action.shape[1] + 1)
+    ends = answered & Rule(threshold, min_frames).ends(answers, steps)
+    return np.where(ends.any(1), ends.argmax(1) + 1, taken.sum(1))
 
 
-def compute_consensus(
-    frame_logits: Float[np.ndarray, "v t n"], kept: Bool[np.ndarray, "v t"]
-) -> Float[np.ndarray, "v n"]:
-    """Mean logits of the kept frames (Eq. 6); zero without any (`Released.empty`)."""
-    return np.where(kept[..., None], frame_logits, 0).sum(1) / np.maximum(kept.sum(1), 1)[:, None]
+def compute_answer(predictions: Predictions, fates: Fates) -> Float[np.ndarray, "v n"]:
+    """The logits of each video: the mean of the used steps (Eq. 6), or those of the last answer.
+
+    Zero without any (`Released.empty`).
+    """
+    p = predictions
+    if p.pooling == "mean":
+        used = fates.used & fates.seen
+        total = np.where(used[..., None], p.logits, 0).sum(1)
+        return total / np.maximum(used.sum(1), 1)[:, None]
+    answered = np.array([action.answers for action in p.actions])[p.action] & fates.seen
+    last = answered.shape[1] - 1 - answered[:, ::-1].argmax(1)
+    return np.where(answered.any(1)[:, None], p.logits[np.arange(len(last)), last], 0)
 
 
 def compute_top_k(logits: Float[np.ndarray, "v n"], labels: Float[np.ndarray, "v n"], k: int):

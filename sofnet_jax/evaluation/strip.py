@@ -1,4 +1,4 @@
-"""Pictures of the gates' decisions, after the paper's Figure 4."""
+"""Pictures of what was done with frames, after the paper's Figure 4."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from sofnet_jax.host.files import write_whole
+from sofnet_jax.systems.base import Action, Trace
 
 CELL, GAP, BAR, TEXT = 96, 4, 6, 18  # pixels: side of a frame, space, height of the bar, of text
 INK, PAPER, STOPPED, EXIT, SPAN = "#1a1a1a", "#ffffff", "#dcdfe4", "#1a1a1a", "#2f6fde"
@@ -16,28 +17,27 @@ INK, PAPER, STOPPED, EXIT, SPAN = "#1a1a1a", "#ffffff", "#dcdfe4", "#1a1a1a", "#
 def draw_decisions(
     *,
     frames: UInt8[np.ndarray, "v t h w 3"],
-    stop: Int[np.ndarray, "v t"],
-    observed: Int[np.ndarray, "v"],
+    traces: Sequence[Trace],
     relevant: Float[np.ndarray, "v t"],
-    gate_names: Sequence[str],
+    actions: Sequence[Action],
     captions: Sequence[str],
     lengths: Int[np.ndarray, "v"] | None = None,
 ) -> Image.Image:
     """Draws one strip per video.
 
-    The upper row shows the frames; the lower row repeats the kept ones, names the gate that stopped
-    a frame, and says `exit` for those after an early exit. A blue bar marks the annotated action.
+    The upper row shows the frames; the lower row repeats those that the answer depends on, names
+    what was done with the others, and says `exit` for those that were never looked at. A blue bar
+    marks the annotated action.
 
     Args:
         frames: as the network saw them.
-        stop: index of the gate that stopped each frame; the number of gates if kept.
-        observed: the number of frames seen in each video.
+        traces: what was done with each video.
         relevant: 1 inside the annotated action, 0 outside, NaN where unknown.
-        gate_names: "res1", …
+        actions: what can be done with a frame.
         captions: a line of text for each video.
         lengths: the number of frames of each video, if they differ.
     """
-    num_videos, num_frames = stop.shape
+    num_videos, num_frames = relevant.shape
     strip = TEXT + 2 * CELL + GAP + BAR + 3 * GAP
     width = num_frames * (CELL + GAP) + GAP
     image = Image.new("RGB", (width, num_videos * strip + GAP), PAPER)
@@ -47,17 +47,18 @@ def draw_decisions(
         top = v * strip + GAP
         draw.text((GAP, top), captions[v], INK, small)
         top += TEXT
+        done = dict(zip(traces[v].time.tolist(), traces[v].action.tolist(), strict=True))
         for t in range(num_frames if lengths is None else lengths[v]):
             left = GAP + t * (CELL + GAP)
             frame = Image.fromarray(frames[v, t]).resize((CELL, CELL), Image.Resampling.BICUBIC)
             image.paste(frame, (left, top))
             low = top + CELL + GAP
-            if t >= observed[v]:
+            if t not in done:
                 _draw_label(draw, (left, low), "exit", EXIT, PAPER, large)
-            elif stop[v, t] < len(gate_names):
-                _draw_label(draw, (left, low), gate_names[stop[v, t]], STOPPED, INK, large)
-            else:
+            elif actions[done[t]].uses:
                 image.paste(frame, (left, low))
+            else:
+                _draw_label(draw, (left, low), actions[done[t]].name, STOPPED, INK, large)
             if relevant[v, t] == 1:
                 bar = low + CELL + GAP
                 draw.rectangle((left, bar, left + CELL + GAP - 1, bar + BAR), SPAN)

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 GAP = "  "  # between columns
+_STOP = "stop/"  # how the names of shares of stopped frames begin
 
 
-def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[str]) -> str:
+def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """One line per row of metrics; GFLOPs in the paper's count, then in the full count."""
+    stops = dict.fromkeys(key for m in rows.values() for key in m if key.startswith(_STOP))
     columns = [
         ("top-1 %", "top1", 100, ".1f"),
         ("top-5 %", "top5", 100, ".1f"),
@@ -16,7 +18,7 @@ def format_table(rows: Mapping[str, Mapping[str, float]], gate_names: Sequence[s
         ("full", "gflops_per_video_full", 1, ".4g"),
         ("GFLOPs/f", "gflops_per_frame", 1, ".4g"),
         ("used %", "usage", 100, ".1f"),
-        *((name, f"stop/{name}", 100, ".1f") for name in gate_names),
+        *((key.removeprefix(_STOP), key, 100, ".1f") for key in stops),
         ("exit", "exit", 100, ".1f"),
         ("in span %", "kept_relevant", 100, ".1f"),
     ]
@@ -48,14 +50,14 @@ def align_columns(
     return [lines[0], rule, *lines[1:]]
 
 
-def format_result(name: str, result: Mapping[str, Any], gate_names: Sequence[str]) -> str:
+def format_result(name: str, result: Mapping[str, Any]) -> str:
     """The table of one run, and the videos missing from it."""
     rows = {name: result["eval"]}
     if "eval_early" in result:
         rows[f"{name}, early exit"] = result["eval_early"]
     metrics = result["eval"]
-    text = [format_table(rows, gate_names)]
-    if gate_names:
+    text = [format_table(rows)]
+    if any(key.startswith(_STOP) for key in metrics):
         text.append("res#: share of the frames stopped there, in %; exit: share never seen")
     if "relevant" in metrics:
         text.append(

@@ -35,16 +35,13 @@ def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedMo
     predictions = predictions[:STRIPS]
     shape = len(predictions), model.num_frames
     frames = np.zeros((*shape, model.size, model.size, 3), np.uint8)
-    stop = np.zeros(shape, np.int64)
     for v, prediction in enumerate(predictions):
         frames[v, : prediction.num_frames] = read_frames(model, prediction)
-        stop[v, : len(prediction.stop)] = prediction.stop
     image = draw_decisions(
         frames=frames,
-        stop=stop,
-        observed=np.array([len(prediction.stop) for prediction in predictions]),
+        traces=[prediction.trace for prediction in predictions],
         relevant=np.full(shape, np.nan),
-        gate_names=model.network.architecture.gate_names,
+        actions=model.network.actions,
         captions=[_describe(prediction) for prediction in predictions],
         lengths=np.array([prediction.num_frames for prediction in predictions]),
     )
@@ -112,13 +109,12 @@ def list_states(prediction: Prediction, time: float) -> list[str]:
     """The fate of each frame by `time`: `used`, `res#`, `exit`; empty if it is still to come."""
     start, end = prediction.start or 0.0, prediction.end or 0.0
     passed = (time - start) / max(end - start, 1e-9) * prediction.num_frames - 0.5
-    names = [*prediction.gate_names, "used"]
-    seen = [
-        names[stop] if at <= time else ""
-        for stop, at in zip(prediction.stop, prediction.times, strict=True)
-    ]
-    unseen = range(len(seen), prediction.num_frames)
-    return seen + ["exit" if j <= passed else "" for j in unseen]
+    names = ["used" if action.uses else action.name for action in prediction.actions]
+    states = ["exit" if j <= passed else "" for j in range(prediction.num_frames)]
+    trace = prediction.trace
+    for frame, action, at in zip(trace.time, trace.action, prediction.times, strict=True):
+        states[frame] = names[action] if at <= time else ""
+    return states
 
 
 def _describe(prediction: Prediction) -> str:

@@ -12,9 +12,10 @@ from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.run.config import DTYPES, flatten_fields, get_config, read_fields
 from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES
+from sofnet_jax.systems import tsn
 from sofnet_jax.systems.early_exit import Rule
-from sofnet_jax.systems.sofnet.folded import deploy
-from sofnet_jax.systems.sofnet.released import RELEASED_SIDE, Released
+from sofnet_jax.systems.registry import create_system, find_system
+from sofnet_jax.systems.sofnet.released import RELEASED_SIDE
 from sofnet_jax.weights.load import create_shapes, initialise, load_weights
 
 
@@ -55,14 +56,11 @@ def load(
         raise UserError(str(error)) from error
     given = {"data.size": size, "data.num_frames": num_frames}
     fields |= {name: value for name, value in given.items() if value is not None}
-    released = Released(
-        **{name.partition(".")[2]: fields[name] for name in fields if name.startswith("released.")}
-    )
     sampler = Sampler(
         fields["data.num_frames"],
         fields["data.size"],
         short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
-        via=RELEASED_SIDE if released.crops else 0,
+        via=RELEASED_SIDE if fields["released.crops"] else 0,
     )
     _check_extent(sampler)
     weights = load_weights(source, which)
@@ -77,14 +75,19 @@ def load(
         shown = f"{sampler.num_frames} frames of {sampler.size}×{sampler.size}"
         note = f"{source} does not say what it was trained on: shown {shown}; see num_frames, size"
         notes = (*notes, note)
-    network = deploy(
-        replace(weights.architecture, shift=fields["model.shift"]),
-        variables,
-        dtype=None if dtype is None else DTYPES[dtype],
-        released=released,
-    )
+    architecture = weights.architecture
+    if isinstance(architecture, tsn.Architecture):
+        architecture = replace(architecture, shift=fields["model.shift"])
+    fields["model.system"] = find_system(architecture).name
+    system = create_system(fields, architecture=architecture)
+    if system.num_frames not in (0, sampler.num_frames):
+        raise UserError(
+            f"num_frames is {sampler.num_frames}, but {source} has a classifier for each of "
+            f"{system.num_frames} frames; leave it out"
+        )
+    network = system.deploy(variables, dtype=None if dtype is None else DTYPES[dtype])
     Recognizer(network).warm_up(sampler.size, sampler.size)
-    classes = weights.classes or tuple(map(str, range(network.architecture.num_classes)))
+    classes = weights.classes or tuple(map(str, range(network.num_classes)))
     rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
     return TrainedModel(network, classes, sampler, rule, notes)
 

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from sofnet_jax.data.video.reader import LazyFrame, Pixels, VideoReader
-from sofnet_jax.data.views import Sampler, regular_indices
+from sofnet_jax.data.views import ROUNDING, Sampler, regular_indices
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Recognizer
-from sofnet_jax.inference.prediction import Guess, Meter, Prediction, Spending
+from sofnet_jax.inference.prediction import Guess, Meter, Prediction
 from sofnet_jax.inference.program import export_program
 from sofnet_jax.inference.stream import Window, Windows
-from sofnet_jax.systems.early_exit import NEVER, Result, Rule
-from sofnet_jax.systems.sofnet.costs import compute_costs
-from sofnet_jax.systems.sofnet.folded import Network
+from sofnet_jax.systems.base import Network, Result, Spending
+from sofnet_jax.systems.early_exit import NEVER, Rule
 
 PLATFORMS = {"cpu", "cuda", "rocm", "tpu"}  # that JAX exports for
 Video = str | os.PathLike | np.ndarray | Sequence[np.ndarray]
@@ -75,7 +74,7 @@ class TrainedModel:
         """
         meter = Meter()
         if not isinstance(video, str | os.PathLike):
-            chosen = self.sampler.choose(len(video)) if len(video) else ()
+            chosen = self._order(len(video)) if len(video) else ()
             frames = ((self.sampler.fit(video[i]), None) for i in chosen)
             return self._predict(frames, meter, "", top_k, early)
         with meter.decoding():
@@ -93,8 +92,20 @@ class TrainedModel:
 
         Raises VideoError.
         """
-        frames = reader.read(self.sampler.choose, start=start, end=end)
+        part = {"start": start, "end": end}
+        if self.network.online:
+            frames: Iterator[tuple[Pixels, float]] = reader.read(self.sampler.choose, **part)
+        else:  # each by itself, since the reader goes forwards
+            frames = (self._read_one(reader, k, **part) for k in range(self.num_frames))
         return ((self.sampler.crop(pixels), at) for pixels, at in frames)
+
+    def _read_one(self, reader: VideoReader, k: int, **part: float | None) -> tuple[Pixels, float]:
+        """The frame that is looked at as number k."""
+        return next(reader.read(lambda count: self._order(count)[k : k + 1], **part))
+
+    def _order(self, num_available: int) -> Int[np.ndarray, "t"]:
+        """The frames of a video that the network looks at, in its order."""
+        return self.sampler.choose(num_available)[self.network.order(self.num_frames)]
 
     def _predict(
         self,
@@ -105,6 +116,7 @@ class TrainedModel:
         early: bool,
     ) -> Prediction:
         recognizer = Recognizer(self.network, self.rule if early else NEVER)
+        recognizer.reset(self.network.num_frames or None)
         times: list[float] = []
         ended = False
         while not ended:
@@ -114,7 +126,7 @@ class TrainedModel:
                 break
             times += [] if at is None else [at]
             with meter.computing():
-                ended = recognizer.step(pixels).ended
+                ended = recognizer.step(pixels)
         with meter.computing():
             result = recognizer.result()
         return self.conclude(result, meter, name, top_k, tuple(times), self.num_frames)
@@ -132,6 +144,9 @@ class TrainedModel:
             reader = VideoReader(video, short_side=self.sampler.short_side)
         with reader:
             part: dict[str, Any] = {"start": float(reader.times[0]), "end": reader.end}
+            if part["end"] - part["start"] > seconds and not self.network.online:
+                yield from self._predict_parts(video, seconds, every or seconds, **part, **options)
+                return
             if part["end"] - part["start"] > seconds:
                 chosen = regular_indices(reader.times, **part, interval=seconds / self.num_frames)
                 windows = {"seconds": seconds, "every": every, **part, **options}
@@ -139,6 +154,23 @@ class TrainedModel:
                 yield from self.watch(reader.scan(chosen), name=name, meter=meter, **windows)
                 return
         yield self.predict(video, **options)
+
+    def _predict_parts(
+        self,
+        video: str | os.PathLike,
+        seconds: float,
+        every: float,
+        *,
+        start: float,
+        end: float,
+        **options: Any,
+    ) -> Iterator[Prediction]:
+        """Each window as a part of the file, for a network that looks at frames out of order."""
+        for number in range(math.ceil((end - start) / every - ROUNDING)):
+            begin = start + number * every
+            until = min(begin + seconds, end)
+            part = self.predict(video, start=begin, end=until, **options)
+            yield replace(part, is_window=True)
 
     def watch(
         self,
@@ -169,6 +201,11 @@ class TrainedModel:
             meter: the one in which the source of the frames counts its decoding.
         """
         _check_windows(seconds, every)
+        if not self.network.online:
+            raise UserError(
+                f"{name or 'a stream'}: this network looks at the frames of a video out of order, "
+                "which a stream cannot give; predict a file, or take an online one"
+            )
         meter = meter or Meter()
         windows = Windows(
             self.network,
@@ -239,10 +276,8 @@ class TrainedModel:
             raise UserError(
                 f"{name or 'frames'}: the network's scores are not numbers; check its weights"
             )
-        architecture = self.network.architecture
         decode_ms, network_ms = meter.read()
-        costs = compute_costs(architecture, self.size)
-        plain = compute_costs(replace(architecture, gates=()), self.size)
+        plain = self.network.plain(self.size)
         best = np.argsort(-result.scores, kind="stable")[:top_k]
         return Prediction(
             video=name,
@@ -250,12 +285,12 @@ class TrainedModel:
             end=None,
             guesses=tuple(Guess(self.classes[i], float(result.scores[i])) for i in best),
             scores=result.scores,
-            gate_names=architecture.gate_names,
-            stop=result.stop,
+            actions=self.network.actions,
+            trace=result.trace,
             times=times,
             num_frames=num_frames,
-            spent=Spending(*(float(cost.by_stop[result.stop].sum()) for cost in costs)),
-            plain=Spending(*(cost.whole * num_frames for cost in plain)),
+            spent=self.network.prices(self.size).spend(result.trace.action),
+            plain=Spending(plain.paper * num_frames, plain.full * num_frames),
             decode_ms=decode_ms,
             network_ms=network_ms,
         )

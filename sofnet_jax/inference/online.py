@@ -1,55 +1,55 @@
-"""One video, frame by frame: a stopped frame costs only the stages that it passed."""
+"""One video, frame by frame: only the spans run that its system asks for."""
 
-from typing import Any, NamedTuple
+import copy
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
+from scipy.special import softmax
 
-from sofnet_jax.backbones.folded import Span
-from sofnet_jax.backbones.shift import Past
 from sofnet_jax.data.views import check_pixels
-from sofnet_jax.systems.early_exit import NEVER, Consensus, Result, Rule
-from sofnet_jax.systems.sofnet.folded import (
-    Gate,
-    Head,
-    Network,
-    create_past,
-    create_states,
-    forwards,
-)
+from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Result, Span, Trace, find_device
+from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
 
 
 @jax.jit
-def run_gated(
-    span: Span,
-    gate: Gate,
-    x: Shaped[Array, "b h w c"],
-    past: tuple[Float[Array, "b _ _ _"], ...] | None,
-    h: Float[Array, "b m"],
-    c: Float[Array, "b m"],
-) -> tuple[Any, ...]:
-    """A span and its gate: the span's outputs, then h, c, and the logits q on the host."""
-    x, pooled, left = span(x, past)
-    return x, pooled, left, *ask(gate, pooled, h, c)
-
-
-run = jax.jit(lambda span, x, past=None: span(x, past))
+def see(span: Span, state: Watched, x: Any) -> tuple[Any, Watched, Array, Array | None]:
+    """Run a span on a frame: what a follower starts with, the state, and the host's part of it."""
+    carry, evidence = span.extract(state.inner, x)
+    return carry, *_decide(span, state, evidence)
 
 
 @jax.jit
-def ask(
-    gate: Gate, pooled: Float[Array, "b d"], h: Float[Array, "b m"], c: Float[Array, "b m"]
-) -> tuple[Float[Array, "b m"], Float[Array, "b m"], Float[Array, "b 2"]]:
-    """A gate: h, c, and the logits q on the host."""
-    h, c, logits = gate(pooled, h, c)
-    return h, c, hand_over(logits)
+def extract(span: Span, x: Any) -> tuple[Any, Any]:
+    """The layers of a span, which several videos share."""
+    return span.extract(None, x)
 
 
 @jax.jit
-def classify(head: Head, pooled: Float[Array, "b d"]) -> Float[Array, "b n"]:
-    """The classifier, with logits on the host."""
-    return hand_over(head(pooled))
+def decide(span: Span, state: Watched, evidence: Any) -> tuple[Watched, Array, Array | None]:
+    """The decision of a span on what its layers found."""
+    return _decide(span, state, evidence)
+
+
+@jax.jit
+def finish(state: Watched) -> tuple[Watched, Array]:
+    """No other frame comes."""
+    state = state.finish()
+    return state, hand_over(pack(state))
+
+
+def _decide(span: Span, state: Watched, evidence: Any) -> tuple[Watched, Array, Array | None]:
+    state = state.follow(span.decide(state.inner, evidence), answers=span.answers)
+    return state, hand_over(pack(state)), hand_over(state.answer) if span.answers else None
+
+
+def pack(state: Watched) -> Array:
+    """What the host reads of b videos: the next span, the time of its frame, and the action."""
+    needed = state.next
+    return jnp.stack([needed.span, needed.time, needed.action], axis=-1)
 
 
 def hand_over(answer: Array) -> Array:
@@ -60,146 +60,200 @@ def hand_over(answer: Array) -> Array:
     return jax.device_put(answer, jax.memory.Space.Host)
 
 
-class FrameResult(NamedTuple):
-    """The gate that stopped a frame, or the number of gates; whether the video ended early."""
+class Recorder:
+    """The trace and the answer of a video, as the host reads them."""
 
-    stop: int
-    ended: bool
+    def __init__(self, network: Network):
+        self._steps: list[tuple[int, int]] = []  # time and action
+        self.span = 0  # the next one
+        self.wanted = int(network.order(network.num_frames or 1)[0])  # the frame it starts with
+        self.logits = np.zeros(network.num_classes, np.float32)
+        self.finished = False  # whether no other frame came
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.span == DONE
+
+    def __len__(self) -> int:
+        """The number of frames looked at."""
+        return len(self._steps)
+
+    @property
+    def action(self) -> int:
+        """What was done with the last frame."""
+        return self._steps[-1][1]
+
+    def finish(self, needed: Sequence[int]) -> None:
+        """No other frame came: read what is still to run."""
+        self.span, self.wanted, _ = needed
+        self.finished = True
+
+    def read(self, needed: Sequence[int], logits: Float[np.ndarray, "n"] | None) -> None:
+        """Read what a span left for the host."""
+        looked = self.wanted
+        self.span, self.wanted, action = needed
+        if logits is not None:
+            self.logits = logits
+        if action != UNDECIDED:
+            if self._steps and self._steps[-1][0] == looked:  # it was stopped, and is now kept
+                self._steps.pop()
+            self._steps.append((looked, action))
+
+    def conclude(self, num_frames: int | None = None) -> Result:
+        """The result if the video ended now.
+
+        `num_frames` is the number of its frames, if known.
+        """
+        time, action = np.array(self._steps, np.int64).reshape(-1, 2).T
+        early = self.done and not self.finished and len(self) != num_frames
+        return Result(softmax(self.logits), self.logits, Trace(time, action), early)
 
 
 class Frame:
-    """A frame whose features are computed stage by stage, on demand."""
+    """A frame whose spans run once for several videos, on demand."""
 
-    def __init__(self, network: Network, pixels: np.ndarray, past: Past | None = None):
-        """Take the pixels, and what the last kept frame left; None if there was none."""
+    def __init__(self, network: Network, pixels: np.ndarray):
         check_pixels(pixels)
         self._network = network
-        self._past = _create_blank_past(network, pixels) if past is None else past
-        self._features: Array | np.ndarray = pixels[None]
-        self._pooled: list[Array] = []  # before each gate, and after all
-        self.left: list[tuple[Array, ...]] = []  # for later frames, if this one is kept
+        self._found: dict[int, tuple[Any, Any]] = {}  # by span: for a follower, for the decision
+        self._pixels = pixels[None]
 
-    def pool(self, k: int) -> Float[Array, "1 d"]:
-        """The averaged features that gate k sees, or the classifier if k is the number of gates."""
-        while len(self._pooled) <= k:
-            span = self._network.spans[len(self._pooled)]
-            left: tuple[Array, ...] = ()
-            if span.layers:
-                past = self._past[len(self._pooled)]
-                self._features, pooled, left = run(span, self._features, past)
-            else:  # the last gate follows the last stage
-                pooled = self._pooled[-1]
-            self._pooled.append(pooled)
-            self.left.append(left)
-        return self._pooled[k]
-
-    def ask(
-        self, k: int, h: Float[Array, "1 m"], c: Float[Array, "1 m"]
-    ) -> tuple[Float[Array, "1 m"], Float[Array, "1 m"], Float[Array, "1 2"]]:
-        """Run gate k on the frame and a state: h, c, and the logits q."""
-        gate = self._network.gates[k]
-        if len(self._pooled) != k:
-            return ask(gate, self.pool(k), h, c)
-        # The first to ask runs the span and its gate in one call: half as many calls.
-        span = self._network.spans[k]
-        self._features, pooled, left, *answer = run_gated(
-            span, gate, self._features, self._past[k], h, c
-        )
-        self._pooled.append(pooled)
-        self.left.append(left)
-        return tuple(answer)
+    def find(self, span: int, before: int | None = None) -> Any:
+        """What the decision of a span reads; `before` ran on the same frame."""
+        if span not in self._found:
+            x = self._pixels if before is None else self._found[before][0]
+            self._found[span] = extract(self._network.spans[span], x)
+        return self._found[span][1]
 
 
 class Recognizer:
     """Recognises the action of a video whose frames arrive one by one.
 
-    Keeps the gates' states, the mean logits of the kept frames, and the last frame with its
-    features, so that a video may be of any length. Only `reset` resets the states.
+    Keeps the system's state, so that a video may be of any length. Only `reset` forgets it.
     """
 
     def __init__(self, network: Network, rule: Rule = NEVER):
-        """Take a network from `deploy`; without gates every frame is kept."""
+        """Take a prepared network, and when a video ends early."""
         self._network = network
         self._rule = rule
-        # Committed to the device like all later states; otherwise all is compiled twice.
-        self._zeros = jax.device_put(list(create_states(network, 1)), network.device)
-        self._shape: tuple[int, ...] = ()  # of the frames for which `_blank_past` is
-        self._blank_past: Past | None = None
+        self._begun: dict[tuple[Any, ...], Watched] = {}  # by number of frames and shape
         self.reset()
 
     def warm_up(self, height: int, width: int) -> None:
         """Compile everything for frames of a size; `step` and `result` then compile nothing."""
         blank = np.zeros((height, width, 3), np.uint8)
-        asked, pooled = self._show(blank), self._show(blank)
-        for k, zero in enumerate(self._zeros):
-            asked.ask(k, zero, zero)
-            pooled.pool(k)
-            pooled.ask(k, zero, zero)
-        self._classify(asked)
+        state = self._begin(blank.shape)
+        frame = Frame(self._network, blank)
 
-    def reset(self) -> None:
-        """Forget the video; the next frame is the first of another."""
-        classes = self._network.architecture.num_classes
-        self._consensus = Consensus(self._network.num_gates, classes, self._rule)
-        self._h, self._c = self._zeros, self._zeros
-        self._past: Past | None = None
-        self._last: Frame | None = None
+        def run(i: int, x: Any, before: int | None) -> None:
+            span = self._network.spans[i]
+            carry, *_ = see(span, state, x)
+            if self._network.shares:
+                decide(span, state, frame.find(i, before))
+            for follower in span.followers:
+                run(follower, carry, i)
 
-    def step(self, frame: np.ndarray | Frame) -> FrameResult:
-        """Run the next frame, uint8 (h, w, 3), until a gate stops it.
+        for i, span in enumerate(self._network.spans):
+            if span.looks:
+                run(i, blank[None], None)
+        finish(state)
 
-        Several videos may share a `Frame` if the network does not shift. Raises ValueError for
-        another array, or if the video has ended early.
+    def copy(self) -> "Recognizer":
+        """Another one for the same network, which begins a video of its own."""
+        other = copy.copy(self)
+        other.reset()
+        return other
+
+    def reset(self, num_frames: int | None = None) -> None:
+        """Forget the video; the next frame is the first of another.
+
+        `num_frames` is the number of its frames, if known.
         """
-        if self._consensus.ended:
+        self._num_frames = num_frames
+        self._state: Watched | None = None
+        self._shape: tuple[int, ...] = ()
+        self._carry: Any = None
+        self._last: Frame | None = None
+        self._before: int | None = None  # the span that ran last
+        self._record = Recorder(self._network)
+
+    @property
+    def wanted(self) -> int | None:
+        """The number of the frame to look at next; None once the video is done."""
+        return None if self._record.done else self._record.wanted
+
+    @property
+    def action(self) -> int:
+        """What was done with the last frame."""
+        return self._record.action
+
+    def step(self, frame: np.ndarray | Frame) -> bool:
+        """Run the frame that is wanted, uint8 (h, w, 3), as far as its system asks for.
+
+        Several videos may share a `Frame` if the network allows it. Raises ValueError for another
+        array, or if the video is done.
+
+        Returns:
+            Whether the video is done.
+        """
+        if self._record.done:
             raise ValueError("the video has ended; reset() begins another one")
-        frame = frame if isinstance(frame, Frame) else self._show(frame)
-        stop, h, c = self._pass_gates(frame)
-        if self._network.writes(stop):
-            self._h, self._c = h, c
-        if stop == self._network.num_gates:
-            self._consensus.keep(self._classify(frame))
-            self._past = tuple(frame.left)
+        pixels = None
+        if isinstance(frame, Frame):
+            self._last = frame
         else:
-            self._consensus.stop(stop)
-        self._last = frame
-        return FrameResult(stop, self._consensus.ended)
+            check_pixels(frame)
+            self._last, pixels = None, frame[None]
+        shape = frame._pixels.shape[1:] if isinstance(frame, Frame) else frame.shape
+        if self._state is None:
+            self._state, self._shape = self._begin(shape), shape
+        elif shape != self._shape and not self._network.shares:
+            raise ValueError(f"frames of {self._shape} and of {shape}; make them one")
+        self._before, looked = None, len(self._record)
+        self._run(pixels)
+        while not self._record.done and len(self._record) == looked:
+            self._run(self._carry)
+        return self._record.done
 
     def result(self) -> Result:
-        """The result if the video ended now.
-
-        If no frame was kept, the last one is forwarded through everything. Raises ValueError if
-        there was no frame.
-        """
-        if self._last is None:
+        """The result if the video ended now. Raises ValueError if there was no frame."""
+        if self._state is None:
             raise ValueError("no frame was looked at")
-        force = not self._consensus.kept_any and not self._network.released.empty
-        return self._consensus.conclude(self._classify(self._last) if force else None)
+        if self._record.done:
+            return self._record.conclude(self._num_frames)
+        other = copy.copy(self)  # this video may go on
+        other._record = copy.deepcopy(self._record)
+        other._finish()
+        return other._record.conclude(self._num_frames)
 
-    def _show(self, pixels: np.ndarray) -> Frame:
-        """A frame of this video, shifted from the last kept one."""
-        check_pixels(pixels)
-        if self._network.architecture.shift and pixels.shape != self._shape:
-            if self._past is not None:
-                raise ValueError(f"frames of {self._shape} and of {pixels.shape}; make them one")
-            self._blank_past = _create_blank_past(self._network, pixels)
-            self._shape = pixels.shape
-        return Frame(self._network, pixels, self._past or self._blank_past)
+    def _finish(self) -> None:
+        """Run what is left to run if no other frame comes."""
+        self._state, needed = finish(self._state)
+        self._record.finish(self._read(needed))
+        while not self._record.done:
+            self._run(self._carry)
 
-    def _pass_gates(self, frame: Frame) -> tuple[int, list[Array], list[Array]]:
-        """The stop index of the frame, and the states that the gates up to it propose."""
-        h, c = list(self._h), list(self._c)
-        for k in range(self._network.num_gates):
-            h[k], c[k], logits = frame.ask(k, h[k], c[k])
-            if not forwards(np.asarray(logits))[0]:
-                return k, h, c
-        return self._network.num_gates, h, c
+    def _run(self, x: Any) -> None:
+        """Run the next span."""
+        i = self._record.span
+        span, logits = self._network.spans[i], None
+        if self._last is None:
+            self._carry, self._state, needed, logits = see(span, self._state, x)
+        else:
+            evidence = self._last.find(i, self._before)
+            self._state, needed, logits = decide(span, self._state, evidence)
+        self._before = i
+        self._record.read(self._read(needed), None if logits is None else np.asarray(logits)[0])
 
-    def _classify(self, frame: Frame) -> Float[np.ndarray, "n"]:
-        pooled = frame.pool(self._network.num_gates)
-        return np.asarray(classify(self._network.head, pooled))[0]
+    def _read(self, needed: Array) -> Sequence[int]:
+        return np.asarray(needed)[0].tolist()
 
-
-def _create_blank_past(network: Network, pixels: np.ndarray) -> Past:
-    """What a video's first frame is shifted from; committed to the device like all later ones."""
-    return jax.device_put(create_past(network, (1, *pixels.shape)), network.device)
+    def _begin(self, shape: tuple[int, ...]) -> Watched:
+        """The first state; committed to the device like all later ones, or all compiles twice."""
+        key = self._num_frames, shape
+        if key not in self._begun:
+            count = jnp.full(1, -1 if self._num_frames is None else self._num_frames, jnp.int32)
+            state = watch(self._network, self._rule, count, shape)
+            self._begun[key] = jax.device_put(state, find_device(self._network))
+        return self._begun[key]

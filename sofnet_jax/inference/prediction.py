@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from sofnet_jax.host.command_line import make_printable
+from sofnet_jax.systems.base import Action, Spending, Trace
 
 
 class Guess(NamedTuple):
@@ -17,13 +18,6 @@ class Guess(NamedTuple):
 
     name: str
     probability: float
-
-
-class Spending(NamedTuple):
-    """GFLOPs, as the paper counts them and in full (`systems.sofnet.costs`)."""
-
-    paper: float
-    full: float
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,9 @@ class Prediction:
         start, end: seconds of the part; None for frames without times.
         guesses: the most probable classes, best first.
         scores: probabilities of all classes.
-        stop: index of the gate that stopped each frame looked at; the number of gates if kept.
-        times: seconds of the frames looked at; empty if unknown.
+        actions: what can be done with a frame.
+        trace: what was done with each frame looked at, in order.
+        times: seconds of these frames; empty if unknown.
         num_frames: frames to look at, had the video not ended early.
         spent, plain: GFLOPs spent, and those of the plain backbone on all `num_frames`.
         decode_ms, network_ms: milliseconds without compilation; the network's are None if its
@@ -49,8 +44,8 @@ class Prediction:
     end: float | None
     guesses: tuple[Guess, ...]
     scores: Float[np.ndarray, "n"]
-    gate_names: tuple[str, ...]
-    stop: Int[np.ndarray, "t"]
+    actions: tuple[Action, ...]
+    trace: Trace
     times: tuple[float, ...]
     num_frames: int
     spent: Spending
@@ -61,19 +56,19 @@ class Prediction:
 
     @property
     def kept(self) -> int:
-        """Number of frames that passed all gates."""
-        return int(np.sum(self.stop == len(self.gate_names)))
+        """Number of frames that the answer depends on."""
+        return sum(self.actions[i].uses for i in self.trace.action)
 
     @property
     def stops(self) -> dict[str, int]:
-        """Number of frames stopped after each stage."""
-        counts = np.bincount(self.stop, minlength=len(self.gate_names) + 1).tolist()
-        return dict(zip(self.gate_names, counts, strict=False))
+        """Number of frames stopped, by action: for SoF-Net after each stage."""
+        counts = np.bincount(self.trace.action, minlength=len(self.actions)).tolist()
+        return {a.name: n for a, n in zip(self.actions, counts, strict=True) if not a.uses}
 
     @property
     def unseen(self) -> int:
         """Number of frames never looked at after an early exit."""
-        return self.num_frames - len(self.stop)
+        return self.num_frames - len(self.trace)
 
     def to_json(self) -> dict[str, Any]:
         """Everything except `scores`, as JSON."""
@@ -84,10 +79,10 @@ class Prediction:
             "classes": [guess._asdict() for guess in self.guesses],
             "frames": {
                 "chosen": self.num_frames,
-                "looked_at": len(self.stop),
+                "looked_at": len(self.trace),
                 "kept": self.kept,
                 "times": list(self.times),
-                "stop": [[*self.gate_names, "kept"][i] for i in self.stop],
+                "stop": [self.actions[i].name for i in self.trace.action],
             },
             "stops": self.stops,
             "gflops": {"spent": self.spent.paper, "plain": self.plain.paper},

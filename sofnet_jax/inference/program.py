@@ -1,6 +1,5 @@
-"""A whole video as one compiled program: no gate's decision returns to Python."""
+"""A whole video as one compiled program: no decision returns to Python."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,14 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import export as jax_export
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from sofnet_jax.backbones.shift import Past
 from sofnet_jax.host.files import write_whole
-from sofnet_jax.systems.early_exit import NEVER, Rule
-from sofnet_jax.systems.sofnet.folded import Network, create_past, create_states, forwards
-
-_States = tuple[Float[Array, "1 m"], ...]  # of every gate
+from sofnet_jax.systems.base import DONE, UNDECIDED, Network
+from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
 
 
 class ProgramOutputs(NamedTuple):
@@ -23,9 +19,9 @@ class ProgramOutputs(NamedTuple):
 
     Attributes:
         scores: class probabilities.
-        logits: mean over the kept frames (Eq. 6).
-        stop: index of the gate that stopped each frame; the number of gates for kept frames; -1
-            for frames never looked at after an early exit.
+        logits: the answer; for SoF-Net the mean over the kept frames (Eq. 6).
+        stop: what was done with each frame, as an index of the system's actions; -1 for frames
+            never looked at. For SoF-Net the gate that stopped the frame, or the number of gates.
     """
 
     scores: Float[Array, "*b n"]
@@ -33,26 +29,11 @@ class ProgramOutputs(NamedTuple):
     stop: Int[Array, "*b t"]
 
 
-class _Memory(NamedTuple):
-    """h and c of every gate, and what the last kept frame left for blocks that shift."""
-
-    h: _States
-    c: _States
-    past: Past
-
-
-_Passage = tuple[Int[Array, ""], Float[Array, "n"], _Memory]
-
-
 class _Progress(NamedTuple):
     """State of the loop over frames."""
 
-    t: Int[Array, ""]
-    memory: _Memory
-    sum: Float[Array, "n"]
-    kept: Int[Array, ""]
+    state: Watched
     stop: Int[Array, "t"]
-    ended: Bool[Array, ""]
 
 
 def run_video(
@@ -60,76 +41,45 @@ def run_video(
 ) -> ProgramOutputs:
     """Decide as `online.Recognizer` does on a whole video; to be compiled.
 
-    A loop over the frames with a branch at each gate, so that a stopped frame costs no further
-    stage. The number of frames may be symbolic.
+    A loop over the frames that are asked for, with a branch after each span, so that a stopped
+    frame costs no further one. The number of frames may be symbolic.
     """
     num_frames = frames.shape[0]
 
     def goes_on(p: _Progress) -> Bool[Array, ""]:
-        return (p.t < num_frames) & ~p.ended
+        return p.state.next.span[0] != DONE
 
     def look(p: _Progress) -> _Progress:
-        frame = jax.lax.dynamic_slice_in_dim(frames, p.t, 1)
-        force = (p.t == num_frames - 1) & (p.kept == 0) & (not network.released.empty)
-        stop, logits, new = _pass(network, 0, frame, p.memory, force)
-        kept = stop == network.num_gates
-        h, c = _choose(network.writes(stop), (new.h, new.c), (p.memory.h, p.memory.c))
-        memory = _Memory(h, c, _choose(kept, new.past, p.memory.past))
-        total, count = p.sum + logits, p.kept + kept
-        ended = jnp.zeros((), bool)
-        if rule.threshold is not None:
-            sure = jax.nn.softmax(total / jnp.maximum(count, 1)).max() > rule.threshold
-            ended = kept & sure & (p.t + 1 > rule.min_frames)
-        return _Progress(p.t + 1, memory, total, count, p.stop.at[p.t].set(stop), ended)
+        time = p.state.next.time[0]
+        frame = jax.lax.dynamic_slice_in_dim(frames, time, 1)
+        first = [i for i, span in enumerate(network.spans) if span.looks]
+        state = _branch(network, first, p.state, frame)
+        return _Progress(state, p.stop.at[time].set(state.next.action[0]))
 
-    zeros = create_states(network, 1)
-    start = _Progress(
-        t=jnp.zeros((), jnp.int32),
-        memory=_Memory(zeros, zeros, create_past(network, (1, *frames.shape[1:]))),
-        sum=jnp.zeros(network.architecture.num_classes),
-        kept=jnp.zeros((), jnp.int32),
-        stop=jnp.full(num_frames, -1, jnp.int32),
-        ended=jnp.zeros((), bool),
-    )
-    end = jax.lax.while_loop(goes_on, look, start)
-    logits = end.sum / jnp.maximum(end.kept, 1)
-    return ProgramOutputs(jax.nn.softmax(logits), logits, end.stop)
+    count = jnp.asarray(num_frames, jnp.int32)[None]
+    start = watch(network, rule, count, frames.shape[1:])
+    stop = jnp.full(num_frames, UNDECIDED, jnp.int32)
+    state, stop = jax.lax.while_loop(goes_on, look, _Progress(start, stop))
+    logits = state.answer[0]
+    return ProgramOutputs(jax.nn.softmax(logits), logits, stop)
 
 
-def _pass(
-    network: Network,
-    k: int,
-    x: Shaped[Array, "1 h w c"],
-    memory: _Memory,
-    force: Bool[Array, ""],
-    pooled: Float[Array, "1 d"] | None = None,
-) -> _Passage:
-    """Run a frame from span k on: its stop index, its logits if it was kept, and the new memory.
-
-    Where the frame did not come, the memory stays the old one.
-    """
-    span, (h, c, past) = network.spans[k], memory
-    if span.layers:
-        x, pooled, left = span(x, past[k])
-        past = (*past[:k], left, *past[k + 1 :])
-    assert pooled is not None
-    if k == network.num_gates:
-        return jnp.int32(k), network.head(pooled)[0], _Memory(h, c, past)
-    new_h, new_c, logits = network.gates[k](pooled, h[k], c[k])
-    h, c = ((*s[:k], n, *s[k + 1 :]) for s, n in ((h, new_h), (c, new_c)))
-    memory = _Memory(h, c, past)
-
-    def go_on() -> _Passage:
-        return _pass(network, k + 1, x, memory, force, pooled)
-
-    def end() -> _Passage:
-        return jnp.int32(k), jnp.zeros(network.architecture.num_classes), memory
-
-    return jax.lax.cond(force | forwards(logits)[0], go_on, end)
+def _branch(network: Network, spans: Sequence[int], state: Watched, x: Any) -> Watched:
+    """Run the one of some spans that is next, if any, and what follows it on the same frame."""
+    wanted = state.next.span[0]
+    for i in spans:
+        if len(spans) == 1 and network.spans[i].looks:  # certain to run
+            return _run(network, i, state, x)
+        state = jax.lax.cond(wanted == i, lambda s, i=i: _run(network, i, s, x), lambda s: s, state)
+    return state
 
 
-def _choose(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
-    return jax.tree.map(functools.partial(jnp.where, condition), new, old)
+def _run(network: Network, i: int, state: Watched, x: Any) -> Watched:
+    """Run a span, and what follows it on the same frame."""
+    span = network.spans[i]
+    carry, evidence = span.extract(state.inner, x)
+    state = state.follow(span.decide(state.inner, evidence), answers=span.answers)
+    return _branch(network, span.followers, state, carry)
 
 
 def run_videos(
@@ -145,9 +95,10 @@ def export_program(
     """Write `run_videos`, with its weights and rule, to a file that runs without this code.
 
     `jax.export.deserialize(bytearray(path.read_bytes())).call(frames)` is a `ProgramOutputs` as a
-    tuple, for uint8 frames (b, t, size, size, 3) of any b and t.
+    tuple, for uint8 frames (b, t, size, size, 3) of any b and t, or of the t that the system needs.
     """
-    shape = (*jax_export.symbolic_shape("b, t"), size, size, 3)
+    sizes = ("b", str(network.num_frames) if network.num_frames else "t")
+    shape = (*jax_export.symbolic_shape(", ".join(sizes)), size, size, 3)
     program = jax.jit(lambda frames: tuple(run_videos(network, frames, rule)))
     exported = jax_export.export(program, platforms=tuple(platforms) or None)(
         jax.ShapeDtypeStruct(shape, jnp.uint8)

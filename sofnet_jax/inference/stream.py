@@ -8,8 +8,8 @@ import numpy as np
 
 from sofnet_jax.data.views import ROUNDING
 from sofnet_jax.inference.online import Frame, Recognizer
-from sofnet_jax.systems.early_exit import NEVER, Result, Rule
-from sofnet_jax.systems.sofnet.folded import Network
+from sofnet_jax.systems.base import Network, Result
+from sofnet_jax.systems.early_exit import NEVER, Rule
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Windows:
         first starts at second `start`, by default that of the first frame; the stream ends at
         `end`, if known.
         """
-        self._network, self._rule = network, rule
+        self._network = network
+        self._recognizer = Recognizer(network, rule)  # copied for each window
         self._num_frames = num_frames
         self._interval = seconds / num_frames
         self._every = every or num_frames
@@ -86,8 +87,7 @@ class Windows:
         shared: Frame | np.ndarray | None = None
         if begun or len(missed) < len(self._open):  # if it cannot be read, nothing has changed
             pixels = frame() if callable(frame) else frame
-            # With a shift, the features depend on each window's last kept frame.
-            shared = pixels if self._network.architecture.shift else Frame(self._network, pixels)
+            shared = Frame(self._network, pixels) if self._network.shares else pixels
         done = [self._close(window) for window in missed]
         self._segment = segment
         self._open += begun
@@ -95,7 +95,7 @@ class Windows:
         if shared is not None:
             for window in list(self._open):
                 window.times.append(time)
-                ended = window.recognizer.step(shared).ended
+                ended = window.recognizer.step(shared)
                 if ended or segment == window.first + self._num_frames - 1:
                     done.append(self._close(window))
         return done
@@ -110,7 +110,7 @@ class Windows:
         """The windows of which this segment is the first one seen."""
         earliest = (segment - self._num_frames) // self._every + 1
         return [
-            _Open(number * self._every, Recognizer(self._network, self._rule))
+            _Open(number * self._every, self._recognizer.copy())
             for number in range(max(self._next, earliest), segment // self._every + 1)
         ]
 

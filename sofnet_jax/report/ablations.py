@@ -31,10 +31,15 @@ class Method:
 
 
 # What every method has unless it changes it; all other fields are the base configuration's.
-COMMON: dict[str, object] = {"model.temporal": True, "loss.guidance": True, "model.shift": ""}
+COMMON: dict[str, object] = {
+    "model.system": "sofnet",
+    "model.temporal": True,
+    "loss.guidance": True,
+    "model.shift": "",
+}
 _UNGUIDED: dict[str, object] = {"loss.guidance": False}
 _FC: dict[str, object] = {"model.temporal": False}
-_TSN: dict[str, object] = {"model.gates": ()}
+_TSN: dict[str, object] = {"model.system": "tsn"}
 _ONLINE, _OFFLINE = ({"model.shift": shift} for shift in ("online", "offline"))
 _ALPHA_1: dict[str, object] = {"loss.alpha": 1.0}
 _4, _A, _D, _SIZES = ("table4",), ("tableA",), ("tableD",), ("table3", "table5")
@@ -90,12 +95,8 @@ def create_config(base: ConfigDict, method: Method, seed: int) -> ConfigDict:
 def find_contradiction(config: Mapping[str, object], method: Method) -> str | None:
     """How a configuration, by dotted names, contradicts a method; None if it does not."""
     for field, value in {**COMMON, **method.changes}.items():
-        given = config[field]
-        same = not given if value == () else given == value
-        if not same:
-            return f"{field} is {given!r}, but {value!r} in {method.name}"
-    if "model.gates" not in method.changes and not config["model.gates"]:
-        return f"model.gates is empty, but not in {method.name}"
+        if config[field] != value:
+            return f"{field} is {config[field]!r}, but {value!r} in {method.name}"
     return None
 
 

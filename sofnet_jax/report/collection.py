@@ -6,24 +6,24 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from sofnet_jax.data.synthetic.dataset import is_synthetic
-from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
+from sofnet_jax.evaluation.metrics import compute_answer, compute_fates
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.report.ablations import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.report.bootstrap import Metric, Scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
 from sofnet_jax.run.config import create_default, read_fields
-from sofnet_jax.run.fields import INDIFFERENT
+from sofnet_jax.run.fields import INDIFFERENT, list_foreign
 from sofnet_jax.run.predictions import Predictions, read_predictions
 from sofnet_jax.run.result import read_result
-from sofnet_jax.systems.sofnet.architecture import create_architecture
-from sofnet_jax.systems.sofnet.costs import Cost, compute_costs
+from sofnet_jax.systems.base import Prices, System
+from sofnet_jax.systems.registry import create_system
 
 # METHOD/seed_N by sofnet_jax.sweep, METHOD_seedN by sofnet_jax.compare.
 _FOLDER = re.compile(r"(?:^|/)(\w+?)(?:/seed_|_seed)(\d+)$")
@@ -53,9 +53,10 @@ class Run:
         return str(self.result.get("commit", "unknown"))
 
     @property
-    def gate_names(self) -> tuple[str, ...]:
-        """The stages before each gate, `("res1", …)`."""
-        return tuple(f"res{stage}" for stage in self.config["model.gates"])
+    def stopping(self) -> tuple[str, ...]:
+        """The actions after which a frame does not count; for SoF-Net `("res1", …)`."""
+        names = (name for name in self.result["eval"] if name.startswith("stop/"))
+        return tuple(name.removeprefix("stop/") for name in names)
 
     def metrics(self, early: bool) -> Mapping[str, float]:
         """Metrics with or without early exit."""
@@ -64,17 +65,17 @@ class Run:
     def shares(self, early: bool) -> dict[str, float]:
         """Percentages of all frames: those stopped at each gate, "exit" and "used"."""
         metrics = self.metrics(early)
-        stops = {name: 100 * metrics[f"stop/{name}"] for name in self.gate_names}
+        stops = {name: 100 * metrics[f"stop/{name}"] for name in self.stopping}
         return {**stops, "exit": 100 * metrics["exit"], "used": 100 * metrics["usage"]}
 
     @functools.cached_property
-    def predictions(self) -> tuple[Predictions, tuple[str, ...]]:
-        """The stored predictions and the gates' names. Raises UserError."""
+    def predictions(self) -> Predictions:
+        """The stored predictions. Raises UserError."""
         path = self.folder / "predictions.npz"
-        predictions, gate_names = read_predictions(path)
-        if gate_names != self.gate_names:
+        predictions = read_predictions(path)
+        if predictions.actions != self.create_system(predictions.labels.shape[1]).actions:
             raise UserError(f"{path} and config.json disagree on the gates; evaluate the run again")
-        return predictions, gate_names
+        return predictions
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -91,24 +92,26 @@ class Run:
 
     @functools.cached_property
     def tsn_gflops(self) -> float:
-        """GFLOPs per video of the network without gates."""
-        classes = self.predictions[0].labels.shape[1]
-        cost, _ = replace(self, config={**self.config, "model.gates": ()}).compute_costs(classes)
-        return cost.whole * self.config["data.num_frames"]
+        """GFLOPs per video of the plain backbone."""
+        system = self.create_system(self.predictions.labels.shape[1])
+        return system.plain(self.config["data.size"]).paper * self.config["data.num_frames"]
 
-    def compute_costs(self, num_classes: int) -> tuple[Cost, Cost]:
-        """The `paper` and the `full` cost of a frame."""
-        prefix = "model."
-        fields = {k.removeprefix(prefix): v for k, v in self.config.items() if k.startswith(prefix)}
-        fields |= {"num_classes": num_classes, "gates": tuple(fields["gates"])}
-        return compute_costs(create_architecture(**fields), self.config["data.size"])
+    def create_system(self, num_classes: int) -> System:
+        """What was trained."""
+        return create_system(self.config, num_classes=num_classes)
+
+    @property
+    def prices(self) -> Prices:
+        """GFLOPs of a step by its action."""
+        system = self.create_system(self.predictions.labels.shape[1])
+        return system.prices(self.config["data.size"])
 
     @functools.cache  # noqa: B019 (a report ends before memory matters)
     def score(self, early: bool) -> Scored:
         """The consensus on every video. Raises UserError."""
-        p, gate_names = self.predictions
-        fates = compute_fates(p, len(gate_names), **self.rule if early else {})
-        return Scored(p.ids, p.labels, compute_consensus(p.frame_logits, fates.kept & fates.seen))
+        p = self.predictions
+        fates = compute_fates(p, **self.rule if early else {})
+        return Scored(p.ids, p.labels, compute_answer(p, fates))
 
     def __hash__(self) -> int:
         return hash(self.folder)
@@ -244,11 +247,11 @@ def _load_run(folder: Path, method: str, seed: int) -> Run:
         raise UserError(f"{folder}: skipped, its seed is {config['seed']}, not that of its name")
     run = Run(method, seed, folder, config, result)
     try:
-        run.compute_costs(num_classes=2)
+        actions = run.create_system(num_classes=2).actions
     except UserError as error:
         raise UserError(f"{folder}: skipped, {error}") from error
-    gates = {f"stop/{name}" for name in run.gate_names}
-    missing = gates - result["eval"].keys() or (gates and {"eval_early"} - result.keys())
+    stops = {f"stop/{action.name}" for action in actions if not action.uses}
+    missing = stops - result["eval"].keys() or (len(actions) > 1 and {"eval_early"} - result.keys())
     if missing:
         raise UserError(f"{folder}: skipped, its result.json lacks {min(missing)}")
     return run
@@ -276,6 +279,7 @@ def _compare(run: Run, first: Run) -> dict[str, str]:
     """The fields in which two runs differ and should not."""
     methods = METHODS[run.method], METHODS[first.method]
     own = INDIFFERENT | {"seed"} | methods[0].changes.keys() | methods[1].changes.keys()
+    own |= {name for each in (run, first) for name in list_foreign(each.config["model.system"])}
     expected = dict(first.config)
     if methods[0].size != methods[1].size:
         if methods[1].size == PAPER_SIZE:

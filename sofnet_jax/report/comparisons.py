@@ -208,9 +208,9 @@ def judge_gates(collection: Collection) -> tuple[Row, dict[str, Any]]:
     """Whether the first and the last gate stop more frames than any other, on average."""
     text, verdict, stops = "The first and the last gate stop the most frames", NOT_RUN, {}
     runs = collection.find("sofnet")
-    if runs and len(runs[0].gate_names) > 2:  # otherwise there is none between them
+    if runs and len(runs[0].stopping) > 2:  # otherwise there is none between them
         shares = [run.shares(early=True) for run in runs]
-        means = {name: measure(own[name] for own in shares) for name in runs[0].gate_names}
+        means = {name: measure(own[name] for own in shares) for name in runs[0].stopping}
         stops = {name: value.mean for name, value in means.items() if value}
         first, *between, last = stops.values()
         verdict = "not seen"

@@ -30,11 +30,9 @@ PLAIN = ("tsn", "tsm", "tsm_online")
 @functools.cache
 def evaluate_rule(run: Run, rule: Rule) -> dict[str, float]:
     """Metrics with these thresholds, from the stored scores. Raises UserError without them."""
-    predictions, gate_names = run.predictions
     return compute_metrics(
-        predictions,
-        gate_names=gate_names,
-        costs=run.compute_costs(predictions.labels.shape[1]),
+        run.predictions,
+        prices=run.prices,
         threshold=rule[0],
         min_frames=rule[1],
     )

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from sofnet_jax.evaluation.metrics import compute_consensus, compute_fates
+from sofnet_jax.evaluation.metrics import compute_answer, compute_fates
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, measure
 from sofnet_jax.report.section import Bars, Picture, Row, Section, Table
@@ -18,7 +18,7 @@ STRIPS = 6
 def create_figure3(collection: Collection) -> Section:
     """Where frames stop, with early exit, for each seed and on average."""
     runs = collection.find("sofnet")
-    names = runs[0].gate_names if runs else ()
+    names = runs[0].stopping if runs else ()
     own = {run.seed: run.shares(early=True) for run in runs}
     shares = [each | {"stopped": sum(each[name] for name in names)} for each in own.values()]
     labels = {
@@ -66,11 +66,11 @@ def create_figure4(collection: Collection) -> Section:
     if not runs:
         return Section("figure4", title, notes=("SoF-Net: not run.",))
     run = runs[0]
-    predictions, gate_names = run.predictions
-    kept, seen, observed = compute_fates(predictions, len(gate_names), **run.rule)
-    best = compute_consensus(predictions.frame_logits, kept & seen).argmax(-1)
+    predictions = run.predictions
+    fates = compute_fates(predictions, **run.rule)
+    best = compute_answer(predictions, fates).argmax(-1)
     right = predictions.labels[np.arange(len(best)), best] > 0
-    chosen = choose_videos(right, observed < kept.shape[1], STRIPS)
+    chosen = choose_videos(right, fates.observed < predictions.num_frames, STRIPS)
     evaluator = Experiment(run.restore_config()).evaluator
     pictures = [
         Picture(predictions.ids[i], _encode(evaluator.draw(predictions, np.array([i]))))
@@ -93,8 +93,8 @@ def create_figure4(collection: Collection) -> Section:
                 {
                     "id": predictions.ids[i],
                     "right": bool(right[i]),
-                    "observed": int(observed[i]),
-                    "stop": predictions.stop[i].tolist(),
+                    "observed": int(fates.observed[i]),
+                    "stop": predictions.action[i].tolist(),
                 }
                 for i in chosen
             ]

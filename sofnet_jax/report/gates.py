@@ -39,11 +39,7 @@ class Relevance(NamedTuple):
 
 
 def compute_relevance(
-    predictions: Predictions,
-    gate_names: tuple[str, ...],
-    *,
-    threshold: float | None = None,
-    min_frames: int = 0,
+    predictions: Predictions, *, threshold: float | None = None, min_frames: int = 0
 ) -> Relevance | None:
     """Over all annotated frames, with early exit (Eq. 7) if `threshold` is given.
 
@@ -54,9 +50,14 @@ def compute_relevance(
     known = inside | outside
     if not known.any():
         return None
-    kept, seen, _ = compute_fates(p, len(gate_names), threshold, min_frames)
-    fates = {name: (p.stop == k) & seen for k, name in enumerate(gate_names)}
-    fates |= {"exit": ~seen, "used": kept & seen}
+    by_step = compute_fates(p, threshold, min_frames)
+    seen = _by_frame(p, by_step.seen)
+    fates = {
+        action.name: _by_frame(p, (p.action == k) & by_step.seen)
+        for k, action in enumerate(p.actions)
+        if not action.uses
+    }
+    fates |= {"exit": ~seen, "used": _by_frame(p, by_step.used & by_step.seen)}
     return Relevance(
         share=_share(inside, known),
         precision=_share(inside, known & fates["used"]),
@@ -64,6 +65,14 @@ def compute_relevance(
         inside={name: _share(fate, inside) for name, fate in fates.items()},
         outside={name: _share(fate, outside) for name, fate in fates.items()},
     )
+
+
+def _by_frame(p: Predictions, steps: Bool[np.ndarray, "v s"]) -> Bool[np.ndarray, "v t"]:
+    """Whether one of these steps looked at each frame."""
+    frames = np.zeros(p.relevant.shape, bool)
+    video, step = np.nonzero(steps)
+    frames[video, p.time[video, step]] = True
+    return frames
 
 
 def _share(of: Bool[np.ndarray, "v t"], among: Bool[np.ndarray, "v t"]) -> float:
@@ -88,7 +97,7 @@ def create_gates(collection: Collection) -> Section:
         rows[ALL].append(_create_row(name, shares, kinds, scale=1.0))
         found = {}
         for run in runs:
-            value = compute_relevance(*run.predictions, **run.rule if side.early else {})
+            value = compute_relevance(run.predictions, **run.rule if side.early else {})
             if value is not None:
                 found[run] = value
         if not found:
@@ -128,7 +137,7 @@ def list_sides(collection: Collection) -> list[Side]:
         Side(name, early)
         for name, method in METHODS.items()
         for early in (False, True)[: 2 if name == "sofnet" else 1]
-        if collection.find(name) and method.changes.get("model.gates") != ()
+        if collection.find(name) and "model.system" not in method.changes
     ]
 
 

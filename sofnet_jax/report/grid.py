@@ -11,7 +11,7 @@ from sofnet_jax.host.lock import InUseError, lock_folder
 from sofnet_jax.report.ablations import Method, create_config
 from sofnet_jax.run.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
 from sofnet_jax.run.config import flatten_fields, read_fields
-from sofnet_jax.run.fields import INDIFFERENT
+from sofnet_jax.run.fields import INDIFFERENT, list_foreign
 from sofnet_jax.run.result import read_result
 
 Progress = Literal["done", "begun", "to do"]
@@ -41,7 +41,7 @@ class Cell:
             return "to do"
         saved = read_fields(self.folder / "config.json")
         asked = flatten_fields(self.config.to_dict())
-        compared = asked.keys() - INDIFFERENT
+        compared = asked.keys() - INDIFFERENT - list_foreign(self.config.model.system)
         require_same(
             {name: saved.get(name) for name in compared},
             {name: asked[name] for name in compared},
@@ -58,14 +58,12 @@ class Cell:
             last, chosen = checkpoints.find("last"), checkpoints.find(c.eval.checkpoint)
             if last is None:
                 return False
-            videos = checkpoints.read_record(last)["schedule"]["number of training videos"]
+            total_steps = checkpoints.read_record(last).get("total_steps")
         except DamagedError:
             return False  # training resumes from the one before
         finally:
             checkpoints.close()
-        epochs = c.train.warmup_epochs + c.train.joint_epochs
-        whole = last == epochs * (videos // c.train.batch_size)
-        return whole and self.read_result().get("step") == chosen
+        return last == total_steps and self.read_result().get("step") == chosen
 
     def read_result(self) -> dict[str, Any]:
         """The content of result.json. Raises UserError."""

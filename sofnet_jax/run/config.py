@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import read_json
-from sofnet_jax.run.fields import FIELDS, PRECISIONS
+from sofnet_jax.run.fields import FIELDS, PRECISIONS, list_foreign
 
 DTYPES = {name: getattr(jnp, name) for name in PRECISIONS}
 # What the words after the colon of `--config configs/X.py:tsn,192` change; a number is data.size.
+_FRAMEEXIT = {"model.system": "frameexit", "model.dropout": 0.0, "eval.min_frames": 0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "tsn": {"model.gates": ()},
+    "tsn": {"model.system": "tsn"},
     "fc": {"model.temporal": False},
     "tsm_online": {"model.shift": "online"},
     "tsm_offline": {"model.shift": "offline"},
@@ -25,6 +26,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     | {"released.clip_norm": 20.0, "optimizer.weight_decay": 1e-4, "eval.min_frames": 4},
     "sync_bn": {"train.sync_batchnorm": True},
     "bfloat16": {"train.dtype": "bfloat16"},
+    "frameexit": _FRAMEEXIT,
+    "frameexit_online": _FRAMEEXIT | {"frameexit.online": True},
 }
 
 
@@ -68,6 +71,19 @@ def check_config(config: ConfigDict) -> None:
         )
 
 
+def refuse_foreign(config: ConfigDict, given: Collection[str]) -> None:
+    """Refuse fields, given by dotted names, that the configuration's system does not read.
+
+    Raises:
+        UserError: naming the field and the systems that read it.
+    """
+    system = config.model.system
+    for field in FIELDS:
+        if field.name in given and field.systems and system not in field.systems:
+            readers = " and ".join(field.systems)
+            raise UserError(f"{field.name} is a field of {readers}, but model.system is {system}")
+
+
 def check_fields(fields: Mapping[str, Any]) -> None:
     """Reject fields, by dotted names, of a wrong type or value. Raises UserError."""
     for field in FIELDS:
@@ -79,7 +95,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     """Read all fields of a config.json by dotted names.
 
     Raises:
-        UserError: the file is missing, damaged, or from before version 0.1.0.
+        UserError: the file is missing, damaged, or from an older version.
     """
     content = read_json(path)
     try:
@@ -87,25 +103,28 @@ def read_fields(path: Path) -> dict[str, Any]:
         check_fields(given)
     except (RecursionError, UserError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    names = [field.name for field in FIELDS]
-    refuse_older(path, names, given)
-    return {name: given[name] for name in names}
+    if "model.gates" in given:  # version 0.1.0 had two systems, and no name for them
+        given.setdefault("model.system", "sofnet" if given["model.gates"] else "tsn")
+    # A system that is not the run's may be newer than the run.
+    foreign = list_foreign(given.get("model.system", ""))
+    refuse_older(path, [f.name for f in FIELDS if f.name not in foreign], given)
+    return {field.name: given.get(field.name, field.default) for field in FIELDS}
 
 
 def refuse_older(path: Path, expected: Collection[str], found: Collection[str]) -> None:
-    """Raises UserError if a file or folder of a run lacks fields that 0.1.0 writes."""
+    """Raises UserError if a file or folder of a run lacks fields that this version writes."""
     if missing := sorted(set(expected) - set(found)):
         raise UserError(
-            f"{path} was written by a version before 0.1.0, without {missing[0]}; train again, or "
+            f"{path} was written by an older version, without {missing[0]}; train again, or "
             "use that version"
         )
 
 
 def select_fields(config: ConfigDict, role: str) -> dict[str, Any]:
-    """Return the fields of a role that the configuration's data source reads, by dotted names."""
+    """Return the fields of a role that the configuration's system and data source read."""
     values = flatten_fields(config.to_dict())
-    sources = ("", config.data.source)
-    return {f.name: values[f.name] for f in FIELDS if role in f.role and f.source in sources}
+    reader = config.data.source, config.model.system
+    return {f.name: values[f.name] for f in FIELDS if role in f.role and f.applies(*reader)}
 
 
 def flatten_fields(config: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ POSITIVE = Range(lambda x: x > 0, "above 0")
 UNIT = Range(lambda x: 0 <= x <= 1, "from 0 to 1")
 BELOW_1 = Range(lambda x: 0 <= x < 1, "from 0 to below 1")
 EPOCHS = Range(lambda x: all(epoch >= 0 for epoch in x), "epochs from 0 up")
+LAYERS = Range(lambda x: len(x) == 2 and min(x) > 0, "two numbers from 1 up")
 SCALES = Range(
     lambda x: len(x) > 0 and all(0 < scale <= 1 for scale in x),
     "one or more numbers above 0 and up to 1",
@@ -55,6 +56,11 @@ class Field:
     allowed: Range | tuple[str, ...]  # a range, or the choices
     comment: str  # meaning and unit
     source: str = ""  # the `data.source` that reads this field; "" if all do
+    systems: tuple[str, ...] = ()  # the systems that read it; () if all do
+
+    def applies(self, source: str, system: str) -> bool:
+        """Whether a configuration with this data source and system reads the field."""
+        return self.source in ("", source) and (not self.systems or system in self.systems)
 
     def check(self, value: Any) -> None:
         """Raise UserError unless the field can have this value, which may come from JSON."""
@@ -83,6 +89,7 @@ def _is_like(value: Any, default: Any) -> bool:
     return type(value) is type(default)
 
 
+_SOFNET, _FRAMEEXIT = ("sofnet",), ("frameexit",)
 FIELDS = (
     Field("seed", 0, "schedule", FROM_0, "seed of weights, order, crops, dropout and gates"),
     Field("init_from", "", "schedule", ANY, "weights: a file, a run's folder, or hub:owner/name"),
@@ -111,15 +118,52 @@ FIELDS = (
     Field("data.synthetic.train_videos", 50, "schedule", ANY, "per class", source="synthetic"),
     Field("data.synthetic.val_videos", 80, "schedule", ANY, "per class", source="synthetic"),
     Field("data.synthetic.seed", 0, "schedule", ANY, "seed of the videos", source="synthetic"),
-    # Network.
+    # Network. `systems/registry.py` lists the systems.
+    Field("model.system", "sofnet", "identity", ANY, "how the network looks at a video"),
     Field("model.backbone", "resnet50", "identity", tuple(BACKBONES), "network without gates"),
     Field("model.width", 0, "identity", FROM_0, "channels of res1; 0: the backbone's own"),
-    Field("model.gates", (1, 2, 3, 4, 5), "identity", ANY, "stages with a gate; (): plain TSN"),
-    Field("model.hidden", 512, "identity", FROM_1, "units of each LSTM"),
-    Field("model.temporal", True, "identity", ANY, "False: a linear layer, no LSTM (Table 4)"),
+    Field(
+        *("model.gates", (1, 2, 3, 4, 5), "identity", ANY, "stages with a gate"), systems=_SOFNET
+    ),
+    Field("model.hidden", 512, "identity", FROM_1, "units of each LSTM", systems=_SOFNET),
+    Field(
+        *("model.temporal", True, "identity", ANY, "False: a linear layer, no LSTM (Table 4)"),
+        systems=_SOFNET,
+    ),
     Field("model.shift", "", "identity", SHIFTS, "temporal shift of TSM; '': none"),
-    Field("model.forward_bias", 0.0, "identity", ANY, "initial bias of W_q for 'forward'"),
+    Field(
+        *("model.forward_bias", 0.0, "identity", ANY, "initial bias of W_q for 'forward'"),
+        systems=_SOFNET,
+    ),
     Field("model.dropout", 0.5, "identity", BELOW_1, "rate before the final classifier"),
+    # FrameExit. `model.dropout` is the rate before its classifiers; "train.warmup_epochs" are those
+    # of the network and `train.joint_epochs` those of the gates.
+    Field(
+        *("frameexit.online", False, "identity", ANY, "frames as they come, not coarse to fine"),
+        systems=_FRAMEEXIT,
+    ),
+    Field(
+        *("frameexit.features", 4096, "identity", FROM_1, "units of the layer after the backbone"),
+        systems=_FRAMEEXIT,
+    ),
+    Field(
+        *("frameexit.gate_features", (128, 64), "identity", LAYERS, "units of a gate's layers"),
+        systems=_FRAMEEXIT,
+    ),
+    Field(
+        *("frameexit.beta", 1e-4, "schedule", POSITIVE, "cost of going on: the larger, the sooner"),
+        systems=_FRAMEEXIT,
+    ),
+    Field(
+        *(
+            "frameexit.held_out",
+            0.1,
+            "schedule",
+            BELOW_1,
+            "share of the videos that gates learn on",
+        ),
+        systems=_FRAMEEXIT,
+    ),
     # Training. Batches are counted over all devices and processes. The warm-up forwards every
     # frame, freezes the gates, and minimises L_cls alone.
     Field("train.batch_size", 24, "schedule", ANY, "videos per step"),
@@ -131,10 +175,22 @@ FIELDS = (
     Field("train.sync_batchnorm", False, "outcome", ANY, "share statistics among all devices"),
     Field("train.log_every", 10, "indifferent", FROM_1, "steps between two lines of the log"),
     # Losses. Tiny backbones need the GFLOPs of a ResNet-50 at 168×168, 2.52, for L_eff to matter.
-    Field("loss.alpha", 0.9, "schedule", UNIT, "weight of accuracy; cost has 1 - alpha (Eq. 8)"),
-    Field("loss.beta", 0.9, "schedule", UNIT, "weight of L_inner; L_self has 1 - beta (Eq. 12)"),
-    Field("loss.guidance", True, "schedule", ANY, "False leaves L_pg out (Tables 4 and D)"),
-    Field("loss.reference_gflops", 0.0, "schedule", FROM_0, "per frame in L_eff; 0: the real ones"),
+    Field(
+        *("loss.alpha", 0.9, "schedule", UNIT, "weight of accuracy; cost has 1 - alpha (Eq. 8)"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("loss.beta", 0.9, "schedule", UNIT, "weight of L_inner; L_self has 1 - beta (Eq. 12)"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("loss.guidance", True, "schedule", ANY, "False leaves L_pg out (Tables 4 and D)"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("loss.reference_gflops", 0.0, "schedule", FROM_0, "per frame in L_eff; 0: the real ones"),
+        systems=_SOFNET,
+    ),
     Field("optimizer.name", "sgd", "identity and schedule", ("sgd", "adam"), "optimizer"),
     Field("optimizer.learning_rate", 0.001, "schedule", FROM_0, "of everything but the gates"),
     Field("optimizer.policy_rate", 1.0, "schedule", FROM_0, "the gates' rate, as a multiple"),
@@ -148,17 +204,46 @@ FIELDS = (
     Field("temperature.decay", 0.045, "schedule", FROM_0, "exponent per joint epoch"),
     # Points in which to follow the authors' released code instead of the paper; the variant
     # "release" sets them all. See systems/sofnet/released.py and docs/fidelity.md.
-    Field("released.init", False, "identity", ANY, "initial weights of gates and classifiers"),
-    Field("released.state", False, "identity", ANY, "which frames an LSTM remembers"),
-    Field("released.gradient", False, "identity", ANY, "gradient of a gate after a stop"),
-    Field("released.empty", False, "identity", ANY, "a video without a kept frame scores 0"),
-    Field("released.efficiency", False, "identity", ANY, "weights of L_eff"),
-    Field("released.inner", False, "identity", ANY, "frames and gates in L_inner"),
-    Field("released.self_supervision", False, "identity", ANY, "logits and labels of L_self"),
-    Field("released.groups", False, "identity", ANY, "learning rates and decay by layer"),
-    Field("released.restart", False, "identity", ANY, "drop the warm-up's momentum"),
-    Field("released.crops", False, "identity", ANY, "crop at 224×224, then take nearest pixels"),
-    Field("released.clip_norm", 0.0, "identity", FROM_0, "largest norm of the gradient; 0: any"),
+    Field(
+        *("released.init", False, "identity", ANY, "initial weights of gates and classifiers"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("released.state", False, "identity", ANY, "which frames an LSTM remembers"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("released.gradient", False, "identity", ANY, "gradient of a gate after a stop"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("released.empty", False, "identity", ANY, "a video without a kept frame scores 0"),
+        systems=_SOFNET,
+    ),
+    Field(*("released.efficiency", False, "identity", ANY, "weights of L_eff"), systems=_SOFNET),
+    Field(
+        *("released.inner", False, "identity", ANY, "frames and gates in L_inner"), systems=_SOFNET
+    ),
+    Field(
+        *("released.self_supervision", False, "identity", ANY, "logits and labels of L_self"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("released.groups", False, "identity", ANY, "learning rates and decay by layer"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("released.restart", False, "identity", ANY, "drop the warm-up's momentum"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("released.crops", False, "identity", ANY, "crop at 224×224, then take nearest pixels"),
+        systems=_SOFNET,
+    ),
+    Field(
+        *("released.clip_norm", 0.0, "identity", FROM_0, "largest norm of the gradient; 0: any"),
+        systems=_SOFNET,
+    ),
     # Evaluation. "last" or "best" checkpoint: for --mode evaluate, the final table and init_from.
     Field("eval.batch_size", 24, "indifferent", FROM_1, "videos per step, over all devices"),
     Field("eval.every_epochs", 1, "outcome", FROM_1, "epochs between evaluations, each saved"),
@@ -172,3 +257,8 @@ FIELDS = (
     Field("parallel.process_id", -1, "indifferent", ANY, "this process; -1: ask the environment"),
 )
 INDIFFERENT = {field.name for field in FIELDS if field.role == "indifferent"}
+
+
+def list_foreign(system: str) -> set[str]:
+    """The names of the fields that a system does not read."""
+    return {field.name for field in FIELDS if field.systems and system not in field.systems}

@@ -1,15 +1,21 @@
-"""When a video ends early (Eq. 7), and the consensus of its kept frames (Eq. 6)."""
+"""When a video ends early (Eq. 7), whatever system looks at it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import flax.struct
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from scipy.special import softmax
+
+from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Next
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When a video ends early (Eq. 7): after a kept frame, the T̄-th of those observed.
+    """When a video ends early (Eq. 7): after a step that answered, the T̄-th of all steps.
 
     Attributes:
         threshold: ρ, which the largest class probability must exceed; None: a video never ends.
@@ -22,7 +28,7 @@ class Rule:
     def ends(
         self, logits: Float[np.ndarray, "*b n"], observed: int | Int[np.ndarray, "..."]
     ) -> Bool[np.ndarray, "*b"] | np.bool_:
-        """Whether videos end after a kept frame, given the mean kept logits and T̄."""
+        """Whether videos end after a step that answered, given its logits and T̄."""
         if self.threshold is None:
             return np.zeros(logits.shape[:-1], bool)
         sure = softmax(logits, axis=-1).max(-1) > self.threshold
@@ -32,65 +38,64 @@ class Rule:
 NEVER = Rule()
 
 
-@dataclass(frozen=True)
-class Result:
-    """The result of a video.
+@flax.struct.dataclass
+class Watched:
+    """The state of b videos that may end early.
 
     Attributes:
-        scores: class probabilities: the softmax of `logits`.
-        logits: mean of the kept frames' logits (Eq. 6).
-        stop: index of the gate that stopped each observed frame; the number of gates if kept.
-        ended: whether it ended early.
+        inner: the system's own state.
+        observed: the number of frames that were looked at, T̄.
+        ended: whether the video ended early, by this rule or the system's own decision.
+        answering: for each action, whether there is a new answer after it.
     """
 
-    scores: Float[np.ndarray, "n"]
-    logits: Float[np.ndarray, "n"]
-    stop: Int[np.ndarray, "t"]
-    ended: bool
-
-
-class Consensus:
-    """The mean logits of a video's kept frames, and where each frame was stopped."""
-
-    def __init__(self, num_gates: int, num_classes: int, rule: Rule):
-        self._num_gates = num_gates
-        self._rule = rule
-        self._sum = np.zeros(num_classes, np.float32)
-        self._kept = 0
-        self._stop = bytearray()
-        self.ended = False
+    inner: Any
+    observed: Int[Array, "b"]
+    ended: Bool[Array, "b"]
+    threshold: Float[Array, ""]
+    min_frames: Int[Array, ""]
+    answering: tuple[bool, ...] = flax.struct.field(pytree_node=False)
 
     @property
-    def kept_any(self) -> bool:
-        """Whether a frame was kept."""
-        return self._kept > 0
+    def next(self) -> Next:
+        """What the videos need next."""
+        inner = self.inner.next
+        return replace(inner, span=jnp.where(self.ended, DONE, inner.span))
 
     @property
-    def scores(self) -> Float[np.ndarray, "n"] | None:
-        """Class probabilities so far; None if no frame was kept."""
-        return softmax(self._mean) if self._kept else None
+    def answer(self) -> Float[Array, "b n"]:
+        """Logits so far."""
+        return self.inner.answer
 
-    @property
-    def _mean(self) -> Float[np.ndarray, "n"]:
-        return self._sum / np.float32(max(self._kept, 1))
+    def finish(self) -> "Watched":
+        """Ask for what is still to run if no other frame comes."""
+        return replace(self, inner=self.inner.finish())
 
-    def stop(self, gate: int) -> None:
-        """Records a frame that a gate stopped."""
-        self._stop.append(gate)
+    def follow(self, inner: Any, *, answers: bool) -> "Watched":
+        """The state after a span that left the system's state `inner`.
 
-    def keep(self, logits: Float[np.ndarray, "n"]) -> None:
-        """Adds the logits of a kept frame, which may end the video."""
-        self._stop.append(self._num_gates)
-        self._sum = self._sum + logits
-        self._kept += 1
-        self.ended = bool(self._rule.ends(self._mean, len(self._stop)))
-
-    def conclude(self, forced: Float[np.ndarray, "n"] | None = None) -> Result:
-        """The result if the video ended now; without a kept frame its logits are zero.
-
-        `forced` are the logits of the last frame if it is forwarded because no frame was kept.
+        `answers` says whether that span may change the answer.
         """
-        stop, logits = np.array(self._stop, np.int64), self._mean
-        if forced is not None:
-            stop[-1], logits = self._num_gates, forced
-        return Result(softmax(logits), logits, stop, self.ended)
+        action = inner.next.action
+        observed = self.observed + (action != UNDECIDED)
+        if not answers:
+            return replace(self, inner=inner, observed=observed)
+        answered = jnp.asarray(self.answering)[action] & (action != UNDECIDED)
+        sure = jax.nn.softmax(inner.answer).max(-1) > self.threshold
+        ends = answered & sure & (observed > self.min_frames)
+        return replace(self, inner=inner, observed=observed, ended=self.ended | ends)
+
+
+def watch(
+    network: Network, rule: Rule, num_frames: Int[Array, "b"], shape: tuple[int, ...]
+) -> Watched:
+    """The state before the first frame of b videos; arguments as those of `Network.begin`."""
+    batch = len(num_frames)
+    return Watched(
+        inner=network.begin(num_frames, shape),
+        observed=jnp.zeros(batch, jnp.int32),
+        ended=jnp.zeros(batch, bool),
+        threshold=jnp.float32(np.inf if rule.threshold is None else rule.threshold),
+        min_frames=jnp.int32(min(rule.min_frames, 2**31 - 1)),
+        answering=tuple(action.answers for action in network.actions),
+    )

@@ -1,6 +1,8 @@
-"""What a configuration describes: data, network, optimizer and their costs."""
+"""What a configuration describes: data, system and optimizer."""
 
+import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -11,21 +13,35 @@ from ml_collections import ConfigDict
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.data.pipeline import create_train_iterator
 from sofnet_jax.data.prepared.dataset import create_prepared_source
-from sofnet_jax.data.source import Source, create_source
+from sofnet_jax.data.source import Source, create_source, select_part
 from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
 from sofnet_jax.evaluation.evaluate import Evaluator, choose_via
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.parallel import devices
-from sofnet_jax.run.config import DTYPES, check_config, select_fields
-from sofnet_jax.systems.sofnet.architecture import create_architecture
-from sofnet_jax.systems.sofnet.costs import compute_costs, compute_lookup
-from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.run.config import DTYPES, check_config, flatten_fields, select_fields
+from sofnet_jax.systems.base import Phase, System
+from sofnet_jax.systems.registry import create_system
 from sofnet_jax.systems.sofnet.released import Released
 from sofnet_jax.training.optimizer import create_optimizer
 from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
 from sofnet_jax.training.step import create_train_step
 
 SYNTHETIC_ROOT = Path("~/.cache/sofnet_jax/synthetic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A phase of a training, its videos, and its steps from `start` to before `stop`."""
+
+    phase: Phase
+    source: Source
+    start: int
+    steps_per_epoch: int
+
+    @property
+    def stop(self) -> int:
+        """The first step after it."""
+        return self.start + self.phase.epochs * self.steps_per_epoch
 
 
 class Experiment:
@@ -36,61 +52,70 @@ class Experiment:
         check_config(config)
         self.config = config
         self.train_source, self.val_source = _create_sources(config)
-        released = Released(**config.released)
-        if config.model.shift == "online" and released.state:
-            raise UserError(
-                "model.shift is 'online', which reads kept frames only, but released.state also "
-                "remembers others; turn off one of them"
-            )
-        self.architecture = create_architecture(
-            num_classes=len(self.train_source.classes), **config.model
-        )
-        self.model = SoFNet(
-            self.architecture,
+        fields = flatten_fields(config.to_dict())
+        self.system = create_system(
+            fields,
+            num_classes=len(self.train_source.classes),
             dtype=DTYPES[config.train.dtype],
             bn_axis=devices.AXIS if config.train.sync_batchnorm else None,
             remat=config.train.remat,
-            released=released,
         )
-        # An incomplete last batch is dropped.
-        self.steps_per_epoch = len(self.train_source) // config.train.batch_size
-        if not self.steps_per_epoch:
-            raise UserError(
-                f"train.batch_size is {config.train.batch_size}, but there are only "
-                f"{len(self.train_source)} training videos; lower it"
-            )
-        o, warmup_epochs = config.optimizer, config.train.warmup_epochs
-        epochs = {"steps_per_epoch": self.steps_per_epoch, "warmup_epochs": warmup_epochs}
+        self.stages = _create_stages(self.system, self.train_source, config)
+        o, first = config.optimizer, self.stages[0]
         self.learning_rate = create_learning_rate_schedule(
-            o.learning_rate, drop_epochs=tuple(o.drop_epochs), **epochs
+            o.learning_rate,
+            drop_epochs=tuple(o.drop_epochs),
+            steps_per_epoch=first.steps_per_epoch,
+            warmup_epochs=self.system.drop_offset,
         )
-        self.temperature = create_temperature_schedule(**config.temperature, **epochs)
+        self.temperature = create_temperature_schedule(
+            **config.temperature,
+            steps_per_epoch=first.steps_per_epoch,
+            warmup_epochs=config.train.warmup_epochs,
+        )
         self.optimizer = create_optimizer(
             o.name,
             self.learning_rate,
             momentum=o.momentum,
             weight_decay=o.weight_decay,
-            warmup_steps=self.warmup_steps,
+            warmup_steps=first.stop,
+            policy=self.system.policy,
             policy_rate=o.policy_rate,
-            released=released,
+            freezes=self.system.freezes,
+            released=Released(**config.released),
         )
-        self.costs = compute_costs(self.architecture, config.data.size)
-        self.evaluator = Evaluator(self.model, self.val_source, config, self.costs)
-
-    @property
-    def warmup_steps(self) -> int:
-        """Steps with frozen policies."""
-        return self.config.train.warmup_epochs * self.steps_per_epoch
+        self.evaluator = Evaluator(self.system, self.val_source, config)
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole training."""
-        return self.warmup_steps + self.config.train.joint_epochs * self.steps_per_epoch
+        return self.stages[-1].stop
+
+    @property
+    def milestones(self) -> list[int]:
+        """The steps after which a checkpoint is written and evaluated, ascending."""
+        ends = [
+            step
+            for stage in self.stages
+            for step in range(
+                stage.start + stage.steps_per_epoch, stage.stop + 1, stage.steps_per_epoch
+            )
+        ]
+        every = self.config.eval.every_epochs
+        return sorted({*ends[every - 1 :: every], self.total_steps})
+
+    def count_epochs(self, step: int) -> float:
+        """The number of epochs after a step."""
+        return sum(
+            (min(step, stage.stop) - stage.start) / stage.steps_per_epoch
+            for stage in self.stages
+            if step > stage.start
+        )
 
     @property
     def identity(self) -> dict[str, object]:
         """What a checkpoint must agree on to be restored."""
-        model = {f"model.{k}": v for k, v in dataclasses.asdict(self.architecture).items()}
+        model = {f"model.{k}": v for k, v in dataclasses.asdict(self.system.architecture).items()}
         classes = {"classes": list(self.train_source.classes)}
         return select_fields(self.config, "identity") | model | classes
 
@@ -102,31 +127,42 @@ class Experiment:
         videos = {"number of training videos": len(self.train_source)}
         return select_fields(self.config, "schedule") | version | videos
 
-    def create_train_step(self, gated: bool) -> Callable:
-        """The optimizer step of the joint training; of the warm-up if `gated` is false."""
+    def find_phase(self, step: int) -> int:
+        """The number of the phase that a step belongs to."""
+        return sum(stage.stop <= step for stage in self.stages)
+
+    def create_train_step(self, phase: int) -> Callable:
+        """The optimizer step of a phase."""
         return create_train_step(
-            self.model,
+            self.system,
             self.optimizer,
-            gated=gated,
+            phase=phase,
             learning_rate=self.learning_rate,
             temperature=self.temperature,
-            lookup=compute_lookup(self.costs[0], self.config.loss.reference_gflops),
-            alpha=self.config.loss.alpha,
-            beta=self.config.loss.beta,
-            guidance=self.config.loss.guidance,
             accumulate=self.config.train.accumulate,
         )
 
     def create_train_iterator(self, first_step: int) -> Generator[Batch, None, None]:
         """The batches of this process, from an optimizer step on."""
+        step = first_step
+        for _, group in itertools.groupby(self.stages, lambda stage: stage.phase.part):
+            stages = list(group)  # phases on the same videos share an order
+            start, stop = stages[0].start, stages[-1].stop
+            if step < stop:
+                batches = self._create_batches(stages[0].source, step - start)
+                with contextlib.closing(batches):
+                    yield from itertools.islice(batches, stop - step)
+                step = stop
+
+    def _create_batches(self, source: Source, step: int) -> Generator[Batch, None, None]:
         c = self.config
         return create_train_iterator(
-            self.train_source,
+            source,
             batch_size=c.train.batch_size,
             num_frames=c.data.num_frames,
             size=c.data.size,
             seed=c.seed,
-            start=first_step * c.train.batch_size,
+            start=step * c.train.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_workers=c.data.num_workers,
@@ -137,22 +173,27 @@ class Experiment:
 
     def describe(self, params: PyTree, workdir: Path, first_step: int) -> str:
         """The summary printed at the start, one screen."""
-        c, a, (paper, full) = self.config, self.architecture, self.costs
+        c, system = self.config, self.system
         sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
-        gates = " ".join(a.gate_names) if a.gates else "none (TSN)"
-        shift = f"; {a.shift} temporal shift (TSM)" if a.shift else ""
-        per_gate = " ".join(f"{g:.4f}" for g in paper.gates)
+        shift = f"; {c.model.shift} temporal shift (TSM)" if c.model.shift else ""
+        prices = system.prices(c.data.size)
+        each = ", ".join(
+            f"{action.name} {price:.4f}"
+            for action, price in zip(system.actions, prices.paper.tolist(), strict=True)
+        )
         start = f"at step {first_step}" if first_step else "from the beginning"
         lines = {
             "model": f"{c.model.backbone}, {sum(sizes.values()):,} parameters "
-            f"({sizes['backbone']:,} backbone); gates after {gates}{shift}",
-            "compute": f"{paper.whole:.4f} GFLOPs/frame ({full.whole:.4f} full)"
-            + (f"; up to each gate {per_gate}" if a.gates else ""),
+            f"({sizes['backbone']:,} backbone){shift}",
+            "compute": f"{each} GFLOPs/frame",
             "data": f"{len(self.train_source)} training and {len(self.val_source)} validation "
-            f"videos, {a.num_classes} classes, {c.data.num_frames} frames of {c.data.size}×"
-            f"{c.data.size}",
-            "training": f"{c.train.warmup_epochs} + {c.train.joint_epochs} epochs of "
-            f"{self.steps_per_epoch} steps, {c.train.batch_size} videos a step, "
+            f"videos, {len(self.train_source.classes)} classes, {c.data.num_frames} frames of "
+            f"{c.data.size}×{c.data.size}",
+            "training": " + ".join(
+                f"{stage.phase.epochs} epochs of {stage.steps_per_epoch} steps ({stage.phase.name})"
+                for stage in self.stages
+            )
+            + f", {c.train.batch_size} videos a step, "
             f"{c.optimizer.name}, {c.train.dtype}",
             "devices": f"{jax.device_count()} × {jax.devices()[0].device_kind} in "
             f"{jax.process_count()} process(es)",
@@ -162,7 +203,26 @@ class Experiment:
             lines["released"] = f"as the authors' code in {', '.join(followed)}"
         notes = [*self.train_source.notes, *self.val_source.notes]
         text = [f"  {name:<9} {line}" for name, line in lines.items()]
-        return "\n".join(["SoF-Net", *text, *(f"  note      {note}" for note in notes)])
+        return "\n".join([system.title, *text, *(f"  note      {note}" for note in notes)])
+
+
+def _create_stages(system: System, source: Source, config: ConfigDict) -> list[Stage]:
+    """The phases with their videos. An epoch drops the videos that do not fill a batch.
+
+    Raises UserError if there are fewer videos than a batch has.
+    """
+    stages: list[Stage] = []
+    batch_size = config.train.batch_size
+    for phase in system.phases:
+        videos = select_part(source, phase.part, config.frameexit.held_out)
+        steps = len(videos) // batch_size
+        if not steps:
+            raise UserError(
+                f"train.batch_size is {batch_size}, but there are only {len(videos)} training "
+                "videos" + ("" if phase.part == "all" else f" ({phase.part})") + "; lower it"
+            )
+        stages.append(Stage(phase, videos, stages[-1].stop if stages else 0, steps))
+    return stages
 
 
 def _create_sources(config: ConfigDict) -> tuple[Source, Source]:

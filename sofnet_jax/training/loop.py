@@ -102,21 +102,15 @@ class Trainer:
     progress: Progress
     writer: Writer
     interruption: Interruption
-    train_steps: dict[bool, Callable] = dataclasses.field(default_factory=dict)  # by `gated`
+    train_steps: dict[int, Callable] = dataclasses.field(default_factory=dict)  # by phase
     pace: str = ""  # of the latest steps, in words
-
-    @property
-    def interval(self) -> int:
-        """Steps between two evaluations."""
-        e = self.progress.experiment
-        return e.config.eval.every_epochs * e.steps_per_epoch
 
     def run(self, folder: Path, profile: bool) -> None:
         """Trains up to the last epoch; with `profile`, profiles a few steps to `folder`."""
         p, e = self.progress, self.progress.experiment
         steps = range(0)
         if profile:
-            breaks = {*range(0, e.total_steps, self.interval), e.warmup_steps, e.total_steps}
+            breaks = {0, *e.milestones, *(stage.stop for stage in e.stages)}
             steps = choose_steps(p.step, breaks)
             if not steps:
                 tqdm.write("no profile: the training is finished")
@@ -124,8 +118,8 @@ class Trainer:
         with closing(batches), self.bar, Trace(folder, steps) as trace:
             self._evaluate_if_due()  # unless that was done before the training was stopped
             while p.step < e.total_steps:
-                until = (p.step // self.interval + 1) * self.interval
-                self._train_until(min(until, e.total_steps), batches, trace)
+                until = next(step for step in e.milestones if step > p.step)
+                self._train_until(until, batches, trace)
                 with self._timing("save"):
                     p.save()
                 self._evaluate_if_due()
@@ -165,11 +159,11 @@ class Trainer:
                 stop = self.interruption.signum != 0
                 with clock.part("put"):
                     arrays = devices.put_batch(select_arrays(batch, stop=stop))
-                gated = bool(e.architecture.gates) and p.step >= e.warmup_steps
-                with clock.part("step" if gated in self.train_steps else "compilation"):
-                    if gated not in self.train_steps:
-                        self.train_steps[gated] = e.create_train_step(gated)
-                    p.state, metrics = self.train_steps[gated](p.state, arrays)
+                phase = e.find_phase(p.step)
+                with clock.part("step" if phase in self.train_steps else "compilation"):
+                    if phase not in self.train_steps:
+                        self.train_steps[phase] = e.create_train_step(phase)
+                    p.state, metrics = self.train_steps[phase](p.state, arrays)
                 p.step += 1
                 stopping = self._read_metrics(queued, clock)
                 queued = p.step, metrics
@@ -201,7 +195,7 @@ class Trainer:
         e = self.progress.experiment
         if step % e.config.train.log_every == 0:
             scalars = {f"train/{name}": value for name, value in metrics.items()}
-            scalars["train/epoch"] = step / e.steps_per_epoch
+            scalars["train/epoch"] = e.count_epochs(step)
             memory = {f"memory/{name}_peak_gib": peak for name, peak in read_peaks().items()}
             self.writer.write(step, scalars | clock.read() | memory)
             self.bar.set_postfix(loss=f"{loss:.3f}", top1=f"{metrics['top1']:.2f}")
@@ -210,8 +204,7 @@ class Trainer:
     def _evaluate_if_due(self) -> None:
         """Evaluates this step's checkpoint unless it has metrics; logs and prints a line."""
         p, e, step = self.progress, self.progress.experiment, self.progress.step
-        due = step % self.interval == 0 or step == e.total_steps
-        if not step or not due or p.checkpoints.is_rated(step):
+        if step not in e.milestones or p.checkpoints.is_rated(step):
             return
         with self._timing("eval"):
             predictions = e.evaluator.predict(p.state.variables)
@@ -228,7 +221,7 @@ class Trainer:
         m = result["eval"]
         if is_main:
             self.bar.write(
-                f"epoch {step / e.steps_per_epoch:.0f}: top-1 {100 * m['top1']:.1f} %, "
+                f"epoch {e.count_epochs(step):.0f}: top-1 {100 * m['top1']:.1f} %, "
                 f"mAP {100 * m['map']:.1f} %, {m['gflops_per_video']:.4g} GFLOPs/V, "
                 f"{100 * m['usage']:.1f} % used" + (self.pace and f"; {self.pace}")
             )

@@ -18,14 +18,17 @@ def create_optimizer(
     momentum: float,
     weight_decay: float,
     warmup_steps: int,
+    policy: tuple[str, ...] = (),
     policy_rate: float = 1.0,
+    freezes: bool = False,
     released: Released = PAPER,
 ) -> optax.GradientTransformation:
     """SGD exactly as torch.optim.SGD computes it, or Adam.
 
     SGD: g ← ∇ + weight_decay·p (every parameter, coupled); m ← momentum·m + g; p ← p − lr·m.
-    The parameters of policies and inner classifiers have, as it were, an optimizer of their own: it
-    starts after `warmup_steps`, and its learning rate is `policy_rate` times the others'.
+    The parameters that decide, whose first names begin with one of `policy`, have, as it were, an
+    optimizer of their own: it starts after `warmup_steps`, and its learning rate is `policy_rate`
+    times the others'; with `freezes`, the others' ends there.
     `released` follows the authors' code in its `clip_norm`, `groups` and `restart`.
     """
     moments = optax.trace(momentum) if name == "sgd" else optax.scale_by_adam(b1=momentum)
@@ -36,6 +39,8 @@ def create_optimizer(
     if released.groups:
         direction = optax.chain(direction, optax.stateless(_scale_groups))
     others = _restart(direction, warmup_steps) if released.restart else direction
+    if freezes:
+        others = optax.conditionally_mask(others, lambda step: step < warmup_steps)
     policies = optax.chain(direction, optax.scale(policy_rate))
     parts = optax.partition(
         {
@@ -43,20 +48,18 @@ def create_optimizer(
             "others": others,
         },
         lambda params: jax.tree.map(
-            lambda is_policy: "policies" if is_policy else "others", select_policies(params)
+            lambda is_policy: "policies" if is_policy else "others", select(params, policy)
         ),
     )
     clip = [optax.clip_by_global_norm(released.clip_norm)] if released.clip_norm else []
     return optax.chain(*clip, parts, optax.scale_by_learning_rate(learning_rate))
 
 
-def select_policies(params: optax.Params) -> optax.Params:
-    """True for every parameter of a policy module or an inner classifier, by its path."""
-
-    def is_policy(path: Path, _) -> bool:
-        return path[0].key.startswith(("policy_", "inner_"))
-
-    return jax.tree_util.tree_map_with_path(is_policy, params)
+def select(params: optax.Params, prefixes: tuple[str, ...]) -> optax.Params:
+    """True for every parameter whose first name begins with one of the prefixes."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[0].key.startswith(prefixes), params
+    )
 
 
 def compute_rate(path: Path) -> float:

@@ -37,7 +37,7 @@ class Progress:
         """Continues from a checkpoint.
 
         Raises:
-            UserError: it belongs to another model, is damaged, or is from before version 0.1.0.
+            UserError: it belongs to another model, is damaged, or is from an older version.
         """
         record, folder = self.checkpoints.read_record(step), self.checkpoints.directory
         refuse_older(folder, self.experiment.identity, record["identity"])
@@ -53,6 +53,7 @@ class Progress:
             "identity": self.experiment.identity,
             "schedule": self.experiment.schedule,
             "examples": self.step * self.experiment.config.train.batch_size,  # place in the data
+            "total_steps": self.experiment.total_steps,
             "left_out": devices.gather_dict(self.left_out),
         }
         self.checkpoints.save(self.step, devices.to_host(self.state), record)
@@ -66,7 +67,7 @@ def begin(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Pr
     Raises:
         UserError: checkpoints of another model, none whole, or unusable weights.
     """
-    state = create_state(experiment.model, experiment.optimizer, experiment.config.seed)
+    state = create_state(experiment.system, experiment.optimizer, experiment.config.seed)
     progress = Progress(experiment, checkpoints, state, experiment.schedule)
     report = None
     if experiment.config.init_from and checkpoints.find("last") is None:

@@ -13,8 +13,7 @@ from jaxtyping import Array, Int, PyTree, UInt32
 
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.parallel import devices
-from sofnet_jax.systems.sofnet.losses import compute_losses
-from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
+from sofnet_jax.systems.base import System
 
 # Initialisers run once: optimising their many random-number loops would take a minute.
 QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -36,15 +35,17 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """The variables for `SoFNet.apply`."""
+        """The variables of the system's network."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create_state(model: SoFNet, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def create_state(system: System, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
     init_key, train_key = jax.random.split(jax.random.key(seed))
-    frames = jnp.zeros((1, 2, 64, 64, 3), jnp.uint8)  # no parameter depends on their size
-    variables = jax.jit(model.init, compiler_options=QUICK_COMPILATION)(init_key, frames)
+    # No parameter depends on the size of frames.
+    frames = jnp.zeros((1, system.num_frames or 2, 64, 64, 3), jnp.uint8)
+    init = jax.jit(system.module.init, compiler_options=QUICK_COMPILATION)
+    variables = init(init_key, frames)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -55,32 +56,22 @@ def create_state(model: SoFNet, optimizer: optax.GradientTransformation, seed: i
 
 
 def create_train_step(
-    model: SoFNet,
+    system: System,
     optimizer: optax.GradientTransformation,
     *,
-    gated: bool,
+    phase: int,
     learning_rate: optax.Schedule,
     temperature: optax.Schedule,
-    lookup: tuple[float, ...],
-    alpha: float,
-    beta: float,
-    guidance: bool = True,
     accumulate: int = 1,
 ) -> Callable:
     """`step(state, batch) -> (state, metrics)` over all devices.
 
-    Gumbel `noise` in a batch (b t k 2) replaces the random stream `gate`.
-
     Args:
-        model: the network.
+        system: what is trained.
         optimizer: the one that the state was created with.
-        gated: False is the warm-up (or TSN): every gate forwards, the loss is L_cls.
+        phase: number of the phase.
         learning_rate: the optimizer's, by step; only reported here.
         temperature: of the Gumbel-softmax, by step.
-        lookup: f_lookup of every gate.
-        alpha: weight of accuracy in Eq. 8.
-        beta: weight of the inner classifiers in Eq. 12.
-        guidance: False leaves L_pg out of Eq. 8.
         accumulate: micro-batches a step. Each has its own batch statistics, as on a device of its
             own; gradients and running statistics are averaged.
     """
@@ -90,30 +81,14 @@ def create_train_step(
         dropout_key, gate_key = jax.random.split(key)
 
         def loss(params: PyTree):
-            outputs, updates = model.apply(
+            total, (stats, metrics) = system.train(
                 {"params": params, "batch_stats": state.batch_stats},
-                batch["frames"],
-                train=True,
-                gated=gated,
-                index=batch["index"],
+                batch,
+                phase=phase,
                 temperature=temperature(state.step),
-                noise=batch.get("noise"),
-                rngs={"dropout": dropout_key, "gate": gate_key},
-                mutable=["batch_stats"],
+                keys={"dropout": dropout_key, "gate": gate_key},
             )
-            losses = compute_losses(
-                outputs,
-                batch["labels"],
-                lookup=lookup,
-                alpha=alpha,
-                beta=beta,
-                guidance=guidance,
-                released=model.released,
-            )
-            metrics = _describe(outputs, batch["labels"], model.architecture.gate_names) | {
-                f"loss/{name}": value for name, value in vars(losses).items()
-            }
-            return losses.total, (updates["batch_stats"], metrics)
+            return total, (stats, metrics | {"loss/total": total})
 
         gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
         return gradients, stats, metrics
@@ -127,8 +102,6 @@ def create_train_step(
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         # Computed here, not on the host: there it would wait for the step that is queued.
         metrics["learning_rate"] = learning_rate(state.step)
-        if gated:
-            metrics["temperature"] = temperature(state.step)
         metrics["interrupt"] = devices.mean_over_devices(interrupt)
         params = optax.apply_updates(state.params, updates)
         metrics["weight_norm"] = optax.tree.norm((params, stats))
@@ -166,14 +139,3 @@ def _average_over_micro_batches(
 
     total, _ = jax.lax.scan(body, zero, parts)
     return jax.tree.map(lambda x: x / accumulate, total)
-
-
-def _describe(outputs: Outputs, labels: Array, gate_names: tuple[str, ...]) -> dict[str, Array]:
-    """Accuracy of a training batch and, if gates ran, the shares of its frames by fate."""
-    best = outputs.video_logits.argmax(-1)
-    metrics = {"top1": jnp.take_along_axis(labels, best[:, None], -1).mean()}
-    if outputs.decision.gates.shape[-1]:
-        metrics["usage"] = jax.lax.stop_gradient(outputs.kept.mean())
-        stop = outputs.decision.stop
-        metrics |= {f"stop/{name}": (stop == k).mean() for k, name in enumerate(gate_names)}
-    return metrics

@@ -16,8 +16,8 @@ import numpy as np
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.run.checkpoint import Checkpoints, Which
-from sofnet_jax.systems.sofnet.architecture import Architecture
-from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.systems import tsn
+from sofnet_jax.systems.registry import find_system
 from sofnet_jax.weights import hub
 from sofnet_jax.weights.files import READABLE, Tensors, read_tensors
 from sofnet_jax.weights.names import (
@@ -53,7 +53,7 @@ class Weights:
     notes: tuple[str, ...] = ()
 
     @property
-    def architecture(self) -> Architecture:
+    def architecture(self) -> tsn.Architecture:
         """The network that the tensors belong to."""
         return infer_architecture(self.tensors, self.source)
 
@@ -131,7 +131,7 @@ def load_weights(source: str, which: Which = "last") -> Weights:
 def initialise(
     variables: Tree, weights: Weights, classes: Sequence[str] | None = None
 ) -> tuple[Tree, Report]:
-    """Put weights into the variables of a `SoFNet` with these classes, if they are known.
+    """Put weights into the variables of a network with these classes, if they are known.
 
     The whole backbone must be present and fit; so must the gates, unless the weights have none.
     The final and the inner classifiers keep their initial values if the classes differ.
@@ -156,10 +156,11 @@ def initialise(
     return from_state_dict(tensors, variables), report
 
 
-def create_shapes(architecture: Architecture) -> Tree:
+def create_shapes(architecture: tsn.Architecture) -> Tree:
     """The variables of a network as shapes without values."""
     frames = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), np.uint8)
-    return jax.eval_shape(SoFNet(architecture).init, jax.random.key(0), frames)
+    module = find_system(architecture).module_type(architecture)
+    return jax.eval_shape(module.init, jax.random.key(0), frames)
 
 
 def _load_run(folder: Path, which: Which) -> Weights:

@@ -18,6 +18,7 @@ from flax import traverse_util
 
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.systems import tsn
 from sofnet_jax.systems.sofnet.architecture import Architecture
 
 Tree = Mapping[str, Any]
@@ -47,7 +48,7 @@ _FROM_TORCH = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
 
 def to_state_dict(variables: Tree) -> dict[str, np.ndarray]:
-    """Convert the `params` and `batch_stats` of `SoFNet` to a PyTorch state dict, bit for bit."""
+    """Convert the `params` and `batch_stats` of a network to a PyTorch state dict, bit for bit."""
     return {
         torch_name(path): np.asarray(leaf).transpose(_TO_TORCH[leaf.ndim])
         for path, leaf in _flatten(variables)
@@ -236,7 +237,7 @@ def _find_layout(names: Collection[str]) -> Layout | None:
     return next((x for x in LAYOUTS if any(re.match(x.mark, name) for name in names)), None)
 
 
-def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
+def infer_architecture(tensors: Mapping[str, Any], source: str) -> tsn.Architecture:
     """The network that tensors with our names belong to; two classes if there is no classifier.
 
     Raises UserError if the tensors, arrays or anything with a shape, are not a whole ResNet's.
@@ -245,22 +246,27 @@ def infer_architecture(tensors: Mapping[str, Any], source: str) -> Architecture:
         channels, _, stem_kernel, _ = _get_shape(tensors, "conv1.weight", 4)
         res2, res3, res4, res5 = (_count_blocks(tensors, f"layer{i}") for i in (1, 2, 3, 4))
         gates = sorted(int(n) + 1 for n in _find(tensors, r"policy\.([0-4])\."))
-        gate = f"policy.{gates[0] - 1}.gate.weight" if gates else ""
-        return Architecture(
+        plain = tsn.Architecture(
             num_classes=_get_shape(tensors, "fc.weight", 2)[0] if "fc.weight" in tensors else 2,
             block="bottleneck" if "layer1.0.conv3.weight" in tensors else "basic",
             depths=(res2, res3, res4, res5),
             width=channels,
             stem_kernel=stem_kernel,
+        )
+        if not gates:
+            return plain
+        gate = f"policy.{gates[0] - 1}.gate.weight"
+        return Architecture(
+            **dataclasses.asdict(plain),
             gates=tuple(gates),
             hidden=_get_shape(tensors, gate, 2)[1] if gate in tensors else 512,
-            temporal=not gates or any(".lstm." in name for name in tensors),
+            temporal=any(".lstm." in name for name in tensors),
         )
     except (KeyError, ValueError) as error:
         raise UserError(f"{source} holds no whole ResNet: {error} is missing or odd") from error
 
 
-def describe(architecture: Architecture) -> str:
+def describe(architecture: tsn.Architecture) -> str:
     """A network in a few words: `resnet50 with gates (LSTMs of 512 units) after res1 res5`."""
     a = architecture
     names = {spec: name for name, spec in reversed(BACKBONES.items())}
@@ -268,7 +274,7 @@ def describe(architecture: Architecture) -> str:
         dataclasses.replace(a.backbone, shifts=False),
         f"a ResNet of {' + '.join(map(str, a.depths))} {a.block} blocks and width {a.width}",
     )
-    if not a.gates:
+    if not isinstance(a, Architecture):
         return kind
     gates = f"LSTMs of {a.hidden} units" if a.temporal else f"layers of {a.hidden} units"
     return f"{kind} with gates ({gates}) after {' '.join(a.gate_names)}"

@@ -223,7 +223,7 @@ def test_many_in_lockstep_are_as_one_at_a_time(early, num_threads, model, clips)
             assert outcome.kind == "unreadable" and video.path in outcome.detail
             continue
         alone = model.predict(video.path, early=early, top_k=3, start=video.start, end=video.end)
-        assert (outcome.stop == alone.stop).all() and outcome.times == alone.times
+        assert (outcome.trace.action == alone.trace.action).all() and outcome.times == alone.times
         np.testing.assert_allclose(outcome.scores, alone.scores, atol=1e-5)
         assert (outcome.start, outcome.end) == (alone.start, alone.end)
         assert outcome.spent == alone.spent and outcome.network_ms is None

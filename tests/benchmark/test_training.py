@@ -35,6 +35,6 @@ def test_reports_every_part_of_a_step(config):
 
 
 def test_without_gates_there_is_no_share_to_measure(config):
-    config.model.gates = ()
+    config.model.system = "tsn"
     with pytest.raises(UserError, match="no gates"):
         benchmark_training(config, repeats=1)

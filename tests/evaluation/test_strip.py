@@ -2,6 +2,17 @@ import numpy as np
 from PIL import Image
 
 from sofnet_jax.evaluation.strip import BAR, CELL, GAP, TEXT, draw_decisions, write_picture
+from sofnet_jax.systems.base import Action, Trace
+from sofnet_jax.systems.sofnet.folded import KEPT
+
+_ACTIONS = (Action("res1", False, False), Action("res2", False, False), KEPT)
+_KEPT, _STOPPED, _EXIT = (0, 0, 0), (220, 223, 228), (26, 26, 26)  # where frames are black
+
+
+def _create_trace(*steps):
+    """Of pairs (frame, action)."""
+    time, action = np.array(steps).T
+    return Trace(time, action)
 
 
 def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):
@@ -11,10 +22,9 @@ def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):
     frames[0, range(3), :, :, range(3)] = 255
     image = draw_decisions(
         frames=frames,
-        stop=np.array([[2, 0, 2]]),
-        observed=np.array([2]),
+        traces=[_create_trace((0, 2), (1, 0))],
         relevant=np.array([[1.0, 0.0, np.nan]]),
-        gate_names=("res1", "res2"),
+        actions=_ACTIONS,
         captions=["a video"],
     )
     write_picture(tmp_path / "decisions.png", image)
@@ -32,14 +42,41 @@ def test_cells_show_kept_stopped_and_unseen_frames(tmp_path):
 def test_videos_of_fewer_frames_leave_their_places_empty():
     image = draw_decisions(
         frames=np.zeros((1, 3, 8, 8, 3), np.uint8),
-        stop=np.array([[2, 0, 0]]),
-        observed=np.array([1]),
+        traces=[_create_trace((0, 2))],
         relevant=np.full((1, 3), np.nan),
-        gate_names=("res1", "res2"),
+        actions=_ACTIONS,
         captions=["a video"],
         lengths=np.array([2]),
     )
-    image = np.asarray(image)
-    y = GAP + TEXT + CELL + GAP + 5
-    cells = [tuple(image[y, GAP + t * (CELL + GAP) + 5]) for t in range(3)]
-    assert cells == [(0, 0, 0), (26, 26, 26), (255, 255, 255)]
+    assert _read_cells(image, 3) == [_KEPT, _EXIT, (255, 255, 255)]
+
+
+def test_steps_are_drawn_at_the_frames_that_they_looked_at():
+    image = draw_decisions(
+        frames=np.zeros((2, 4, 8, 8, 3), np.uint8),
+        traces=[_create_trace((3, 2), (0, 1)), _create_trace((1, 0), (3, 2), (2, 2))],
+        relevant=np.full((2, 4), np.nan),
+        actions=_ACTIONS,
+        captions=["a video", "another"],
+    )
+    assert _read_cells(image, 4) == [_STOPPED, _EXIT, _EXIT, _KEPT]
+    assert _read_cells(image, 4, video=1) == [_EXIT, _STOPPED, _KEPT, _KEPT]
+
+
+def test_actions_that_use_a_frame_repeat_it():
+    # Whatever their names, and whether or not there is an answer after them.
+    image = draw_decisions(
+        frames=np.zeros((1, 3, 8, 8, 3), np.uint8),
+        traces=[_create_trace((2, 0), (0, 1))],
+        relevant=np.full((1, 3), np.nan),
+        actions=(Action("next", True, False), Action("exit", True, True)),
+        captions=["a video"],
+    )
+    assert _read_cells(image, 3) == [_KEPT, _EXIT, _KEPT]
+
+
+def _read_cells(image, count, video=0):
+    """The lower row of a video, near the corner of each cell, away from the label."""
+    image, height = np.asarray(image), TEXT + 2 * CELL + GAP + BAR + 3 * GAP
+    y = GAP + video * height + TEXT + CELL + GAP + 5
+    return [tuple(image[y, GAP + t * (CELL + GAP) + 5].tolist()) for t in range(count)]

@@ -1,100 +1,98 @@
 """Every way to run a network decides as masked evaluation does, and does no more than it must."""
 
+import dataclasses
 import functools
 import itertools
+import math
 import subprocess
 import sys
-import time
+import time as clock
 
 import jax
 import numpy as np
 import pytest
 from gated_network import FRAMES, SIZE, create_network, draw_videos
+from jax.extend.core import jaxprs_in_params
 from scipy.special import softmax
+from specimens import FLOAT32, NAMES, Specimen, create_specimen
 
-from sofnet_jax.evaluation.metrics import compute_consensus, compute_observed
 from sofnet_jax.inference import lockstep as lockstep_module
 from sofnet_jax.inference import online
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import export_program, run_videos
-from sofnet_jax.systems.early_exit import NEVER, Rule
+from sofnet_jax.systems.early_exit import NEVER, Rule, watch
 from sofnet_jax.systems.sofnet.architecture import Architecture
-from sofnet_jax.systems.sofnet.folded import Network, deploy
+from sofnet_jax.systems.sofnet.folded import deploy
 from sofnet_jax.systems.sofnet.network import SoFNet
-from sofnet_jax.systems.sofnet.released import Released
 
 VIDEOS = 12
 _run_videos = jax.jit(run_videos, static_argnames="rule")
-
-
-@functools.cache
-def _apply(model):
-    return jax.jit(model.apply)
-
-
-FLOAT32 = "float32"  # also where bfloat16 is faster
 TOLERANCE = 1e-5
-
-
-def _evaluate(model, variables, videos, rule):
-    """Logits, and the stop of every frame with -1 for those not looked at, by masked evaluation."""
-    outputs = _apply(model)(variables, videos)
-    logits, stop = np.asarray(outputs.frame_logits), np.array(outputs.decision.stop)
-    kept = stop == len(model.architecture.gates)
-    observed = np.full(len(videos), videos.shape[1])
-    if rule.threshold is not None:
-        observed = compute_observed(logits, kept, rule.threshold, rule.min_frames)
-    seen = np.arange(videos.shape[1]) < observed[:, None]
-    return compute_consensus(logits, kept & seen), np.where(seen, stop, -1)
 
 
 def _run_online(network, videos, rule):
     recognizer = Recognizer(network, rule)
     for video in videos:
-        recognizer.reset()
-        for frame in video:
-            if recognizer.step(frame).ended:
+        recognizer.reset(len(video) if network.num_frames else None)
+        for time in network.order(len(video)):
+            assert recognizer.wanted == time
+            if recognizer.step(video[time]):
                 break
         yield recognizer.result()
 
 
 def _run_lockstep(network, videos, rule, batch_size=3, in_flight=None):
     lockstep = Lockstep(network, rule, batch_size=batch_size, in_flight=in_flight)
-    results = dict(lockstep.recognize(videos))
+    ordered = [[video[time] for time in network.order(len(video))] for video in videos]
+    results = dict(lockstep.recognize(ordered))
     assert sorted(results) == list(range(len(videos)))
     return [results[i] for i in range(len(videos))]
 
 
-def _pad(results, num_frames):
-    logits = np.stack([result.logits for result in results])
-    stops = [np.pad(r.stop, (0, num_frames - len(r.stop)), constant_values=-1) for r in results]
-    return logits, np.stack(stops)
+def _read(results):
+    """Logits and the steps of every video."""
+    steps = [
+        list(zip(r.trace.time.tolist(), r.trace.action.tolist(), strict=True)) for r in results
+    ]
+    return np.stack([result.logits for result in results]), steps
 
 
 def _run_program(network, videos, rule):
     outputs = _run_videos(network, videos, rule)
-    return np.asarray(outputs.logits), np.asarray(outputs.stop)
+    steps = []
+    for stop in np.asarray(outputs.stop).tolist():
+        order = network.order(videos.shape[1]).tolist()
+        steps.append([(time, stop[time]) for time in order if stop[time] >= 0])
+    return np.asarray(outputs.logits), steps
 
 
-def _check_all(network, model, variables, videos, rule, *, compiled=True):
-    """Returns the decisions, after seeing that every way takes them.
+def _check_all(specimen, videos, rule, *, compiled=True):
+    """Returns the steps, after seeing that every way takes them.
 
     Without `compiled` not those that are compiled anew for a network or a number of frames.
     """
-    logits, stop = _evaluate(model, variables, videos, rule)
+    network = specimen.network
+    logits, steps = specimen.evaluate(videos, rule)
     online_results = list(_run_online(network, videos, rule))
-    ways = {"online": _pad(online_results, videos.shape[1])}
+    ways = {"online": _read(online_results)}
     if compiled:
-        ways["lockstep"] = _pad(_run_lockstep(network, videos, rule), videos.shape[1])
+        ways["lockstep"] = _read(_run_lockstep(network, videos, rule))
         ways["program"] = _run_program(network, videos, rule)
-    for way, (its_logits, its_stop) in ways.items():
-        np.testing.assert_array_equal(its_stop, stop, way)
+    for way, (its_logits, its_steps) in ways.items():
+        assert its_steps == steps, way
         np.testing.assert_allclose(its_logits, logits, atol=TOLERANCE, err_msg=way)
-    for result, row in zip(online_results, stop, strict=True):
-        assert result.ended == (row[-1] == -1) or len(result.stop) == len(row)
+    for result, own in zip(online_results, steps, strict=True):
+        assert result.ended == (len(own) < videos.shape[1]) or len(own) == videos.shape[1]
         np.testing.assert_allclose(result.scores.sum(), 1, rtol=1e-6)
-    return stop
+    return steps
+
+
+def _stops(steps):
+    """The actions of every video, padded with -1."""
+    rows = [[action for _, action in own] for own in steps]
+    longest = max(map(len, rows))
+    return np.array([row + [-1] * (longest - len(row)) for row in rows])
 
 
 def _force(architecture, variables, forward):
@@ -105,48 +103,109 @@ def _force(architecture, variables, forward):
     return variables
 
 
+def _create(architecture, model, variables, *, winograd=False):
+    """A specimen of SoF-Net."""
+    system = dataclasses.replace(
+        create_specimen("sofnet").system, architecture=architecture, module=model
+    )
+    network = deploy(architecture, variables, dtype=FLOAT32, winograd=winograd)
+    return Specimen("sofnet", system, variables, network)
+
+
 @pytest.fixture(scope="module")
 def gated():
-    architecture, model, variables = create_network()
-    return deploy(architecture, variables, dtype=FLOAT32, winograd=False), model, variables
+    return create_specimen("sofnet")
 
 
-def _find_rule(model, variables, videos, min_frames=2):
+def _find_rule(specimen, videos, min_frames=2):
     """With it about half of the videos end early."""
-    outputs = _apply(model)(variables, videos)
-    kept = (outputs.decision.stop == len(model.architecture.gates))[..., None]
-    mean = np.cumsum(kept * outputs.frame_logits, 1) / np.maximum(np.cumsum(kept, 1), 1)
-    surest = softmax(mean[:, min_frames:-1], axis=-1).max(
-        (1, 2), initial=0, where=kept[:, min_frames:-1]
-    )
+    p = specimen.predict(videos)
+    answers = np.array([action.answers for action in p.actions])[p.action] & (p.action >= 0)
+    logits = p.logits
+    if p.pooling == "mean":
+        count = np.maximum(np.cumsum(answers, 1), 1)[..., None]
+        logits = np.cumsum(answers[..., None] * p.logits, 1) / count
+    part = slice(min_frames, -1)
+    surest = softmax(logits[:, part], axis=-1).max((1, 2), initial=0, where=answers[:, part, None])
     return Rule(float(np.median(surest)), min_frames)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"gates": (1, 2, 3, 4, 5)},
-        pytest.param(
-            {"gates": (2,), "temporal": False, "released": Released(empty=True, state=True)},
-            marks=pytest.mark.slow,
-        ),
-        {"gates": (2, 4), "shift": "online", "seed": 4},
-    ],
-    ids=lambda fields: f"{fields['gates']} {fields.get('shift', '')}",
-)
-def test_all_ways_decide_alike(fields):
-    architecture, model, variables = create_network(**fields)
-    network = deploy(
-        architecture, variables, released=model.released, dtype=FLOAT32, winograd=False
+@pytest.mark.parametrize("name", NAMES)
+def test_all_ways_decide_alike(name):
+    specimen = create_specimen(name)
+    videos = specimen.draw(VIDEOS)
+    steps = _check_all(specimen, videos, NEVER)
+    counts = np.bincount(
+        [a for own in steps for _, a in own], minlength=len(specimen.system.actions)
     )
-    videos = draw_videos(VIDEOS)
-    stop = _check_all(network, model, variables, videos, NEVER)
-    counts = np.bincount(stop.ravel(), minlength=len(architecture.gates) + 1)
-    assert counts.all(), "some gate stops nothing, or nothing is kept"
-    rule = _find_rule(model, variables, videos)
-    compiled = len(architecture.gates) == 5 and not architecture.shift
-    ends = (_check_all(network, model, variables, videos, rule, compiled=compiled) >= 0).sum(1)
-    assert ends.min() < FRAMES and ends.max() == FRAMES
+    assert counts.all(), "some action never occurs"
+    rule = _find_rule(specimen, videos)
+    ends = list(map(len, _check_all(specimen, videos, rule, compiled=name in ("sofnet", "tsn"))))
+    assert min(ends) < specimen.num_frames and max(ends) == specimen.num_frames
+
+
+def _count_macs(jaxpr):
+    """Multiply-adds of the products and convolutions of a program."""
+    total = 0
+    for equation in jaxpr.eqns:
+        shapes = [getattr(v.aval, "shape", ()) for v in (*equation.invars, *equation.outvars)]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += math.prod(shapes[-1]) * math.prod(shapes[0][i] for i in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            total += math.prod(shapes[-1]) * math.prod(shapes[1][:-1])  # a kernel is HWIO
+        for inner in jaxprs_in_params(equation.params):
+            total += _count_macs(inner)
+    return total
+
+
+def _count_span_macs(network):
+    """Multiply-adds of each span on a frame."""
+    state = watch(network, NEVER, jax.numpy.full(1, network.num_frames or -1), (SIZE, SIZE, 3))
+    pixels = jax.numpy.zeros((1, SIZE, SIZE, 3), jax.numpy.uint8)
+    counts, sources = {}, {None: pixels}
+
+    def run(span, state, x):
+        carry, evidence = span.extract(state, x)
+        return carry, span.decide(state, evidence)
+
+    for i, span in enumerate(network.spans):
+        before = None if span.looks else next(j for j in sources if i in _followers(network, j))
+        function = functools.partial(run, span, state.inner)
+        counts[i] = _count_macs(jax.make_jaxpr(function)(sources[before]).jaxpr)
+        sources[i], _ = function(sources[before])
+    return counts
+
+
+def _followers(network, i):
+    return () if i is None else network.spans[i].followers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_price_of_a_trace_is_that_of_the_spans_that_ran(name, monkeypatch):
+    specimen = create_specimen(name)
+    network, see, ran = specimen.network, online.see, []
+
+    def record(span, *rest):
+        ran.append(next(i for i, own in enumerate(network.spans) if own is span))
+        return see(span, *rest)
+
+    monkeypatch.setattr(online, "see", record)
+    recognizer, spans = Recognizer(network), {}
+    for video in specimen.draw(VIDEOS):
+        recognizer.reset(len(video))
+        for at in network.order(len(video)):
+            ran.clear()
+            if recognizer.step(video[at]):
+                break  # the last step may be what it is only because no frame follows
+            spans.setdefault(recognizer.action, set()).add(tuple(ran))
+    counts, prices = _count_span_macs(network), network.prices(SIZE).full
+    for action, ways in spans.items():
+        (way,) = ways  # an action always means the same spans
+        macs = sum(counts[i] for i in way) / 1e9
+        # The rest is elementwise: BatchNorm, ReLU, pools. The product W_ih W_x is made once.
+        assert macs <= prices[action] <= 1.5 * macs, network.actions[action]
+    assert len(spans) >= len(prices) - 2
 
 
 @pytest.mark.slow
@@ -156,48 +215,48 @@ def test_bottlenecks():
     model = SoFNet(architecture)
     videos = draw_videos(3)
     variables = jax.jit(model.init)(jax.random.key(3), videos)
-    network = deploy(architecture, variables, dtype=FLOAT32, winograd=True)
-    _check_all(network, model, variables, videos, NEVER, compiled=False)
+    _check_all(
+        _create(architecture, model, variables, winograd=True), videos, NEVER, compiled=False
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_nothing_and_everything_is_kept(share):
     architecture, model, variables = create_network()
     variables = _force(architecture, variables, dict.fromkeys(architecture.gate_names, share))
-    network = deploy(architecture, variables, dtype=FLOAT32, winograd=False)
-    stop = _check_all(network, model, variables, draw_videos(VIDEOS), NEVER)
+    specimen = _create(architecture, model, variables)
+    stop = _stops(_check_all(specimen, draw_videos(VIDEOS), NEVER))
     assert (stop[:, :-1] == (5 if share else 0)).all()
     assert (stop[:, -1] == 5).all()  # the last frame, if no other
 
 
 def test_end_at_the_first_allowed_frame(gated):
-    network, model, variables = gated
-    stop = _check_all(network, model, variables, draw_videos(VIDEOS), Rule(0.0, 3), compiled=False)
+    steps = _check_all(gated, draw_videos(VIDEOS), Rule(0.0, 3), compiled=False)
+    stop = _stops(steps)
     for row in stop:
         kept = np.flatnonzero(row == 5)
         assert (row >= 0).sum() == next((t + 1 for t in kept if t >= 3), FRAMES)
 
 
 def test_videos_of_one_frame(gated):
-    network, model, variables = gated
     videos = draw_videos(VIDEOS, 1)
-    stop = _check_all(network, model, variables, videos, NEVER, compiled=False)
+    stop = _stops(_check_all(gated, videos, NEVER, compiled=False))
     assert (stop == 5).all()
-    for result in _run_lockstep(network, videos, NEVER):
-        assert result.stop.tolist() == [5]
+    for result in _run_lockstep(gated.network, videos, NEVER):
+        assert result.trace.action.tolist() == [5]
 
 
 @pytest.mark.parametrize(("batch_size", "in_flight"), [(5, 1), (3, 2), (1, 3)])
 def test_lockstep_does_not_depend_on_batch_size_or_company(gated, batch_size, in_flight):
-    network, *_ = gated
+    network = gated.network
     lengths = [1, 7, 2, 10, 3, 1, 9, 4] * 3
     videos = [video[:n] for video, n in zip(draw_videos(len(lengths)), lengths, strict=True)]
-    rule = _find_rule(gated[1], gated[2], draw_videos(VIDEOS), 1)
+    rule = _find_rule(gated, draw_videos(VIDEOS), 1)
     expected = list(_run_online(network, videos, rule))
     for result, other in zip(
         _run_lockstep(network, videos, rule, batch_size, in_flight), expected, strict=True
     ):
-        np.testing.assert_array_equal(result.stop, other.stop)
+        np.testing.assert_array_equal(result.trace.action, other.trace.action)
         np.testing.assert_allclose(result.logits, other.logits, atol=TOLERANCE)
         assert result.ended == other.ended
 
@@ -212,7 +271,7 @@ def test_lockstep_takes_the_batches_that_suit_a_cpu():
 
 
 def test_lockstep_asks_for_no_more_than_it_needs(gated):
-    network, *_ = gated
+    network = gated.network
     asked, begun = [], []
 
     def read(number, video):
@@ -230,28 +289,21 @@ def test_lockstep_asks_for_no_more_than_it_needs(gated):
     first = next(results)
     assert len(begun) <= 2 * 5 + 1  # no more than have a place
     for number, result in [first, *results]:
-        assert max(t for n, t in asked if n == number) == len(result.stop) - 1
+        assert max(t for n, t in asked if n == number) == len(result.trace) - 1
 
 
 def test_what_a_gate_stops_is_not_computed(gated, monkeypatch):
-    network, *_ = gated
+    network = gated.network
     calls = []
-
-    def count(run):
-        return lambda *parts: calls.extend(parts) or run(*parts)
-
-    for name in ("run", "run_gated", "ask", "classify"):
-        monkeypatch.setattr(online, name, count(getattr(online, name)))
+    see = online.see
+    monkeypatch.setattr(online, "see", lambda span, *rest: calls.append(span) or see(span, *rest))
     [result] = _run_online(network, draw_videos(1), NEVER)
-    for k, span in enumerate(network.spans[:-1]):
-        reached = (result.stop >= k).sum()
-        assert sum(call is span for call in calls) == reached
-        assert sum(call is network.gates[k] for call in calls) == reached
-    assert sum(call is network.head for call in calls) == (result.stop == 5).sum()
+    for k, span in enumerate(network.spans):
+        assert sum(call is span for call in calls) == (result.trace.action >= k).sum()
 
 
 def test_nothing_is_compiled_after_the_first_video(gated):
-    network, *_ = gated
+    network = gated.network
     compiled = []
 
     def listen(event, duration, **_):
@@ -284,26 +336,32 @@ def test_the_programs_time_falls_when_frames_stop():
         jax.block_until_ready(_run_videos(network, videos, NEVER))
         took = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = clock.perf_counter()
             jax.block_until_ready(_run_videos(network, videos, NEVER))
-            took.append(time.perf_counter() - start)
+            took.append(clock.perf_counter() - start)
         seconds.append(min(took))
     assert seconds[0] < 0.7 * seconds[1]
 
 
+def _step_all(recognizer, video):
+    for frame in video:
+        recognizer.step(frame)
+    return recognizer.result().trace.action.tolist()
+
+
 def test_later_frames_do_not_change_earlier_decisions(gated):
-    network, *_ = gated
+    network = gated.network
     video = draw_videos(1)[0]
     recognizer = Recognizer(network)
-    before = [recognizer.step(frame).stop for frame in video]
+    before = _step_all(recognizer, video)
     recognizer.reset()
     other = np.concatenate([video[:6], draw_videos(1, seed=1)[0][6:]])
-    after = [recognizer.step(frame).stop for frame in other]
+    after = _step_all(recognizer, other)
     assert before[:6] == after[:6]
 
 
 def test_a_result_on_the_way_changes_nothing(gated):
-    network, *_ = gated
+    network = gated.network
     video = draw_videos(1)[0]
     plain, asked = Recognizer(network), Recognizer(network)
     for frame in video:
@@ -311,11 +369,11 @@ def test_a_result_on_the_way_changes_nothing(gated):
         asked.step(frame)
         asked.result()
     np.testing.assert_array_equal(plain.result().logits, asked.result().logits)
-    np.testing.assert_array_equal(plain.result().stop, asked.result().stop)
+    np.testing.assert_array_equal(plain.result().trace.action, asked.result().trace.action)
 
 
 def test_misuse(gated):
-    network, *_ = gated
+    network = gated.network
     recognizer = Recognizer(network, Rule(0.0, 0))
     with pytest.raises(ValueError, match="no frame was looked at"):
         recognizer.result()
@@ -323,7 +381,7 @@ def test_misuse(gated):
         with pytest.raises(ValueError, match="a frame is uint8 of shape"):
             recognizer.step(wrong)
     for frame in draw_videos(1)[0]:
-        if recognizer.step(frame).ended:
+        if recognizer.step(frame):
             break
     with pytest.raises(ValueError, match="has ended"):
         recognizer.step(frame)
@@ -337,7 +395,7 @@ def test_misuse(gated):
 
 
 def test_lockstep_keeps_its_word_when_it_is_broken_off(gated):
-    network, *_ = gated
+    network = gated.network
     lockstep = Lockstep(network, batch_size=2)
     closed = []
 
@@ -374,22 +432,22 @@ assert not any(name.startswith(("sofnet_jax", "flax")) for name in sys.modules)
 
 @pytest.mark.slow
 def test_exported_program_runs_in_another_process(gated, tmp_path):
-    network, model, variables = gated
-    rule = _find_rule(model, variables, draw_videos(VIDEOS))
-    export_program(tmp_path / "program", network, SIZE, rule)
+    rule = _find_rule(gated, draw_videos(VIDEOS))
+    export_program(tmp_path / "program", gated.network, SIZE, rule)
     for count, num_frames in ((1, 4), (3, FRAMES)):
         videos = draw_videos(count, num_frames)
         np.save(tmp_path / "frames.npy", videos)
         paths = [tmp_path / name for name in ("program", "frames.npy", "out.npz")]
         subprocess.run([sys.executable, "-c", LOADER, *paths], check=True, cwd=tmp_path)
-        logits, stop = _evaluate(model, variables, videos, rule)
+        logits, steps = gated.evaluate(videos, rule)
         found = np.load(tmp_path / "out.npz")
-        np.testing.assert_array_equal(found["stop"], stop)
+        stops = [[stop for stop in row if stop >= 0] for row in found["stop"].tolist()]
+        assert stops == [[action for _, action in own] for own in steps]
         np.testing.assert_allclose(found["logits"], logits, atol=TOLERANCE)
 
 
 def test_memory_and_decisions_over_many_frames(gated):
-    network, *_ = gated
+    network = gated.network
     recognizer = Recognizer(network)
     frames = itertools.cycle(draw_videos(1)[0])
     for frame in itertools.islice(frames, 50):
@@ -402,9 +460,8 @@ def test_memory_and_decisions_over_many_frames(gated):
 
 @pytest.mark.slow
 def test_bfloat16_stages(gated):
-    _, model, variables = gated
-    network = deploy(model.architecture, variables, dtype=jax.numpy.bfloat16)
-    assert isinstance(network, Network) and network.dtype == jax.numpy.bfloat16
+    network = gated.system.deploy(gated.variables, dtype=jax.numpy.bfloat16)
+    assert network.dtype == jax.numpy.bfloat16
     assert {x.dtype for x in jax.tree.leaves((network.gates, network.head))} == {
         np.dtype("float32")
     }

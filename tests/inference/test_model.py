@@ -18,6 +18,7 @@ from PIL import Image
 from run_folder import write_run
 from scene_video import write_scene
 from scipy.special import softmax
+from specimens import create_specimen
 
 import sofnet_jax
 from sofnet_jax.benchmark.workload import load_workload
@@ -25,10 +26,10 @@ from sofnet_jax.data.pipeline import create_eval_iterator
 from sofnet_jax.data.source import create_source
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.reader import VideoReader
-from sofnet_jax.evaluation.metrics import compute_consensus, compute_observed
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.drawing import read_frames
-from sofnet_jax.systems.sofnet.costs import compute_costs
+from sofnet_jax.systems.early_exit import NEVER, Rule
+from sofnet_jax.systems.sofnet.costs import compute_prices
 from sofnet_jax.weights.names import to_state_dict
 
 ROOT = Path(__file__).parents[2]
@@ -90,25 +91,22 @@ def model(run):
 
 
 def test_predicts_what_evaluation_says(model, videos, frames, variables):
-    _, plain, _ = create_network()
-    outputs = jax.jit(plain.apply)(variables, frames)
-    logits, stop = np.asarray(outputs.frame_logits), np.asarray(outputs.decision.stop)
-    kept = stop == 5
-    observed = compute_observed(logits, kept, 0.6, 1)
+    specimen = replace(create_specimen("sofnet"), variables=variables)
     for early in (True, False):
-        looked = observed if early else np.full(6, FRAMES)
-        seen = kept & (np.arange(FRAMES) < looked[:, None])
-        scores = softmax(compute_consensus(logits, seen), axis=-1)
+        logits, steps = specimen.evaluate(frames, Rule(0.6, 1) if early else NEVER)
+        scores = softmax(logits, axis=-1)
+        looked = list(map(len, steps))
         for v, count in enumerate(looked):
             path = videos / "run" / f"{v}.mp4"
             for video in (path, str(path), frames[v], list(frames[v])):
                 prediction = model.predict(video, early=early)
-                np.testing.assert_array_equal(prediction.stop, stop[v, :count])
+                assert prediction.trace.action.tolist() == [action for _, action in steps[v]]
                 np.testing.assert_allclose(prediction.scores, scores[v], atol=1e-5)
                 best = np.argsort(-scores[v])
                 assert [guess.name for guess in prediction.guesses] == [CLASSES[i] for i in best]
                 assert prediction.num_frames - prediction.unseen == count
-    assert 0 < np.sum(observed < FRAMES) < 6  # some end early, and some do not
+        ended = sum(count < FRAMES for count in looked)
+        assert 0 < ended < 6 if early else not ended  # some end early, and some do not
 
 
 def test_frames_after_an_early_exit_are_not_decoded(model, videos, decoded):
@@ -117,7 +115,7 @@ def test_frames_after_an_early_exit_are_not_decoded(model, videos, decoded):
         decoded.clear()
         prediction = model.predict(videos / "run" / f"{v}.mp4")
         # 60 frames at 25 a second, each in a packet: the centres of 8 segments are 7.5 apart.
-        last = int((len(prediction.stop) - 0.5) * 7.5)
+        last = int((len(prediction.trace) - 0.5) * 7.5)
         assert len(decoded) == last + 1
         assert prediction.times[-1] == pytest.approx(last / 25)
         unseen += prediction.unseen
@@ -127,12 +125,12 @@ def test_frames_after_an_early_exit_are_not_decoded(model, videos, decoded):
 def test_tells_what_it_spent(model, videos):
     architecture, _, _ = create_network()
     prediction = model.predict(videos / "run/0.mp4", top_k=2, early=False)
-    paper, full = compute_costs(architecture, SIZE)
-    for cost, spent in ((paper, prediction.spent.paper), (full, prediction.spent.full)):
-        each = [cost.gates[stop] if stop < 5 else cost.whole for stop in prediction.stop]
-        assert spent == pytest.approx(sum(each))
+    prices = compute_prices(architecture, SIZE)
+    paper, full = prices.paper.tolist(), prices.full.tolist()
+    for each, spent in ((paper, prediction.spent.paper), (full, prediction.spent.full)):
+        assert spent == pytest.approx(sum(each[action] for action in prediction.trace.action))
     assert sum(prediction.stops.values()) + prediction.kept == FRAMES
-    assert prediction.spent.paper < prediction.plain.paper < FRAMES * paper.whole
+    assert prediction.spent.paper < prediction.plain.paper < FRAMES * paper[-1]
     assert prediction.decode_ms > 0 and prediction.network_ms > 0
     assert prediction.start == 0 and prediction.end == pytest.approx(60 / 25)
     assert len(prediction.guesses) == 2 and prediction.scores.shape == (5,)
@@ -173,7 +171,7 @@ def test_part_of_a_file(model, videos):
     with VideoReader(path, short_side=40) as reader:
         frames = [pixels for pixels, _ in reader.read(lambda n: np.arange(n))]
     expected = model.predict(frames[20:40], early=False)
-    np.testing.assert_array_equal(part.stop, expected.stop)
+    np.testing.assert_array_equal(part.trace.action, expected.trace.action)
     assert (part.start, part.end) == (0.8, 1.6) and 0.8 <= min(part.times) < max(part.times) < 1.6
 
 
@@ -188,13 +186,13 @@ def test_windows_of_a_file_are_its_parts(model, videos):
             chosen = round(window.start * 25) + 1 + 2 * np.arange(8)
             frames = [pixels for pixels, _ in reader.read(lambda n, c=chosen: c)]
         expected = model.predict(frames)
-        np.testing.assert_array_equal(window.stop, expected.stop)
+        np.testing.assert_array_equal(window.trace.action, expected.trace.action)
         np.testing.assert_allclose(window.scores, expected.scores, atol=1e-6)
         assert read_frames(model, window).shape == (8, SIZE, SIZE, 3)
     assert model.round_step(0.15, 0.64) == pytest.approx(0.16)  # two of eight segments
     assert model.round_step(0.01, 0.64) == pytest.approx(0.08)  # never none
     (whole,) = model.segment(path, seconds=10.0)
-    np.testing.assert_array_equal(whole.stop, model.predict(path).stop)
+    np.testing.assert_array_equal(whole.trace.action, model.predict(path).trace.action)
 
 
 def test_nothing_is_compiled_after_loading(model, videos):
@@ -226,7 +224,7 @@ def test_weights_without_a_configuration(tmp_path, variables):
         and expected.network.released.state
         and expected.rule.min_frames == 4
     )
-    assert len(loaded.predict(video, early=False).stop) == 16
+    assert len(loaded.predict(video, early=False).trace) == 16
     named = write_weights(tmp_path / "named.safetensors", variables, CLASSES)
     assert sofnet_jax.load(named, size=SIZE).classes == tuple(CLASSES)
 
@@ -308,8 +306,9 @@ def test_the_picture_of_a_part(model, videos):
 
 
 def test_scores_that_are_no_numbers(model, videos):
-    head = replace(model.network.head, bias=model.network.head.bias * np.nan)
-    broken = replace(model, network=replace(model.network, head=head))
+    *gated, final = model.network.spans
+    final = replace(final, head=replace(final.head, bias=final.head.bias * np.nan))
+    broken = replace(model, network=replace(model.network, spans=(*gated, final)))
     file = min(videos.rglob("*.mp4"))
     with pytest.raises(UserError, match="scores are not numbers"):
         broken.predict(file)
@@ -332,7 +331,7 @@ def test_a_program_for_jax_alone(model, frames, tmp_path):
     scores, _, stop = program.call(frames[:2])
     for video, row, its_scores in zip(frames, np.asarray(stop), scores, strict=False):
         prediction = model.predict(video)
-        assert [s for s in row if s >= 0] == prediction.stop.tolist()
+        assert [s for s in row if s >= 0] == prediction.trace.action.tolist()
         np.testing.assert_allclose(its_scores, prediction.scores, atol=1e-5)
     with pytest.raises(UserError, match="cannot write to"):
         model.export(tmp_path / "program/in/a/file")
@@ -348,7 +347,7 @@ def test_a_benchmark_of_a_trained_network_decides_as_it_does(run, videos, model,
     with pytest.raises(UserError, match="none of the videos"):
         load_workload(str(run), [str(bad)])
     for file, stop in zip(files, work.stops, strict=True):
-        assert stop.tolist() == model.predict(file).stop.tolist()
+        assert stop.tolist() == model.predict(file).trace.action.tolist()
     spent = [model.predict(file).spent.full for file in files]
     plain = model.predict(files[0]).plain.full
     np.testing.assert_allclose(work.gflops, [plain, np.mean(spent)], rtol=1e-6)
@@ -410,4 +409,6 @@ def test_a_run_with_the_temporal_shift(tmp_path, frames, variables):
     sizes = {"size": SIZE, "num_frames": FRAMES}
     for model in (sofnet_jax.load(run), sofnet_jax.load(file, variant="tsm_online", **sizes)):
         for v in range(2):
-            np.testing.assert_array_equal(model.predict(frames[v], early=False).stop, stop[v])
+            np.testing.assert_array_equal(
+                model.predict(frames[v], early=False).trace.action, stop[v]
+            )

@@ -38,7 +38,7 @@ def _run(windows, frames, rate=1.0, start=0.0):
 def _recognize(network, rule, frames):
     recognizer = Recognizer(network, rule)
     for frame in frames:
-        if recognizer.step(frame).ended:
+        if recognizer.step(frame):
             break
     return recognizer.result()
 
@@ -57,9 +57,9 @@ def test_a_window_is_a_video(every, rule, network, frames):
         expected = _recognize(network, rule, frames[first : first + T])
         assert window.num_frames == min(T, len(frames) - first)
         assert window.end == window.start + window.num_frames
-        np.testing.assert_array_equal(window.result.stop, expected.stop)
+        np.testing.assert_array_equal(window.result.trace.action, expected.trace.action)
         np.testing.assert_allclose(window.result.scores, expected.scores, atol=1e-6)
-        assert window.times == tuple(range(first, first + len(expected.stop)))
+        assert window.times == tuple(range(first, first + len(expected.trace)))
         ended += expected.ended
     assert (ended > 0) == (rule is not NEVER)
 
@@ -100,7 +100,7 @@ def test_only_frames_that_a_window_wants_are_read(network, frames):
         found += windows.step(float(i), lambda i=i, frame=frame: read.append(i) or frame)
     expected = []
     for first in range(0, len(frames), 10):
-        stop = _recognize(network, Rule(0.0, 0), frames[first : first + 8]).stop
+        stop = _recognize(network, Rule(0.0, 0), frames[first : first + 8]).trace.action
         expected += range(first, first + len(stop))
     assert read == expected and len(read) < 4 * 8
     assert [window.start for window in found] == [-0.5, 9.5, 19.5, 29.5]
@@ -127,7 +127,7 @@ def test_after_a_conclusion_windows_begin_anew(network, frames):
     second = _run(windows, frames[:9], start=50.0)
     assert [w.start + 50 for w in first] == [w.start for w in second]
     for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one.result.stop, other.result.stop)
+        np.testing.assert_array_equal(one.result.trace.action, other.result.trace.action)
 
 
 def test_what_is_left_of_a_window_where_the_stream_ends(network, frames):

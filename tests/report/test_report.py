@@ -43,6 +43,7 @@ from sofnet_jax.report.runtime import create_table3
 from sofnet_jax.report.section import Picture, Section
 from sofnet_jax.report.tables import TABLES, create_table, create_table1
 from sofnet_jax.report.text import format_section
+from sofnet_jax.run.predictions import write_predictions
 
 GATES = 5
 
@@ -97,9 +98,8 @@ def test_a_row_has_the_papers_number_ours_and_the_difference(tmp_path):
     shares = []
     for seed in (0, 1):
         predictions = draw_predictions(0, seed=seed)
-        predictions.stop[:] = 0
         write_method(tmp_path, "tsn", seed, predictions=predictions)
-        best = predictions.frame_logits.mean(1).argmax(-1)
+        best = predictions.logits.mean(1).argmax(-1)
         shares.append(100 * np.mean(best == np.arange(VIDEOS) % CLASSES))
     base = create_base("mini_kinetics")
     for seed in (0, 1):
@@ -147,13 +147,11 @@ def test_thresholds_are_those_of_an_evaluation_each(tmp_path):
     collection = _load(tmp_path)
     section = create_table_c(collection)
     [run] = collection.find("sofnet")
-    costs = run.compute_costs(CLASSES)
-    names = tuple(f"res{i}" for i in range(1, 6))
+    assert run.stopping == tuple(f"res{i}" for i in range(1, 6))
     for entry in section.data["grid"]:
         expected = compute_metrics(
             predictions,
-            gate_names=names,
-            costs=costs,
+            prices=run.prices,
             threshold=entry["rho"],
             min_frames=entry["min_frames"],
         )
@@ -211,9 +209,9 @@ def test_verdicts(interval, cost, by_sign, by_saving):
 )
 def test_which_gates_stop_most(tmp_path, gates, verdict):
     predictions = draw_predictions(GATES)
-    predictions.frame_logits[:] = 0  # so that no video ends early
-    predictions.stop[:] = 5
-    predictions.stop.reshape(-1)[: len(gates)] = gates
+    predictions.logits[:] = 0  # so that no video ends early
+    predictions.action[:] = 5
+    predictions.action.reshape(-1)[: len(gates)] = gates
     write_method(tmp_path, "sofnet", predictions=predictions)
     row, data = judge_gates(_load(tmp_path))
     assert row.cells[0] == data["verdict"] == verdict
@@ -370,6 +368,23 @@ def test_odd_logs_names_and_gates_are_accepted(tmp_path):
         format_section(section)
     page = create_page("", (), [Section("p", "<i>", drawings=(Picture(ids[0], bytes(24)),))])
     assert "<b>" not in page and "<i>" not in page
+
+
+def test_predictions_of_other_gates_are_refused(tmp_path):
+    folder = write_method(tmp_path, "sofnet", base=create_base(**{"model.gates": (3,)}))
+    assert _load(tmp_path).find("sofnet")[0].predictions.actions[0].name == "res3"
+    write_predictions(folder / "predictions.npz", draw_predictions(1))  # a gate after res1
+    with pytest.raises(UserError, match="config.json disagree on the gates"):
+        _ = _load(tmp_path).find("sofnet")[0].predictions
+
+
+@pytest.mark.parametrize("method", ["sofnet", "tsn"])
+def test_plain_cost_is_that_of_tsn(method, tmp_path):
+    for name in ("sofnet", "tsn"):
+        write_method(tmp_path, name)
+    collection = _load(tmp_path)
+    [run], [tsn] = collection.find(method), collection.find("tsn")
+    assert run.tsn_gflops == pytest.approx(tsn.metrics(False)["gflops_per_video"])
 
 
 def test_missing_predictions_are_reported_and_the_rest_is_made(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from command import call
 from flax.traverse_util import flatten_dict
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
@@ -18,9 +19,17 @@ from sofnet_jax.data.prepared.library import Library, find_tasks
 from sofnet_jax.data.prepared.preparation import create_plan, prepare
 from sofnet_jax.data.prepared.record import Format
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.run.config import check_fields, create_default, refuse_older, select_fields
-from sofnet_jax.systems.sofnet.architecture import create_architecture
-from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.run.config import (
+    check_fields,
+    create_default,
+    flatten_fields,
+    get_config,
+    refuse_foreign,
+    refuse_older,
+    select_fields,
+)
+from sofnet_jax.run.fields import FIELDS
+from sofnet_jax.systems.registry import SYSTEMS, create_system
 from sofnet_jax.systems.sofnet.released import Released
 from sofnet_jax.training.loop import train
 
@@ -28,16 +37,16 @@ ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 VARIANTS = {
     "": {},
-    "tsn": {"model.gates": ()},
+    "tsn": {"model.system": "tsn"},
     "fc": {"model.temporal": False},
     "tsm_online": {"model.shift": "online"},
-    "tsn,tsm_offline": {"model.gates": (), "model.shift": "offline"},
+    "tsn,tsm_offline": {"model.system": "tsn", "model.shift": "offline"},
     "release": {f"released.{f.name}": True for f in dataclasses.fields(Released)}
     | {"released.clip_norm": 20.0, "optimizer.weight_decay": 1e-4, "eval.min_frames": 4},
     "sync_bn": {"train.sync_batchnorm": True},
     "bfloat16": {"train.dtype": "bfloat16"},
     "160": {"data.size": 160},
-    "tsn,160": {"model.gates": (), "data.size": 160},
+    "tsn,160": {"model.system": "tsn", "data.size": 160},
 }
 NUM_CLASSES = {"thumos14": 101, "mini_sports1m": 487, "synthetic": 10, "videos": 10}  # or 200
 
@@ -75,7 +84,7 @@ def test_variant_changes_what_it_says_and_nothing_else(name, variant):
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_variant_names_the_known(name):
     with pytest.raises(
-        ValueError, match=r"'tns'.* known: tsn, fc, tsm_online, tsm_offline, release, .* 192"
+        ValueError, match=r"'tns'.* known: .*\btsn, fc, tsm_online, tsm_offline, release, .* 192"
     ):
         _load(name, "192,tns")
 
@@ -89,7 +98,7 @@ def test_fields_and_their_types_are_those_of_the_defaults(name):
 def test_a_stored_run_is_compared_by_these_fields():
     config = create_default()
     groups = {
-        "model": "backbone width gates hidden temporal shift forward_bias dropout",
+        "model": "system backbone width gates hidden temporal shift forward_bias dropout",
         "optimizer": "name",
         "released": " ".join(field.name for field in dataclasses.fields(Released)),
     }
@@ -110,6 +119,57 @@ def test_a_stored_run_is_compared_by_these_fields():
         schedule = select_fields(config, "schedule")
         assert schedule.keys() == expected | names
         assert schedule["optimizer.drop_epochs"] == (30,) and schedule["data.flip"] is True
+        config.model.system = "tsn"  # which has no gates, and one loss
+        assert select_fields(config, "schedule").keys() == {
+            name for name in schedule if not name.startswith("loss.")
+        }
+        config.model.system = "sofnet"
+
+
+def test_a_stored_run_of_tsn_is_compared_by_the_fields_that_it_reads():
+    expected = {f"model.{name}" for name in ("system", "backbone", "width", "shift", "dropout")}
+    assert select_fields(get_config("tsn"), "identity").keys() == expected | {"optimizer.name"}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_fields_of_another_system_are_refused(system):
+    config = create_default()
+    config.model.system = system
+    foreign = [f for f in FIELDS if f.systems and system not in f.systems]
+    refuse_foreign(config, [f.name for f in FIELDS if f not in foreign])
+    for field in foreign:
+        readers = " and ".join(field.systems)
+        message = f"^{field.name} is a field of {readers}, but model.system is {system}$"
+        with pytest.raises(UserError, match=message):
+            refuse_foreign(config, ["seed", field.name])
+
+
+def test_systems_that_read_a_field_are_there():
+    assert all(set(field.systems) <= SYSTEMS.keys() for field in FIELDS)
+    own = {field.name for field in FIELDS if field.systems == ("sofnet",)}
+    assert own >= {"model.gates", "model.hidden", "model.temporal", "loss.alpha", "released.init"}
+
+
+@pytest.mark.parametrize("given", [[":tsn"], ["", "--config.model.system=tsn"]])
+def test_command_refuses_fields_of_another_system(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    variant, *fields = given
+    given = [f"--workdir={tmp_path / 'run'}", f"--config=configs/videos.py{variant}", *fields]
+    for field, value in (("model.gates", "(1,)"), ("model.hidden", 512), ("loss.beta", 0.5)):
+        code, out, err = call("main", *given, f"--config.{field}={value}")
+        assert (code, out) == (UserError.exit_code, "")
+        assert err == f"error: {field} is a field of sofnet, but model.system is tsn\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_sofnet_without_gates_and_unknown_systems_are_refused():
+    fields = flatten_fields(create_default().to_dict())
+    with pytest.raises(UserError, match=r"model.gates is empty; .* model\.system=tsn"):
+        create_system(fields | {"model.gates": ()}, num_classes=3)
+    with pytest.raises(
+        UserError, match=f"model.system is 'tns'; choose one of {', '.join(SYSTEMS)}"
+    ):
+        create_system(fields | {"model.system": "tns"}, num_classes=3)
 
 
 def test_every_default_has_a_value_that_is_allowed():
@@ -128,17 +188,27 @@ def test_opens_with_its_command(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_network_of_full_size_builds(name, variant):
     config, n = _load(name, variant), NUM_CLASSES.get(name, 200)
-    model = SoFNet(create_architecture(num_classes=n, **config.model))
-    t, size, k = config.data.num_frames, config.data.size, len(config.model.gates)
+    system = create_system(flatten_fields(config.to_dict()), num_classes=n)
+    t, size = config.data.num_frames, config.data.size
+    k = 0 if variant == "tsn" else len(config.model.gates)
     frames = jax.ShapeDtypeStruct((1, t, size, size, 3), jnp.uint8)
 
     def build(*arguments):
-        outputs, variables = model.init_with_output(*arguments)
-        return outputs.video_logits, outputs.inner_logits, variables
+        outputs, variables = system.module.init_with_output(*arguments)
+        if variant != "tsn":
+            outputs = outputs.video_logits, outputs.inner_logits
+        return outputs, variables, system.evaluate(variables, arguments[1])
 
-    logits, inner_logits, variables = jax.eval_shape(build, jax.random.key(0), frames)
-    assert logits.shape == (1, n)
-    assert inner_logits.shape == (1, t, k, n)
+    outputs, variables, steps = jax.eval_shape(build, jax.random.key(0), frames)
+    if variant == "tsn":
+        assert outputs.shape == (1, t, n)
+    else:
+        logits, inner_logits = outputs
+        assert logits.shape == (1, n)
+        assert inner_logits.shape == (1, t, k, n)
+    assert steps.logits.shape == (1, t, n)
+    assert steps.time.shape == steps.action.shape == (1, t)
+    assert len(system.actions) == len(system.prices(size).paper) == k + 1
     assert sum(name.startswith("policy_") for name in variables["params"]) == k
 
 
@@ -193,6 +263,6 @@ def test_command_trains(data, tmp_path):
 
 def test_a_run_that_lacks_fields_is_refused_by_its_name(tmp_path):
     refuse_older(tmp_path, ["seed"], {"seed": 0, "another": 1})
-    message = f"{tmp_path} was written by a version before 0.1.0, without model.shift; train again"
+    message = f"{tmp_path} was written by an older version, without model.shift; train again"
     with pytest.raises(UserError, match=message):
         refuse_older(tmp_path, ["seed", "model.shift"], {"seed": 0})

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from sofnet_jax.training.optimizer import create_optimizer, select_policies
+from sofnet_jax.training.optimizer import create_optimizer, select
 from sofnet_jax.training.schedules import create_learning_rate_schedule
 
 _SHAPES = {
@@ -38,6 +38,7 @@ def _run(name, warmup_steps=_WARMUP, policy_rate=1.0):
         momentum=_MOMENTUM,
         weight_decay=_DECAY,
         warmup_steps=warmup_steps,
+        policy=("policy_", "inner_"),
         policy_rate=policy_rate,
     )
     params = _create_tree(0)
@@ -119,6 +120,6 @@ def test_first_joint_step_of_adam_for_policies():
 
 
 def test_policies_are_selected_by_name():
-    selected = jax.tree.leaves_with_path(select_policies(_create_tree(0)))
+    selected = jax.tree.leaves_with_path(select(_create_tree(0), ("policy_", "inner_")))
     assert {path[0].key for path, chosen in selected if chosen} == {"policy_res1", "inner_res1"}
     assert {path[0].key for path, chosen in selected if not chosen} == {"backbone", "head"}

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.run.checkpoint import Checkpoints
-from sofnet_jax.systems.sofnet import architecture
+from sofnet_jax.systems import tsn
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.network import SoFNet
 from sofnet_jax.weights.load import Report, Weights, create_shapes, initialise, load_weights
@@ -28,6 +28,8 @@ find_shapes = functools.cache(create_shapes)
 
 def create_architecture(num_classes=3, depths=(1, 1, 2, 1), gates=(2, 4), hidden=8, **fields):
     fields = {"block": "basic", "width": 4, "stem_kernel": 3} | fields
+    if not gates:
+        return tsn.Architecture(num_classes, depths=depths, **fields)
     return Architecture(num_classes, depths=depths, gates=gates, hidden=hidden, **fields)
 
 
@@ -489,11 +491,13 @@ def test_a_name_of_the_hub_without_its_prefix():
     [("resnet18", "resnet34", True), ("resnet18", "resnet18", False)],
 )
 def test_the_backbone_that_would_fit_is_named(there, here, advice):
-    fields = {"num_classes": 2, "gates": ()}
-    shapes = torch_shapes(create_shapes(architecture.create_architecture(there, **fields)))
+    of_there, of_here = (
+        tsn.Architecture(**tsn.choose_backbone(name, num_classes=2)) for name in (there, here)
+    )
+    shapes = torch_shapes(create_shapes(of_there))
     tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     del tensors["bn1.bias"]
     weights = Weights("file", "", tensors, [], None)
-    variables = create_shapes(architecture.create_architecture(here, **fields))
+    variables = create_shapes(of_here)
     line = read_error(lambda: initialise(variables, weights))
     assert (f"--config.model.backbone={there}" in line) == advice

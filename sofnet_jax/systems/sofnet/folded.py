@@ -1,7 +1,11 @@
-"""SoF-Net for inference, in parts: spans of layers, gates, and the classifier."""
+"""SoF-Net for inference: spans of layers, each with the gate that follows it, and the classifier.
 
-import dataclasses
+The recurrence of the gates is here for one frame at a time, and masked in `gates.py`.
+"""
+
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import flax.struct
@@ -9,15 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from sofnet_jax.backbones.folded import Span, Tree, fold_stages
+from sofnet_jax.backbones.folded import Layers, Tree, create_past
 from sofnet_jax.backbones.layers import full_precision
-from sofnet_jax.backbones.shift import Past
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.backbones.shift import Channels, Past
+from sofnet_jax.systems.base import (
+    DONE,
+    UNDECIDED,
+    Action,
+    Next,
+    Prices,
+    Spending,
+    average,
+    choose,
+    create_next,
+)
 from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.systems.sofnet.costs import compute_prices
 from sofnet_jax.systems.sofnet.gates import update_cell
 from sofnet_jax.systems.sofnet.released import PAPER, Released
+from sofnet_jax.systems.tsn import Head, compute_plain_price, prepare
 
 
 @flax.struct.dataclass
@@ -47,80 +63,231 @@ class Gate:
 
 
 @flax.struct.dataclass
-class Head:
-    """The classifier."""
+class State:
+    """What SoF-Net remembers of b videos.
 
-    kernel: Float[Array, "d n"]
-    bias: Float[Array, "n"]
+    Attributes:
+        cells: h and c of every gate after the last kept frame.
+        proposed: the same after the frame in progress, if it is kept.
+        past, left: what blocks that shift read of the last kept frame, and the one in progress.
+        total: sum of the kept frames' logits.
+        kept: their number.
+        num_frames: of each video; -1 if not known.
+        forced: whether the frame in progress passes all gates because none was kept.
+        forces: whether the last frame is forwarded through everything if none was kept.
+    """
 
-    def __call__(self, pooled: Float[Array, "b d"]) -> Float[Array, "b n"]:
-        """Logits z_t from the averaged features of res5 (Eq. 5)."""
-        with full_precision():
-            return pooled @ self.kernel + self.bias
+    next: Next
+    cells: Float[Array, "b k 2 m"]
+    proposed: Float[Array, "b k 2 m"]
+    past: Past
+    left: Past
+    total: Float[Array, "b n"]
+    kept: Int[Array, "b"]
+    num_frames: Int[Array, "b"]
+    forced: Bool[Array, "b"]
+    forces: bool = flax.struct.field(pytree_node=False)
+
+    @property
+    def answer(self) -> Float[Array, "b n"]:
+        """Mean logits of the kept frames (Eq. 6)."""
+        return average(self.total, self.kept)
+
+    @property
+    def last(self) -> Bool[Array, "b"]:
+        """Whether no other frame follows the one in progress."""
+        return self.forced | (self.next.time == self.num_frames - 1)
+
+    def propose(
+        self, k: int, left: Channels, h: Float[Array, "b m"], c: Float[Array, "b m"]
+    ) -> "State":
+        """The state after the frame in progress came to gate k."""
+        proposed = self.proposed.at[:, k].set(jnp.stack([h, c], 1))
+        return replace(self, proposed=proposed, left=_set(self.left, k, left))
+
+    def close(self, action: int) -> Next:
+        """Ask for the next frame after this action."""
+        first = jnp.zeros_like(self.kept)
+        span = jnp.where(self.last, first + DONE, first)
+        return Next(span, self.next.time + 1, first + action)
+
+    def finish(self) -> "State":
+        """If no frame was kept, ask for what follows the gate that stopped the last one."""
+        force = (self.kept == 0) & self.forces
+        nothing = jnp.zeros_like(self.kept)
+        follower = Next(self.next.action + 1, self.next.time - 1, nothing + UNDECIDED)
+        done = replace(self.next, span=nothing + DONE)
+        return replace(self, next=choose(force, follower, done), forced=force)
 
 
 @flax.struct.dataclass
-class Network:
-    """SoF-Net, or TSN if there are no gates, as `deploy` creates it.
+class GatedSpan:
+    """The layers before gate k, and the gate."""
 
-    `spans` are the layers before each gate and those after the last gate, possibly none. Layers
-    have the type `dtype`, gates and classifier float32, since a rounded logit can flip a decision.
+    layers: Layers
+    gate: Gate
+    name: str = flax.struct.field(pytree_node=False)
+    k: int = flax.struct.field(pytree_node=False)
+    writes: bool = flax.struct.field(pytree_node=False)  # although the gate stops (`Released`)
+    answers = False
+
+    @property
+    def looks(self) -> bool:
+        """Whether it starts with pixels."""
+        return self.k == 0
+
+    @property
+    def followers(self) -> tuple[int, ...]:
+        """The next span."""
+        return (self.k + 1,)
+
+    def extract(self, state: State | None, x: Any) -> tuple[Any, Any]:
+        """Run the layers; the next span starts with their features and average."""
+        x, pooled, left = self.layers(x if self.looks else x[0], _recall(state, self.k))
+        return (x, pooled), (pooled, left)
+
+    def decide(self, state: State, evidence: tuple[Float[Array, "b d"], Channels]) -> State:
+        """Ask the gate: the frame goes on, or the next one follows."""
+        pooled, left = evidence
+        h, c, logits = self.gate(pooled, state.cells[:, self.k, 0], state.cells[:, self.k, 1])
+        state = state.propose(self.k, left, h, c)
+        forced = state.forced | (state.last & (state.kept == 0) & state.forces)
+        forward = forwards(logits) | forced
+        nothing = jnp.zeros_like(state.kept)
+        onward = Next(nothing + self.k + 1, state.next.time, nothing + UNDECIDED)
+        cells = choose(forward, state.cells, state.proposed) if self.writes else state.cells
+        return replace(
+            state, next=choose(forward, onward, state.close(self.k)), cells=cells, forced=forced
+        )
+
+
+@flax.struct.dataclass
+class FinalSpan:
+    """The layers after the last gate, possibly none, and the classifier."""
+
+    layers: Layers
+    head: Head
+    k: int = flax.struct.field(pytree_node=False)  # number of gates
+    name = "head"
+    looks = False
+    answers = True
+    followers = ()
+
+    def extract(self, state: State | None, x: Any) -> tuple[None, Any]:
+        """Run the layers."""
+        features, pooled = x
+        if not self.layers.layers:  # the last gate follows the last stage
+            return None, (pooled, ())
+        _, pooled, left = self.layers(features, _recall(state, self.k))
+        return None, (pooled, left)
+
+    def decide(self, state: State, evidence: tuple[Float[Array, "b d"], Channels]) -> State:
+        """Keep the frame: count its logits, and store what the gates proposed."""
+        pooled, left = evidence
+        return replace(
+            state,
+            next=state.close(self.k),
+            cells=state.proposed,
+            past=_set(state.left, self.k, left),
+            total=state.total + self.head(pooled),
+            kept=state.kept + 1,
+        )
+
+
+@flax.struct.dataclass
+class FoldedSoFNet:
+    """SoF-Net as `deploy` creates it: a span for every gate, and one with the classifier.
+
+    Layers have the type `dtype`, gates and classifier float32, since a rounded logit can flip a
+    decision.
     """
 
-    spans: tuple[Span, ...]
-    gates: tuple[Gate, ...]
-    head: Head
+    spans: tuple[GatedSpan | FinalSpan, ...]
     architecture: Architecture = flax.struct.field(pytree_node=False)
     released: Released = flax.struct.field(pytree_node=False, default=PAPER)
+    num_frames = 0
+    online = True
 
     @property
     def num_gates(self) -> int:
         """Number of gates, k."""
-        return len(self.gates)
-
-    def without_gates(self) -> "Network":
-        """Plain TSN with the same weights."""
-        layers = tuple(layer for span in self.spans for layer in span.layers)
-        architecture = dataclasses.replace(self.architecture, gates=())
-        return dataclasses.replace(self, spans=(Span(layers),), gates=(), architecture=architecture)
-
-    def writes(self, stop: Any) -> Any:
-        """Whether a frame with this stop index writes h and c: a kept one (`Released.state`)."""
-        return stop >= self.num_gates - self.released.state
+        return len(self.spans) - 1
 
     @property
-    def device(self) -> jax.Device:
-        """The device that holds the weights."""
-        return self.head.bias.device
+    def gates(self) -> tuple[Gate, ...]:
+        """All gates."""
+        return tuple(span.gate for span in self.spans if isinstance(span, GatedSpan))
+
+    @property
+    def head(self) -> Head:
+        """The classifier."""
+        assert isinstance(self.spans[-1], FinalSpan)
+        return self.spans[-1].head
+
+    @property
+    def layers(self) -> Layers:
+        """All layers of the backbone."""
+        return Layers(tuple(layer for span in self.spans for layer in span.layers.layers))
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """A frame is stopped after a stage, or kept."""
+        names = self.architecture.gate_names
+        return (*(Action(name, uses=False, answers=False) for name in names), KEPT)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, n."""
+        return self.architecture.num_classes
+
+    @property
+    def shares(self) -> bool:
+        """Videos can share a frame unless it is shifted from the last kept one of each."""
+        return not self.architecture.shift
 
     @property
     def dtype(self) -> DTypeLike:
         """Type of the layers."""
-        return jax.tree.leaves(self.spans)[0].dtype
+        return self.layers.dtype
+
+    def begin(self, num_frames: Int[Array, "b"], shape: Sequence[int]) -> State:
+        """The state before the first frame: zeros."""
+        batch, a = len(num_frames), self.architecture
+        parts = [span.layers for span in self.spans]
+        past = create_past(parts, (batch, *shape)) if a.shift else ((),) * len(parts)
+        cells = jnp.zeros((batch, self.num_gates, 2, a.hidden))
+        return State(
+            next=create_next(batch),
+            cells=cells,
+            proposed=cells,
+            past=past,
+            left=past,
+            total=jnp.zeros((batch, a.num_classes)),
+            kept=jnp.zeros(batch, jnp.int32),
+            num_frames=jnp.asarray(num_frames, jnp.int32),
+            forced=jnp.zeros(batch, bool),
+            forces=not self.released.empty,
+        )
+
+    def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
+        """One after the other."""
+        return np.arange(num_frames)
+
+    def prices(self, size: int) -> Prices:
+        """GFLOPs of a frame by the gate that stopped it; the last is a kept one's."""
+        return compute_prices(self.architecture, size)
+
+    def plain(self, size: int) -> Spending:
+        """GFLOPs of a frame in TSN."""
+        return compute_plain_price(self.architecture.backbone, self.num_classes, size)
 
 
-def forwards(
-    logits: Float[np.ndarray, "b 2"] | Float[Array, "b 2"],
-) -> Bool[np.ndarray, "b"] | Bool[Array, "b"]:
+KEPT = Action("kept", uses=True, answers=True)
+
+
+def forwards(logits: Float[Array, "b 2"]) -> Bool[Array, "b"]:
     """Whether a gate forwards each frame, from its logits q (b, 2): a tie stops."""
     return logits[:, 1] > logits[:, 0]
-
-
-def create_past(network: Network, shape: tuple[int, ...]) -> Past:
-    """What shifting blocks read before the first kept frame, for frames (b, h, w, 3): zeros."""
-    if not network.architecture.shift:
-        return ((),) * len(network.spans)
-    past = []
-    x = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    for span in network.spans:
-        x, _, left = jax.eval_shape(span, x)
-        past.append(tuple(jnp.zeros(each.shape, each.dtype) for each in left))
-    return tuple(past)
-
-
-def create_states(network: Network, batch: int) -> tuple[Float[Array, "b m"], ...]:
-    """h or c of every gate before the first frame."""
-    return (jnp.zeros((batch, network.architecture.hidden)),) * network.num_gates
 
 
 def deploy(
@@ -130,45 +297,37 @@ def deploy(
     dtype: DTypeLike | None = None,
     released: Released = PAPER,
     winograd: bool | None = None,
-) -> Network:
+) -> FoldedSoFNet:
     """Prepares a network for inference on the default device.
 
     Args:
         architecture: of the network.
         variables: `params` and `batch_stats` of `SoFNet`.
-        dtype: of the backbone's weights and computation; by default float32 on a CPU, else
-            bfloat16.
+        dtype: as for `tsn.prepare`.
+        winograd: as for `tsn.prepare`.
         released: points in which the authors' code is followed.
-        winograd: whether 3×3 convolutions of stride 1 become `WinogradConvolution`s; by default
-            on a CPU in float32.
 
     Raises:
         UserError: the network shifts from later frames.
     """
-    if architecture.shift == "offline":
-        raise UserError(
-            "with the offline shift each frame needs the next one, so none can be skipped: "
-            "evaluate the network with sofnet_jax.main --mode=evaluate, or train one with "
-            "--config.model.shift=online"
-        )
-    device = jax.local_devices()[0]
-    on_cpu = device.platform == "cpu"
-    dtype = dtype or (jnp.float32 if on_cpu else jnp.bfloat16)
-    if winograd is None:
-        winograd = on_cpu and dtype == jnp.float32
+    stages = prepare(architecture.backbone, architecture.shift, variables, dtype, winograd)
     params = variables["params"]
-    backbone = {name: tree["backbone"] for name, tree in variables.items()}
-    stages = fold_stages(architecture.backbone, backbone, dtype=dtype, winograd=winograd)
     bounds = (0, *architecture.gates, 5)
-    spans = [Span(tuple(itertools.chain(*stages[a:b]))) for a, b in itertools.pairwise(bounds)]
-    network = Network(
-        spans=tuple(spans),
-        gates=tuple(_create_gate(params[f"policy_{name}"]) for name in architecture.gate_names),
-        head=Head(jnp.asarray(params["head"]["kernel"]), jnp.asarray(params["head"]["bias"])),
-        architecture=architecture,
-        released=released,
-    )
-    return jax.device_put(network, device)
+    parts = [Layers(tuple(itertools.chain(*stages[a:b]))) for a, b in itertools.pairwise(bounds)]
+    names = architecture.gate_names
+    gated = [
+        GatedSpan(
+            layers=part,
+            gate=_create_gate(params[f"policy_{name}"]),
+            name=name,
+            k=k,
+            writes=released.state and k == len(names) - 1,
+        )
+        for k, (part, name) in enumerate(zip(parts, names, strict=False))
+    ]
+    final = FinalSpan(parts[-1], Head.create(params["head"]), len(names))
+    network = FoldedSoFNet((*gated, final), architecture, released)
+    return jax.device_put(network, jax.local_devices()[0])
 
 
 def _create_gate(weights: Tree) -> Gate:
@@ -182,3 +341,12 @@ def _create_gate(weights: Tree) -> Gate:
     kernel = np.concatenate([w["embed"]["kernel"] @ after, w_hh])
     arrays = kernel, w["embed"]["bias"] @ after + bias, w["w_q"], w["b_q"]
     return Gate(*(jnp.asarray(x, jnp.float32) for x in arrays))
+
+
+def _recall(state: State | None, k: int) -> Channels | None:
+    """What span k reads of the last kept frame; None where nothing shifts."""
+    return None if state is None else state.past[k]
+
+
+def _set(parts: Past, k: int, part: Channels) -> Past:
+    return (*parts[:k], part, *parts[k + 1 :])

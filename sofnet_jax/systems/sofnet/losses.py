@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from sofnet_jax.systems.losses import compute_classification_loss, spread_labels
 from sofnet_jax.systems.sofnet.network import Outputs
 from sofnet_jax.systems.sofnet.released import PAPER, Released
 
@@ -45,7 +46,7 @@ def compute_losses(
         guidance: False leaves L_pg out of the total; its terms are still reported.
         released: follows the authors' code in `efficiency`, `inner` and `self_supervision`.
     """
-    targets = labels / labels.sum(-1, keepdims=True)
+    targets = spread_labels(labels)
     classification = compute_classification_loss(outputs.video_logits, targets).mean()
     zero = jnp.zeros(())
     if not outputs.inner_logits.shape[2]:
@@ -66,13 +67,6 @@ def compute_losses(
     if guidance:
         total = total + beta * inner + (1 - beta) * self_
     return Losses(total, classification, efficiency, inner, self_)
-
-
-def compute_classification_loss(
-    logits: Float[Array, "*b n"], targets: Float[Array, "*#b n"]
-) -> Float[Array, "*b"]:
-    """Cross-entropy with the label distribution y (Eq. 9); several labels share it equally."""
-    return optax.softmax_cross_entropy(logits, targets)
 
 
 def compute_efficiency_loss(

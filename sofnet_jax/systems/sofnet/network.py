@@ -1,18 +1,16 @@
 """SoF-Net: frames → features of every stage → scan over the gates → consensus (Eqs. 1–6)."""
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from sofnet_jax.backbones.layers import average_pool, full_precision, normalise
 from sofnet_jax.backbones.resnet import ResNet
-from sofnet_jax.backbones.shift import Past, shift_frames
+from sofnet_jax.backbones.shift import Past
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import (
     Decision,
@@ -25,11 +23,12 @@ from sofnet_jax.systems.sofnet.gates import (
     run_gates,
 )
 from sofnet_jax.systems.sofnet.released import PAPER, Released
+from sofnet_jax.systems.tsn import FrameNetwork, draw
 
 
 @flax.struct.dataclass
 class Outputs:
-    """Everything that losses and metrics read; k = 0 without gates (TSN, warm-up).
+    """Everything that losses and metrics read; k = 0 in the warm-up.
 
     Attributes:
         video_logits: mean logits of the kept frames; its softmax is p^T (Eq. 6).
@@ -46,23 +45,19 @@ class Outputs:
     inner_logits: Float[Array, "b t k n"]
 
 
-class SoFNet(nn.Module):
-    """SoF-Net, or TSN if the architecture has no gates.
+class SoFNet(FrameNetwork):
+    """SoF-Net.
 
     The backbone does not depend on the gates, so it runs on all b·t frames in one batch, and only
     the gates are scanned over time; a stopped frame is masked out of everything that follows. With
     the online shift it does depend on them and is scanned with them.
 
     Attributes:
-        dtype: type of the backbone's computation; parameters, statistics and gates are float32.
-        bn_axis, remat: as in `ResNet`.
+        dtype, bn_axis, remat: as in `FrameNetwork`; the gates are float32.
         released: points in which the authors' code is followed instead of the paper.
     """
 
     architecture: Architecture
-    dtype: DTypeLike = jnp.float32
-    bn_axis: str | None = None
-    remat: bool = False
     released: Released = PAPER
 
     @nn.compact
@@ -81,7 +76,7 @@ class SoFNet(nn.Module):
         Args:
             frames: uint8 pixels; normalised here, on the device.
             train: use batch statistics, dropout and Gumbel noise.
-            gated: False is plain TSN: every frame is kept and no gate runs (k = 0).
+            gated: False is the warm-up: every frame is kept and no gate runs (k = 0).
             index: number of each video in the global batch. It keys the dropout and Gumbel
                 streams, so they do not depend on the batch's layout over devices.
             temperature: of the Gumbel-softmax.
@@ -90,50 +85,26 @@ class SoFNet(nn.Module):
         a = self.architecture
         b, t = frames.shape[:2]
         index = jnp.arange(b) if index is None else index
-        gated = bool(a.gates) and (gated or self.is_initializing())
+        gated = gated or self.is_initializing()
         if train and gated and noise is None:
             sample = partial(jax.random.gumbel, shape=(t, len(a.gates), 2))
-            noise = _draw(sample, self.make_rng("gate"), index)
+            noise = draw(sample, self.make_rng("gate"), index)
         decision = None
         if gated and a.shift == "online" and not self.is_initializing():
             x, decision = self._run_in_order(frames, train, noise, temperature)
         else:
-            pooled = self._run_backbone(frames, train)
+            pooled = self.run_backbone(frames, train)
             x = pooled["res5"]
             if gated:
                 with full_precision():
                     decision = run_gates(*self._encode(pooled), noise, temperature, self.released)
 
-        if train and a.dropout:
-            sample = partial(jax.random.bernoulli, p=1 - a.dropout, shape=x.shape[1:])
-            keep = _draw(sample, self.make_rng("dropout"), index)
-            x = jnp.where(keep, x / (1 - a.dropout), 0)
-        head = nn.Dense(a.num_classes, kernel_init=nn.initializers.normal(0.001), name="head")
-        with full_precision():
-            frame_logits = head(x)
+        frame_logits = self.classify(x, train, index)
         if decision is None:
             return _create_ungated_outputs(frame_logits, a.hidden)
         inner = self._run_inner_classifiers(decision.hidden)
         kept = decision.gates[..., -1]
         return Outputs(_consensus(frame_logits, kept), frame_logits, kept, decision, inner)
-
-    def _create_backbone(self, updates: int = 1) -> ResNet:
-        a = self.architecture
-        return ResNet(a.backbone, self.dtype, self.bn_axis, self.remat, updates, name="backbone")
-
-    def _run_backbone(
-        self, frames: UInt8[Array, "b t h w 3"], train: bool
-    ) -> dict[str, Float[Array, "b t _"]]:
-        """Pooled features of all stages (Eq. 1) for all frames at once."""
-        b, t = frames.shape[:2]
-        online = self.architecture.shift == "online"
-
-        def shift(x: Array, past: Array | None) -> tuple[Array, Array]:
-            return shift_frames(x, t, online=online), x  # nothing is passed on
-
-        images = normalise(frames, self.dtype).reshape(b * t, *frames.shape[2:])
-        features, _ = self._create_backbone()(images, train, shift)
-        return {k: average_pool(v).reshape(b, t, -1) for k, v in features.items()}
 
     def _run_in_order(
         self,
@@ -157,7 +128,7 @@ class SoFNet(nn.Module):
             state, past = carry
             pixels, noise, last = xs
             images = normalise(pixels, self.dtype)
-            features, left = self._create_backbone(updates=t)(images, train, past=past)
+            features, left = self.create_backbone(updates=t)(images, train, past=past)
             pooled = {k: average_pool(v)[:, None] for k, v in features.items()}
             with full_precision():
                 weights, inputs = self._encode(pooled)
@@ -218,13 +189,8 @@ def _consensus(logits: Float[Array, "b t n"], kept: Float[Array, "b t"]) -> Floa
 
 
 def _create_ungated_outputs(frame_logits: Float[Array, "b t n"], hidden: int) -> Outputs:
-    """Outputs of a network without gates: every frame kept."""
+    """Outputs of the warm-up: every frame kept."""
     b, t, n = frame_logits.shape
     decision = Decision(*(jnp.zeros((b, t, 0, *d)) for d in ((), (2,), (hidden,), ())))
     kept = jnp.ones((b, t))
     return Outputs(frame_logits.mean(1), frame_logits, kept, decision, jnp.zeros((b, t, 0, n)))
-
-
-def _draw(sample: Callable[[Array], Array], key: Array, index: Int[Array, "b"]) -> Array:
-    """A sample for each video, keyed by its number."""
-    return jax.vmap(sample)(jax.vmap(jax.random.fold_in, (None, 0))(key, index))

@@ -7,10 +7,12 @@ import pytest
 
 from sofnet_jax.backbones.costs import list_convolutions
 from sofnet_jax.backbones.resnet import ResNet
+from sofnet_jax.systems import tsn
+from sofnet_jax.systems.base import Prices
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
-from sofnet_jax.systems.sofnet.costs import Cost, compute_costs, compute_lookup
+from sofnet_jax.systems.sofnet.costs import compute_lookup, compute_prices
 from sofnet_jax.systems.sofnet.gates import Policy, create_state, gate_step
-from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.systems.tsn import TSNNetwork, compute_plain_price
 
 _ALL = (1, 2, 3, 4, 5)
 _SMALL = Architecture(
@@ -29,10 +31,11 @@ _SMALL = Architecture(
 )
 def test_published_table(size, gates, whole, video, convolutions_alone):
     a = create_architecture("resnet50", num_classes=200, gates=_ALL)
-    cost, _ = compute_costs(a, size)
-    assert tuple(round(gate, 4) for gate in cost.gates) == gates
-    assert round(cost.whole, 4) == whole
-    assert round(16 * cost.whole, 2) == video
+    paper = compute_prices(a, size).paper.tolist()
+    assert tuple(round(price, 4) for price in paper) == (*gates, whole)
+    assert round(16 * paper[-1], 2) == video
+    plain = compute_plain_price(a.backbone, 200, size)  # without W_x and the gates' pools
+    assert round(16 * plain.paper, 1) <= round(16 * paper[-1], 1)
     macs = sum(conv.macs for conv in list_convolutions(a.backbone, size)) + 2048 * 200
     assert round(16 * macs / 1e9, 2) == convolutions_alone
 
@@ -64,31 +67,30 @@ def _sum(stage, *columns):
 
 
 def test_paper_count_by_hand():
-    paper, _ = compute_costs(_SMALL, 32)
+    paper = compute_prices(_SMALL, 32).paper
     gates = [_sum(n, _MACS, _NORM, _POOL, _EMBED) / 1e9 for n in _ALL]
-    np.testing.assert_allclose(paper.gates, gates, rtol=1e-12)
+    np.testing.assert_allclose(paper[:-1], gates, rtol=1e-12)
     # The published totals count the pool before the classifier beside that of the last gate.
-    assert paper.whole == pytest.approx(gates[-1] + (_POOL[4] + _HEAD) / 1e9, rel=1e-12)
+    assert paper[-1] == pytest.approx(gates[-1] + (_POOL[4] + _HEAD) / 1e9, rel=1e-12)
 
 
 def test_counts_without_gates_by_hand():
-    paper, full = compute_costs(Architecture(**(vars(_SMALL) | {"gates": ()})), 32)
-    assert paper.gates == full.gates == ()
+    paper, full = compute_plain_price(_SMALL.backbone, _SMALL.num_classes, 32)
     whole = _sum(5, _MACS, _NORM) + _POOL[4] + _HEAD
-    assert paper.whole == pytest.approx(whole / 1e9, rel=1e-12)
-    assert full.whole == pytest.approx((whole + sum(_POINTWISE)) / 1e9, rel=1e-12)
+    assert paper == pytest.approx(whole / 1e9, rel=1e-12)
+    assert full == pytest.approx((whole + sum(_POINTWISE)) / 1e9, rel=1e-12)
 
 
 def test_full_count_by_hand():
-    _, full = compute_costs(_SMALL, 32)
+    full = compute_prices(_SMALL, 32).full
     gates = [_sum(n, _MACS, _NORM, _POOL, _EMBED, _POINTWISE, _LSTM) / 1e9 for n in _ALL]
-    np.testing.assert_allclose(full.gates, gates, rtol=1e-12)
-    assert full.whole == pytest.approx(gates[-1] + _HEAD / 1e9, rel=1e-12)
+    np.testing.assert_allclose(full[:-1], gates, rtol=1e-12)
+    assert full[-1] == pytest.approx(gates[-1] + _HEAD / 1e9, rel=1e-12)
 
 
 def test_full_count_of_some_gates_by_hand():
     a = Architecture(**(vars(_SMALL) | {"gates": (2, 4)}))
-    _, full = compute_costs(a, 32)
+    full = compute_prices(a, 32).full
 
     def gate(n):
         return _POOL[n - 1] + _EMBED[n - 1] + _LSTM[n - 1]
@@ -96,28 +98,26 @@ def test_full_count_of_some_gates_by_hand():
     second = _sum(2, _MACS, _NORM, _POINTWISE) + gate(2)
     fourth = _sum(4, _MACS, _NORM, _POINTWISE) + gate(2) + gate(4)
     whole = _sum(5, _MACS, _NORM, _POINTWISE) + gate(2) + gate(4) + _POOL[4] + _HEAD
-    np.testing.assert_allclose(full.by_stop * 1e9, [second, fourth, whole], rtol=1e-12)
+    np.testing.assert_allclose(full * 1e9, [second, fourth, whole], rtol=1e-12)
 
 
 def test_full_count_without_memory_by_hand():
-    _, full = compute_costs(Architecture(**(vars(_SMALL) | {"temporal": False})), 32)
+    full = compute_prices(Architecture(**(vars(_SMALL) | {"temporal": False})), 32).full
     gates = [_sum(n, _MACS, _NORM, _POOL, _EMBED, _POINTWISE, _DENSE) / 1e9 for n in _ALL]
-    np.testing.assert_allclose(full.gates, gates, rtol=1e-12)
+    np.testing.assert_allclose(full[:-1], gates, rtol=1e-12)
 
 
-def test_cost_of_a_video_by_hand():
-    cost = Cost((1.0, 2.0), 4.0)
-    stop = np.array([[0, 1, 2], [2, 2, 0]])
-    np.testing.assert_array_equal(cost.by_stop, [1, 2, 4])
-    np.testing.assert_array_equal(cost.per_video(stop), [1 + 2 + 4, 4 + 4 + 1])
-    np.testing.assert_array_equal(cost.per_video(stop, np.array([2, 1])), [1 + 2, 4])
+def test_price_of_a_trace_by_hand():
+    prices = Prices(np.array([1.0, 2.0, 4.0]), np.array([10.0, 20.0, 40.0]))
+    assert prices.spend(np.array([0, 1, 2])) == (1 + 2 + 4, 10 + 20 + 40)
+    assert prices.spend(np.array([2, 2])) == (8, 80)
 
 
 def test_lookup_by_hand():
-    cost = Cost((1.0, 2.0), 4.0)
-    assert compute_lookup(cost) == (3.0, 2.0)
+    paper = np.array([1.0, 2.0, 4.0])
+    assert compute_lookup(paper) == (3.0, 2.0)
     # Scaled so that f(L) is 2 instead of 4.
-    assert compute_lookup(cost, reference=2.0) == (1.5, 1.0)
+    assert compute_lookup(paper, reference=2.0) == (1.5, 1.0)
 
 
 def _list_products(jaxpr):
@@ -149,7 +149,7 @@ def _count_macs(conv, product):
     ("backbone", "size"), [("tiny", 32), ("tiny", 45), ("resnet18", 168), ("resnet50", 168)]
 )
 def test_compiler_counts_the_same(backbone, size):
-    a = create_architecture(backbone, num_classes=10, gates=())
+    a = create_architecture(backbone, num_classes=10, gates=(1,))
     network = ResNet(a.backbone)
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(
@@ -165,9 +165,9 @@ def test_compiler_counts_the_same(backbone, size):
     # `full` counts every other operation as one. Two details differ: BatchNorm computes scale and
     # shift from its four vectors, in 4 operations a channel (plus the square root), and the maximum
     # of 9 elements, 9 operations in `full`, takes fewer however it is computed.
-    _, full = compute_costs(a, size)
+    _, full = compute_plain_price(a.backbone, a.num_classes, size)
     last, channels = convs[-1].out_size, a.backbone.channels[4]
-    backbone_alone = full.whole * 1e9 - (last**2 + 1) * channels - channels * a.num_classes
+    backbone_alone = full * 1e9 - (last**2 + 1) * channels - channels * a.num_classes
     operations += backbone_alone - sum(c.macs for c in convs)
     operations += 4 * sum(c.spec.channels for c in convs)
     max_pool = 9 * ((convs[0].out_size + 1) // 2) ** 2 * a.width
@@ -198,9 +198,9 @@ def test_compiler_counts_the_same_for_a_gate(temporal, channels):
     assert 0 <= operations - 2 * macs <= 30 * 4 * 512
     if channels == 2048:
         at_5 = Architecture(**(vars(a) | {"gates": (5,)}))
-        _, full = compute_costs(at_5, 168)
-        _, ungated = compute_costs(Architecture(**(vars(a) | {"gates": ()})), 168)
-        assert (full.whole - ungated.whole) * 1e9 == pytest.approx(macs)
+        full = compute_prices(at_5, 168).full[-1]
+        _, plain = compute_plain_price(a.backbone, a.num_classes, 168)
+        assert (full - plain) * 1e9 == pytest.approx(macs)
 
 
 # torchvision's models with 1000 classes.
@@ -214,7 +214,7 @@ def test_compiler_counts_the_same_for_a_gate(temporal, channels):
     ],
 )
 def test_number_of_parameters_is_torchvisions(backbone, parameters):
-    model = SoFNet(create_architecture(backbone, num_classes=1000, gates=()))
+    model = TSNNetwork(tsn.Architecture(**tsn.choose_backbone(backbone, num_classes=1000)))
     frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.uint8)
     variables = jax.eval_shape(model.init, jax.random.key(0), frames)
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"])) == parameters

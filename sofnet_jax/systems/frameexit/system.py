@@ -1,0 +1,152 @@
+"""FrameExit as a system: its phases, its losses, and what it does with whole videos."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, UInt8
+
+from sofnet_jax.backbones.folded import Tree
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.systems.base import UNDECIDED, Phase, Prices, Spending, Steps
+from sofnet_jax.systems.frameexit.architecture import Architecture, create_architecture
+from sofnet_jax.systems.frameexit.costs import (
+    ACTIONS,
+    EXIT,
+    FIRST,
+    LAST,
+    NEXT,
+    compute_prices,
+)
+from sofnet_jax.systems.frameexit.folded import FoldedFrameExit, deploy
+from sofnet_jax.systems.frameexit.losses import compute_losses
+from sofnet_jax.systems.frameexit.network import FrameExit, Outputs
+from sofnet_jax.systems.losses import compute_top1
+from sofnet_jax.systems.tsn import compute_plain_price
+
+_ARCHITECTURE = ("online", "features", "gate_features")
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameExitSystem:
+    """FrameExit: first the network learns to answer at every position, then gates learn to exit.
+
+    The gates' labels follow from losses, which are small on videos that were trained on; so they
+    learn from videos that the first phase did not see. Both the parts and the order of phases are
+    ours: the authors' training is not published.
+
+    Attributes:
+        beta: β of the tolerances ε_t, the cost of going on.
+    """
+
+    architecture: Architecture
+    module: FrameExit
+    phases: tuple[Phase, ...]
+    beta: float
+    architecture_type = Architecture
+    module_type = FrameExit
+    name = "frameexit"
+    pooling = "last"
+    actions = ACTIONS
+    policy = ("gates",)
+    freezes = True
+    drop_offset = 0
+
+    @classmethod
+    def create(
+        cls, fields: Mapping[str, Any], architecture: Architecture, **options: Any
+    ) -> "FrameExitSystem":
+        """From the fields of a configuration. Raises UserError for fields that do not fit."""
+        if fields["model.shift"]:
+            raise UserError("model.shift: FrameExit looks at frames out of order; leave it out")
+        return cls(
+            architecture,
+            FrameExit(architecture, **options),
+            (
+                Phase("network", fields["train.warmup_epochs"], "most"),
+                Phase("gates", fields["train.joint_epochs"], "held out"),
+            ),
+            beta=fields["frameexit.beta"],
+        )
+
+    @staticmethod
+    def create_architecture(fields: Mapping[str, Any], num_classes: int) -> Architecture:
+        """From the fields of a configuration. Raises UserError."""
+        own = {name: fields[f"frameexit.{name}"] for name in _ARCHITECTURE}
+        return create_architecture(
+            fields["model.backbone"],
+            num_classes=num_classes,
+            width=fields["model.width"],
+            num_frames=fields["data.num_frames"],
+            dropout=fields["model.dropout"],
+            **own | {"gate_features": tuple(own["gate_features"])},
+        )
+
+    @property
+    def title(self) -> str:
+        """With the variant."""
+        return "FrameExit, online" if self.architecture.online else "FrameExit"
+
+    @property
+    def online(self) -> bool:
+        """Whether frames are looked at as they come."""
+        return self.architecture.online
+
+    @property
+    def num_frames(self) -> int:
+        """T, a classifier for each."""
+        return self.architecture.num_frames
+
+    def train(
+        self,
+        variables: Tree,
+        batch: Mapping[str, Array],
+        *,
+        phase: int,
+        temperature: Array,
+        keys: Mapping[str, Array],
+    ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
+        """The mean loss of all positions; then that of the gates."""
+        gated = phase > 0
+        outputs, updates = self.module.apply(
+            variables,
+            batch["frames"],
+            train=True,
+            gated=gated,
+            index=batch["index"],
+            rngs=dict(keys),
+            mutable=["batch_stats"],
+        )
+        losses = compute_losses(outputs, batch["labels"], gated=gated, beta=self.beta)
+        metrics = {"top1": compute_top1(outputs.video_logits, batch["labels"])}
+        metrics["loss/classification"] = losses.classification
+        if gated:
+            metrics |= {"loss/gates": losses.gates, "exit_labels": losses.exits}
+            metrics["usage"] = jax.lax.stop_gradient((outputs.exit + 1).mean() / self.num_frames)
+        return losses.total, (updates["batch_stats"], metrics)
+
+    def evaluate(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Steps:
+        """The answer at every position, and what follows it."""
+        outputs = cast(Outputs, self.module.apply(variables, frames))
+        position, end = jnp.arange(self.num_frames), outputs.exit[:, None]
+        time = jnp.broadcast_to(jnp.array(self.architecture.order), (len(frames), self.num_frames))
+        action = jnp.where(position == end, EXIT, NEXT)
+        action = jnp.where(position == 0, FIRST, action)
+        action = jnp.where(position == self.num_frames - 1, LAST, action)
+        action = jnp.where(position > end, UNDECIDED, action)
+        return Steps(outputs.step_logits, time, action)
+
+    def prices(self, size: int) -> Prices:
+        """GFLOPs of a step by its action."""
+        return compute_prices(self.architecture, size)
+
+    def plain(self, size: int) -> Spending:
+        """GFLOPs of a frame in TSN."""
+        a = self.architecture
+        return compute_plain_price(a.backbone, a.num_classes, size)
+
+    def deploy(self, variables: Tree, **options: Any) -> FoldedFrameExit:
+        """The network for inference."""
+        return deploy(self.architecture, variables, **options)

@@ -1,0 +1,45 @@
+"""The systems, by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.systems.base import System
+from sofnet_jax.systems.frameexit.system import FrameExitSystem
+from sofnet_jax.systems.sofnet.system import SoFNetSystem
+from sofnet_jax.systems.tsn import TSN
+
+# New systems are added here.
+SYSTEMS: dict[str, Any] = {s.name: s for s in (SoFNetSystem, TSN, FrameExitSystem)}
+
+
+def find_system(architecture: Any) -> Any:
+    """The class of systems whose weights have this architecture."""
+    return next(s for s in SYSTEMS.values() if s.architecture_type is type(architecture))
+
+
+def create_system(
+    fields: Mapping[str, Any],
+    *,
+    num_classes: int = 0,
+    architecture: Any = None,
+    **options: Any,
+) -> System:
+    """The system that a configuration describes.
+
+    Args:
+        fields: of the configuration, by dotted names.
+        num_classes: number of classes.
+        architecture: in place of the one that the fields describe, as weights tell it.
+        **options: of its module: `dtype`, `bn_axis`, `remat`.
+
+    Raises:
+        UserError: an unknown system, or fields that do not fit it.
+    """
+    name = fields["model.system"]
+    if name not in SYSTEMS:
+        raise UserError(f"model.system is '{name}'; choose one of {', '.join(SYSTEMS)}")
+    system = SYSTEMS[name]
+    if architecture is None:
+        architecture = system.create_architecture(fields, num_classes)
+    return system.create(fields, architecture, **options)

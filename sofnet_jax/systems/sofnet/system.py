@@ -1,0 +1,165 @@
+"""SoF-Net as a system: its phases, its losses, and what it does with whole videos."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, UInt8
+
+from sofnet_jax.backbones.folded import Tree
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.systems.base import Action, Phase, Prices, Spending, Steps
+from sofnet_jax.systems.losses import compute_top1
+from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
+from sofnet_jax.systems.sofnet.costs import compute_lookup, compute_prices
+from sofnet_jax.systems.sofnet.folded import KEPT, FoldedSoFNet, deploy
+from sofnet_jax.systems.sofnet.losses import compute_losses
+from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
+from sofnet_jax.systems.sofnet.released import Released
+from sofnet_jax.systems.tsn import compute_plain_price
+
+_ARCHITECTURE = (
+    *("backbone", "width", "gates", "hidden", "temporal", "shift", "forward_bias", "dropout"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoFNetSystem:
+    """SoF-Net: a warm-up in which every frame is kept, then gates and network together.
+
+    Attributes:
+        lookup: f_lookup of every gate, in GFLOPs (Eq. 10).
+        alpha: weight of accuracy in Eq. 8.
+        beta: weight of the inner classifiers in Eq. 12.
+        guidance: False leaves L_pg out of Eq. 8.
+    """
+
+    architecture: Architecture
+    module: SoFNet
+    phases: tuple[Phase, ...]
+    lookup: tuple[float, ...]
+    alpha: float
+    beta: float
+    guidance: bool
+    architecture_type = Architecture
+    module_type = SoFNet
+    name = "sofnet"
+    title = "SoF-Net"
+    online = True
+    num_frames = 0
+    pooling = "mean"
+    policy = ("policy_", "inner_")
+    freezes = False
+
+    @classmethod
+    def create(
+        cls, fields: Mapping[str, Any], architecture: Architecture, **options: Any
+    ) -> "SoFNetSystem":
+        """From the fields of a configuration. Raises UserError for fields that do not fit."""
+        released = Released(
+            **{k.partition(".")[2]: v for k, v in fields.items() if k.startswith("released.")}
+        )
+        if architecture.shift == "online" and released.state:
+            raise UserError(
+                "model.shift is 'online', which reads kept frames only, but released.state also "
+                "remembers others; turn off one of them"
+            )
+        paper = compute_prices(architecture, fields["data.size"]).paper
+        return cls(
+            architecture,
+            SoFNet(architecture, released=released, **options),
+            (
+                Phase("warm-up", fields["train.warmup_epochs"]),
+                Phase("joint", fields["train.joint_epochs"]),
+            ),
+            lookup=compute_lookup(paper, fields["loss.reference_gflops"]),
+            alpha=fields["loss.alpha"],
+            beta=fields["loss.beta"],
+            guidance=fields["loss.guidance"],
+        )
+
+    @staticmethod
+    def create_architecture(fields: Mapping[str, Any], num_classes: int) -> Architecture:
+        """From the fields of a configuration. Raises UserError."""
+        own = {name: fields[f"model.{name}"] for name in _ARCHITECTURE}
+        return create_architecture(**own | {"gates": tuple(own["gates"])}, num_classes=num_classes)
+
+    @property
+    def drop_offset(self) -> int:
+        """The warm-up."""
+        return self.phases[0].epochs
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """A frame is stopped after a stage, or kept."""
+        names = self.architecture.gate_names
+        return (*(Action(name, uses=False, answers=False) for name in names), KEPT)
+
+    def train(
+        self,
+        variables: Tree,
+        batch: Mapping[str, Array],
+        *,
+        phase: int,
+        temperature: Array,
+        keys: Mapping[str, Array],
+    ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
+        """The loss of Eq. 8; L_cls in the warm-up. `noise` in the batch replaces the stream."""
+        outputs, updates = self.module.apply(
+            variables,
+            batch["frames"],
+            train=True,
+            gated=phase > 0,
+            index=batch["index"],
+            temperature=temperature,
+            noise=batch.get("noise"),
+            rngs=dict(keys),
+            mutable=["batch_stats"],
+        )
+        losses = compute_losses(
+            outputs,
+            batch["labels"],
+            lookup=self.lookup,
+            alpha=self.alpha,
+            beta=self.beta,
+            guidance=self.guidance,
+            released=self.module.released,
+        )
+        metrics = self._describe(outputs, batch["labels"]) | {
+            f"loss/{name}": value for name, value in vars(losses).items() if name != "total"
+        }
+        if phase:
+            metrics["temperature"] = temperature
+        return losses.total, (updates["batch_stats"], metrics)
+
+    def _describe(self, outputs: Outputs, labels: Array) -> dict[str, Array]:
+        """Accuracy of a training batch and, if gates ran, the shares of its frames by fate."""
+        metrics = {"top1": compute_top1(outputs.video_logits, labels)}
+        if outputs.decision.gates.shape[-1]:
+            metrics["usage"] = jax.lax.stop_gradient(outputs.kept.mean())
+            stop = outputs.decision.stop
+            names = self.architecture.gate_names
+            metrics |= {f"stop/{name}": (stop == k).mean() for k, name in enumerate(names)}
+        return metrics
+
+    def evaluate(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Steps:
+        """The logits of every frame, and the gate that stopped it."""
+        outputs = cast(Outputs, self.module.apply(variables, frames))
+        stop = outputs.decision.stop
+        time = jnp.broadcast_to(jnp.arange(stop.shape[1]), stop.shape)
+        return Steps(outputs.frame_logits.astype(jnp.float32), time, stop)
+
+    def prices(self, size: int) -> Prices:
+        """GFLOPs of a frame by the gate that stopped it; the last is a kept one's."""
+        return compute_prices(self.architecture, size)
+
+    def plain(self, size: int) -> Spending:
+        """GFLOPs of a frame in TSN."""
+        a = self.architecture
+        return compute_plain_price(a.backbone, a.num_classes, size)
+
+    def deploy(self, variables: Tree, **options: Any) -> FoldedSoFNet:
+        """The network for inference."""
+        return deploy(self.architecture, variables, released=self.module.released, **options)

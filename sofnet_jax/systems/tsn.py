@@ -1,0 +1,418 @@
+"""TSN: every frame passes the backbone, and the mean of their logits decides (Eq. 6 with s_t = 1).
+
+It is the plain network that all other systems are compared with.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, UInt8
+
+from sofnet_jax.backbones.costs import compute_pool_cost, compute_stage_costs
+from sofnet_jax.backbones.folded import Block as FoldedBlock
+from sofnet_jax.backbones.folded import Layers, Stem, Tree, create_past, fold_stages
+from sofnet_jax.backbones.layers import average_pool, full_precision, normalise
+from sofnet_jax.backbones.resnet import ResNet
+from sofnet_jax.backbones.shift import Past, shift_frames
+from sofnet_jax.backbones.spec import BACKBONES, Block, ResNetSpec, Shift
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.systems.base import (
+    DONE,
+    Action,
+    Next,
+    Phase,
+    Prices,
+    Spending,
+    Steps,
+    average,
+    create_next,
+)
+from sofnet_jax.systems.losses import compute_classification_loss, compute_top1, spread_labels
+
+SEEN = Action("kept", uses=True, answers=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A ResNet of five stages res1…res5 and a classifier.
+
+    The fields are flat because checkpoints store them; `backbone` composes those of the ResNet.
+
+    Attributes:
+        num_classes: size of the classifier.
+        block, depths, width, stem_kernel: as in `ResNetSpec`.
+        shift: the temporal shift of TSM, see `backbones/shift.py`; "" is none.
+        dropout: rate before the classifier.
+    """
+
+    num_classes: int
+    block: Block = "bottleneck"
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    width: int = 64
+    stem_kernel: int = 7
+    shift: Shift = ""
+    dropout: float = 0.5
+
+    @property
+    def backbone(self) -> ResNetSpec:
+        """The ResNet, without the classifier."""
+        return ResNetSpec(
+            self.block, self.depths, self.width, self.stem_kernel, shifts=bool(self.shift)
+        )
+
+
+def choose_backbone(name: str, *, num_classes: int, width: int = 0) -> dict[str, Any]:
+    """The fields of an `Architecture` that a named backbone determines.
+
+    Args:
+        name: a key of `BACKBONES`.
+        num_classes: number of classes.
+        width: channels of the stem; 0 takes the backbone's own.
+
+    Raises:
+        UserError: an unknown backbone, or a single class.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"model.backbone is '{name}'; choose one of {', '.join(BACKBONES)}")
+    if num_classes < 2:
+        raise UserError(f"the data has {num_classes} class; at least two are needed")
+    spec = BACKBONES[name]
+    return {
+        "num_classes": num_classes,
+        "block": spec.block,
+        "depths": spec.depths,
+        "width": width or spec.width,
+        "stem_kernel": spec.stem_kernel,
+    }
+
+
+class FrameNetwork(nn.Module):
+    """A backbone and a classifier that run on every frame, for TSN and what builds on it.
+
+    Attributes:
+        dtype: type of the backbone's computation; parameters and statistics are float32.
+        bn_axis, remat: as in `ResNet`.
+    """
+
+    architecture: Architecture
+    dtype: DTypeLike = jnp.float32
+    bn_axis: str | None = None
+    remat: bool = False
+
+    def create_backbone(self, updates: int = 1) -> ResNet:
+        """The backbone, within a compact method."""
+        a = self.architecture
+        return ResNet(a.backbone, self.dtype, self.bn_axis, self.remat, updates, name="backbone")
+
+    def run_backbone(
+        self, frames: UInt8[Array, "b t h w 3"], train: bool
+    ) -> dict[str, Float[Array, "b t _"]]:
+        """Pooled features of all stages (Eq. 1) for all frames at once."""
+        b, t = frames.shape[:2]
+        online = self.architecture.shift == "online"
+
+        def shift(x: Array, past: Array | None) -> tuple[Array, Array]:
+            return shift_frames(x, t, online=online), x  # nothing is passed on
+
+        images = normalise(frames, self.dtype).reshape(b * t, *frames.shape[2:])
+        features, _ = self.create_backbone()(images, train, shift)
+        return {k: average_pool(v).reshape(b, t, -1) for k, v in features.items()}
+
+    def classify(
+        self, x: Float[Array, "b t d"], train: bool, index: Int[Array, "b"]
+    ) -> Float[Array, "b t n"]:
+        """Dropout and the classifier (Eq. 5)."""
+        a = self.architecture
+        if train and a.dropout:
+            sample = partial(jax.random.bernoulli, p=1 - a.dropout, shape=x.shape[1:])
+            keep = draw(sample, self.make_rng("dropout"), index)
+            x = jnp.where(keep, x / (1 - a.dropout), 0)
+        head = nn.Dense(a.num_classes, kernel_init=nn.initializers.normal(0.001), name="head")
+        with full_precision():
+            return head(x)
+
+
+class TSNNetwork(FrameNetwork):
+    """TSN: frames to logits."""
+
+    @nn.compact
+    def __call__(
+        self,
+        frames: UInt8[Array, "b t h w 3"],
+        *,
+        train: bool = False,
+        index: Int[Array, "b"] | None = None,
+    ) -> Float[Array, "b t n"]:
+        """Logits of every frame; arguments as those of `SoFNet`."""
+        index = jnp.arange(len(frames)) if index is None else index
+        return self.classify(self.run_backbone(frames, train)["res5"], train, index)
+
+
+def draw(sample: Callable[[Array], Array], key: Array, index: Int[Array, "b"]) -> Array:
+    """A sample for each video, keyed by its number."""
+    return jax.vmap(sample)(jax.vmap(jax.random.fold_in, (None, 0))(key, index))
+
+
+@dataclasses.dataclass(frozen=True)
+class TSN:
+    """TSN as a system: it has nothing to decide, and learns in one phase."""
+
+    architecture: Architecture
+    module: TSNNetwork
+    phases: tuple[Phase, ...]
+    drop_offset: int
+    architecture_type = Architecture
+    module_type = TSNNetwork
+    name = "tsn"
+    title = "TSN"
+    online = True
+    num_frames = 0
+    pooling = "mean"
+    actions = (SEEN,)
+    policy = ()
+    freezes = False
+
+    @classmethod
+    def create(cls, fields: Mapping[str, Any], architecture: Architecture, **options: Any) -> "TSN":
+        """From the fields of a configuration."""
+        warmup, joint = fields["train.warmup_epochs"], fields["train.joint_epochs"]
+        phases = (Phase("training", warmup + joint),)
+        return cls(architecture, TSNNetwork(architecture, **options), phases, drop_offset=warmup)
+
+    @staticmethod
+    def create_architecture(fields: Mapping[str, Any], num_classes: int) -> Architecture:
+        """From the fields of a configuration. Raises UserError."""
+        m = {name: fields[f"model.{name}"] for name in ("backbone", "width", "shift", "dropout")}
+        chosen = choose_backbone(m.pop("backbone"), width=m.pop("width"), num_classes=num_classes)
+        return Architecture(**chosen, **m)
+
+    def train(
+        self,
+        variables: Tree,
+        batch: Mapping[str, Array],
+        *,
+        phase: int,
+        temperature: Array,
+        keys: Mapping[str, Array],
+    ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
+        """The loss L_cls, the new running statistics, and what is logged."""
+        logits, updates = self.module.apply(
+            variables,
+            batch["frames"],
+            train=True,
+            index=batch["index"],
+            rngs=dict(keys),
+            mutable=["batch_stats"],
+        )
+        video_logits = logits.mean(1)
+        loss = compute_classification_loss(video_logits, spread_labels(batch["labels"])).mean()
+        metrics = {"top1": compute_top1(video_logits, batch["labels"]), "loss/classification": loss}
+        return loss, (updates["batch_stats"], metrics)
+
+    def evaluate(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Steps:
+        """What is done with whole videos."""
+        logits = cast(Array, self.module.apply(variables, frames))
+        action = jnp.zeros(logits.shape[:2], jnp.int32)
+        return Steps(logits, jnp.broadcast_to(jnp.arange(logits.shape[1]), action.shape), action)
+
+    def prices(self, size: int) -> Prices:
+        """GFLOPs of a frame."""
+        paper, full = self.plain(size)
+        return Prices(np.array([paper]), np.array([full]))
+
+    def plain(self, size: int) -> Spending:
+        """GFLOPs of a frame."""
+        a = self.architecture
+        return compute_plain_price(a.backbone, a.num_classes, size)
+
+    def deploy(self, variables: Tree, **options: Any) -> "FoldedTSN":
+        """The network for inference."""
+        return deploy(self.architecture.backbone, self.architecture.shift, variables, **options)
+
+
+def compute_plain_price(spec: ResNetSpec, num_classes: int, size: int) -> Spending:
+    """GFLOPs of a backbone, its average pool and a classifier, for a frame of `size` pixels."""
+
+    def count(full: bool) -> float:
+        stages = compute_stage_costs(spec, size, full=full)
+        pool = compute_pool_cost(stages[-1].size, spec.channels[-1])
+        layers = sum(stage.operations for stage in stages)
+        return (layers + pool + spec.channels[-1] * num_classes) / 1e9
+
+    return Spending(count(full=False), count(full=True))
+
+
+@flax.struct.dataclass
+class Head:
+    """The classifier."""
+
+    kernel: Float[Array, "d n"]
+    bias: Float[Array, "n"]
+
+    @classmethod
+    def create(cls, weights: Tree) -> "Head":
+        """From the parameters of a Flax layer."""
+        return cls(jnp.asarray(weights["kernel"]), jnp.asarray(weights["bias"]))
+
+    def __call__(self, pooled: Float[Array, "b d"]) -> Float[Array, "b n"]:
+        """Logits z_t from the averaged features of res5 (Eq. 5)."""
+        with full_precision():
+            return pooled @ self.kernel + self.bias
+
+
+@flax.struct.dataclass
+class State:
+    """What TSN remembers of b videos: the sum of their frames' logits, and their number.
+
+    `past` is what blocks that shift read of the last frame.
+    """
+
+    next: Next
+    past: Past
+    total: Float[Array, "b n"]
+    kept: Int[Array, "b"]
+    num_frames: Int[Array, "b"]
+
+    @property
+    def answer(self) -> Float[Array, "b n"]:
+        """Mean logits of the frames."""
+        return average(self.total, self.kept)
+
+    def finish(self) -> "State":
+        """Ask for nothing more."""
+        return replace(self, next=replace(self.next, span=self.next.span * 0 + DONE))
+
+
+@flax.struct.dataclass
+class WholeSpan:
+    """All layers and the classifier."""
+
+    layers: Layers
+    head: Head
+    name = "frame"
+    looks = True
+    answers = True
+    followers = ()
+
+    def extract(self, state: State | None, x: Array) -> tuple[None, Any]:
+        """Run the layers and the classifier."""
+        _, pooled, left = self.layers(x, None if state is None else state.past[0])
+        return None, (self.head(pooled), left)
+
+    def decide(self, state: State, evidence: tuple[Float[Array, "b n"], Any]) -> State:
+        """Count the logits, and ask for the next frame."""
+        logits, left = evidence
+        zero, time = jnp.zeros_like(state.kept), state.next.time
+        span = jnp.where(time == state.num_frames - 1, zero + DONE, zero)
+        return replace(
+            state,
+            next=Next(span, time + 1, zero),
+            past=(left,),
+            total=state.total + logits,
+            kept=state.kept + 1,
+        )
+
+
+@flax.struct.dataclass
+class FoldedTSN:
+    """TSN for inference, in one span."""
+
+    spans: tuple[WholeSpan]
+    spec: ResNetSpec = flax.struct.field(pytree_node=False)
+    num_frames = 0
+    online = True
+    actions = (SEEN,)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, n."""
+        return len(self.spans[0].head.bias)
+
+    @property
+    def shares(self) -> bool:
+        """Videos can share a frame unless it is shifted from the one before."""
+        return not self.spec.shifts
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Type of the layers."""
+        return self.spans[0].layers.dtype
+
+    def begin(self, num_frames: Int[Array, "b"], shape: Sequence[int]) -> State:
+        """The state before the first frame: zeros."""
+        batch = len(num_frames)
+        past = create_past([self.spans[0].layers], (batch, *shape)) if self.spec.shifts else ((),)
+        return State(
+            next=create_next(batch),
+            past=past,
+            total=jnp.zeros((batch, self.num_classes)),
+            kept=jnp.zeros(batch, jnp.int32),
+            num_frames=jnp.asarray(num_frames, jnp.int32),
+        )
+
+    def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
+        """One after the other."""
+        return np.arange(num_frames)
+
+    def prices(self, size: int) -> Prices:
+        """GFLOPs of a frame."""
+        paper, full = self.plain(size)
+        return Prices(np.array([paper]), np.array([full]))
+
+    def plain(self, size: int) -> Spending:
+        """GFLOPs of a frame."""
+        return compute_plain_price(self.spec, self.num_classes, size)
+
+
+def prepare(
+    spec: ResNetSpec, shift: Shift, variables: Tree, dtype: DTypeLike | None, winograd: bool | None
+) -> list[tuple[Stem | FoldedBlock, ...]]:
+    """The layers of res1…res5 of a module whose backbone is called `backbone`, for this device.
+
+    Args:
+        spec: of the backbone.
+        shift: its temporal shift.
+        variables: `params` and `batch_stats`.
+        dtype: of weights and computation; by default float32 on a CPU, else bfloat16.
+        winograd: whether 3×3 convolutions of stride 1 become `WinogradConvolution`s; by default
+            on a CPU in float32.
+
+    Raises:
+        UserError: the network shifts from later frames.
+    """
+    if shift == "offline":
+        raise UserError(
+            "with the offline shift each frame needs the next one, so none can be skipped: "
+            "evaluate the network with sofnet_jax.main --mode=evaluate, or train one with "
+            "--config.model.shift=online"
+        )
+    on_cpu = jax.local_devices()[0].platform == "cpu"
+    dtype = dtype or (jnp.float32 if on_cpu else jnp.bfloat16)
+    if winograd is None:
+        winograd = on_cpu and dtype == jnp.float32
+    backbone = {name: tree["backbone"] for name, tree in variables.items()}
+    return fold_stages(spec, backbone, dtype=dtype, winograd=winograd)
+
+
+def deploy(
+    spec: ResNetSpec,
+    shift: Shift,
+    variables: Tree,
+    *,
+    dtype: DTypeLike | None = None,
+    winograd: bool | None = None,
+) -> FoldedTSN:
+    """Prepares a network for inference on the default device; arguments as for `prepare`."""
+    stages = prepare(spec, shift, variables, dtype, winograd)
+    layers = Layers(tuple(layer for stage in stages for layer in stage))
+    network = FoldedTSN((WholeSpan(layers, Head.create(variables["params"]["head"])),), spec)
+    return jax.device_put(network, jax.local_devices()[0])
