@@ -158,7 +158,7 @@ def printing() -> Iterator[None]:
     """Stop quietly once nobody reads standard output; raise UserError if writing it fails."""
     try:
         yield
-        sys.stdout.flush()
+        print(end="", flush=True)  # sys.stdout is None if it was closed from the start
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
