@@ -10,7 +10,7 @@ from sofnet_jax.backbones.spec import BACKBONES, SHIFTS
 from sofnet_jax.host.errors import UserError, shorten
 
 CRITERIA = ("top1", "top5", "map")  # metrics by which checkpoints are compared
-LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video, in inference
+LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video
 PRECISIONS = ("float32", "bfloat16")
 # What a field means to a run that was stored:
 #   identity     a checkpoint must agree on it
@@ -35,7 +35,10 @@ def _limit(x: int | float) -> int | float:
 ANY = Range(lambda x: True, "anything")
 FROM_0 = Range(lambda x: 0 <= x < _limit(x), "a number from 0 up")
 FROM_1 = Range(lambda x: 1 <= x < _limit(x), "a number from 1 up")
-POSITIVE = Range(lambda x: x > 0, "above 0")
+POSITIVE = Range(lambda x: 0 < x < math.inf, "a number above 0")
+FINITE = Range(lambda x: abs(x) < math.inf, "a finite number")
+FRAMES = Range(lambda x: 1 <= x <= MOST_FRAMES, f"from 1 to {MOST_FRAMES}")
+SIZES = Range(lambda x: 1 <= x <= LARGEST_SIZE, f"from 1 to {LARGEST_SIZE}")
 UNIT = Range(lambda x: 0 <= x <= 1, "from 0 to 1")
 BELOW_1 = Range(lambda x: 0 <= x < 1, "from 0 to below 1")
 EPOCHS = Range(lambda x: all(epoch >= 0 for epoch in x), "epochs from 0 up")
@@ -100,8 +103,8 @@ FIELDS = (
     ),
     Field("data.keep", False, "indifferent", ANY, "keep decoded videos in each process's memory"),
     Field("data.prepared", "", "outcome", ANY, "folder of the data set", source="prepared"),
-    Field("data.num_frames", 16, "schedule", FROM_1, "frames per video, T"),
-    Field("data.size", 168, "schedule", FROM_1, "side of a frame in pixels"),
+    Field("data.num_frames", 16, "schedule", FRAMES, "frames per video, T"),
+    Field("data.size", 168, "schedule", SIZES, "side of a frame in pixels"),
     Field("data.scales", (1.0, 0.875, 0.75, 0.66), "schedule", SCALES, "of the multi-scale crop"),
     Field("data.flip", True, "schedule", ANY, "flip training videos at random"),
     Field("data.num_workers", 2, "indifferent", FROM_0, "decoding processes; 0: threads instead"),
@@ -118,7 +121,7 @@ FIELDS = (
     Field("model.hidden", 512, "identity", FROM_1, "units of each LSTM"),
     Field("model.temporal", True, "identity", ANY, "False: a linear layer, no LSTM (Table 4)"),
     Field("model.shift", "", "identity", SHIFTS, "temporal shift of TSM; '': none"),
-    Field("model.forward_bias", 0.0, "identity", ANY, "initial bias of W_q for 'forward'"),
+    Field("model.forward_bias", 0.0, "identity", FINITE, "initial bias of W_q for 'forward'"),
     Field("model.dropout", 0.5, "identity", BELOW_1, "rate before the final classifier"),
     # Training. Batches are counted over all devices and processes. The warm-up forwards every
     # frame, freezes the gates, and minimises L_cls alone.
