@@ -35,7 +35,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def create_default() -> ConfigDict:
     """Create the paper's experiment on ActivityNet-v1.3, without a data set."""
-    return ConfigDict(unflatten_dict({field.name: field.default for field in FIELDS}, sep="."))
+    fields = {field.name: field.default for field in FIELDS}
+    return ConfigDict(unflatten_dict(fields, sep=".")).lock()  # so that it refuses mistyped fields
 
 
 def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
@@ -53,13 +54,21 @@ def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
     return config
 
 
+def require_fields(config: ConfigDict) -> ConfigDict:
+    """Return the configuration. Raises UserError if it lacks a field."""
+    found = flatten_fields(config.to_dict())
+    if missing := [field.name for field in FIELDS if field.name not in found]:
+        raise UserError(f"--config: no field {missing[0]}; begin with create_default()")
+    return config
+
+
 def check_config(config: ConfigDict) -> None:
     """Reject values that would fail later and less clearly.
 
     Raises:
         UserError: naming the field, its value, and what it must be.
     """
-    check_fields(flatten_fields(config.to_dict()))
+    check_fields(flatten_fields(require_fields(config).to_dict()))
     batch, parts, devices = config.train.batch_size, config.train.accumulate, jax.device_count()
     if batch < 1 or parts < 1 or batch % (devices * parts):
         raise UserError(
