@@ -145,6 +145,8 @@ class Checkpoints:
             for step in damaged:
                 aside = self.directory / f"{step}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)
+                if aside.is_file():
+                    aside.unlink()
                 (self.directory / str(step)).rename(aside)
         devices.gather_dict({})  # the other processes wait for the renaming
         self._manager.reload()

@@ -139,6 +139,7 @@ def restore_latest(checkpoints: Checkpoints) -> tuple[int, list[str]]:
 def test_damaged_checkpoint_gives_way_to_the_one_before(kind, three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "run")
     DAMAGES[kind](folder / "3")
+    (folder / "3.damaged").write_text("in the way")
     reader = Checkpoints(folder, metric="top1", read_only=True)
     for read in (
         lambda: reader.restore(3, LIKE),
