@@ -34,4 +34,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.eval.metric = "top1"
     c.eval.every_epochs = 8
     c.eval.threshold = 0.98  # so few epochs leave the scores less extreme than the paper's
+    c.frameexit.features = 256
+    c.frameexit.gate_features = (32, 16)
+    c.frameexit.gate_epochs = 60  # of two steps each
+    c.frameexit.beta = 0.02  # so small a network never reaches the losses of the paper's
     return apply_variant(c, variant)

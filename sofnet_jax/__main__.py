@@ -5,6 +5,8 @@ import runpy
 import sys
 
 from sofnet_jax import __version__
+from sofnet_jax.host.command_line import printing
+from sofnet_jax.host.errors import UserError
 
 COMMANDS = {
     "main": "train or evaluate a network",
@@ -25,14 +27,22 @@ def run() -> None:
         del sys.argv[1]
         runpy.run_module(f"sofnet_jax.{name}", run_name="__main__", alter_sys=True)
     elif name == "--version":
-        print(f"sofnet {__version__}")
+        _print(f"sofnet {__version__}")
     elif name in ("-h", "--help"):
         lines = ["usage: sofnet COMMAND …", "example: sofnet predict --help", "", "commands:"]
         lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
-        print("\n".join(lines))
+        _print("\n".join(lines))
     else:
         close = difflib.get_close_matches(name, COMMANDS, 1, 0)[0]
         sys.exit(f"error: no command '{name}'; did you mean {close}?")
+
+
+def _print(text: str) -> None:
+    try:
+        with printing():
+            print(text)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

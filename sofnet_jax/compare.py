@@ -20,6 +20,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import processes
 from sofnet_jax.report.ablations import METHODS, create_config
+from sofnet_jax.run.config import require_fields
 from sofnet_jax.training.loop import train
 
 for name in ("config", "workdir", "seeds"):
@@ -29,7 +30,7 @@ for name in ("config", "workdir", "seeds"):
 def main(argv: list[str]) -> None:
     """Train both methods with every seed and print the table."""
     command_line.refuse_arguments(argv)
-    config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
+    config, workdir = require_fields(CONFIG.value), Path(WORKDIR.value or "").expanduser()
     p = config.parallel
     with processes.join_processes(p.coordinator, p.num_processes, p.process_id):
         _compare_seeds(config, workdir)

@@ -30,11 +30,11 @@ def main(argv: list[str]) -> None:
     if PROFILE.value and MODE.value != "train":
         raise UserError("--profile applies to training; leave it out with --mode evaluate")
     from sofnet_jax.parallel import processes
-    from sofnet_jax.run.config import refuse_foreign
+    from sofnet_jax.run.config import refuse_foreign, require_fields
     from sofnet_jax.training.loop import evaluate, train
 
-    refuse_foreign(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
-    config, workdir = CONFIG.value, Path(WORKDIR.value or "").expanduser()
+    config, workdir = require_fields(CONFIG.value), Path(WORKDIR.value or "").expanduser()
+    refuse_foreign(config, config_flags.get_override_values(flags.FLAGS["config"]))
     p = config.parallel
     with processes.join_processes(p.coordinator, p.num_processes, p.process_id):
         if MODE.value == "train":

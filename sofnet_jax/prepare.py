@@ -39,7 +39,7 @@ from sofnet_jax.host.command_line import CONFIG
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.host.workers import count_cores
-from sofnet_jax.run.config import create_default
+from sofnet_jax.run.config import create_default, require_fields
 
 ANNOTATIONS = flags.DEFINE_list("annotations", [], "Files or folders, separated by commas.")
 VIDEOS = flags.DEFINE_string("videos", "", "Folder that contains the videos, at any depth.")
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
 
 def _create_sheet() -> Sheet:
     """The sheet to draw, with the crops of the configuration, if one is given."""
-    data = (CONFIG.value or create_default()).data
+    data = require_fields(CONFIG.value or create_default()).data
     return Sheet(_expand(SHEET.value), data.size, tuple(data.scales), SEED.value)
 
 

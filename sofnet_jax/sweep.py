@@ -26,7 +26,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.signals import Interruption
 from sofnet_jax.report.ablations import METHODS, Method, find_contradiction
 from sofnet_jax.report.grid import Cell, create_grid
-from sofnet_jax.run.config import flatten_fields
+from sofnet_jax.run.config import flatten_fields, require_fields
 from sofnet_jax.run.fields import list_foreign
 
 CHOSEN = flags.DEFINE_list(
@@ -56,11 +56,12 @@ def main(argv: list[str]) -> None:
     """Print the grid, or train its unfinished runs."""
     command_line.refuse_arguments(argv)
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to the runs
-    if why := find_contradiction(flatten_fields(CONFIG.value.to_dict()), METHODS["sofnet"]):
+    config = require_fields(CONFIG.value)
+    if why := find_contradiction(flatten_fields(config.to_dict()), METHODS["sofnet"]):
         raise UserError(f"--config: {why}; the sweep makes such changes itself")
     workdir = Path(WORKDIR.value or "").expanduser()
-    seeds = command_line.read_seeds(CONFIG.value.seed)
-    grid = create_grid(CONFIG.value, workdir, choose_methods(CHOSEN.value), seeds)
+    seeds = command_line.read_seeds(config.seed)
+    grid = create_grid(config, workdir, choose_methods(CHOSEN.value), seeds)
     task = TASK.value
     if task is not None and task >= len(grid):
         raise UserError(f"--task is {task}, but the grid's runs are 0 to {len(grid) - 1}")

@@ -79,6 +79,17 @@ def test_the_program_lists_its_commands_and_its_version():
     assert _run("-m", "sofnet_jax", "--version")[1] == f"sofnet {sofnet_jax.__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", ["--version", "--help", "predict --help"])
+def test_nothing_can_be_printed(arguments):
+    command = f"{sys.executable} -m sofnet_jax {arguments}"
+    for stdout, code, error in (
+        (">&-", 0, ""),
+        (">/dev/full", 1, "error: cannot write to standard output: No space left on device\n"),
+    ):
+        done = subprocess.run(f"{command} {stdout}", shell=True, cwd=ROOT, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr.decode()) == (code, error)
+
+
 @pytest.mark.parametrize("name", ["configs.py", "configs/__init__.py"])
 def test_configurations_of_a_users_own_may_lie_beside(name, tmp_path):
     path = tmp_path / name

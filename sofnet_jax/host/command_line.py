@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from sofnet_jax.host.errors import DEFECT, UserError, choose_exit_code
+from sofnet_jax.host.errors import DEFECT, UserError, choose_exit_code, shorten
 from sofnet_jax.host.signals import Interrupted
 
 # Defined here, since one process may import several commands.
@@ -106,11 +106,38 @@ def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, which raises UserError, also for configuration files and their fields."""
     _require_files(argv)
     try:
-        return flags.FLAGS(argv)
+        arguments = flags.FLAGS(argv)
+        hasattr(flags.FLAGS["config"].value, "lock")  # raises an OSError of the file
     except (SyntaxError, ImportError) as error:
         raise UserError(f"--config: not a configuration file ({error})") from error
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(_explain(error, argv)) from error
+    except Exception as error:  # a configuration file may raise anything
+        if isinstance(error, flags.IllegalFlagValueError):
+            _require_config()  # None counts as missing
+        cause, place = _find_cause(error)
+        raise UserError(place + _explain(cause, [] if place else argv)) from error
+    _require_config()
+    return arguments
+
+
+def _require_config() -> None:
+    """Raise UserError if the configuration file returns no configuration."""
+    flag = flags.FLAGS["config"]
+    if flag.present and not isinstance(flag.value, ConfigDict):
+        value = shorten(repr(flag.value), 80)
+        raise UserError(
+            f"--config: get_config returned {value}; return what create_default() returns, changed"
+        )
+
+
+def _find_cause(error: Exception) -> tuple[BaseException, str]:
+    """The error that the configuration file raised, and where; the given one if it raised none."""
+    cause: BaseException | None = error
+    while cause:
+        for frame, line in reversed(list(traceback.walk_tb(cause.__traceback__))):
+            if frame.f_globals.get("__name__") == "config_config":  # as config_flags calls it
+                return cause, f"--config: {frame.f_code.co_filename}:{line}: "
+        cause = cause.__cause__ or cause.__context__
+    return error, ""
 
 
 def _require_files(argv: list[str]) -> None:
@@ -127,7 +154,7 @@ def _require_files(argv: list[str]) -> None:
             raise UserError(f"--config: no file {path}; the repository's configs/ has examples")
 
 
-def _explain(error: Exception, argv: list[str]) -> str:
+def _explain(error: BaseException, argv: list[str]) -> str:
     """A user's mistake in one line, from the messages of absl and ml_collections."""
     if isinstance(error, flags.UnrecognizedFlagError):
         names = [flag.name for flag in _list_flags()]
@@ -146,7 +173,9 @@ def _explain(error: Exception, argv: list[str]) -> str:
         return "--config: not a configuration file (it defines no get_config)"
     if wrong := re.search(r"flag (\S+)=(.*): invalid literal for int", text):
         return f"{wrong[1]}: '{wrong[2]}' is not a whole number"
-    if unknown := re.match(r"'?(\w+)'?$", lines[0]):  # a field of the configuration
+    if unknown := re.match(
+        r"(?:Key \"|')?(\w+)('?$|\" does not)", lines[0]
+    ):  # a field of the configuration
         flag = next((a.partition("=")[0] for a in argv if f".{unknown[1]}" in a), unknown[1])
         similar = re.search(r'Did you mean "(\w+)"', text)
         return f"{flag}: no such field" + (f"; did you mean {similar[1]}?" if similar else "")
@@ -158,7 +187,7 @@ def printing() -> Iterator[None]:
     """Stop quietly once nobody reads standard output; raise UserError if writing it fails."""
     try:
         yield
-        sys.stdout.flush()
+        print(end="", flush=True)  # sys.stdout is None if it was closed from the start
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):

@@ -7,6 +7,7 @@ import glob
 import json
 import math
 import os
+import stat
 import sys
 import tempfile
 import uuid
@@ -33,10 +34,12 @@ def write_whole(path: Path) -> Iterator[Path]:
     raises, `path` is unchanged. The temporary file of a killed process is deleted by the next
     `write_whole` of the same path.
     """
+    _require_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(glob.escape(path.name) + PARTIAL + "*"):
-        _remove_unless_locked(abandoned)
     partial = Path(name_partial(str(path)))
+    stem = partial.name.rpartition(PARTIAL)[0]
+    for abandoned in path.parent.glob(glob.escape(stem) + PARTIAL + "*"):
+        _remove_unless_locked(abandoned)
     with _create_locked(partial):
         try:
             yield partial
@@ -48,8 +51,10 @@ def write_whole(path: Path) -> Iterator[Path]:
 
 
 def name_partial(path: str) -> str:
-    """A unique name for a file that is to be renamed to `path`."""
-    return f"{path}{PARTIAL}{uuid.uuid4().hex[:12]}"
+    """A unique name for a file that is to be renamed to `path`, of 255 bytes at most."""
+    folder, name = os.path.split(path)
+    stem = os.fsencode(name)[: 255 - len(PARTIAL) - 12].decode(errors="ignore")
+    return os.path.join(folder, f"{stem}{PARTIAL}{uuid.uuid4().hex[:12]}")
 
 
 def _create_locked(path: Path) -> IO[bytes]:
@@ -84,11 +89,22 @@ def _flush(path: Path, mode: int) -> None:
 
 def require_place(path: Path) -> None:
     """Raise OSError if `path` cannot be written; to be called before long work."""
-    if path.is_dir():
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _require_regular(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     with tempfile.TemporaryFile(dir=folder):  # deeper folders are created on writing
         pass
+
+
+def _require_regular(path: Path) -> None:
+    """Raise OSError if something other than a file is at `path`, or no file can have its name."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:

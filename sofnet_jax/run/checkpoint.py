@@ -1,9 +1,11 @@
 """Checkpoints of training: the two latest and the best. The only file that knows Orbax."""
 
 import contextlib
+import functools
 import json
 import logging
 import math
+import re
 import shutil
 import sys
 import warnings
@@ -23,6 +25,13 @@ from sofnet_jax.run.fields import CRITERIA
 
 Which = Literal["last", "best"]
 _DIGESTS = "crc32"  # the field of a stored record that holds the checksums
+_ORBAX = re.compile(r"/orbax/checkpoint/|tensorstore|in OCDBT database")
+# Coroutines of Orbax; the warning names no file.
+_ABANDONED = (
+    r"coroutine '(\S+\.)?_(background_serialize|coro_with_registration|create_paths|open_and_write|"
+    r"save_fn|serialize\w*|write_metadata_\w+)' was never awaited"
+)
+_CLOSED = "Event loop is closed"
 
 
 class DamagedError(UserError):
@@ -50,8 +59,7 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._path = directory / "metrics.json"
         self._metrics = _read_metrics(self._path) if self._path.exists() else {}
-        self._silence = _silence_orbax()
-        self._failed = False
+        _silence_orbax()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else self,
             cleanup_tmp_directories=not read_only,
@@ -145,6 +153,8 @@ class Checkpoints:
             for step in damaged:
                 aside = self.directory / f"{step}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)
+                if aside.is_file():
+                    aside.unlink()
                 (self.directory / str(step)).rename(aside)
         devices.gather_dict({})  # the other processes wait for the renaming
         self._manager.reload()
@@ -202,7 +212,6 @@ class Checkpoints:
         except MemoryError:
             raise
         except Exception as error:  # Orbax and TensorStore raise anything
-            self._failed = True
             advice = "; take another copy of it, or resume training from the one before"
             raise DamagedError(
                 f"the checkpoint {path} is damaged or not whole ({first_line(error)})"
@@ -217,8 +226,6 @@ class Checkpoints:
         """Waits, then releases the manager."""
         self._manager.wait_until_finished()
         self._manager.close()
-        if not self._failed and sys.exception() is None:  # else abandoned tasks report later
-            self._silence.close()
 
 
 def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
@@ -288,29 +295,28 @@ def _check_sizes(handler: ocp.StandardCheckpointHandler, folder: Path) -> None:
     check_size(unpacked, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
 
 
-def _silence_orbax() -> contextlib.ExitStack:
-    """Drops what Orbax logs, in threads of its own, next to what it raises, until the stack closes.
+def _silence_orbax() -> None:
+    """Drop for good what Orbax and TensorStore report next to what they raise, and nothing else.
 
-    Also what asyncio and TensorStore's threads report of tasks that Orbax abandons after a failure.
+    Tasks that they abandon after a failure report later, from any thread, when they are collected.
     """
-    package = f"/{ocp.__name__.replace('.', '/')}/"
-    absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
-    hook = sys.unraisablehook
+    warnings.filterwarnings("ignore", _ABANDONED, RuntimeWarning)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_of_others)
+    if getattr(sys.unraisablehook, "func", None) is not _report:
+        sys.unraisablehook = functools.partial(_report, sys.unraisablehook)
 
-    def allow(record: logging.LogRecord) -> bool:
-        return package not in record.pathname
 
-    def report(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            hook(unraisable)
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """Whether a record is neither logged by Orbax nor about a task of its or TensorStore's."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not _ORBAX.search(
+        record.pathname if record.name == "absl" else f"{record.getMessage()} {error}"
+    )
 
-    stack = contextlib.ExitStack()
-    stack.enter_context(warnings.catch_warnings())
-    stack.callback(setattr, sys, "unraisablehook", hook)
-    stack.callback(asyncio.setLevel, asyncio.level)
-    stack.callback(absl.removeFilter, allow)
-    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
-    sys.unraisablehook = report
-    asyncio.setLevel(logging.CRITICAL)
-    absl.addFilter(allow)
-    return stack
+
+def _report(hook: Callable[[Any], object], odd: Any) -> None:
+    """Pass on what could not be raised, except in TensorStore's threads, which name no object."""
+    closed = isinstance(odd.exc_value, RuntimeError) and str(odd.exc_value) == _CLOSED
+    if odd.object is not None or not closed:
+        hook(odd)

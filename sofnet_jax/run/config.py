@@ -15,7 +15,13 @@ from sofnet_jax.run.fields import FIELDS, PRECISIONS, list_foreign
 
 DTYPES = {name: getattr(jnp, name) for name in PRECISIONS}
 # What the words after the colon of `--config configs/X.py:tsn,192` change; a number is data.size.
-_FRAMEEXIT = {"model.system": "frameexit", "model.dropout": 0.0, "eval.min_frames": 0}
+# θ₁ of its released code for ActivityNet, after the first frame. Its paper names no dropout.
+_FRAMEEXIT = {
+    "model.system": "frameexit",
+    "model.dropout": 0.0,
+    "eval.threshold": 0.99,
+    "eval.min_frames": 0,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "tsn": {"model.system": "tsn"},
     "fc": {"model.temporal": False},
@@ -38,7 +44,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def create_default() -> ConfigDict:
     """Create the paper's experiment on ActivityNet-v1.3, without a data set."""
-    return ConfigDict(unflatten_dict({field.name: field.default for field in FIELDS}, sep="."))
+    fields = {field.name: field.default for field in FIELDS}
+    return ConfigDict(unflatten_dict(fields, sep=".")).lock()  # so that it refuses mistyped fields
 
 
 def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
@@ -56,13 +63,21 @@ def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
     return config
 
 
+def require_fields(config: ConfigDict) -> ConfigDict:
+    """Return the configuration. Raises UserError if it lacks a field."""
+    found = flatten_fields(config.to_dict())
+    if missing := [field.name for field in FIELDS if field.name not in found]:
+        raise UserError(f"--config: no field {missing[0]}; begin with create_default()")
+    return config
+
+
 def check_config(config: ConfigDict) -> None:
     """Reject values that would fail later and less clearly.
 
     Raises:
         UserError: naming the field, its value, and what it must be.
     """
-    check_fields(flatten_fields(config.to_dict()))
+    check_fields(flatten_fields(require_fields(config).to_dict()))
     batch, parts, devices = config.train.batch_size, config.train.accumulate, jax.device_count()
     if batch < 1 or parts < 1 or batch % (devices * parts):
         raise UserError(

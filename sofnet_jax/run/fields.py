@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +10,7 @@ from sofnet_jax.backbones.spec import BACKBONES, SHIFTS
 from sofnet_jax.host.errors import UserError, shorten
 
 CRITERIA = ("top1", "top5", "map")  # metrics by which checkpoints are compared
-LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video, in inference
+LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video
 PRECISIONS = ("float32", "bfloat16")
 # What a field means to a run that was stored:
 #   identity     a checkpoint must agree on it
@@ -35,7 +35,10 @@ def _limit(x: int | float) -> int | float:
 ANY = Range(lambda x: True, "anything")
 FROM_0 = Range(lambda x: 0 <= x < _limit(x), "a number from 0 up")
 FROM_1 = Range(lambda x: 1 <= x < _limit(x), "a number from 1 up")
-POSITIVE = Range(lambda x: x > 0, "above 0")
+POSITIVE = Range(lambda x: 0 < x < math.inf, "a number above 0")
+FINITE = Range(lambda x: abs(x) < math.inf, "a finite number")
+FRAMES = Range(lambda x: 1 <= x <= MOST_FRAMES, f"from 1 to {MOST_FRAMES}")
+SIZES = Range(lambda x: 1 <= x <= LARGEST_SIZE, f"from 1 to {LARGEST_SIZE}")
 UNIT = Range(lambda x: 0 <= x <= 1, "from 0 to 1")
 BELOW_1 = Range(lambda x: 0 <= x < 1, "from 0 to below 1")
 EPOCHS = Range(lambda x: all(epoch >= 0 for epoch in x), "epochs from 0 up")
@@ -89,7 +92,11 @@ def _is_like(value: Any, default: Any) -> bool:
     return type(value) is type(default)
 
 
-_SOFNET, _FRAMEEXIT = ("sofnet",), ("frameexit",)
+def _read_by(system: str, *fields: Field) -> tuple[Field, ...]:
+    """Fields that one system reads."""
+    return tuple(replace(field, systems=(system,)) for field in fields)
+
+
 FIELDS = (
     Field("seed", 0, "schedule", FROM_0, "seed of weights, order, crops, dropout and gates"),
     Field("init_from", "", "schedule", ANY, "weights: a file, a run's folder, or hub:owner/name"),
@@ -107,8 +114,8 @@ FIELDS = (
     ),
     Field("data.keep", False, "indifferent", ANY, "keep decoded videos in each process's memory"),
     Field("data.prepared", "", "outcome", ANY, "folder of the data set", source="prepared"),
-    Field("data.num_frames", 16, "schedule", FROM_1, "frames per video, T"),
-    Field("data.size", 168, "schedule", FROM_1, "side of a frame in pixels"),
+    Field("data.num_frames", 16, "schedule", FRAMES, "frames per video, T"),
+    Field("data.size", 168, "schedule", SIZES, "side of a frame in pixels"),
     Field("data.scales", (1.0, 0.875, 0.75, 0.66), "schedule", SCALES, "of the multi-scale crop"),
     Field("data.flip", True, "schedule", ANY, "flip training videos at random"),
     Field("data.num_workers", 2, "indifferent", FROM_0, "decoding processes; 0: threads instead"),
@@ -119,50 +126,28 @@ FIELDS = (
     Field("data.synthetic.val_videos", 80, "schedule", ANY, "per class", source="synthetic"),
     Field("data.synthetic.seed", 0, "schedule", ANY, "seed of the videos", source="synthetic"),
     # Network. `systems/registry.py` lists the systems.
-    Field("model.system", "sofnet", "identity", ANY, "how the network looks at a video"),
+    Field("model.system", "sofnet", "identity", ANY, "how a video is looked at"),
     Field("model.backbone", "resnet50", "identity", tuple(BACKBONES), "network without gates"),
     Field("model.width", 0, "identity", FROM_0, "channels of res1; 0: the backbone's own"),
-    Field(
-        *("model.gates", (1, 2, 3, 4, 5), "identity", ANY, "stages with a gate"), systems=_SOFNET
-    ),
-    Field("model.hidden", 512, "identity", FROM_1, "units of each LSTM", systems=_SOFNET),
-    Field(
-        *("model.temporal", True, "identity", ANY, "False: a linear layer, no LSTM (Table 4)"),
-        systems=_SOFNET,
-    ),
     Field("model.shift", "", "identity", SHIFTS, "temporal shift of TSM; '': none"),
-    Field(
-        *("model.forward_bias", 0.0, "identity", ANY, "initial bias of W_q for 'forward'"),
-        systems=_SOFNET,
-    ),
     Field("model.dropout", 0.5, "identity", BELOW_1, "rate before the final classifier"),
-    # FrameExit. `model.dropout` is the rate before its classifiers; "train.warmup_epochs" are those
-    # of the network and `train.joint_epochs` those of the gates.
-    Field(
-        *("frameexit.online", False, "identity", ANY, "frames as they come, not coarse to fine"),
-        systems=_FRAMEEXIT,
+    *_read_by(
+        "sofnet",
+        Field("model.gates", (1, 2, 3, 4, 5), "identity", ANY, "stages with a gate"),
+        Field("model.hidden", 512, "identity", FROM_1, "units of each LSTM"),
+        Field("model.temporal", True, "identity", ANY, "False: a linear layer, no LSTM (Table 4)"),
+        Field("model.forward_bias", 0.0, "identity", FINITE, "initial bias of W_q for 'forward'"),
     ),
-    Field(
-        *("frameexit.features", 4096, "identity", FROM_1, "units of the layer after the backbone"),
-        systems=_FRAMEEXIT,
-    ),
-    Field(
-        *("frameexit.gate_features", (128, 64), "identity", LAYERS, "units of a gate's layers"),
-        systems=_FRAMEEXIT,
-    ),
-    Field(
-        *("frameexit.beta", 1e-4, "schedule", POSITIVE, "cost of going on: the larger, the sooner"),
-        systems=_FRAMEEXIT,
-    ),
-    Field(
-        *(
-            "frameexit.held_out",
-            0.1,
-            "schedule",
-            BELOW_1,
-            "share of the videos that gates learn on",
+    *_read_by(
+        "frameexit",
+        Field(
+            "frameexit.online", False, "identity", ANY, "frames as they come, not coarse to fine"
         ),
-        systems=_FRAMEEXIT,
+        Field("frameexit.features", 4096, "identity", FROM_1, "units after the backbone"),
+        Field("frameexit.gate_features", (128, 64), "identity", LAYERS, "units of a gate's layers"),
+        Field("frameexit.beta", 1e-4, "schedule", POSITIVE, "the larger, the sooner gates exit"),
+        Field("frameexit.gate_epochs", 10, "outcome", FROM_0, "epochs of the gates, at the end"),
+        Field("frameexit.held_out", 0.1, "schedule", BELOW_1, "share of videos for the gates"),
     ),
     # Training. Batches are counted over all devices and processes. The warm-up forwards every
     # frame, freezes the gates, and minimises L_cls alone.
@@ -174,22 +159,18 @@ FIELDS = (
     Field("train.remat", False, "indifferent", ANY, "recompute activations to save memory"),
     Field("train.sync_batchnorm", False, "outcome", ANY, "share statistics among all devices"),
     Field("train.log_every", 10, "indifferent", FROM_1, "steps between two lines of the log"),
-    # Losses. Tiny backbones need the GFLOPs of a ResNet-50 at 168×168, 2.52, for L_eff to matter.
-    Field(
-        *("loss.alpha", 0.9, "schedule", UNIT, "weight of accuracy; cost has 1 - alpha (Eq. 8)"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("loss.beta", 0.9, "schedule", UNIT, "weight of L_inner; L_self has 1 - beta (Eq. 12)"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("loss.guidance", True, "schedule", ANY, "False leaves L_pg out (Tables 4 and D)"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("loss.reference_gflops", 0.0, "schedule", FROM_0, "per frame in L_eff; 0: the real ones"),
-        systems=_SOFNET,
+    # SoF-Net's losses. Tiny backbones need the GFLOPs of a ResNet-50 at 168×168, 2.52, for L_eff to
+    # matter.
+    *_read_by(
+        "sofnet",
+        Field(
+            "loss.alpha", 0.9, "schedule", UNIT, "weight of accuracy; cost has 1 - alpha (Eq. 8)"
+        ),
+        Field(
+            "loss.beta", 0.9, "schedule", UNIT, "weight of L_inner; L_self has 1 - beta (Eq. 12)"
+        ),
+        Field("loss.guidance", True, "schedule", ANY, "False leaves L_pg out (Tables 4 and D)"),
+        Field("loss.reference_gflops", 0.0, "schedule", FROM_0, "a frame's in L_eff; 0: real ones"),
     ),
     Field("optimizer.name", "sgd", "identity and schedule", ("sgd", "adam"), "optimizer"),
     Field("optimizer.learning_rate", 0.001, "schedule", FROM_0, "of everything but the gates"),
@@ -204,45 +185,23 @@ FIELDS = (
     Field("temperature.decay", 0.045, "schedule", FROM_0, "exponent per joint epoch"),
     # Points in which to follow the authors' released code instead of the paper; the variant
     # "release" sets them all. See systems/sofnet/released.py and docs/fidelity.md.
-    Field(
-        *("released.init", False, "identity", ANY, "initial weights of gates and classifiers"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("released.state", False, "identity", ANY, "which frames an LSTM remembers"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("released.gradient", False, "identity", ANY, "gradient of a gate after a stop"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("released.empty", False, "identity", ANY, "a video without a kept frame scores 0"),
-        systems=_SOFNET,
-    ),
-    Field(*("released.efficiency", False, "identity", ANY, "weights of L_eff"), systems=_SOFNET),
-    Field(
-        *("released.inner", False, "identity", ANY, "frames and gates in L_inner"), systems=_SOFNET
-    ),
-    Field(
-        *("released.self_supervision", False, "identity", ANY, "logits and labels of L_self"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("released.groups", False, "identity", ANY, "learning rates and decay by layer"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("released.restart", False, "identity", ANY, "drop the warm-up's momentum"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("released.crops", False, "identity", ANY, "crop at 224×224, then take nearest pixels"),
-        systems=_SOFNET,
-    ),
-    Field(
-        *("released.clip_norm", 0.0, "identity", FROM_0, "largest norm of the gradient; 0: any"),
-        systems=_SOFNET,
+    *_read_by(
+        "sofnet",
+        Field("released.init", False, "identity", ANY, "initial weights of gates and classifiers"),
+        Field("released.state", False, "identity", ANY, "which frames an LSTM remembers"),
+        Field("released.gradient", False, "identity", ANY, "gradient of a gate after a stop"),
+        Field("released.empty", False, "identity", ANY, "a video without a kept frame scores 0"),
+        Field("released.efficiency", False, "identity", ANY, "weights of L_eff"),
+        Field("released.inner", False, "identity", ANY, "frames and gates in L_inner"),
+        Field("released.self_supervision", False, "identity", ANY, "logits and labels of L_self"),
+        Field("released.groups", False, "identity", ANY, "learning rates and decay by layer"),
+        Field("released.restart", False, "identity", ANY, "drop the warm-up's momentum"),
+        Field(
+            "released.crops", False, "identity", ANY, "crop at 224×224, then take nearest pixels"
+        ),
+        Field(
+            "released.clip_norm", 0.0, "identity", FROM_0, "largest norm of the gradient; 0: any"
+        ),
     ),
     # Evaluation. "last" or "best" checkpoint: for --mode evaluate, the final table and init_from.
     Field("eval.batch_size", 24, "indifferent", FROM_1, "videos per step, over all devices"),

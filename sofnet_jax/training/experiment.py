@@ -67,6 +67,7 @@ class Experiment:
             drop_epochs=tuple(o.drop_epochs),
             steps_per_epoch=first.steps_per_epoch,
             warmup_epochs=self.system.drop_offset,
+            restart=first.stop if self.system.freezes else None,
         )
         self.temperature = create_temperature_schedule(
             **config.temperature,

@@ -20,8 +20,19 @@ def create_temperature_schedule(
 
 
 def create_learning_rate_schedule(
-    base: float, *, drop_epochs: tuple[int, ...], steps_per_epoch: int, warmup_epochs: int
+    base: float,
+    *,
+    drop_epochs: tuple[int, ...],
+    steps_per_epoch: int,
+    warmup_epochs: int,
+    restart: int | None = None,
 ) -> optax.Schedule:
-    """`base`, multiplied by 0.1 after each of the joint epochs `drop_epochs`."""
+    """`base`, multiplied by 0.1 after each of the joint epochs `drop_epochs`.
+
+    From the step `restart` on, if there is one, it is `base` again.
+    """
     drops = {(warmup_epochs + epoch) * steps_per_epoch: 0.1 for epoch in drop_epochs}
-    return optax.piecewise_constant_schedule(base, drops)
+    schedule = optax.piecewise_constant_schedule(base, drops)
+    if restart is None:
+        return schedule
+    return optax.join_schedules([schedule, optax.constant_schedule(base)], [restart])

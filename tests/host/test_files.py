@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from sofnet_jax.host.files import format_json, is_number, read_json, write_json, write_whole
+from sofnet_jax.host.files import (
+    format_json,
+    is_number,
+    read_json,
+    require_place,
+    write_json,
+    write_whole,
+)
 
 
 def _list(folder: Path) -> list[str]:
@@ -108,6 +115,31 @@ def test_two_writers_at_once_each_write_a_whole_file(tmp_path):
             two.write_text("two")
         assert path.read_text() == "two" and one.read_text() == "one"
     assert path.read_text() == "one" and _list(tmp_path) == ["x"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    (tmp_path / "folder").mkdir()
+    for name in _list(tmp_path):
+        kept = (tmp_path / name).lstat()
+        with pytest.raises(OSError, match="not a regular file|Is a directory"):
+            require_place(tmp_path / name)
+        with pytest.raises(OSError, match="not a regular file|Is a directory"):
+            write_json(tmp_path / name, {})
+        assert (tmp_path / name).lstat() == kept
+    assert _list(tmp_path) == ["folder", "link", "pipe"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ż" * 127, "x" + "😀" * 63])
+def test_the_longest_names_are_written(name, tmp_path):
+    write_json(tmp_path / name, {"a": 1})
+    require_place(tmp_path / name)
+    with pytest.raises(OSError, match="File name too long"):
+        write_json(tmp_path / (name + "y" * 9), {})
+    with pytest.raises(OSError, match="File name too long"):
+        require_place(tmp_path / (name + "y" * 9))
+    assert _list(tmp_path) == [name]
 
 
 def test_no_link_is_followed_or_waited_for(tmp_path):

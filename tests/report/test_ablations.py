@@ -43,7 +43,8 @@ def test_sizes_keep_the_paper_s_proportions():
 
 def test_a_field_that_the_base_lacks_is_not_made():
     base = create_default()
-    del base.model["shift"]
+    with base.unlocked():
+        del base.model["shift"]
     with pytest.raises(KeyError, match="shift"):
         create_config(base, METHODS["tsm"], 0)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from sofnet_jax.host.errors import UserError, explain_full_disk
@@ -139,6 +140,7 @@ def restore_latest(checkpoints: Checkpoints) -> tuple[int, list[str]]:
 def test_damaged_checkpoint_gives_way_to_the_one_before(kind, three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "run")
     DAMAGES[kind](folder / "3")
+    (folder / "3.damaged").write_text("in the way")
     reader = Checkpoints(folder, metric="top1", read_only=True)
     for read in (
         lambda: reader.restore(3, LIKE),
@@ -183,41 +185,53 @@ def test_checkpoint_without_checksums_gives_way_and_names_the_version(three, tmp
     assert step == 2 and "(without checksums, as versions before 0.1.0 wrote it)" in line
 
 
-def test_orbax_is_silenced_while_checkpoints_are_open_and_no_longer(tmp_path):
-    absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
-
-    def read() -> tuple:
-        return sys.unraisablehook, list(warnings.filters), asyncio.level, list(absl.filters)
-
-    before = read()
-    with contextlib.closing(Checkpoints(tmp_path, metric="top1")) as checkpoints:
-        save(checkpoints, 1, None)
-        assert checkpoints.read_record(1) == {"step": 1}
-        assert len(absl.filters) == len(before[3]) + 1
-    assert read() == before
-
-
 def fail_to_read(checkpoints: Checkpoints) -> None:
     with contextlib.suppress(DamagedError):  # as a training does, which takes the one before
         checkpoints.read_record(1)
 
 
 def fail(checkpoints: Checkpoints) -> None:
-    raise ValueError
+    with contextlib.suppress(ValueError):
+        raise ValueError
+
+
+RAISED = ValueError('OUT_OF_RANGE: Error reading "x/0" in OCDBT database at local file "/x/"')
+TASK = "Task was destroyed but it is pending!\ntask: <Task pending coro=<{}() running at {}:121>>"
+ORBAX = f"{ocp.__path__[0]}/_src/serialization/type_handlers.py"
 
 
 @pytest.mark.parametrize("use", [fail, fail_to_read])
-def test_tasks_that_report_after_an_error_are_not_heard(use, tmp_path, monkeypatch):
-    heard, asyncio = [], logging.getLogger("asyncio")
-    monkeypatch.setattr(asyncio, "level", asyncio.level)
-    monkeypatch.setattr(sys, "unraisablehook", lambda odd: heard.append(str(odd.exc_value)))
-    with contextlib.suppress(ValueError):
-        with contextlib.closing(Checkpoints(tmp_path, metric="top1")) as checkpoints:
-            use(checkpoints)
-    assert asyncio.level == logging.CRITICAL
-    for text in ("Event loop is closed", "something else"):
-        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
-    assert heard == ["something else"]
+def test_a_programs_own_messages_are_heard_and_orbax_is_not(use, tmp_path, monkeypatch, caplog):
+    """With two folders open at once, closed in the order of opening, and after a failure."""
+    heard: list[SimpleNamespace] = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    one, two = (Checkpoints(tmp_path / name, metric="top1") for name in "ab")
+    use(one)
+    one.close()
+    two.close()
+    asyncio, absl = logging.getLogger("asyncio"), logging.getLogger("absl")
+    caplog.set_level(logging.WARNING)
+    caplog.clear()
+    asyncio.error(TASK.format("_open_and_write", ORBAX))
+    asyncio.error("Task exception was never retrieved", exc_info=RAISED)
+    absl.handle(absl.makeRecord("absl", logging.ERROR, ORBAX, 1, "failed", (), None))
+    assert not caplog.messages
+    own = [TASK.format("serve", "/home/me/serve.py"), "Task exception was never retrieved"]
+    asyncio.error(own[0])
+    asyncio.error(own[1], exc_info=ValueError("mine"))
+    absl.handle(absl.makeRecord("absl", logging.ERROR, "/home/me/x.py", 1, "failed", (), None))
+    assert caplog.messages == [*own, "failed"]
+    closed, mine = RuntimeError("Event loop is closed"), RuntimeError("mine")
+    odd = [SimpleNamespace(exc_value=e, object=o) for e in (closed, mine) for o in (None, "mine")]
+    for each in odd:
+        sys.unraisablehook(each)
+    assert heard == odd[1:]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Checkpoints(tmp_path / "c", metric="top1").close()
+        for name in ("serve", "NumpyHandler._background_serialize"):
+            warnings.warn(f"coroutine '{name}' was never awaited", RuntimeWarning, stacklevel=1)
+    assert [str(w.message) for w in caught] == ["coroutine 'serve' was never awaited"]
 
 
 @contextlib.contextmanager
@@ -231,7 +245,6 @@ def little_room() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 def test_checkpoint_that_cannot_be_written_is_none(three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "run")
     state = {"x": np.random.default_rng(4).random(10_000)}

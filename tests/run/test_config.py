@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -176,6 +177,12 @@ def test_every_default_has_a_value_that_is_allowed():
     check_fields(json.loads(json.dumps(_flatten(create_default()))))
     with pytest.raises(UserError, match="train.remat is 1; give a value such as False"):
         check_fields({"train.remat": 1})
+    with pytest.raises(UserError, match="temperature.initial is inf; it must be a number above 0"):
+        check_fields({"temperature.initial": math.inf})
+    for field, most in (("data.num_frames", 10_000), ("data.size", 4096)):
+        check_fields({field: most})
+        with pytest.raises(UserError, match=f"{field} is {most + 1}; it must be from 1 to {most}"):
+            check_fields({field: most + 1})
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "default"])

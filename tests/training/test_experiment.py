@@ -35,6 +35,7 @@ MISTAKES = {
     "optimizer.weight_decay": (float("nan"), "optimizer.weight_decay is nan"),
     "optimizer.drop_epochs": ((-20,), "optimizer.drop_epochs is (-20,)"),
     "temperature.initial": (0.0, "temperature.initial is 0.0"),
+    "model.forward_bias": (float("nan"), "model.forward_bias is nan"),
     "eval.metric": ("map5", "did you mean map"),
     "eval.checkpoint": ("newest", "last, best"),
     "eval.threshold": (99.9, "eval.threshold is 99.9"),

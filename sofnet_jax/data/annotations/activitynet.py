@@ -38,7 +38,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     found += [[(row.need("video"), row) for row in m.table()] for m in files["table"]]
     described = merge([[_read_video(*video, notes) for video in f] for f in found], notes)
     lists = _repair_ids(read_lists(files, _create_listed, notes), described, notes)
-    return assemble(NAME, described, lists, read_orders(files), notes)
+    return assemble(NAME, described, lists, read_orders(files, _CLASSES), notes)
 
 
 def _read_video(name: Node, video: Node, notes: Notes) -> Clip:

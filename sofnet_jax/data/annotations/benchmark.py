@@ -24,15 +24,19 @@ def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
     """Read the annotation files of a benchmark, given by name or in folders.
 
     File types are detected from their contents. Raises UserError for an unrecognised file that was
-    given by name, and for anything that would make labels or identities wrong; other oddities are
-    among the notes.
+    given by name, for anything that would make labels or identities wrong, and if no video has a
+    label; other oddities are among the notes.
     """
     if name == own.NAME:
         return own.read(paths)
     if name not in _READERS:
         raise UserError(f"'{name}' is not a benchmark; choose one of {', '.join(BENCHMARKS)}")
     try:
-        return _READERS[name](create_materials(paths))
+        annotation = _READERS[name](create_materials(paths))
+        if not annotation.clips:
+            where = " or ".join(map(str, paths))
+            raise UserError(f"no labelled videos in {where}; give the files that name some")
+        return annotation
     except UserError as error:
         folders = [path for path in paths if path.is_dir()]
         if not folders:

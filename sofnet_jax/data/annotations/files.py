@@ -271,10 +271,13 @@ class Material:
     def table(self) -> Iterator[Node]:
         """Yield each row below a CSV header, as an object with the columns as keys."""
         rows = self.cells()
-        _, header = next(rows, ("", []))
+        first, cells = next(rows, ("", []))
+        header = [cell.lower() for cell in cells]
+        if repeated := [name for name in header if name and header.count(name) > 1]:
+            raise UserError(f"{first}: column {show(repeated[0])} is there twice; rename one")
         for place, cells in rows:
             check_width(place, cells, header)
-            yield Node(place, dict(zip(map(str.lower, header), cells, strict=True)))
+            yield Node(place, dict(zip(header, cells, strict=True)))
 
 
 def check_width(place: str, cells: Sequence[str], header: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     files = _leave_out_other(sort_materials("Mini-Kinetics", materials, kinds, notes), notes)
     clips = [clip for material in files["table"] for clip in _read_table(material, notes)]
     lists = read_lists(files, _create_listed, notes)
-    orders = read_orders(files)
+    orders = read_orders(files, _CLASSES)
     if not (clips or any(clip.numbers for found in lists.values() for clip in found)):
         raise UserError(
             f"{materials[0].path}: no file describes clips; give lists of them, or Kinetics' CSV"

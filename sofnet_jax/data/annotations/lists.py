@@ -14,7 +14,7 @@ from sofnet_jax.host.errors import UserError
 _LISTED = re.compile(r".*\S[,\s]+[0-9]+[,\s]+[0-9]+")  # a row, seen from its end
 _CELL = re.compile(r"[^,\s]+")
 _COUNT = re.compile(r"[0-9]{1,9}")
-_NUMBERED = re.compile(r"([0-9]+)[,\s]+(\S.*)")
+_NUMBERED = re.compile(r"([0-9]+)(?:\s*[,;:|]|\s)[,\s]*(\S.*)")
 _NAME = re.compile(r"(?![\w-]{11}$)(?!.*\s[0-9]+$)[^,/]+")  # no id, no path, no row of a table
 _HEADERS = ("action", "class", "classes", "label", "labels", "name")
 _TELLING = re.compile(r"class|label|action|categor", re.IGNORECASE)
@@ -107,18 +107,24 @@ def parse_path(node: Node) -> PurePosixPath:
 
 
 def read_orders(
-    files: Mapping[str, Sequence[Material]], starts: Sequence[int] = (0,)
+    files: Mapping[str, Sequence[Material]], count: int, starts: Sequence[int] = (0,)
 ) -> list[ClassOrder]:
     """Read the files of class names; unnumbered ones are counted from each of `starts`.
 
-    Raises UserError.
+    Raises UserError, also for more than `count` unnumbered names: the first may be a header.
     """
     orders = []
     for material in files["classes"]:
         if material.looks_like(_NUMBERED):
             orders.append(ClassOrder(material.path, _read_numbered(material)))
             continue
-        names = [check_label(row) for row in _skip_header(material)]
+        rows = _skip_header(material)
+        if len(rows) > count or rows[0].value.startswith("#"):
+            raise UserError(
+                f"{rows[0].place}: {show(rows[0].value)} begins {len(rows)} class names, of which "
+                f"there are {count} at most; delete this line if it is a header"
+            )
+        names = [check_label(row) for row in rows]
         orders += [ClassOrder(material.path, dict(enumerate(names, i)), False) for i in starts]
     return orders
 

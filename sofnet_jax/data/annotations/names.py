@@ -1,6 +1,8 @@
 """Ids, labels, paths, extensions and splits as annotation files write them."""
 
+import posixpath
 import re
+import unicodedata
 from pathlib import Path
 
 from sofnet_jax.data.annotations.files import Node, show
@@ -29,17 +31,20 @@ def strip_prefix(id: str) -> str:
 
 
 def check_label(node: Node) -> str:
-    """Read a class name, stripped and printable; raises UserError."""
-    label = node.text().strip()
+    """Read a class name, stripped, printable and in the Unicode form NFC; raises UserError."""
+    label = unicodedata.normalize("NFC", node.text().strip())
     if not label or len(label) > _MAX_NAME or not label.isprintable():
         raise UserError(f"{node.place}: {show(label)} is not a class name")
     return label
 
 
 def check_path(node: Node) -> str:
-    """Read a path that stays in the folder that it is relative to; raises UserError."""
+    """Read a path that stays in the folder that it is relative to; one spelling per path.
+
+    Raises UserError.
+    """
     path = node.text()
-    if not path or len(path) > _MAX_NAME or not path.isprintable():
+    if posixpath.normpath(path) == "." or len(path) > _MAX_NAME or not path.isprintable():
         raise UserError(f"{node.place}: {show(path)} is not a video path")
     parts = path.replace("\\", "/").split("/")
     if parts[0] == "" or _DRIVE.match(path) or ".." in parts:
@@ -47,7 +52,7 @@ def check_path(node: Node) -> str:
             f"{node.place}: the path {show(path)} leaves the video folder; write it relative to "
             "that folder, without '..'"
         )
-    return path.removeprefix("./")
+    return posixpath.normpath(path)
 
 
 def is_video(name: str) -> bool:

@@ -44,7 +44,7 @@ def read(materials: Sequence[Material]) -> Annotation:
         **create_kinds(_CLASSES),
     }
     files = sort_materials("Sports-1M", materials, kinds, notes)
-    orders = read_orders(files)
+    orders = read_orders(files, _CLASSES)
     for material in files["official"] + files["partition"]:
         if len(orders) != 1:
             raise UserError(

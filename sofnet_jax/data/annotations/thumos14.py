@@ -65,7 +65,7 @@ def read(materials: Sequence[Material]) -> Annotation:
     lists = read_lists(files, _create_listed, notes)
     lists = _repair_commas(lists, [*metadata.values(), *lists.values()], notes)
     orders = [_create_order(*file) for file in metadata.items()]
-    orders = [order for order in orders if order.names] + read_orders(files, (0, 1))
+    orders = [order for order in orders if order.names] + read_orders(files, _CLASSES, (0, 1))
     durations = [_read_durations(material, notes) for material in files["durations"]]
     described = merge([*metadata.values(), *durations], notes)
     annotation = assemble(NAME, described, lists, orders, notes)

@@ -44,6 +44,7 @@ class FrameExitSystem:
     architecture: Architecture
     module: FrameExit
     phases: tuple[Phase, ...]
+    drop_offset: int
     beta: float
     architecture_type = Architecture
     module_type = FrameExit
@@ -52,7 +53,6 @@ class FrameExitSystem:
     actions = ACTIONS
     policy = ("gates",)
     freezes = True
-    drop_offset = 0
 
     @classmethod
     def create(
@@ -61,13 +61,15 @@ class FrameExitSystem:
         """From the fields of a configuration. Raises UserError for fields that do not fit."""
         if fields["model.shift"]:
             raise UserError("model.shift: FrameExit looks at frames out of order; leave it out")
+        warmup = fields["train.warmup_epochs"]
         return cls(
             architecture,
             FrameExit(architecture, **options),
             (
-                Phase("network", fields["train.warmup_epochs"], "most"),
-                Phase("gates", fields["train.joint_epochs"], "held out"),
+                Phase("network", warmup + fields["train.joint_epochs"], "most"),
+                Phase("gates", fields["frameexit.gate_epochs"], "held out"),
             ),
+            drop_offset=warmup,
             beta=fields["frameexit.beta"],
         )
 

@@ -166,6 +166,47 @@ def test_rows_that_take_for_ever_to_match(tmp_path):
     refuse("videos", write_files(tmp_path, {"train.csv": rows}), "train.csv:2: end: '999")
 
 
+COUNTS = {"activitynet": 200, "mini_kinetics": 200, "thumos14": 101, "mini_sports1m": 487}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_line_above_the_class_names_moves_no_label(name, tmp_path):
+    """An unknown header would be class 0."""
+    lists = {"train.txt": SAMPLES[name]["train.txt"].replace(",1\n", ",0\n")}
+    names = "".join(f"class {chr(97 + i // 26)}{chr(97 + i % 26)}\n" for i in range(COUNTS[name]))
+    whole = read_annotation(name, write_files(tmp_path, lists | {"classes.txt": names}))
+    headed = lists | {"classes.txt": "label\n" + names}
+    assert read_annotation(name, write_files(tmp_path, headed)).clips == whole.clips
+    for head in ("class name", "# classes"):
+        paths = write_files(tmp_path, lists | {"classes.txt": f"{head}\n{names}"})
+        refuse(name, paths, f"classes.txt:1: '{head}'", "delete this line if it is a header")
+
+
+@pytest.mark.parametrize("separator", [";", "; ", ":", "|", " | ", "\t", ", "])
+def test_separators_between_class_numbers_and_names(separator, tmp_path):
+    index = f"0{separator}Archery\n1{separator}BMX\n"
+    paths = write_files(tmp_path, SAMPLES["activitynet"] | {"classInd.txt": index})
+    annotation = read_annotation("activitynet", paths)
+    assert annotation.classes == ("Archery", "BMX") and annotation.clips[0].labels == ("Archery",)
+
+
+def test_annotations_without_a_single_labelled_video(tmp_path):
+    (path,) = write_files(tmp_path, {"anet.json": '{"database": {}}'})
+    refuse("activitynet", [path], f"no labelled videos in {path}")
+    files = {"all.json": "[]", "labels.txt": "boomerang\nboxing\n", "train.txt": "aaaaaaaaaaa\n"}
+    refuse("mini_sports1m", write_files(tmp_path, files), "all.json")
+
+
+def test_columns_there_twice(tmp_path):
+    rows = "video,numFrame,Subset,subset\naaaaaaaaaaa,300,validation,training\n"
+    refuse(
+        "activitynet", write_files(tmp_path, {"v.csv": rows}), "v.csv:1: column 'subset' is there"
+    )
+    rows = "label,youtube_id,time_start,time_end,split,,\nyoga,aaaaaaaaaaa,0,10,train,x,y\n"
+    paths = write_files(tmp_path, {"k.csv": rows})
+    assert read_annotation("mini_kinetics", paths).classes == ("yoga",)
+
+
 MORE = {
     "activitynet": {
         "anet.json": '{"database": {"bbbbbbbbbbb": {"subset": "validation", "duration": 9.5, '

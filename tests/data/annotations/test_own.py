@@ -119,6 +119,21 @@ def test_rows_of_one_video_and_videos_of_both_splits(tmp_path):
     )
 
 
+def test_one_path_in_several_spellings_is_one_video(tmp_path):
+    rows = "d/a.mp4,run\n./d//a.mp4,jump\nd/./a.mp4,run\n.//tmp/x.mp4,run\n"
+    assert _brief(_read(tmp_path, {"train.csv": rows})) == [
+        ("d/a.mp4", "train", "d/a.mp4", "run", "jump"),
+        ("tmp/x.mp4", "train", "tmp/x.mp4", "run"),
+    ]
+    _refuse(tmp_path, {"train.csv": "./,run\n"}, "train.csv:1: './' is not a video path")
+
+
+def test_one_class_in_two_unicode_forms_is_one(tmp_path):
+    """As macOS decomposes the names of files."""
+    annotation = _read(tmp_path, {"train.csv": "a.mp4,Kyu\u0304do\u0304\nb.mp4,Ky\u016bd\u014d\n"})
+    assert annotation.classes == ("Ky\u016bd\u014d",)
+
+
 def test_one_name_in_both_splits_is_of_two_videos(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split / "run").mkdir(parents=True)
