@@ -1,6 +1,6 @@
-"""Train TSN and SoF-Net on the same budget and compare them.
+"""Train TSN and SoF-Net, or other methods, on the same budget and compare them.
 
-usage: python -m sofnet_jax.compare --config=FILE --workdir=FOLDER [--seeds=0,1,2]
+usage: python -m sofnet_jax.compare --config=FILE --workdir=FOLDER [--seeds=0,1,2] [--methods=…]
 example: python -m sofnet_jax.compare --config=configs/synthetic.py --workdir=runs/demo
 """
 
@@ -23,6 +23,7 @@ from sofnet_jax.report.ablations import METHODS, create_config
 from sofnet_jax.run.config import require_fields
 from sofnet_jax.training.loop import train
 
+CHOSEN = flags.DEFINE_list("methods", ["sofnet"], "Methods to compare with TSN, e.g. frameexit.")
 for name in ("config", "workdir", "seeds"):
     flags.declare_key_flag(name)
 
@@ -40,28 +41,32 @@ def _compare_seeds(config: ConfigDict, workdir: Path) -> None:
     if config.model.system == "tsn":
         raise UserError("--config: TSN cannot be compared with itself; leave out :tsn")
     seeds = command_line.read_seeds(config.seed)
-    results = {seed: compare(config, workdir, seed) for seed in seeds}
+    methods = [name for name in CHOSEN.value if name != "tsn"]
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise UserError(f"--methods: no method '{unknown[0]}'; choose of {', '.join(METHODS)}")
+    results = {seed: compare(config, workdir, seed, methods) for seed in seeds}
     if jax.process_index() == 0:
         write_json(workdir / "compare.json", {str(seed): rows for seed, rows in results.items()})
         print("\n" + format_comparison(results), flush=True)
 
 
-def compare(config: ConfigDict, workdir: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Train both methods with one seed, except for runs already finished in `workdir`.
+def compare(
+    config: ConfigDict, workdir: Path, seed: int, methods: Sequence[str] = ("sofnet",)
+) -> dict[str, dict[str, float]]:
+    """Train TSN and other methods with one seed, except for runs already finished in `workdir`.
 
     Returns:
-        The metrics of TSN, of SoF-Net, and of SoF-Net with early exit.
+        The metrics of TSN, and of each method without and with early exit.
     """
-    results = {}
-    for name in ("tsn", "sofnet"):
+    rows = {}
+    for name in ("tsn", *methods):
         print(f"\n=== {name}, seed {seed}", flush=True)
         own = create_config(config, METHODS[name], seed)
-        results[name] = train(own, workdir / f"{name}_seed{seed}")
-    return {
-        "TSN": results["tsn"]["eval"],
-        "SoF-Net": results["sofnet"]["eval"],
-        "SoF-Net, early exit": results["sofnet"]["eval_early"],
-    }
+        result = train(own, workdir / f"{name}_seed{seed}")
+        rows[METHODS[name].title] = result["eval"]
+        if "eval_early" in result:
+            rows[f"{METHODS[name].title}, early exit"] = result["eval_early"]
+    return rows
 
 
 def format_comparison(results: dict[int, dict[str, dict[str, float]]]) -> str:
@@ -75,7 +80,7 @@ def format_comparison(results: dict[int, dict[str, dict[str, float]]]) -> str:
     if len(results) > 1:
         tables += [f"Mean of {len(results)} seeds", format_table(mean), ""]
     tsn = mean["TSN"]
-    for name in ("SoF-Net", "SoF-Net, early exit"):
+    for name in list(mean)[1:]:
         gains = [100 * (r[name]["top1"] - r["TSN"]["top1"]) for r in results.values()]
         cost = mean[name]["gflops_per_video"] / tsn["gflops_per_video"]
         each = f" (by seed: {', '.join(f'{g:+.1f}' for g in gains)})" if len(gains) > 1 else ""

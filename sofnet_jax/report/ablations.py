@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from sofnet_jax.run.config import VARIANTS
+
 PAPER_SIZE = 168  # side of the paper's frames in pixels
 SIZE_STEP = 8
 
@@ -66,6 +68,8 @@ METHODS: dict[str, Method] = {
         Method("alpha1_beta05", "SoF-Net, α = 1, β = 0.5", _ALPHA_1 | {"loss.beta": 0.5}, _D),
         Method("alpha1_beta1", "SoF-Net, α = 1, β = 1", _ALPHA_1 | {"loss.beta": 1.0}, _D),
         Method("beta05", "SoF-Net, β = 0.5", {"loss.beta": 0.5}, _D),
+        Method("frameexit", "FrameExit", VARIANTS["frameexit"], ("table1",)),
+        Method("frameexit_online", "FrameExit, online", VARIANTS["frameexit_online"], ("table1",)),
     )
 }
 
@@ -78,6 +82,8 @@ class Side(NamedTuple):
 
 
 TSN, SOFNET, EARLY = Side("tsn"), Side("sofnet"), Side("sofnet", early=True)
+# Its first exit is a threshold of confidence, as the early exit is.
+FRAMEEXIT, FRAMEEXIT_ONLINE = (Side(name, early=True) for name in ("frameexit", "frameexit_online"))
 
 
 def create_config(base: ConfigDict, method: Method, seed: int) -> ConfigDict:

@@ -19,7 +19,7 @@ from sofnet_jax.report.ablations import METHODS, PAPER_SIZE, find_contradiction,
 from sofnet_jax.report.bootstrap import Metric, Scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
 from sofnet_jax.run.config import create_default, read_fields
-from sofnet_jax.run.fields import INDIFFERENT, list_foreign
+from sofnet_jax.run.fields import FIELDS, INDIFFERENT, list_foreign
 from sofnet_jax.run.predictions import Predictions, read_predictions
 from sofnet_jax.run.result import read_result
 from sofnet_jax.systems.base import Prices, System
@@ -28,7 +28,8 @@ from sofnet_jax.systems.registry import create_system
 # METHOD/seed_N by sofnet_jax.sweep, METHOD_seedN by sofnet_jax.compare.
 _FOLDER = re.compile(r"(?:^|/)(\w+?)(?:/seed_|_seed)(\d+)$")
 # Fields that define a method: its runs must agree in them.
-_DEFINING = {"data.size", *(field for method in METHODS.values() for field in method.changes)}
+_CHANGED = {field for method in METHODS.values() for field in method.changes}
+_DEFINING = {"data.size"} | {f.name for f in FIELDS if f.name in _CHANGED and f.role != "outcome"}
 
 
 @dataclass(frozen=True)

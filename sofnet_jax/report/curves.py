@@ -6,12 +6,14 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from sofnet_jax.data.views import segment_indices
 from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.files import is_number
 from sofnet_jax.report import paper
-from sofnet_jax.report.ablations import METHODS
+from sofnet_jax.report.ablations import FRAMEEXIT, FRAMEEXIT_ONLINE, METHODS
 from sofnet_jax.report.bootstrap import TITLES, Metric
 from sofnet_jax.report.collection import Collection, Run, measure
 from sofnet_jax.report.section import Curve, Plot, Row, Section, Table
@@ -21,10 +23,11 @@ Metrics = Mapping[str, float]
 KEPT = ("top1", "map", "gflops_per_frame", "gflops_per_video", "usage", "exit")  # in the JSON
 LOGGED = ("top1", "map", "gflops_per_video")
 MIN_FRAMES = (2, 3, 4, 5)
+FEWER = "TSN on fewer frames, evenly spaced"
 # ρ of the curves, from nearly every video ending early to none.
 CURVE = (*(x / 20 for x in range(8, 19)), *(round(1 - 10 ** (-x / 3), 6) for x in range(4, 16)))
 TRACED = ("sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
-PLAIN = ("tsn", "tsm", "tsm_online")
+PLAIN = ("tsn", "tsm", "tsm_online", "frameexit", "frameexit_online")
 
 
 @functools.cache
@@ -36,6 +39,17 @@ def evaluate_rule(run: Run, rule: Rule) -> dict[str, float]:
         threshold=rule[0],
         min_frames=rule[1],
     )
+
+
+@functools.cache
+def evaluate_fewer(run: Run) -> list[dict[str, float]]:
+    """Metrics on 1, 2, … T of a video's T frames, evenly spaced. Raises UserError."""
+    p, found = run.predictions, []
+    for count in range(1, p.num_frames + 1):
+        steps = segment_indices(p.num_frames, count)
+        parts = {name: getattr(p, name)[:, steps] for name in ("logits", "time", "action")}
+        found.append(compute_metrics(replace(p, **parts), prices=run.prices))
+    return found
 
 
 def create_table_c(collection: Collection) -> Section:
@@ -125,7 +139,8 @@ def create_curves(collection: Collection) -> Section:
     curves, training = [], []
     for name, runs in known.items():
         label = METHODS[name].title
-        end = average([run.metrics(False) for run in runs])
+        early = name in (FRAMEEXIT.method, FRAMEEXIT_ONLINE.method)
+        end = average([run.metrics(early) for run in runs])
         if name in TRACED:
             curves.append(Curve(label, sorted([end, *map(average, _trace(runs))])))
         else:
@@ -134,6 +149,9 @@ def create_curves(collection: Collection) -> Section:
             logged = _read_logged(runs)
             epochs = [f"{epoch:g}" for epoch in logged]
             training.append(Curve(label, list(map(average, logged.values())), names=epochs))
+    if runs := collection.find("tsn"):
+        points = [average(found) for found in zip(*map(evaluate_fewer, runs), strict=True)]
+        curves.append(Curve(FEWER, points[:-1], "points", list(map(str, range(1, len(points))))))
     of = collection.dataset if collection.dataset == paper.KINETICS else paper.ACTIVITYNET
     reported = create_reported(of)
     plots = {

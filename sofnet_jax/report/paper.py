@@ -9,7 +9,7 @@ mostly from OCSampler (CVPR 2022).
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sofnet_jax.report.ablations import EARLY, SOFNET, TSN, Side
+from sofnet_jax.report.ablations import EARLY, FRAMEEXIT, FRAMEEXIT_ONLINE, SOFNET, TSN, Side
 
 ACTIVITYNET, KINETICS, THUMOS, SPORTS = "activitynet", "mini_kinetics", "thumos14", "mini_sports1m"
 DATASETS = {
@@ -54,7 +54,7 @@ _SYSTEMS = (
     ("AdaFrame (offline, MV2+R101, 224, T = 25)", None, (71.5, 3.16, 79.0), ()),
     ("ListenToLook (offline, MV2+R152, 224, T = 16)", None, (72.3, 5.09, 81.4), ()),
     ("SCSampler (offline, MV2+R50, 224, T = 16)", None, (72.9, 2.62, 42.0), (70.8, 2.62, 42.0)),
-    ("FrameExit (offline, R50, 224, T = 10)", None, (76.1, 2.61, 26.1), (72.8, 1.97, 19.7)),
+    ("FrameExit (offline, R50, 224, T = 10)", FRAMEEXIT, (76.1, 2.61, 26.1), (72.8, 1.97, 19.7)),
     ("FrameExit† (offline, R50, 224, T = 16)", None, (76.1, 2.19, 35.1), ()),
     ("OCSampler (offline, MV2+R50, 224, T = 10)", None, (77.2, 2.58, 25.8), (73.7, 2.16, 21.6)),
     ("LiteEval (online, MV2+R101, 224, T = 25)", None, (72.7, 3.80, 95.1), (61.0, 3.96, 99.0)),
@@ -62,7 +62,7 @@ _SYSTEMS = (
         *("AR-Net (online, MV2+R50/R32/R18, 224/168/112, T = 16)", None),
         *((73.8, 2.09, 33.5), (71.7, 2.00, 32.0)),
     ),
-    ("FrameExit, online† (online, R50, 224, T = 10)", None, (73.7, 2.76, 27.6), ()),
+    ("FrameExit, online† (online, R50, 224, T = 10)", FRAMEEXIT_ONLINE, (73.7, 2.76, 27.6), ()),
     ("AdaFocus (online, MV2+R50, 128, T = 16)", None, (75.0, 1.66, 26.6), (72.2, 1.64, 26.3)),
     ("SoF-Net (online)", EARLY, (75.3, 1.71, 27.4), (72.8, 1.75, 28.0)),
 )
