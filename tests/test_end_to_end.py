@@ -443,12 +443,12 @@ def test_checkpoint_of_an_older_version_is_refused(undisturbed, refuse, tmp_path
     workdir = shutil.copytree(undisturbed, tmp_path / "run")
     path = workdir / "checkpoints" / "9" / "record" / "metadata"
     record = json.loads(path.read_text())
-    del record["crc32"], record["schedule"]["loss.guidance"]
+    del record["crc32"], record["schedule"]["init_from"]
     digests = {"arrays": json.loads(path.read_text())["crc32"]["arrays"]}
     digests["record"] = zlib.crc32(json.dumps(record, sort_keys=True).encode())
     path.write_text(json.dumps(record | {"crc32": digests}))
     err = refuse(workdir)
     assert err == (
         f"error: {workdir}/checkpoints was written by an older version, without "
-        "loss.guidance; train again, or use that version"
+        "init_from; train again, or use that version"
     )

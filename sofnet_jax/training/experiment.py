@@ -79,7 +79,7 @@ class Experiment:
             self.learning_rate,
             momentum=o.momentum,
             weight_decay=o.weight_decay,
-            warmup_steps=first.stop,
+            warmup_steps=first.stop if len(self.stages) > 1 else 0,
             policy=self.system.policy,
             policy_rate=o.policy_rate,
             freezes=self.system.freezes,

@@ -42,7 +42,7 @@ class Progress:
         record, folder = self.checkpoints.read_record(step), self.checkpoints.directory
         refuse_older(folder, self.experiment.identity, record["identity"])
         require_same(record["identity"], self.experiment.identity, folder)
-        refuse_older(folder, ("init_from", "loss.guidance"), record["schedule"])
+        refuse_older(folder, ("init_from",), record["schedule"])
         self.state = devices.replicate(self.checkpoints.restore(step, self.state))
         self.step, self.schedule = step, record["schedule"]
         self.left_out = record["left_out"]

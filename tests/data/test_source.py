@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sofnet_jax.data.source import Source, Video, create_source
+from sofnet_jax.data.source import Source, Video, create_source, select_part
 from sofnet_jax.host.errors import UserError
 
 
@@ -197,3 +197,14 @@ def test_columns_in_any_order_and_close_segments_apart(tmp_path):
     path.write_text("label,path,start\nrun,a.mp4,1234.561\nrun,a.mp4,1234.564\n")
     source = create_source(path)
     assert [v.id for v in source.videos] == ["a.mp4#t=1234.561", "a.mp4#t=1234.564"]
+
+
+def test_a_tenth_of_every_class_is_held_out_and_never_trained_on(tmp_path):
+    videos = [Video(f"{label}/{i}", "", (label,)) for label in range(3) for i in range(20)]
+    source = Source(videos, ("a", "b", "c"))
+    most, rest = (select_part(source, part, 0.1) for part in ("most", "held out"))
+    assert len(most) == 54 and [v.labels for v in rest.videos] == [(n,) for n in (0, 0, 1, 1, 2, 2)]
+    assert not {v.id for v in most.videos} & {v.id for v in rest.videos}
+    fewer = Source(videos[::-1], source.classes)  # the choice depends on names alone
+    assert {v.id for v in select_part(fewer, "held out", 0.1).videos} == {v.id for v in rest.videos}
+    assert select_part(source, "all", 0.1) is source

@@ -57,3 +57,11 @@ def test_learning_rate_without_drops():
     )
     assert [float(schedule(step)) for step in (0, 1000)] == pytest.approx([0.1, 0.1])
     assert math.isfinite(float(schedule(2**31 - 1)))
+
+
+def test_learning_rate_is_the_first_again_after_a_restart():
+    schedule = create_learning_rate_schedule(
+        0.1, drop_epochs=(1,), steps_per_epoch=4, warmup_epochs=1, restart=12
+    )
+    rates = [float(schedule(step)) for step in range(16)]
+    np.testing.assert_allclose(rates, [0.1] * 8 + [0.01] * 4 + [0.1] * 4, rtol=1e-6)
