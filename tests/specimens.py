@@ -71,7 +71,7 @@ class Specimen:
 SOFNET = {
     "sofnet": {},
     "sofnet_shift": {"gates": (2, 4), "shift": "online", "seed": 4},
-    "sofnet_released": {"semantics": ReleasedSoFNet.semantics},
+    "sofnet_released": {"share": 0.7, "semantics": ReleasedSoFNet.semantics},
 }
 
 

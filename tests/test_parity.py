@@ -16,6 +16,7 @@ import torch
 import torch_sofnet
 
 from sofnet_jax.parallel.devices import AXIS, put_batch, replicate, to_host
+from sofnet_jax.systems.base import Phase
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import PAPER
 from sofnet_jax.systems.sofnet.losses import Objective
@@ -40,6 +41,7 @@ NETWORKS = {
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 ALPHA, BETA, TEMPERATURE = 0.8, 0.7, 2.0
 SIZE = 64
+WARMUP, STEPS, DROP = 3, 10, 7  # steps of `test_ten_steps`; of an epoch each
 SEEDS = {
     "narrow": 20,
     "basic, three gates": 14,
@@ -177,9 +179,10 @@ def full_precision():
 
 
 def create_system(kind: type[SoFNetSystem], a: Architecture, **options) -> SoFNetSystem:
-    """A system whose phases have no length: the tests count their steps."""
+    """A system with steps for epochs."""
     objective = kind.objective_type(create_lookup(a), alpha=ALPHA, beta=BETA)
-    return kind(a, SoFNet(a, semantics=kind.semantics, **options), (), objective)
+    phases = Phase("warm-up", WARMUP), Phase("joint", STEPS - WARMUP)
+    return kind(a, SoFNet(a, semantics=kind.semantics, **options), phases, objective)
 
 
 def run_ours(a: Architecture, kind: type, variables, material: Material, dtype=np.float32):
@@ -360,7 +363,6 @@ def test_bfloat16(name):
 
 # ----------------------------------------------------------------------------------- ten SGD steps
 
-WARMUP, STEPS, DROP = 3, 10, 7  # steps; of an epoch each
 RATE, MOMENTUM, DECAY = 0.002, 0.9, 0.05
 
 

@@ -15,11 +15,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.base import Learning
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import Semantics
-from sofnet_jax.systems.sofnet.losses import (
-    Objective,
-    compute_inner_loss,
-    create_pseudo_labels,
-)
+from sofnet_jax.systems.sofnet.losses import Objective, compute_inner_loss, create_pseudo_labels
 from sofnet_jax.systems.sofnet.network import Outputs
 from sofnet_jax.systems.sofnet.system import SoFNetSystem
 
