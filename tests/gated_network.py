@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
+from sofnet_jax.systems.sofnet.gates import PAPER, Semantics
 from sofnet_jax.systems.sofnet.network import SoFNet
-from sofnet_jax.systems.sofnet.released import PAPER, Released
 
 SIZE, FRAMES = 32, 10
 
@@ -21,7 +21,7 @@ def draw_videos(count: int, num_frames: int = FRAMES, seed: int = 0) -> np.ndarr
 
 @functools.cache
 def create_network(
-    share: float = 0.8, *, released: Released = PAPER, seed: int = 0, **fields
+    share: float = 0.8, *, semantics: Semantics = PAPER, seed: int = 0, **fields
 ) -> tuple[Architecture, SoFNet, dict]:
     """A tiny SoF-Net each of whose gates forwards about `share` of the frames that come to it.
 
@@ -29,7 +29,7 @@ def create_network(
     """
     given = {"num_classes": 5, "gates": (1, 2, 3, 4, 5), "hidden": 16, "width": 8} | fields
     architecture = create_architecture("tiny", **given)
-    model = SoFNet(architecture, released=released)
+    model = SoFNet(architecture, semantics=semantics)
     videos = draw_videos(12, seed=99)
     apply = jax.jit(model.apply)
     rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.base import Network, System
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.registry import create_system
+from sofnet_jax.systems.sofnet.released import ReleasedSoFNet
 
 FLOAT32 = "float32"  # also where bfloat16 is faster
 
@@ -70,6 +71,7 @@ class Specimen:
 SOFNET = {
     "sofnet": {},
     "sofnet_shift": {"gates": (2, 4), "shift": "online", "seed": 4},
+    "sofnet_released": {"share": 0.7, "semantics": ReleasedSoFNet.semantics},
 }
 
 
@@ -78,7 +80,8 @@ def create_specimen(name: str) -> Specimen:
     """The specimen of this name, of `NAMES`."""
     if name in SOFNET:
         architecture, _, variables = create_network(**SOFNET[name])
-        fields = flatten_fields(get_config().to_dict()) | {"data.size": SIZE}
+        variant = "release" if name == "sofnet_released" else ""
+        fields = flatten_fields(get_config(variant).to_dict()) | {"data.size": SIZE}
         system = create_system(fields, architecture=architecture)
     elif name == "tsn":
         system, variables = _create_tsn()

@@ -16,20 +16,20 @@ import torch
 import torch_sofnet
 
 from sofnet_jax.parallel.devices import AXIS, put_batch, replicate, to_host
+from sofnet_jax.systems.base import Phase
 from sofnet_jax.systems.sofnet.architecture import Architecture
-from sofnet_jax.systems.sofnet.losses import compute_losses
+from sofnet_jax.systems.sofnet.gates import PAPER
+from sofnet_jax.systems.sofnet.losses import Objective
 from sofnet_jax.systems.sofnet.network import SoFNet
-from sofnet_jax.systems.sofnet.released import PAPER, Released
+from sofnet_jax.systems.sofnet.released import ReleasedObjective, ReleasedSoFNet
+from sofnet_jax.systems.sofnet.system import SoFNetSystem
 from sofnet_jax.training.optimizer import create_optimizer
 from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
 from sofnet_jax.training.step import TrainState, create_train_step
 from sofnet_jax.weights.names import from_state_dict, to_state_dict, torch_shapes
 
 CLIP_NORM = 1.0  # the released 20 would clip nothing here
-RELEASED = Released(
-    **{f.name: CLIP_NORM if f.name == "clip_norm" else True for f in dataclasses.fields(Released)}
-)
-SEMANTICS = {"paper": PAPER, "released": RELEASED}
+SYSTEMS = {"paper": SoFNetSystem, "released": ReleasedSoFNet}
 CLASSES = 7
 NETWORKS = {
     "narrow": Architecture(CLASSES, depths=(1, 1, 1, 1), width=8, hidden=16, dropout=0.0),
@@ -41,6 +41,7 @@ NETWORKS = {
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 ALPHA, BETA, TEMPERATURE = 0.8, 0.7, 2.0
 SIZE = 64
+WARMUP, STEPS, DROP = 3, 10, 7  # steps of `test_ten_steps`; of an epoch each
 SEEDS = {
     "narrow": 20,
     "basic, three gates": 14,
@@ -177,14 +178,21 @@ def full_precision():
         yield
 
 
-def run_ours(a: Architecture, released: Released, variables, material: Material, dtype=np.float32):
+def create_system(kind: type[SoFNetSystem], a: Architecture, **options) -> SoFNetSystem:
+    """A system with steps for epochs."""
+    objective = kind.objective_type(create_lookup(a), alpha=ALPHA, beta=BETA)
+    phases = Phase("warm-up", WARMUP), Phase("joint", STEPS - WARMUP)
+    return kind(a, SoFNet(a, semantics=kind.semantics, **options), phases, objective)
+
+
+def run_ours(a: Architecture, kind: type, variables, material: Material, dtype=np.float32):
     """Outputs, losses, stage features, new statistics and gradients of one training pass."""
-    model = SoFNet(a, dtype=dtype, released=released)
+    system = create_system(kind, a, dtype=dtype)
 
     @jax.jit
     def compute(variables, frames, labels, noise):
         def loss(params):
-            outputs, updates = model.apply(
+            outputs, updates = system.module.apply(
                 variables | {"params": params},
                 frames,
                 train=True,
@@ -193,9 +201,7 @@ def run_ours(a: Architecture, released: Released, variables, material: Material,
                 mutable=["batch_stats", "intermediates"],
                 capture_intermediates=lambda module, _: module.name == "backbone",
             )
-            losses = compute_losses(
-                outputs, labels, lookup=create_lookup(a), alpha=ALPHA, beta=BETA, released=released
-            )
+            losses = system.objective(outputs, labels)
             return losses.total, (outputs, losses, updates)
 
         return jax.grad(loss, has_aux=True)(variables["params"])
@@ -228,18 +234,19 @@ def compute_their_losses(a: Architecture, released: bool, outputs, material: Mat
     )
 
 
-@pytest.mark.parametrize("semantics", SEMANTICS)
+@pytest.mark.parametrize("semantics", SYSTEMS)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name == "narrow" else pytest.mark.slow) for name in NETWORKS],
 )
 def test_one_training_pass(name, semantics):
-    a, released = NETWORKS[name], SEMANTICS[semantics]
+    a, kind = NETWORKS[name], SYSTEMS[semantics]
     state_dict, material = draw_state_dict(a), create_material(a, seed=SEEDS[name])
     ours, our_losses, features, statistics, gradients = run_ours(
-        a, released, create_variables(a, state_dict), material
+        a, kind, create_variables(a, state_dict), material
     )
-    network, theirs, their_losses = run_theirs(a, released is RELEASED, state_dict, material)
+    released = kind is ReleasedSoFNet
+    network, theirs, their_losses = run_theirs(a, released, state_dict, material)
 
     table = Table(f"{name}, {semantics}")
     for stage, value in theirs.features.items():
@@ -272,22 +279,30 @@ def test_one_training_pass(name, semantics):
     np.testing.assert_array_equal(ours.decision.gates, gates)
     # Frames are stopped at several gates, others kept; of one video none, if that is allowed.
     assert len(np.unique(gates.sum(-1))) > 2 and gates[..., -1].any()
-    assert gates[..., -1].any(1).all() == (released is PAPER)
+    assert gates[..., -1].any(1).all() == (not released)
 
 
-IN_ONE_PASS = ("state", "gradient", "empty", "efficiency", "inner", "self_supervision")
+def follow_paper(name: str) -> type[SoFNetSystem]:
+    """The released system, but for one of its semantics or losses."""
+    if name in vars(PAPER):
+        semantics = dataclasses.replace(ReleasedSoFNet.semantics, **{name: getattr(PAPER, name)})
+        return type("Partial", (ReleasedSoFNet,), {"semantics": semantics})
+    losses = type("Losses", (ReleasedObjective,), {name: getattr(Objective, name)})
+    return type("Partial", (ReleasedSoFNet,), {"objective_type": losses})
+
+
+LOSSES = ("compute_efficiency", "compute_inner", "compute_self")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("field", IN_ONE_PASS)
-def test_each_difference_matters(field):
+@pytest.mark.parametrize("name", ["remembers", "combine", "forces", *LOSSES])
+def test_each_difference_matters(name):
     """Without it ours is not the released training any more: the comparison can fail."""
     a = NETWORKS["narrow"]
     state_dict, material = draw_state_dict(a), create_material(a, seed=SEEDS["narrow"])
     variables = create_variables(a, state_dict)
     network, _, their_losses = run_theirs(a, True, state_dict, material)
-    released = dataclasses.replace(RELEASED, **{field: False})
-    _, losses, *_, gradients = run_ours(a, released, variables, material)
+    _, losses, *_, gradients = run_ours(a, follow_paper(name), variables, material)
     same_loss = abs(losses.total / their_losses["total"].item() - 1) < 1e-5
     theirs = network.policy["2"].gate.weight.grad.numpy()
     ours = gradients["policy.2.gate.weight"]
@@ -321,7 +336,9 @@ def test_bfloat16(name):
     a = NETWORKS[name]
     state_dict, material = draw_state_dict(a), create_material(a, seed=SEEDS[name])
     variables = create_variables(a, state_dict)
-    ours, losses, features, _, gradients = run_ours(a, PAPER, variables, material, jnp.bfloat16)
+    ours, losses, features, _, gradients = run_ours(
+        a, SoFNetSystem, variables, material, jnp.bfloat16
+    )
     network, theirs, their_losses = run_theirs(a, False, state_dict, material)
     table, limits, roundings = Table(f"{name}, bfloat16 on {jax.default_backend()}"), {}, 2
     for stage, depth in zip(theirs.features, (0, *a.depths), strict=True):
@@ -346,13 +363,12 @@ def test_bfloat16(name):
 
 # ----------------------------------------------------------------------------------- ten SGD steps
 
-WARMUP, STEPS, DROP = 3, 10, 7  # steps; of an epoch each
 RATE, MOMENTUM, DECAY = 0.002, 0.9, 0.05
 
 
-def train_ours(a: Architecture, released: Released, state_dict, batches: list[Material]):
+def train_ours(a: Architecture, kind: type, state_dict, batches: list[Material]):
     """State dict after all steps, and the losses of each; on all devices, BatchNorm over all."""
-    model = SoFNet(a, bn_axis=AXIS, released=released)
+    system = create_system(kind, a, bn_axis=AXIS)
     epochs = {"steps_per_epoch": 1, "warmup_epochs": WARMUP}
     rate = create_learning_rate_schedule(RATE, drop_epochs=(DROP - WARMUP,), **epochs)
     optimizer = create_optimizer(
@@ -361,21 +377,19 @@ def train_ours(a: Architecture, released: Released, state_dict, batches: list[Ma
         momentum=MOMENTUM,
         weight_decay=DECAY,
         warmup_steps=WARMUP,
-        released=released,
+        learning=kind.learning,
+        clip_norm=CLIP_NORM if kind is ReleasedSoFNet else 0.0,
     )
-    steps = {
-        gated: create_train_step(
-            model,
+    steps = [
+        create_train_step(
+            system,
             optimizer,
-            gated=gated,
+            phase=phase,
             learning_rate=rate,
             temperature=create_temperature_schedule(5.0, 0.045, **epochs),
-            lookup=create_lookup(a),
-            alpha=ALPHA,
-            beta=BETA,
         )
-        for gated in (False, True)
-    }
+        for phase in (0, 1)
+    ]
     variables = create_variables(a, state_dict)
     state = replicate(
         TrainState(
@@ -446,15 +460,15 @@ def optimised():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("semantics", SEMANTICS)
+@pytest.mark.parametrize("semantics", SYSTEMS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_ten_steps(name, semantics):
     """Warm-up, joint training and the drop of the learning rate; compared is what each moved."""
-    a, released = NETWORKS[name], SEMANTICS[semantics]
+    a, kind = NETWORKS[name], SYSTEMS[semantics]
     start = draw_state_dict(a)
     batches = [create_material(a, seed=100 + step) for step in range(STEPS)]
-    ours, our_losses = train_ours(a, released, start, batches)
-    theirs, their_losses = train_theirs(a, released is RELEASED, start, batches)
+    ours, our_losses = train_ours(a, kind, start, batches)
+    theirs, their_losses = train_theirs(a, kind is ReleasedSoFNet, start, batches)
     assert ours.keys() == theirs.keys()
     table = Table(f"{name}, {semantics}, after {STEPS} steps")
     for tensor, value in theirs.items():

@@ -423,7 +423,7 @@ def test_a_checkpoint_whose_classes_are_no_names(classes, tmp_path):
         ("eval", "threshold", 10**400),
         ("eval", "min_frames", "__import__('os').abort()"),
         ("model", "shift", ["online"]),
-        ("released", "crops", "True"),
+        ("optimizer", "clip_norm", "20"),
     ],
 )
 def test_a_configuration_of_a_run_is_data(group, field, value, run):

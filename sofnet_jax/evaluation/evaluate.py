@@ -25,7 +25,6 @@ from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.systems.base import Steps, System, Trace
-from sofnet_jax.systems.sofnet.released import RELEASED_SIDE
 
 DRAWN_VIDEOS = 6
 
@@ -172,8 +171,8 @@ class Evaluator:
         return batch["frames"]
 
     def _create_batches(self, source: Source, **options: int) -> Generator[Batch, None, None]:
-        c = self.config
-        shown = {"num_frames": c.data.num_frames, "size": c.data.size, "via": choose_via(c)}
+        data, via = self.config.data, self.system.via
+        shown = {"num_frames": data.num_frames, "size": data.size, "via": via}
         return create_eval_iterator(source, **shown, **options)
 
     @functools.cached_property
@@ -184,11 +183,6 @@ class Evaluator:
             return self.system.evaluate(variables, batch["frames"])
 
         return devices.pmap_predict_step(step)
-
-
-def choose_via(config: ConfigDict) -> int:
-    """Side of the square that frames are first resized to; 0 if they are not."""
-    return RELEASED_SIDE if config.released.crops else 0
 
 
 def _append(rows: dict[str, list[np.ndarray]], pending: tuple | None) -> None:

@@ -15,7 +15,6 @@ from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES
 from sofnet_jax.systems import tsn
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.registry import create_system, find_system
-from sofnet_jax.systems.sofnet.released import RELEASED_SIDE
 from sofnet_jax.weights.load import create_shapes, initialise, load_weights
 
 
@@ -56,13 +55,8 @@ def load(
         raise UserError(str(error)) from error
     given = {"data.size": size, "data.num_frames": num_frames}
     fields |= {name: value for name, value in given.items() if value is not None}
-    sampler = Sampler(
-        fields["data.num_frames"],
-        fields["data.size"],
-        short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
-        via=RELEASED_SIDE if fields["released.crops"] else 0,
-    )
-    _check_extent(sampler)
+    size, num_frames = (fields[name] for name in given)
+    _check_extent(size, num_frames)
     weights = load_weights(source, which)
     variables, report = initialise(create_shapes(weights.architecture), weights)
     if missing := [name for name in report.reinitialised if ".inner." not in name]:
@@ -71,30 +65,35 @@ def load(
             "trained to recognise actions"
         )
     notes = () if is_run else weights.notes  # the configuration of a run follows them already
-    if not is_run and (size is None or num_frames is None):
-        shown = f"{sampler.num_frames} frames of {sampler.size}×{sampler.size}"
+    if not is_run and None in given.values():
+        shown = f"{num_frames} frames of {size}×{size}"
         note = f"{source} does not say what it was trained on: shown {shown}; see num_frames, size"
         notes = (*notes, note)
     architecture = weights.architecture
     if isinstance(architecture, tsn.Architecture):
         architecture = replace(architecture, shift=fields["model.shift"])
-    fields["model.system"] = find_system(architecture).name
+    fields["model.system"] = find_system(architecture, fields["model.system"]).name
     system = create_system(fields, architecture=architecture)
-    if system.num_frames not in (0, sampler.num_frames):
+    if system.num_frames not in (0, num_frames):
         raise UserError(
-            f"num_frames is {sampler.num_frames}, but {source} has a classifier for each of "
+            f"num_frames is {num_frames}, but {source} has a classifier for each of "
             f"{system.num_frames} frames; leave it out"
         )
+    sampler = Sampler(
+        num_frames,
+        size,
+        short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
+        via=system.via,
+    )
     network = system.deploy(variables, dtype=None if dtype is None else DTYPES[dtype])
-    Recognizer(network).warm_up(sampler.size, sampler.size)
+    Recognizer(network).warm_up(size, size)
     classes = weights.classes or tuple(map(str, range(network.num_classes)))
     rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
     return TrainedModel(network, classes, sampler, rule, notes)
 
 
-def _check_extent(sampler: Sampler) -> None:
+def _check_extent(size: int, num_frames: int) -> None:
     """Raise UserError for an input that does not fit in memory."""
-    size, num_frames = sampler.size, sampler.num_frames
     limits = ("size", size, LARGEST_SIZE), ("num_frames", num_frames, MOST_FRAMES)
     for name, value, most in limits:
         if not 1 <= value <= most:

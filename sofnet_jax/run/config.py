@@ -27,9 +27,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fc": {"model.temporal": False},
     "tsm_online": {"model.shift": "online"},
     "tsm_offline": {"model.shift": "offline"},
-    "release": {f.name: True for f in FIELDS if f.name.startswith("released.")}
-    # The released code can end a video at the fifth frame, not at the fourth.
-    | {"released.clip_norm": 20.0, "optimizer.weight_decay": 1e-4, "eval.min_frames": 4},
+    "release": {
+        "model.system": "sofnet_released",
+        "optimizer.clip_norm": 20.0,
+        "optimizer.weight_decay": 1e-4,
+        "eval.min_frames": 4,  # it can end a video at the fifth frame, not at the fourth
+    },
     "sync_bn": {"train.sync_batchnorm": True},
     "bfloat16": {"train.dtype": "bfloat16"},
     "frameexit": _FRAMEEXIT,
@@ -52,13 +55,20 @@ def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
     """Apply the words of a variant, separated by commas, in place.
 
     Raises:
-        ValueError: an unknown word.
+        ValueError: an unknown word, or two that contradict each other.
     """
+    changed: dict[str, tuple[str, Any]] = {}
     for word in filter(None, variant.split(",")):
         if word not in VARIANTS and not word.isdecimal():
             known = f"{', '.join(VARIANTS)} or a resolution such as 192"
             raise ValueError(f"no variant '{word}' of this configuration; known: {known}")
         changes = VARIANTS[word] if word in VARIANTS else {"data.size": int(word)}
+        for field, value in changes.items():
+            other, there = changed.setdefault(field, (word, value))
+            if there != value:
+                raise ValueError(
+                    f"variants '{other}' and '{word}' differ in {field}; leave one out"
+                )
         config.update_from_flattened_dict(changes)
     return config
 
@@ -115,15 +125,27 @@ def read_fields(path: Path) -> dict[str, Any]:
     content = read_json(path)
     try:
         given = flatten_fields(content)
+        _convert_older(given)
         check_fields(given)
     except (RecursionError, UserError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    if "model.gates" in given:  # version 0.1.0 had two systems, and no name for them
-        given.setdefault("model.system", "sofnet" if given["model.gates"] else "tsn")
     # A system that is not the run's may be newer than the run.
     foreign = list_foreign(given.get("model.system", ""))
     refuse_older(path, [f.name for f in FIELDS if f.name not in foreign], given)
     return {field.name: given.get(field.name, field.default) for field in FIELDS}
+
+
+def _convert_older(given: dict[str, Any]) -> None:
+    """Name the system of a run of version 0.1.0, in place, if there is one that does the same."""
+    if "model.gates" in given:  # there were two systems
+        given.setdefault("model.system", "sofnet" if given["model.gates"] else "tsn")
+    if "released.clip_norm" in given:  # and a switch for every difference of sofnet_released
+        clip_norm = {"optimizer.clip_norm": given.pop("released.clip_norm")}
+        switches = [on for name, on in given.items() if name.startswith("released.")]
+        if not any(switches):
+            given |= clip_norm
+        elif all(switches) and given.get("model.system") == "sofnet":
+            given |= clip_norm | {"model.system": "sofnet_released"}
 
 
 def refuse_older(path: Path, expected: Collection[str], found: Collection[str]) -> None:

@@ -92,11 +92,12 @@ def _is_like(value: Any, default: Any) -> bool:
     return type(value) is type(default)
 
 
-def _read_by(system: str, *fields: Field) -> tuple[Field, ...]:
-    """Fields that one system reads."""
-    return tuple(replace(field, systems=(system,)) for field in fields)
+def _read_by(systems: tuple[str, ...], *fields: Field) -> tuple[Field, ...]:
+    """Fields that only some systems read."""
+    return tuple(replace(field, systems=systems) for field in fields)
 
 
+_SOFNETS = ("sofnet", "sofnet_released")
 FIELDS = (
     Field("seed", 0, "schedule", FROM_0, "seed of weights, order, crops, dropout and gates"),
     Field("init_from", "", "schedule", ANY, "weights: a file, a run's folder, or hub:owner/name"),
@@ -132,14 +133,14 @@ FIELDS = (
     Field("model.shift", "", "identity", SHIFTS, "temporal shift of TSM; '': none"),
     Field("model.dropout", 0.5, "identity", BELOW_1, "rate before the final classifier"),
     *_read_by(
-        "sofnet",
+        _SOFNETS,
         Field("model.gates", (1, 2, 3, 4, 5), "identity", ANY, "stages with a gate"),
         Field("model.hidden", 512, "identity", FROM_1, "units of each LSTM"),
         Field("model.temporal", True, "identity", ANY, "False: a linear layer, no LSTM (Table 4)"),
         Field("model.forward_bias", 0.0, "identity", FINITE, "initial bias of W_q for 'forward'"),
     ),
     *_read_by(
-        "frameexit",
+        ("frameexit",),
         Field(
             "frameexit.online", False, "identity", ANY, "frames as they come, not coarse to fine"
         ),
@@ -162,7 +163,7 @@ FIELDS = (
     # SoF-Net's losses. Tiny backbones need the GFLOPs of a ResNet-50 at 168×168, 2.52, for L_eff to
     # matter.
     *_read_by(
-        "sofnet",
+        _SOFNETS,
         Field(
             "loss.alpha", 0.9, "schedule", UNIT, "weight of accuracy; cost has 1 - alpha (Eq. 8)"
         ),
@@ -180,29 +181,10 @@ FIELDS = (
     ),
     Field("optimizer.momentum", 0.9, "schedule", BELOW_1, "of SGD; b1 of Adam"),
     Field("optimizer.weight_decay", 1e-5, "schedule", FROM_0, "coupled, as in torch.optim.SGD"),
+    Field("optimizer.clip_norm", 0.0, "schedule", FROM_0, "largest norm of the gradient; 0: any"),
     # Temperature of the Gumbel-softmax: initial · exp(-decay · joint epoch).
     Field("temperature.initial", 5.0, "schedule", POSITIVE, "temperature at the first joint epoch"),
     Field("temperature.decay", 0.045, "schedule", FROM_0, "exponent per joint epoch"),
-    # Points in which to follow the authors' released code instead of the paper; the variant
-    # "release" sets them all. See systems/sofnet/released.py and docs/fidelity.md.
-    *_read_by(
-        "sofnet",
-        Field("released.init", False, "identity", ANY, "initial weights of gates and classifiers"),
-        Field("released.state", False, "identity", ANY, "which frames an LSTM remembers"),
-        Field("released.gradient", False, "identity", ANY, "gradient of a gate after a stop"),
-        Field("released.empty", False, "identity", ANY, "a video without a kept frame scores 0"),
-        Field("released.efficiency", False, "identity", ANY, "weights of L_eff"),
-        Field("released.inner", False, "identity", ANY, "frames and gates in L_inner"),
-        Field("released.self_supervision", False, "identity", ANY, "logits and labels of L_self"),
-        Field("released.groups", False, "identity", ANY, "learning rates and decay by layer"),
-        Field("released.restart", False, "identity", ANY, "drop the warm-up's momentum"),
-        Field(
-            "released.crops", False, "identity", ANY, "crop at 224×224, then take nearest pixels"
-        ),
-        Field(
-            "released.clip_norm", 0.0, "identity", FROM_0, "largest norm of the gradient; 0: any"
-        ),
-    ),
     # Evaluation. "last" or "best" checkpoint: for --mode evaluate, the final table and init_from.
     Field("eval.batch_size", 24, "indifferent", FROM_1, "videos per step, over all devices"),
     Field("eval.every_epochs", 1, "outcome", FROM_1, "epochs between evaluations, each saved"),

@@ -6,7 +6,7 @@ network (one video frame by frame, many in lockstep, a whole video as one progra
 state and runs what it asks for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -118,6 +118,25 @@ class Phase(NamedTuple):
     part: Literal["all", "most", "held out"] = "all"
 
 
+class Learning(NamedTuple):
+    """How the parameters of a system learn, beside what a configuration says.
+
+    Attributes:
+        policy: the first names of the parameters that decide, which learn at a rate of their own,
+            from the second phase on.
+        freezes: whether all other parameters stop learning when these begin.
+        restarts: whether all others lose their momentum when these begin.
+        rate: the learning rate of a parameter as a multiple, by its path; None: 1 for all.
+        decays: whether the weights of a parameter decay; None: all do.
+    """
+
+    policy: tuple[str, ...] = ()
+    freezes: bool = False
+    restarts: bool = False
+    rate: Callable[[Any], float] | None = None
+    decays: Callable[[Any], bool] | None = None
+
+
 class Steps(NamedTuple):
     """What a system did with b whole videos, in at most s steps each: masked, as it is trained.
 
@@ -146,9 +165,8 @@ class System(Protocol):
         num_frames: the number of frames that every video must have; 0 if any will do.
         pooling: how the logits of steps become an answer.
         actions: what can be done with a frame.
-        policy: the first names of the parameters that decide, which learn at a rate of their own,
-            from the second phase on.
-        freezes: whether all other parameters stop learning when these begin.
+        via: pixels a side of the square that crops are first resized to; 0: they are not.
+        learning: how its parameters learn.
         drop_offset: epochs before `optimizer.drop_epochs` are counted.
     """
 
@@ -171,9 +189,9 @@ class System(Protocol):
     @property
     def actions(self) -> tuple[Action, ...]: ...
     @property
-    def policy(self) -> tuple[str, ...]: ...
+    def via(self) -> int: ...
     @property
-    def freezes(self) -> bool: ...
+    def learning(self) -> Learning: ...
     @property
     def drop_offset(self) -> int: ...
 

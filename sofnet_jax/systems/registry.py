@@ -6,16 +6,18 @@ from typing import Any
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.base import System
 from sofnet_jax.systems.frameexit.system import FrameExitSystem
+from sofnet_jax.systems.sofnet.released import ReleasedSoFNet
 from sofnet_jax.systems.sofnet.system import SoFNetSystem
 from sofnet_jax.systems.tsn import TSN
 
 # New systems are added here.
-SYSTEMS: dict[str, Any] = {s.name: s for s in (SoFNetSystem, TSN, FrameExitSystem)}
+SYSTEMS: dict[str, Any] = {s.name: s for s in (SoFNetSystem, ReleasedSoFNet, TSN, FrameExitSystem)}
 
 
-def find_system(architecture: Any) -> Any:
-    """The class of systems whose weights have this architecture."""
-    return next(s for s in SYSTEMS.values() if s.architecture_type is type(architecture))
+def find_system(architecture: Any, name: str = "") -> Any:
+    """The class of systems whose weights have this architecture: of this name, or the first."""
+    fitting = {k: s for k, s in SYSTEMS.items() if s.architecture_type is type(architecture)}
+    return fitting.get(name) or next(iter(fitting.values()))
 
 
 def create_system(

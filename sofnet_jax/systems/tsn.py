@@ -28,6 +28,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.base import (
     DONE,
     Action,
+    Learning,
     Next,
     Phase,
     Prices,
@@ -178,8 +179,8 @@ class TSN:
     num_frames = 0
     pooling = "mean"
     actions = (SEEN,)
-    policy = ()
-    freezes = False
+    via = 0
+    learning = Learning()
 
     @classmethod
     def create(cls, fields: Mapping[str, Any], architecture: Architecture, **options: Any) -> "TSN":

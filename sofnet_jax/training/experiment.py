@@ -15,13 +15,12 @@ from sofnet_jax.data.pipeline import create_train_iterator
 from sofnet_jax.data.prepared.dataset import create_prepared_source
 from sofnet_jax.data.source import Source, create_source, select_part
 from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
-from sofnet_jax.evaluation.evaluate import Evaluator, choose_via
+from sofnet_jax.evaluation.evaluate import Evaluator
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.config import DTYPES, check_config, flatten_fields, select_fields
 from sofnet_jax.systems.base import Phase, System
 from sofnet_jax.systems.registry import create_system
-from sofnet_jax.systems.sofnet.released import Released
 from sofnet_jax.training.optimizer import create_optimizer
 from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
 from sofnet_jax.training.step import create_train_step
@@ -67,7 +66,7 @@ class Experiment:
             drop_epochs=tuple(o.drop_epochs),
             steps_per_epoch=first.steps_per_epoch,
             warmup_epochs=self.system.drop_offset,
-            restart=first.stop if self.system.freezes else None,
+            restart=first.stop if self.system.learning.freezes else None,
         )
         self.temperature = create_temperature_schedule(
             **config.temperature,
@@ -80,10 +79,9 @@ class Experiment:
             momentum=o.momentum,
             weight_decay=o.weight_decay,
             warmup_steps=first.stop if len(self.stages) > 1 else 0,
-            policy=self.system.policy,
             policy_rate=o.policy_rate,
-            freezes=self.system.freezes,
-            released=Released(**config.released),
+            clip_norm=o.clip_norm,
+            learning=self.system.learning,
         )
         self.evaluator = Evaluator(self.system, self.val_source, config)
 
@@ -169,7 +167,7 @@ class Experiment:
             num_workers=c.data.num_workers,
             scales=tuple(c.data.scales),
             flip=c.data.flip,
-            via=choose_via(c),
+            via=self.system.via,
         )
 
     def describe(self, params: PyTree, workdir: Path, first_step: int) -> str:
@@ -200,8 +198,6 @@ class Experiment:
             f"{jax.process_count()} process(es)",
             "workdir": f"{workdir}, {start}",
         }
-        if followed := [name for name, value in c.released.items() if value]:
-            lines["released"] = f"as the authors' code in {', '.join(followed)}"
         notes = [*self.train_source.notes, *self.val_source.notes]
         text = [f"  {name:<9} {line}" for name, line in lines.items()]
         return "\n".join([system.title, *text, *(f"  note      {note}" for note in notes)])

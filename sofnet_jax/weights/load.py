@@ -190,9 +190,10 @@ def _load_run(folder: Path, which: Which) -> Weights:
             f"({type(error).__name__}); take another copy of it"
         ) from error
     layout = f"sofnet_jax run, {which} checkpoint, of step {step}"
-    followed = [name for name, value in identity.items() if name.startswith("released.") and value]
-    if shift := identity.get("model.shift"):
-        followed.append(f"model.shift={shift}")
+    system, shift = identity.get("model.system"), identity.get("model.shift")
+    followed = [f"model.shift={shift}"] if shift else []
+    if system and system != find_system(infer_architecture(tensors, str(folder))).name:
+        followed.append(f"model.system={system}")
     notes = (f"trained with {', '.join(followed)}; use the same",) if followed else ()
     return Weights(str(folder), layout, tensors, [], classes, notes)
 

@@ -1,6 +1,5 @@
 """Every configuration loads, is complete, builds its network and trains; new files are found."""
 
-import dataclasses
 import importlib
 import json
 import math
@@ -25,13 +24,13 @@ from sofnet_jax.run.config import (
     create_default,
     flatten_fields,
     get_config,
+    read_fields,
     refuse_foreign,
     refuse_older,
     select_fields,
 )
 from sofnet_jax.run.fields import FIELDS
 from sofnet_jax.systems.registry import SYSTEMS, create_system
-from sofnet_jax.systems.sofnet.released import Released
 from sofnet_jax.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -42,8 +41,12 @@ VARIANTS = {
     "fc": {"model.temporal": False},
     "tsm_online": {"model.shift": "online"},
     "tsn,tsm_offline": {"model.system": "tsn", "model.shift": "offline"},
-    "release": {f"released.{f.name}": True for f in dataclasses.fields(Released)}
-    | {"released.clip_norm": 20.0, "optimizer.weight_decay": 1e-4, "eval.min_frames": 4},
+    "release": {
+        "model.system": "sofnet_released",
+        "optimizer.clip_norm": 20.0,
+        "optimizer.weight_decay": 1e-4,
+        "eval.min_frames": 4,
+    },
     "sync_bn": {"train.sync_batchnorm": True},
     "bfloat16": {"train.dtype": "bfloat16"},
     "160": {"data.size": 160},
@@ -90,6 +93,16 @@ def test_unknown_variant_names_the_known(name):
         _load(name, "192,tns")
 
 
+@pytest.mark.parametrize("words", ["tsn,release", "release,tsn", "192,fc,224"])
+def test_variants_that_contradict_each_other_are_refused(words):
+    first, *_, last = words.split(",")
+    with pytest.raises(
+        ValueError, match=f"^variants '{first}' and '{last}' differ in (model|data)"
+    ):
+        get_config(words)
+    get_config("tsn,160,tsn")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fields_and_their_types_are_those_of_the_defaults(name):
     types = {field: type(value) for field, value in _flatten(_load(name)).items()}
@@ -101,14 +114,13 @@ def test_a_stored_run_is_compared_by_these_fields():
     groups = {
         "model": "system backbone width gates hidden temporal shift forward_bias dropout",
         "optimizer": "name",
-        "released": " ".join(field.name for field in dataclasses.fields(Released)),
     }
     expected = {f"{group}.{name}" for group, names in groups.items() for name in names.split()}
     assert select_fields(config, "identity").keys() == expected
     groups = {
         "data": "num_frames size scales flip",
         "loss": "alpha beta guidance reference_gflops",
-        "optimizer": "name learning_rate policy_rate drop_epochs momentum weight_decay",
+        "optimizer": "name learning_rate policy_rate drop_epochs momentum weight_decay clip_norm",
         "temperature": "initial decay",
         "train": "batch_size warmup_epochs",
     }
@@ -147,8 +159,8 @@ def test_fields_of_another_system_are_refused(system):
 
 def test_systems_that_read_a_field_are_there():
     assert all(set(field.systems) <= SYSTEMS.keys() for field in FIELDS)
-    own = {field.name for field in FIELDS if field.systems == ("sofnet",)}
-    assert own >= {"model.gates", "model.hidden", "model.temporal", "loss.alpha", "released.init"}
+    own = {field.name for field in FIELDS if field.systems == ("sofnet", "sofnet_released")}
+    assert own >= {"model.gates", "model.hidden", "model.temporal", "loss.alpha"}
 
 
 @pytest.mark.parametrize("given", [[":tsn"], ["", "--config.model.system=tsn"]])
@@ -159,7 +171,8 @@ def test_command_refuses_fields_of_another_system(given, tmp_path, monkeypatch):
     for field, value in (("model.gates", "(1,)"), ("model.hidden", 512), ("loss.beta", 0.5)):
         code, out, err = call("main", *given, f"--config.{field}={value}")
         assert (code, out) == (UserError.exit_code, "")
-        assert err == f"error: {field} is a field of sofnet, but model.system is tsn\n"
+        readers = "sofnet and sofnet_released"
+        assert err == f"error: {field} is a field of {readers}, but model.system is tsn\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -266,6 +279,35 @@ def test_command_trains(data, tmp_path):
         [*command, "--workdir", str(tmp_path), *overrides], check=True, cwd=ROOT, env=environment
     )
     assert json.loads((tmp_path / "result.json").read_text())["step"] == 2
+
+
+SWITCHES = "init state gradient empty efficiency inner self_supervision groups restart crops"
+
+
+@pytest.mark.parametrize(
+    ("gates", "on", "system"),
+    [
+        ((2, 4), "", "sofnet"),
+        ((2, 4), SWITCHES, "sofnet_released"),
+        ((2, 4), "inner crops", None),
+        ((), "", "tsn"),
+        ((), SWITCHES, None),
+    ],
+)
+def test_a_run_from_before_the_released_system(gates, on, system, tmp_path):
+    content = create_default().to_dict() | {
+        "released": {name: name in on.split() for name in SWITCHES.split()} | {"clip_norm": 3.0}
+    }
+    content["model"]["gates"] = gates
+    del content["model"]["system"], content["optimizer"]["clip_norm"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    if system is None:
+        with pytest.raises(UserError, match="by an older version, without optimizer.clip_norm;"):
+            read_fields(tmp_path / "config.json")
+    else:
+        fields = read_fields(tmp_path / "config.json")
+        assert fields.keys() == {field.name for field in FIELDS}
+        assert (fields["model.system"], fields["optimizer.clip_norm"]) == (system, 3.0)
 
 
 def test_a_run_that_lacks_fields_is_refused_by_its_name(tmp_path):

@@ -71,8 +71,8 @@ def test_mistakes_name_the_field(field, data):
 
 def test_the_online_shift_and_the_released_memory_exclude_each_other(data):
     config = create_config(data)
-    config.model.shift, config.released.state = "online", True
-    with pytest.raises(UserError, match="model.shift is 'online'.*released.state"):
+    config.model.shift, config.model.system = "online", "sofnet_released"
+    with pytest.raises(UserError, match="model.shift is 'online'.*sofnet_released"):
         Experiment(config)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from sofnet_jax.systems.base import Learning
 from sofnet_jax.training.optimizer import create_optimizer, select
 from sofnet_jax.training.schedules import create_learning_rate_schedule
 
@@ -38,7 +39,7 @@ def _run(name, warmup_steps=_WARMUP, policy_rate=1.0):
         momentum=_MOMENTUM,
         weight_decay=_DECAY,
         warmup_steps=warmup_steps,
-        policy=("policy_", "inner_"),
+        learning=Learning(policy=("policy_", "inner_")),
         policy_rate=policy_rate,
     )
     params = _create_tree(0)

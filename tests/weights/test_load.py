@@ -468,10 +468,11 @@ def test_classes_of_unknown_names_are_told(file):
 
 
 def test_what_a_run_followed_is_told(tmp_path):
-    fields = {"released.state": True, "released.clip_norm": 0.0, "model.shift": "offline"}
+    fields = {"model.system": "sofnet_released", "model.shift": "offline"}
     folder = write_run(tmp_path, fields)
     weights = load_weights(str(folder))
-    assert weights.notes == ("trained with released.state, model.shift=offline; use the same",)
+    followed = "model.shift=offline, model.system=sofnet_released"
+    assert weights.notes == (f"trained with {followed}; use the same",)
 
 
 @pytest.mark.parametrize("source", ["https://example.org/a.pth", "file:///a.safetensors"])

@@ -10,7 +10,7 @@ from jaxtyping import Array, UInt8
 
 from sofnet_jax.backbones.folded import Tree
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.systems.base import UNDECIDED, Phase, Prices, Spending, Steps
+from sofnet_jax.systems.base import UNDECIDED, Learning, Phase, Prices, Spending, Steps
 from sofnet_jax.systems.frameexit.architecture import Architecture, create_architecture
 from sofnet_jax.systems.frameexit.costs import (
     ACTIONS,
@@ -51,8 +51,8 @@ class FrameExitSystem:
     name = "frameexit"
     pooling = "last"
     actions = ACTIONS
-    policy = ("gates",)
-    freezes = True
+    via = 0
+    learning = Learning(policy=("gates",), freezes=True)
 
     @classmethod
     def create(

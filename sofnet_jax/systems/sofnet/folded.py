@@ -31,8 +31,7 @@ from sofnet_jax.systems.base import (
 )
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.costs import compute_prices
-from sofnet_jax.systems.sofnet.gates import update_cell
-from sofnet_jax.systems.sofnet.released import PAPER, Released
+from sofnet_jax.systems.sofnet.gates import PAPER, Semantics, update_cell
 from sofnet_jax.systems.tsn import Head, compute_plain_price, prepare
 
 
@@ -128,7 +127,7 @@ class GatedSpan:
     gate: Gate
     name: str = flax.struct.field(pytree_node=False)
     k: int = flax.struct.field(pytree_node=False)
-    writes: bool = flax.struct.field(pytree_node=False)  # although the gate stops (`Released`)
+    writes: bool = flax.struct.field(pytree_node=False)  # although the gate stops
     answers = False
 
     @property
@@ -204,7 +203,7 @@ class FoldedSoFNet:
 
     spans: tuple[GatedSpan | FinalSpan, ...]
     architecture: Architecture = flax.struct.field(pytree_node=False)
-    released: Released = flax.struct.field(pytree_node=False, default=PAPER)
+    forces: bool = flax.struct.field(pytree_node=False)  # as in `State`
     num_frames = 0
     online = True
 
@@ -266,7 +265,7 @@ class FoldedSoFNet:
             kept=jnp.zeros(batch, jnp.int32),
             num_frames=jnp.asarray(num_frames, jnp.int32),
             forced=jnp.zeros(batch, bool),
-            forces=not self.released.empty,
+            forces=self.forces,
         )
 
     def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
@@ -295,7 +294,7 @@ def deploy(
     variables: Tree,
     *,
     dtype: DTypeLike | None = None,
-    released: Released = PAPER,
+    semantics: Semantics = PAPER,
     winograd: bool | None = None,
 ) -> FoldedSoFNet:
     """Prepares a network for inference on the default device.
@@ -304,8 +303,8 @@ def deploy(
         architecture: of the network.
         variables: `params` and `batch_stats` of `SoFNet`.
         dtype: as for `tsn.prepare`.
+        semantics: those of the network.
         winograd: as for `tsn.prepare`.
-        released: points in which the authors' code is followed.
 
     Raises:
         UserError: the network shifts from later frames.
@@ -321,12 +320,12 @@ def deploy(
             gate=_create_gate(params[f"policy_{name}"]),
             name=name,
             k=k,
-            writes=released.state and k == len(names) - 1,
+            writes=semantics.remembers and k == len(names) - 1,
         )
         for k, (part, name) in enumerate(zip(parts, names, strict=False))
     ]
     final = FinalSpan(parts[-1], Head.create(params["head"]), len(names))
-    network = FoldedSoFNet((*gated, final), architecture, released)
+    network = FoldedSoFNet((*gated, final), architecture, semantics.forces)
     return jax.device_put(network, jax.local_devices()[0])
 
 

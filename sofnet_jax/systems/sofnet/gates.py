@@ -1,5 +1,8 @@
 """The gates: policy modules, and the recurrence that runs them over a video's frames."""
 
+import dataclasses
+from collections.abc import Callable
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -7,17 +10,45 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sofnet_jax.systems.sofnet.architecture import Architecture
-from sofnet_jax.systems.sofnet.released import PAPER, Released
-
-_released_normal = nn.initializers.normal(0.001)
 
 
-def _uniform(fan: int):
+def uniform(fan: int) -> nn.initializers.Initializer:
     """PyTorch's default initialiser, U(-1/√fan, 1/√fan)."""
     bound = fan**-0.5
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
     )
+
+
+def combine_gates(samples: Float[Array, "*b k"]) -> Float[Array, "*b k"]:
+    """Effective gates r_n = ∏_{m≤n} g_m."""
+    return jnp.cumprod(samples, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Semantics:
+    """How gates begin, learn and remember; the default is the paper's.
+
+    Attributes:
+        kernel, bias: create the initialisers of linear layers from their number of inputs.
+        combine: the effective gates of individual ones, and where gradients flow between them.
+        remembers: whether a frame that only the last gate stopped writes h and c like a kept one.
+        forces: whether the last frame is forwarded through everything if none was kept.
+    """
+
+    kernel: Callable[[int], nn.initializers.Initializer] = uniform
+    bias: Callable[[int], nn.initializers.Initializer] = uniform
+    combine: Callable[[Array], Array] = combine_gates
+    remembers: bool = False
+    forces: bool = True
+
+    def create_dense(self, features: int, fan_in: int, name: str) -> nn.Dense:
+        """A float32 linear layer."""
+        kernel, bias = self.kernel(fan_in), self.bias(fan_in)
+        return nn.Dense(features, kernel_init=kernel, bias_init=bias, name=name)
+
+
+PAPER = Semantics()
 
 
 class Policy(nn.Module):
@@ -30,25 +61,24 @@ class Policy(nn.Module):
     """
 
     architecture: Architecture
-    released: Released = PAPER
+    semantics: Semantics = PAPER
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "b t d"]) -> tuple[Float[Array, "b t g"], "Recurrence"]:
         """The LSTM's input W_ih W_x x̄ + b_ih + b_hh (g = 4·hidden), and the other weights."""
-        a, features, released = self.architecture, pooled.shape[-1], self.released.init
-        embed = _dense(features, features, released, name="embed")
+        a, features = self.architecture, pooled.shape[-1]
+        embed = self.semantics.create_dense(features, features, name="embed")
         x = embed(pooled.astype(jnp.float32))
         if not a.temporal:
-            x = _dense(a.hidden, features, released, name="fc")(x)
+            x = self.semantics.create_dense(a.hidden, features, name="fc")(x)
             w_hh = jnp.zeros((0, 0))
         else:
             shape = (features, 4 * a.hidden)
-            x = x @ self.param("w_ih", _uniform(a.hidden), shape)
-            x += self.param("b_ih", _uniform(a.hidden), shape[1:])
-            x += self.param("b_hh", _uniform(a.hidden), shape[1:])
-            w_hh = self.param("w_hh", _uniform(a.hidden), (a.hidden, 4 * a.hidden))
-        init = _released_normal if released else _uniform(a.hidden)
-        w_q = self.param("w_q", init, (a.hidden, 2))
+            x = x @ self.param("w_ih", uniform(a.hidden), shape)
+            x += self.param("b_ih", uniform(a.hidden), shape[1:])
+            x += self.param("b_hh", uniform(a.hidden), shape[1:])
+            w_hh = self.param("w_hh", uniform(a.hidden), (a.hidden, 4 * a.hidden))
+        w_q = self.param("w_q", self.semantics.kernel(a.hidden), (a.hidden, 2))
         b_q = self.param("b_q", lambda _: jnp.array([0.0, a.forward_bias], jnp.float32))
         return x, Recurrence(w_hh, w_q, b_q)
 
@@ -57,12 +87,12 @@ class InnerClassifier(nn.Module):
     """W_cls of Eq. 13: class scores of a policy's hidden state, used only in training."""
 
     architecture: Architecture
-    released: Released = PAPER
+    semantics: Semantics = PAPER
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "b t d"]) -> Float[Array, "b t n"]:
         a = self.architecture
-        return _dense(a.num_classes, a.hidden, self.released.init, name="dense")(hidden)
+        return self.semantics.create_dense(a.num_classes, a.hidden, name="dense")(hidden)
 
 
 @flax.struct.dataclass
@@ -128,20 +158,6 @@ def sample_gates(
     return hard + (soft - jax.lax.stop_gradient(soft))  # this order keeps the value exact
 
 
-def combine_gates(samples: Float[Array, "*b k"], released: bool) -> Float[Array, "*b k"]:
-    """Effective gates r_n = ∏_{m≤n} g_m.
-
-    With `released` (`Released.gradient`) the value is equal but the gradient reaches only one gate:
-    n if the frame came to it, else the one that stopped it.
-    """
-    if not released:
-        return jnp.cumprod(samples, axis=-1)
-    effective = [samples[..., 0]]
-    for n in range(1, samples.shape[-1]):
-        effective.append(jnp.where(effective[-1] > 0.5, samples[..., n], effective[-1]))
-    return jnp.stack(effective, axis=-1)
-
-
 def update_cell(
     z: Float[Array, "*k b g"], c: Float[Array, "*k b d"]
 ) -> tuple[Float[Array, "*k b d"], Float[Array, "*k b d"]]:
@@ -158,14 +174,13 @@ def gate_step(
     noise: Float[Array, "b k 2"] | None,
     temperature: Array | float,
     last: Bool[Array, ""],
-    released: Released = PAPER,
+    semantics: Semantics = PAPER,
 ) -> tuple[State, Decision]:
     """Runs one frame through all k gates (Eqs. 2–4), masked: a stopped frame leaves no trace.
 
     A frame writes h and c, in every LSTM, only if it passed every gate: t̄ of Eq. 2 is the last kept
     frame. No gradient flows through the choice between old and new state. If no frame was kept
-    before the `last` one, that is forwarded through everything. `released` follows the authors'
-    code in `state`, `gradient` and `empty`.
+    before the `last` one, that is forwarded through everything. Other `semantics` may differ.
     """
     if weights.w_hh.size:
         h, c = update_cell(inputs + state.h @ weights.w_hh, state.c)
@@ -173,12 +188,12 @@ def gate_step(
         h, c = jnp.tanh(inputs), state.c
     logits = jnp.moveaxis(h @ weights.w_q + weights.b_q[..., None, :], 0, 1)
     samples = sample_gates(logits, noise, temperature)
-    effective = combine_gates(samples, released.gradient)
-    if not released.empty:
+    effective = semantics.combine(samples)
+    if semantics.forces:
         forced = last & ~state.kept_any & (effective[:, -1] < 0.5)
         effective = jnp.where(forced[:, None], 1.0, effective)
     kept = effective[:, -1] > 0.5
-    written = (effective[:, :-1] > 0.5).all(-1) if released.state else kept
+    written = (effective[:, :-1] > 0.5).all(-1) if semantics.remembers else kept
     state = State(
         jnp.where(written[:, None], h, state.h),
         jnp.where(written[:, None], c, state.c),
@@ -192,7 +207,7 @@ def run_gates(
     inputs: Float[Array, "k b t g"],
     noise: Float[Array, "b t k 2"] | None,
     temperature: Array | float,
-    released: Released = PAPER,
+    semantics: Semantics = PAPER,
 ) -> Decision:
     """Scans `gate_step` over the frames; the result's fields start with the axes b, t."""
     x = inputs.transpose(2, 0, 1, 3)  # t k b g
@@ -201,15 +216,8 @@ def run_gates(
     noise = None if noise is None else jnp.moveaxis(noise, 1, 0)  # t b k 2
 
     def body(state: State, frame):
-        return gate_step(weights, state, frame[0], frame[1], temperature, frame[2], released)
+        return gate_step(weights, state, frame[0], frame[1], temperature, frame[2], semantics)
 
     state = create_state(num_gates, batch, weights.w_q.shape[1])
     _, decision = jax.lax.scan(body, state, (x, noise, last))
     return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), decision)
-
-
-def _dense(features: int, fan_in: int, released: bool, name: str) -> nn.Dense:
-    """A float32 linear layer initialised as torch.nn.Linear, or by `Released.init`."""
-    if released:
-        return nn.Dense(features, kernel_init=_released_normal, name=name)
-    return nn.Dense(features, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in), name=name)

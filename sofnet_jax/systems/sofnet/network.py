@@ -13,16 +13,17 @@ from sofnet_jax.backbones.resnet import ResNet
 from sofnet_jax.backbones.shift import Past
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import (
+    PAPER,
     Decision,
     InnerClassifier,
     Policy,
     Recurrence,
+    Semantics,
     State,
     create_state,
     gate_step,
     run_gates,
 )
-from sofnet_jax.systems.sofnet.released import PAPER, Released
 from sofnet_jax.systems.tsn import FrameNetwork, draw
 
 
@@ -54,11 +55,11 @@ class SoFNet(FrameNetwork):
 
     Attributes:
         dtype, bn_axis, remat: as in `FrameNetwork`; the gates are float32.
-        released: points in which the authors' code is followed instead of the paper.
+        semantics: how the gates begin, learn and remember.
     """
 
     architecture: Architecture
-    released: Released = PAPER
+    semantics: Semantics = PAPER
 
     @nn.compact
     def __call__(
@@ -97,7 +98,7 @@ class SoFNet(FrameNetwork):
             x = pooled["res5"]
             if gated:
                 with full_precision():
-                    decision = run_gates(*self._encode(pooled), noise, temperature, self.released)
+                    decision = run_gates(*self._encode(pooled), noise, temperature, self.semantics)
 
         frame_logits = self.classify(x, train, index)
         if decision is None:
@@ -133,7 +134,7 @@ class SoFNet(FrameNetwork):
             with full_precision():
                 weights, inputs = self._encode(pooled)
                 state, decision = gate_step(
-                    weights, state, inputs[:, :, 0], noise, temperature, last, self.released
+                    weights, state, inputs[:, :, 0], noise, temperature, last, self.semantics
                 )
             kept = (decision.gates[:, -1] > 0.5)[:, None, None, None]
             past = jax.tree.map(lambda new, old: jnp.where(kept, new, old), left, past)
@@ -166,7 +167,7 @@ class SoFNet(FrameNetwork):
         """The policies' other weights, and their LSTMs' inputs from the pooled features."""
         a = self.architecture
         inputs, weights = zip(
-            *(Policy(a, self.released, name=f"policy_{n}")(pooled[n]) for n in a.gate_names),
+            *(Policy(a, self.semantics, name=f"policy_{n}")(pooled[n]) for n in a.gate_names),
             strict=True,
         )
         return jax.tree.map(lambda *w: jnp.stack(w), *weights), jnp.stack(inputs)
@@ -174,14 +175,14 @@ class SoFNet(FrameNetwork):
     def _run_inner_classifiers(self, hidden: Float[Array, "b t k d"]) -> Float[Array, "b t k n"]:
         a = self.architecture
         inner = [
-            InnerClassifier(a, self.released, name=f"inner_{name}")(hidden[:, :, k])
+            InnerClassifier(a, self.semantics, name=f"inner_{name}")(hidden[:, :, k])
             for k, name in enumerate(a.gate_names)
         ]
         return jnp.stack(inner, axis=2)
 
 
 def _consensus(logits: Float[Array, "b t n"], kept: Float[Array, "b t"]) -> Float[Array, "b n"]:
-    """Mean logits of the kept frames (Eq. 6); zero if no frame was kept (`Released.empty`)."""
+    """Mean logits of the kept frames (Eq. 6); zero if there are none."""
     count = kept.sum(1)
     with full_precision():
         total = jnp.einsum("btn,bt->bn", logits, kept)

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, UInt8
 
 from sofnet_jax.backbones.folded import Tree
-from sofnet_jax.host.errors import UserError
-from sofnet_jax.systems.base import Action, Phase, Prices, Spending, Steps
+from sofnet_jax.systems.base import Action, Learning, Phase, Prices, Spending, Steps
 from sofnet_jax.systems.losses import compute_top1
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
 from sofnet_jax.systems.sofnet.costs import compute_lookup, compute_prices
 from sofnet_jax.systems.sofnet.folded import KEPT, FoldedSoFNet, deploy
-from sofnet_jax.systems.sofnet.losses import compute_losses
+from sofnet_jax.systems.sofnet.gates import PAPER
+from sofnet_jax.systems.sofnet.losses import Objective
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
-from sofnet_jax.systems.sofnet.released import Released
 from sofnet_jax.systems.tsn import compute_plain_price
 
 _ARCHITECTURE = (
@@ -27,57 +26,43 @@ _ARCHITECTURE = (
 
 @dataclasses.dataclass(frozen=True)
 class SoFNetSystem:
-    """SoF-Net: a warm-up in which every frame is kept, then gates and network together.
-
-    Attributes:
-        lookup: f_lookup of every gate, in GFLOPs (Eq. 10).
-        alpha: weight of accuracy in Eq. 8.
-        beta: weight of the inner classifiers in Eq. 12.
-        guidance: False leaves L_pg out of Eq. 8.
-    """
+    """SoF-Net: a warm-up in which every frame is kept, then gates and network together."""
 
     architecture: Architecture
     module: SoFNet
     phases: tuple[Phase, ...]
-    lookup: tuple[float, ...]
-    alpha: float
-    beta: float
-    guidance: bool
+    objective: Objective
     architecture_type = Architecture
     module_type = SoFNet
+    objective_type = Objective
+    semantics = PAPER
     name = "sofnet"
     title = "SoF-Net"
     online = True
     num_frames = 0
     pooling = "mean"
-    policy = ("policy_", "inner_")
-    freezes = False
+    via = 0
+    learning = Learning(policy=("policy_", "inner_"))
 
     @classmethod
     def create(
         cls, fields: Mapping[str, Any], architecture: Architecture, **options: Any
     ) -> "SoFNetSystem":
         """From the fields of a configuration. Raises UserError for fields that do not fit."""
-        released = Released(
-            **{k.partition(".")[2]: v for k, v in fields.items() if k.startswith("released.")}
-        )
-        if architecture.shift == "online" and released.state:
-            raise UserError(
-                "model.shift is 'online', which reads kept frames only, but released.state also "
-                "remembers others; turn off one of them"
-            )
         paper = compute_prices(architecture, fields["data.size"]).paper
         return cls(
             architecture,
-            SoFNet(architecture, released=released, **options),
+            SoFNet(architecture, semantics=cls.semantics, **options),
             (
                 Phase("warm-up", fields["train.warmup_epochs"]),
                 Phase("joint", fields["train.joint_epochs"]),
             ),
-            lookup=compute_lookup(paper, fields["loss.reference_gflops"]),
-            alpha=fields["loss.alpha"],
-            beta=fields["loss.beta"],
-            guidance=fields["loss.guidance"],
+            cls.objective_type(
+                compute_lookup(paper, fields["loss.reference_gflops"]),
+                alpha=fields["loss.alpha"],
+                beta=fields["loss.beta"],
+                guidance=fields["loss.guidance"],
+            ),
         )
 
     @staticmethod
@@ -118,15 +103,7 @@ class SoFNetSystem:
             rngs=dict(keys),
             mutable=["batch_stats"],
         )
-        losses = compute_losses(
-            outputs,
-            batch["labels"],
-            lookup=self.lookup,
-            alpha=self.alpha,
-            beta=self.beta,
-            guidance=self.guidance,
-            released=self.module.released,
-        )
+        losses = self.objective(outputs, batch["labels"])
         metrics = self._describe(outputs, batch["labels"]) | {
             f"loss/{name}": value for name, value in vars(losses).items() if name != "total"
         }
@@ -162,4 +139,4 @@ class SoFNetSystem:
 
     def deploy(self, variables: Tree, **options: Any) -> FoldedSoFNet:
         """The network for inference."""
-        return deploy(self.architecture, variables, released=self.module.released, **options)
+        return deploy(self.architecture, variables, semantics=self.module.semantics, **options)

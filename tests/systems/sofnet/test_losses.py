@@ -7,10 +7,10 @@ import pytest
 
 from sofnet_jax.systems.sofnet.gates import Decision
 from sofnet_jax.systems.sofnet.losses import (
+    Objective,
     compute_classification_loss,
     compute_efficiency_loss,
     compute_inner_loss,
-    compute_losses,
     compute_self_loss,
 )
 from sofnet_jax.systems.sofnet.network import Outputs
@@ -44,7 +44,7 @@ def test_classification_loss_of_several_labels_by_hand():
         logits, logits[:, None], jnp.ones((1, 1)), _no_gates(1, 1), jnp.zeros((1, 1, 0, 3))
     )
     labels = jnp.array([[1.0, 1.0, 0.0]])
-    losses = compute_losses(outputs, labels, lookup=(), alpha=0.9, beta=0.9)
+    losses = Objective(lookup=(), alpha=0.9, beta=0.9)(outputs, labels)
     assert float(losses.classification) == pytest.approx((math.log(8) + math.log(4)) / 2)
 
 
@@ -155,7 +155,7 @@ def test_total_by_hand():
         gate_logits=[[[_EVEN, _QUARTER]]],
         inner_logits=[[[_EVEN, _QUARTER]]],
     )
-    losses = compute_losses(outputs, _SECOND, lookup=(3.0, 1.0), alpha=0.8, beta=0.7)
+    losses = Objective(lookup=(3.0, 1.0), alpha=0.8, beta=0.7)(outputs, _SECOND)
     terms = (math.log(4), 2.0, (math.log(2) + math.log(4 / 3)) / 2, math.log(2))
     found = (losses.classification, losses.efficiency, losses.inner, losses.self)
     np.testing.assert_allclose(found, terms, rtol=1e-6)
@@ -168,7 +168,7 @@ def test_without_guidance_by_hand():
     def total(inner_logits, gate_logits, video_logits):
         outputs = _outputs(video_logits, [[[1.0, 1.0]]], gate_logits, inner_logits)
         options = {"lookup": (3.0, 1.0), "alpha": 0.8, "beta": 0.7, "guidance": False}
-        losses = compute_losses(outputs, _SECOND, **options)
+        losses = Objective(**options)(outputs, _SECOND)
         return losses.total, losses
 
     logits = [[[_EVEN, _QUARTER]]], [[[_EVEN, _QUARTER]]], [(math.log(3), 0.0)]
@@ -192,8 +192,8 @@ def test_a_batch_is_the_mean_of_its_videos():
     ]
     batch = jax.tree.map(lambda *x: jnp.concatenate(x), *videos)
     options = {"lookup": (3.0, 1.0), "alpha": 0.8, "beta": 0.7}
-    first, second = (vars(compute_losses(v, _SECOND, **options)) for v in videos)
-    both = vars(compute_losses(batch, jnp.concatenate([_SECOND] * 2), **options))
+    first, second = (vars(Objective(**options)(v, _SECOND)) for v in videos)
+    both = vars(Objective(**options)(batch, jnp.concatenate([_SECOND] * 2)))
     assert first["inner"] != second["inner"]
     for name, value in both.items():
         assert float(value) == pytest.approx(float(first[name] + second[name]) / 2), name
@@ -203,7 +203,7 @@ def test_single_gate():
     # No next classifier: no self-supervision, and nothing undefined in its gradient.
     def total(gate_logits, inner_logits):
         outputs = _outputs([_QUARTER], [[[1.0]]], gate_logits, inner_logits)
-        losses = compute_losses(outputs, _SECOND, lookup=(3.0,), alpha=0.8, beta=0.7)
+        losses = Objective(lookup=(3.0,), alpha=0.8, beta=0.7)(outputs, _SECOND)
         return losses.total, losses
 
     arguments = jnp.zeros((1, 1, 1, 2)), jnp.zeros((1, 1, 1, 2))
@@ -221,6 +221,6 @@ def test_no_gates():
     outputs = Outputs(
         logits, logits[:, None], jnp.ones((1, 1)), _no_gates(1, 1), jnp.zeros((1, 1, 0, 2))
     )
-    losses = compute_losses(outputs, _SECOND, lookup=(), alpha=0.8, beta=0.7)
+    losses = Objective(lookup=(), alpha=0.8, beta=0.7)(outputs, _SECOND)
     assert float(losses.total) == pytest.approx(math.log(4 / 3))
     assert losses.efficiency == losses.inner == losses.self == 0
