@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
@@ -10,11 +11,10 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
-from sofnet_jax.run.config import DTYPES, flatten_fields, get_config, read_fields
+from sofnet_jax.run.config import DTYPES, VARIANTS, flatten_fields, get_config, read_fields
 from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES
-from sofnet_jax.systems import tsn
 from sofnet_jax.systems.early_exit import Rule
-from sofnet_jax.systems.registry import create_system, find_system
+from sofnet_jax.systems.registry import create_system
 from sofnet_jax.systems.sofnet.released import RELEASED_SIDE
 from sofnet_jax.weights.load import create_shapes, initialise, load_weights
 
@@ -50,10 +50,23 @@ def load(
     is_run = config.exists()
     if is_run and variant:
         raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
-    try:
-        fields = read_fields(config) if is_run else flatten_fields(get_config(variant).to_dict())
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    fields = read_fields(config) if is_run else {}
+    weights = load_weights(source, which)
+    name = weights.system.name
+    if is_run:
+        if "system" in weights.told and fields["model.system"] != name:
+            raise UserError(
+                f"{config} says model.system is {fields['model.system']}, but the checkpoint of "
+                f"the run holds weights of {name}; take another copy of it"
+            )
+    else:
+        fields = _create_fields(variant or (name if name in VARIANTS else ""))
+    # What the tensors do not tell; a source of ours tells it.
+    told = {"shift": fields["model.shift"], "online": fields["frameexit.online"]}
+    weights = replace(weights, told={**told, **weights.told})
+    architecture = weights.architecture
+    if not is_run and num_frames is None:
+        num_frames = getattr(architecture, "num_frames", None)
     given = {"data.size": size, "data.num_frames": num_frames}
     fields |= {name: value for name, value in given.items() if value is not None}
     sampler = Sampler(
@@ -63,8 +76,8 @@ def load(
         via=RELEASED_SIDE if fields["released.crops"] else 0,
     )
     _check_extent(sampler)
-    weights = load_weights(source, which)
-    variables, report = initialise(create_shapes(weights.architecture), weights)
+    shapes = create_shapes(architecture)
+    variables, report = initialise(shapes, weights, system=weights.system)
     if missing := [name for name in report.reinitialised if ".inner." not in name]:
         raise UserError(
             f"{source}: {report.reinitialised[missing[0]]}; take weights of a network that was "
@@ -75,11 +88,7 @@ def load(
         shown = f"{sampler.num_frames} frames of {sampler.size}×{sampler.size}"
         note = f"{source} does not say what it was trained on: shown {shown}; see num_frames, size"
         notes = (*notes, note)
-    architecture = weights.architecture
-    if isinstance(architecture, tsn.Architecture):
-        architecture = replace(architecture, shift=fields["model.shift"])
-    fields["model.system"] = find_system(architecture).name
-    system = create_system(fields, architecture=architecture)
+    system = create_system(fields | {"model.system": name}, architecture=architecture)
     if system.num_frames not in (0, sampler.num_frames):
         raise UserError(
             f"num_frames is {sampler.num_frames}, but {source} has a classifier for each of "
@@ -90,6 +99,14 @@ def load(
     classes = weights.classes or tuple(map(str, range(network.num_classes)))
     rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
     return TrainedModel(network, classes, sampler, rule, notes)
+
+
+def _create_fields(variant: str) -> dict[str, Any]:
+    """The defaults, varied. Raises UserError."""
+    try:
+        return flatten_fields(get_config(variant).to_dict())
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _check_extent(sampler: Sampler) -> None:

@@ -37,6 +37,7 @@ from sofnet_jax.systems.base import (
     create_next,
 )
 from sofnet_jax.systems.losses import compute_classification_loss, compute_top1, spread_labels
+from sofnet_jax.systems.naming import Naming
 
 SEEN = Action("kept", uses=True, answers=True)
 
@@ -68,6 +69,11 @@ class Architecture:
         return ResNetSpec(
             self.block, self.depths, self.width, self.stem_kernel, shifts=bool(self.shift)
         )
+
+    @property
+    def additions(self) -> str:
+        """What there is besides the ResNet and its classifier, in words."""
+        return ""
 
 
 def choose_backbone(name: str, *, num_classes: int, width: int = 0) -> dict[str, Any]:
@@ -172,6 +178,7 @@ class TSN:
     drop_offset: int
     architecture_type = Architecture
     module_type = TSNNetwork
+    naming = Naming()
     name = "tsn"
     title = "TSN"
     online = True

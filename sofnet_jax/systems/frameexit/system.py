@@ -23,6 +23,7 @@ from sofnet_jax.systems.frameexit.costs import (
 from sofnet_jax.systems.frameexit.folded import FoldedFrameExit, deploy
 from sofnet_jax.systems.frameexit.losses import compute_losses
 from sofnet_jax.systems.frameexit.network import FrameExit, Outputs
+from sofnet_jax.systems.frameexit.weights import NAMING
 from sofnet_jax.systems.losses import compute_top1
 from sofnet_jax.systems.tsn import compute_plain_price
 
@@ -48,6 +49,7 @@ class FrameExitSystem:
     beta: float
     architecture_type = Architecture
     module_type = FrameExit
+    naming = NAMING
     name = "frameexit"
     pooling = "last"
     actions = ACTIONS

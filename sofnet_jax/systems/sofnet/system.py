@@ -18,6 +18,7 @@ from sofnet_jax.systems.sofnet.folded import KEPT, FoldedSoFNet, deploy
 from sofnet_jax.systems.sofnet.losses import compute_losses
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 from sofnet_jax.systems.sofnet.released import Released
+from sofnet_jax.systems.sofnet.weights import NAMING
 from sofnet_jax.systems.tsn import compute_plain_price
 
 _ARCHITECTURE = (
@@ -45,6 +46,7 @@ class SoFNetSystem:
     guidance: bool
     architecture_type = Architecture
     module_type = SoFNet
+    naming = NAMING
     name = "sofnet"
     title = "SoF-Net"
     online = True
