@@ -63,7 +63,7 @@ def convert(weights: Weights, target: Path) -> str:
         UserError: weights are missing, or the target cannot be written.
     """
     system, architecture = weights.system, weights.architecture
-    _, report = initialise(create_shapes(architecture), weights, system=system)
+    _, report = initialise(create_shapes(architecture, system), weights, system=system)
     tensors = {name: weights.tensors[name].astype(np.float32) for name in report.loaded}
     metadata = {"classes": json.dumps(weights.classes)} if weights.classes else {}
     if "system" in weights.told:

@@ -76,7 +76,7 @@ def load(
         via=RELEASED_SIDE if fields["released.crops"] else 0,
     )
     _check_extent(sampler)
-    shapes = create_shapes(architecture)
+    shapes = create_shapes(architecture, weights.system)
     variables, report = initialise(shapes, weights, system=weights.system)
     if missing := [name for name in report.reinitialised if ".inner." not in name]:
         raise UserError(

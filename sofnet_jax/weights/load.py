@@ -135,7 +135,8 @@ def load_weights(source: str, which: Which = "last") -> Weights:
             classes = json.loads(metadata["classes"])
         classes = _check_classes(classes, tensors, f"{source}: its metadata")
     notes = (layout.note,) if layout.note else ()
-    return Weights(source, layout.name, tensors, left_out, classes, notes, told)
+    kind = "sofnet_jax" if told else layout.name
+    return Weights(source, kind, tensors, left_out, classes, notes, told)
 
 
 def initialise(
@@ -172,11 +173,15 @@ def initialise(
     return from_state_dict(tensors, variables, naming), report
 
 
-def create_shapes(architecture: Any) -> Tree:
-    """The variables of a network as shapes without values."""
+def create_shapes(architecture: Any, system: Any = None) -> Tree:
+    """The variables of a network as shapes without values.
+
+    `system` is by default the one whose architectures are of this type.
+    """
+    system = system or find_system(architecture)
     num_frames = getattr(architecture, "num_frames", 1)
     frames = jax.ShapeDtypeStruct((1, num_frames, 32, 32, 3), np.uint8)
-    module = find_system(architecture).module_type(architecture)
+    module = system.module_type(architecture)
     return jax.eval_shape(module.init, jax.random.key(0), frames)
 
 
