@@ -61,21 +61,22 @@ def load(
             )
     else:
         fields = _create_fields(variant or (name if name in VARIANTS else ""))
+    given = {"data.size": size, "data.num_frames": num_frames}
+    fields |= {field: value for field, value in given.items() if value is not None}
+    _check_extent(fields)
     # What the tensors do not tell; a source of ours tells it.
     told = {"shift": fields["model.shift"], "online": fields["frameexit.online"]}
     weights = replace(weights, told={**told, **weights.told})
     architecture = weights.architecture
-    if not is_run and num_frames is None:
-        num_frames = getattr(architecture, "num_frames", None)
-    given = {"data.size": size, "data.num_frames": num_frames}
-    fields |= {name: value for name, value in given.items() if value is not None}
+    if not is_run and num_frames is None and hasattr(architecture, "num_frames"):
+        num_frames = fields["data.num_frames"] = architecture.num_frames
+        _check_extent(fields)
     sampler = Sampler(
         fields["data.num_frames"],
         fields["data.size"],
         short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
         via=RELEASED_SIDE if fields["released.crops"] else 0,
     )
-    _check_extent(sampler)
     shapes = create_shapes(architecture, weights.system)
     variables, report = initialise(shapes, weights, system=weights.system)
     if missing := [name for name in report.reinitialised if ".inner." not in name]:
@@ -109,9 +110,9 @@ def _create_fields(variant: str) -> dict[str, Any]:
         raise UserError(str(error)) from error
 
 
-def _check_extent(sampler: Sampler) -> None:
+def _check_extent(fields: dict[str, Any]) -> None:
     """Raise UserError for an input that does not fit in memory."""
-    size, num_frames = sampler.size, sampler.num_frames
+    size, num_frames = fields["data.size"], fields["data.num_frames"]
     limits = ("size", size, LARGEST_SIZE), ("num_frames", num_frames, MOST_FRAMES)
     for name, value, most in limits:
         if not 1 <= value <= most:

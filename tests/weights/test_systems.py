@@ -188,7 +188,7 @@ def test_init_from_a_run(tmp_path):
     config.init_from = str(write_run(tmp_path / "other", *_create_sofnet()))
     line = refuse(evaluate, config, tmp_path / "none")
     assert "cannot be evaluated" in line
-    assert "(no mlp there, no classifier there, no gates there)" in line
+    assert "(no classifier there, no gates there, no mlp there)" in line
 
 
 def _create_sofnet():
