@@ -5,7 +5,7 @@ example: python -m sofnet_jax.convert runs/mine mine.safetensors
 
 SOURCE is the folder of a run, a file (.safetensors, .npz, or PyTorch's .pth, .pt and .bin), or
 hub:owner/name. TARGET is a .safetensors, .pth or .npz file with torchvision's names for the
-backbone and the classifier, and `policy.{n}.…` for the gate after stage n + 1. Both
+backbone and the classifier, and names of its own for each system (docs/weights.md). Both
 --config.init_from and `load_state_dict` of a PyTorch model with these names read it.
 """
 
@@ -62,16 +62,19 @@ def convert(weights: Weights, target: Path) -> str:
     Raises:
         UserError: weights are missing, or the target cannot be written.
     """
-    architecture = weights.architecture
-    _, report = initialise(create_shapes(architecture), weights)
+    system, architecture = weights.system, weights.architecture
+    _, report = initialise(create_shapes(architecture, system), weights, system=system)
     tensors = {name: weights.tensors[name].astype(np.float32) for name in report.loaded}
     metadata = {"classes": json.dumps(weights.classes)} if weights.classes else {}
+    if "system" in weights.told:
+        network = {"system": system.name} | dataclasses.asdict(architecture)
+        metadata["network"] = json.dumps(network)
     write_tensors(target, tensors, metadata)
     lines = [
         f"{weights.source} ({weights.layout}): {describe(architecture)}",
         f"wrote {len(tensors)} tensors, {target.stat().st_size / 1e6:.1f} MB, to {target}",
     ]
-    if "fc.weight" in tensors:
+    if f"{system.naming.classifier}.weight" in tensors:
         lines[0] += f", {architecture.num_classes} classes"
     everything = [*report.loaded, *report.reinitialised, *report.left_out]
     if report.reinitialised:

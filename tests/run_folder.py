@@ -1,7 +1,9 @@
 """The folder of a run with given weights, as training leaves it."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,16 +24,27 @@ GATED = {
 
 
 def write_run(
-    folder: Path, variables: dict, classes: list[str], fields: dict[str, object] | None = None
+    folder: Path,
+    variables: dict,
+    classes: list[str],
+    fields: dict[str, object] | None = None,
+    architecture: Any = None,
 ) -> Path:
-    """A run with one checkpoint; `fields` are those of the configuration that are not defaults."""
+    """A run with one checkpoint; `fields` are those of the configuration that are not defaults.
+
+    The checkpoint tells its `architecture` if that is given.
+    """
     config = create_default()
     config.update_from_flattened_dict(fields or {})
     folder.mkdir(parents=True, exist_ok=True)
     write_config(config, folder)
     checkpoints = Checkpoints(folder / "checkpoints", metric=config.eval.metric)
     state = {"step": np.array(7), **variables, "opt_state": {}}
-    record = {"identity": {"classes": classes}}
+    identity = {"classes": classes}
+    if architecture is not None:
+        told = {"system": config.model.system} | dataclasses.asdict(architecture)
+        identity |= {f"model.{name}": value for name, value in told.items()}
+    record = {"identity": identity}
     checkpoints.save(7, jax.tree.map(np.asarray, state), json.loads(json.dumps(record)))
     checkpoints.close()
     return folder

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
@@ -10,9 +11,8 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
-from sofnet_jax.run.config import DTYPES, flatten_fields, get_config, read_fields
+from sofnet_jax.run.config import DTYPES, VARIANTS, flatten_fields, get_config, read_fields
 from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES
-from sofnet_jax.systems import tsn
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.registry import create_system, find_system
 from sofnet_jax.weights.load import create_shapes, initialise, load_weights
@@ -49,16 +49,30 @@ def load(
     is_run = config.exists()
     if is_run and variant:
         raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
-    try:
-        fields = read_fields(config) if is_run else flatten_fields(get_config(variant).to_dict())
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    given = {"data.size": size, "data.num_frames": num_frames}
-    fields |= {name: value for name, value in given.items() if value is not None}
-    size, num_frames = (fields[name] for name in given)
-    _check_extent(size, num_frames)
+    fields = read_fields(config) if is_run else {}
     weights = load_weights(source, which)
-    variables, report = initialise(create_shapes(weights.architecture), weights)
+    name = weights.system.name
+    if is_run:
+        if "system" in weights.told and fields["model.system"] != name:
+            raise UserError(
+                f"{config} says model.system is {fields['model.system']}, but the checkpoint of "
+                f"the run holds weights of {name}; take another copy of it"
+            )
+    else:
+        fields = _create_fields(variant or (name if name in VARIANTS else ""))
+    given = {"data.size": size, "data.num_frames": num_frames}
+    fields |= {field: value for field, value in given.items() if value is not None}
+    _check_extent(fields)
+    # What the tensors do not tell; a source of ours tells it.
+    told = {"shift": fields["model.shift"], "online": fields["frameexit.online"]}
+    weights = replace(weights, told={**told, **weights.told})
+    architecture = weights.architecture
+    if not is_run and num_frames is None and hasattr(architecture, "num_frames"):
+        given["data.num_frames"] = fields["data.num_frames"] = architecture.num_frames
+        _check_extent(fields)
+    size, num_frames = fields["data.size"], fields["data.num_frames"]
+    shapes = create_shapes(architecture, weights.system)
+    variables, report = initialise(shapes, weights, system=weights.system)
     if missing := [name for name in report.reinitialised if ".inner." not in name]:
         raise UserError(
             f"{source}: {report.reinitialised[missing[0]]}; take weights of a network that was "
@@ -69,11 +83,8 @@ def load(
         shown = f"{num_frames} frames of {size}×{size}"
         note = f"{source} does not say what it was trained on: shown {shown}; see num_frames, size"
         notes = (*notes, note)
-    architecture = weights.architecture
-    if isinstance(architecture, tsn.Architecture):
-        architecture = replace(architecture, shift=fields["model.shift"])
-    fields["model.system"] = find_system(architecture, fields["model.system"]).name
-    system = create_system(fields, architecture=architecture)
+    name = find_system(architecture, fields["model.system"]).name
+    system = create_system(fields | {"model.system": name}, architecture=architecture)
     if system.num_frames not in (0, num_frames):
         raise UserError(
             f"num_frames is {num_frames}, but {source} has a classifier for each of "
@@ -92,8 +103,17 @@ def load(
     return TrainedModel(network, classes, sampler, rule, notes)
 
 
-def _check_extent(size: int, num_frames: int) -> None:
+def _create_fields(variant: str) -> dict[str, Any]:
+    """The defaults, varied. Raises UserError."""
+    try:
+        return flatten_fields(get_config(variant).to_dict())
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _check_extent(fields: dict[str, Any]) -> None:
     """Raise UserError for an input that does not fit in memory."""
+    size, num_frames = fields["data.size"], fields["data.num_frames"]
     limits = ("size", size, LARGEST_SIZE), ("num_frames", num_frames, MOST_FRAMES)
     for name, value, most in limits:
         if not 1 <= value <= most:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, shorten
 from sofnet_jax.systems.base import System
 from sofnet_jax.systems.frameexit.system import FrameExitSystem
 from sofnet_jax.systems.sofnet.released import ReleasedSoFNet
 from sofnet_jax.systems.sofnet.system import SoFNetSystem
 from sofnet_jax.systems.tsn import TSN
 
-# New systems are added here.
+# New systems are added here, or by the file that defines one, when it is imported.
 SYSTEMS: dict[str, Any] = {s.name: s for s in (SoFNetSystem, ReleasedSoFNet, TSN, FrameExitSystem)}
 
 
@@ -18,6 +18,17 @@ def find_system(architecture: Any, name: str = "") -> Any:
     """The class of systems whose weights have this architecture: of this name, or the first."""
     fitting = {k: s for k, s in SYSTEMS.items() if s.architecture_type is type(architecture)}
     return fitting.get(name) or next(iter(fitting.values()))
+
+
+def find_registered(name: Any, source: str) -> Any:
+    """The class of systems that weights name as theirs. Raises UserError if it is unknown."""
+    if not isinstance(name, str) or name not in SYSTEMS:
+        raise UserError(
+            f"{source} holds weights of a system {shorten(repr(name), 40)}, which is not "
+            "registered; in Python, first import the file that adds it to "
+            "sofnet_jax.systems.registry.SYSTEMS"
+        )
+    return SYSTEMS[name]
 
 
 def create_system(

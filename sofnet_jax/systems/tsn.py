@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import flax.linen as nn
 import flax.struct
@@ -38,6 +38,7 @@ from sofnet_jax.systems.base import (
     create_next,
 )
 from sofnet_jax.systems.losses import compute_classification_loss, compute_top1, spread_labels
+from sofnet_jax.systems.naming import Naming
 
 SEEN = Action("kept", uses=True, answers=True)
 
@@ -69,6 +70,11 @@ class Architecture:
         return ResNetSpec(
             self.block, self.depths, self.width, self.stem_kernel, shifts=bool(self.shift)
         )
+
+    @property
+    def additions(self) -> str:
+        """What there is besides the ResNet and its classifier, in words."""
+        return ""
 
 
 def choose_backbone(name: str, *, num_classes: int, width: int = 0) -> dict[str, Any]:
@@ -165,36 +171,48 @@ def draw(sample: Callable[[Array], Array], key: Array, index: Int[Array, "b"]) -
 
 @dataclasses.dataclass(frozen=True)
 class TSN:
-    """TSN as a system: it has nothing to decide, and learns in one phase."""
+    """TSN as a system: it has nothing to decide, and learns in one phase.
+
+    Others derive from it. `shifts` says whether their frames can be shifted.
+    """
 
     architecture: Architecture
-    module: TSNNetwork
+    module: FrameNetwork
     phases: tuple[Phase, ...]
     drop_offset: int
-    architecture_type = Architecture
-    module_type = TSNNetwork
+    architecture_type: ClassVar[type[Architecture]] = Architecture
+    module_type: ClassVar[type[FrameNetwork]] = TSNNetwork
+    naming = Naming()
+    shifts = True
     name = "tsn"
     title = "TSN"
     online = True
     num_frames = 0
     pooling = "mean"
-    actions = (SEEN,)
     via = 0
+    actions: ClassVar[tuple[Action, ...]] = (SEEN,)
     learning = Learning()
 
     @classmethod
     def create(cls, fields: Mapping[str, Any], architecture: Architecture, **options: Any) -> "TSN":
         """From the fields of a configuration."""
         warmup, joint = fields["train.warmup_epochs"], fields["train.joint_epochs"]
-        phases = (Phase("training", warmup + joint),)
-        return cls(architecture, TSNNetwork(architecture, **options), phases, drop_offset=warmup)
+        module, phases = cls.module_type(architecture, **options), cls.create_phases(warmup, joint)
+        return cls(architecture, module, phases, drop_offset=warmup)
 
     @staticmethod
-    def create_architecture(fields: Mapping[str, Any], num_classes: int) -> Architecture:
+    def create_phases(warmup: int, joint: int) -> tuple[Phase, ...]:
+        """From the epochs of the warm-up and of the joint training."""
+        return (Phase("training", warmup + joint),)
+
+    @classmethod
+    def create_architecture(cls, fields: Mapping[str, Any], num_classes: int) -> Architecture:
         """From the fields of a configuration. Raises UserError."""
         m = {name: fields[f"model.{name}"] for name in ("backbone", "width", "shift", "dropout")}
+        if m["shift"] and not cls.shifts:
+            raise UserError(f"model.shift: {cls.title} has no temporal shift; leave it out")
         chosen = choose_backbone(m.pop("backbone"), width=m.pop("width"), num_classes=num_classes)
-        return Architecture(**chosen, **m)
+        return cls.architecture_type(**chosen, **m)
 
     def train(
         self,
@@ -206,24 +224,16 @@ class TSN:
         keys: Mapping[str, Array],
     ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
         """The loss L_cls, the new running statistics, and what is logged."""
-        logits, updates = self.module.apply(
-            variables,
-            batch["frames"],
-            train=True,
-            index=batch["index"],
-            rngs=dict(keys),
-            mutable=["batch_stats"],
-        )
+        logits, statistics = run_module(self.module, variables, batch, keys)
         video_logits = logits.mean(1)
         loss = compute_classification_loss(video_logits, spread_labels(batch["labels"])).mean()
         metrics = {"top1": compute_top1(video_logits, batch["labels"]), "loss/classification": loss}
-        return loss, (updates["batch_stats"], metrics)
+        return loss, (statistics, metrics)
 
     def evaluate(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Steps:
         """What is done with whole videos."""
         logits = cast(Array, self.module.apply(variables, frames))
-        action = jnp.zeros(logits.shape[:2], jnp.int32)
-        return Steps(logits, jnp.broadcast_to(jnp.arange(logits.shape[1]), action.shape), action)
+        return list_steps(logits, jnp.zeros(logits.shape[:2], jnp.int32))
 
     def prices(self, size: int) -> Prices:
         """GFLOPs of a frame."""
@@ -238,6 +248,31 @@ class TSN:
     def deploy(self, variables: Tree, **options: Any) -> "FoldedTSN":
         """The network for inference."""
         return deploy(self.architecture.backbone, self.architecture.shift, variables, **options)
+
+
+def run_module(
+    module: nn.Module,
+    variables: Tree,
+    batch: Mapping[str, Array],
+    keys: Mapping[str, Array],
+    **options: Any,
+) -> tuple[Any, Tree]:
+    """What a module makes of a batch in training, and its new running statistics."""
+    outputs, updates = module.apply(
+        variables,
+        batch["frames"],
+        train=True,
+        index=batch["index"],
+        rngs=dict(keys),
+        mutable=["batch_stats"],
+        **options,
+    )
+    return outputs, updates["batch_stats"]
+
+
+def list_steps(logits: Float[Array, "b t n"], action: Int[Array, "b t"]) -> Steps:
+    """The steps of a system that looks at every frame, in order."""
+    return Steps(logits, jnp.broadcast_to(jnp.arange(action.shape[1]), action.shape), action)
 
 
 def compute_plain_price(spec: ResNetSpec, num_classes: int, size: int) -> Spending:
@@ -288,19 +323,25 @@ class State:
         """Mean logits of the frames."""
         return average(self.total, self.kept)
 
-    def finish(self) -> "State":
+    def close(self, action: int) -> Next:
+        """Ask for the next frame after this action."""
+        zero, time = jnp.zeros_like(self.kept), self.next.time
+        span = jnp.where(time == self.num_frames - 1, zero + DONE, zero)
+        return Next(span, time + 1, zero + action)
+
+    def finish(self) -> Any:
         """Ask for nothing more."""
         return replace(self, next=replace(self.next, span=self.next.span * 0 + DONE))
 
 
 @flax.struct.dataclass
 class WholeSpan:
-    """All layers and the classifier."""
+    """All layers and the classifier, or those that follow another span."""
 
     layers: Layers
     head: Head
-    name = "frame"
-    looks = True
+    name: str = flax.struct.field(pytree_node=False, default="frame")
+    looks: bool = flax.struct.field(pytree_node=False, default=True)
     answers = True
     followers = ()
 
@@ -312,11 +353,9 @@ class WholeSpan:
     def decide(self, state: State, evidence: tuple[Float[Array, "b n"], Any]) -> State:
         """Count the logits, and ask for the next frame."""
         logits, left = evidence
-        zero, time = jnp.zeros_like(state.kept), state.next.time
-        span = jnp.where(time == state.num_frames - 1, zero + DONE, zero)
         return replace(
             state,
-            next=Next(span, time + 1, zero),
+            next=state.close(0),
             past=(left,),
             total=state.total + logits,
             kept=state.kept + 1,
@@ -327,16 +366,16 @@ class WholeSpan:
 class FoldedTSN:
     """TSN for inference, in one span."""
 
-    spans: tuple[WholeSpan]
+    spans: tuple[Any, ...]  # the last is a `WholeSpan`
     spec: ResNetSpec = flax.struct.field(pytree_node=False)
     num_frames = 0
     online = True
-    actions = (SEEN,)
+    actions: ClassVar[tuple[Action, ...]] = (SEEN,)
 
     @property
     def num_classes(self) -> int:
         """Number of classes, n."""
-        return len(self.spans[0].head.bias)
+        return len(self.spans[-1].head.bias)
 
     @property
     def shares(self) -> bool:
@@ -375,7 +414,11 @@ class FoldedTSN:
 
 
 def prepare(
-    spec: ResNetSpec, shift: Shift, variables: Tree, dtype: DTypeLike | None, winograd: bool | None
+    spec: ResNetSpec,
+    shift: Shift,
+    variables: Tree,
+    dtype: DTypeLike | None = None,
+    winograd: bool | None = None,
 ) -> list[tuple[Stem | FoldedBlock, ...]]:
     """The layers of res1…res5 of a module whose backbone is called `backbone`, for this device.
 

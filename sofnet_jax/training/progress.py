@@ -93,6 +93,7 @@ def _initialise(progress: Progress, *, whole: bool) -> Report:
         progress.state.variables,
         load_weights(source, experiment.config.eval.checkpoint),
         experiment.train_source.classes,
+        experiment.system,
     )
     if whole and report.reinitialised:
         reasons = ", ".join(dict.fromkeys(report.reinitialised.values()))

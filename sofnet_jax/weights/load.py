@@ -16,8 +16,8 @@ import numpy as np
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.run.checkpoint import Checkpoints, Which
-from sofnet_jax.systems import tsn
-from sofnet_jax.systems.registry import find_system
+from sofnet_jax.systems.naming import BACKBONE, Naming
+from sofnet_jax.systems.registry import SYSTEMS, find_registered, find_system
 from sofnet_jax.weights import hub
 from sofnet_jax.weights.files import READABLE, Tensors, read_tensors
 from sofnet_jax.weights.names import (
@@ -28,12 +28,12 @@ from sofnet_jax.weights.names import (
     fold_gates,
     from_state_dict,
     infer_architecture,
+    recognise_system,
     rename_tensors,
     to_state_dict,
     torch_shapes,
 )
 
-_BACKBONE = ("conv1.", "bn1.", "layer")
 HALF = ("float16", "bfloat16")
 
 
@@ -42,7 +42,8 @@ class Weights:
     """Tensors by our names and in PyTorch's shapes, whatever their source calls them.
 
     `layout` says whose names they had there, `left_out` which of them are no weight of ours, and
-    `notes` are warnings, a sentence each.
+    `notes` are warnings, a sentence each. `told` is what the source itself tells of the network:
+    the name of the `system`, and fields of its architecture.
     """
 
     source: str
@@ -51,11 +52,19 @@ class Weights:
     left_out: list[str]
     classes: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
+    told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def architecture(self) -> tsn.Architecture:
+    def system(self) -> Any:
+        """The class of systems that the tensors belong to. Raises UserError if it is unknown."""
+        if "system" in self.told:
+            return find_registered(self.told["system"], self.source)
+        return recognise_system(self.tensors)
+
+    @property
+    def architecture(self) -> Any:
         """The network that the tensors belong to."""
-        return infer_architecture(self.tensors, self.source)
+        return infer_architecture(self.tensors, self.source, self.system, self.told)
 
     @property
     def digest(self) -> str:
@@ -118,6 +127,7 @@ def load_weights(source: str, which: Which = "last") -> Weights:
     if not os.path.exists(path) and path.suffix not in READABLE and hub.is_name(source):
         raise UserError(f"{source}: no such file or folder; from the hub: hub:{source}")
     tensors, metadata = read_tensors(path)
+    told = _read_told(metadata, source)
     layout, tensors, left_out = rename_tensors(tensors, source)
     classes = None
     if "classes" in metadata:  # as `convert` writes them
@@ -125,41 +135,53 @@ def load_weights(source: str, which: Which = "last") -> Weights:
             classes = json.loads(metadata["classes"])
         classes = _check_classes(classes, tensors, f"{source}: its metadata")
     notes = (layout.note,) if layout.note else ()
-    return Weights(source, layout.name, tensors, left_out, classes, notes)
+    kind = "sofnet_jax" if told else layout.name
+    return Weights(source, kind, tensors, left_out, classes, notes, told)
 
 
 def initialise(
-    variables: Tree, weights: Weights, classes: Sequence[str] | None = None
+    variables: Tree,
+    weights: Weights,
+    classes: Sequence[str] | None = None,
+    system: Any = None,
 ) -> tuple[Tree, Report]:
     """Put weights into the variables of a network with these classes, if they are known.
 
-    The whole backbone must be present and fit; so must the gates, unless the weights have none.
-    The final and the inner classifiers keep their initial values if the classes differ.
+    The whole backbone must be present and fit; so must the gates, or what another system has
+    besides, unless the weights have none. Classifiers keep their initial values if the classes
+    differ. `system` is that of the network; by default SoF-Net or TSN.
 
     Raises:
         UserError: tensors are missing, of another shape, in half precision, not finite, or belong
             to another network; the message lists them.
     """
-    shapes = torch_shapes(variables)
-    reinitialised = _find_reinitialised(shapes, weights, classes)
+    naming = SYSTEMS["sofnet"].naming if system is None else system.naming
+    shapes = torch_shapes(variables, naming)
+    reinitialised = _find_reinitialised(shapes, weights, classes, naming)
     wanted = {name: shape for name, shape in shapes.items() if name not in reinitialised}
-    _check(wanted, shapes, weights)
+    _check(wanted, shapes, weights, system, naming)
     tensors = {name: weights.tensors[name] for name in wanted}
     unused = [name for name in weights.tensors if name not in wanted]
     notes = list(weights.notes)
-    if "fc.weight" in wanted and classes is not None and weights.classes is None:
+    known = f"{naming.classifier}.weight" not in wanted or weights.classes is not None
+    if classes is not None and not known:
         notes.append(
             f"the names of its {len(classes)} classes are unknown; taken to be these, in this order"
         )
     left_out = [*unused, *weights.left_out]
     report = Report(weights.source, weights.layout, list(wanted), reinitialised, left_out, notes)
-    return from_state_dict(tensors, variables), report
+    return from_state_dict(tensors, variables, naming), report
 
 
-def create_shapes(architecture: tsn.Architecture) -> Tree:
-    """The variables of a network as shapes without values."""
-    frames = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), np.uint8)
-    module = find_system(architecture).module_type(architecture)
+def create_shapes(architecture: Any, system: Any = None) -> Tree:
+    """The variables of a network as shapes without values.
+
+    `system` is by default the one whose architectures are of this type.
+    """
+    system = system or find_system(architecture)
+    num_frames = getattr(architecture, "num_frames", 1)
+    frames = jax.ShapeDtypeStruct((1, num_frames, 32, 32, 3), np.uint8)
+    module = system.module_type(architecture)
     return jax.eval_shape(module.init, jax.random.key(0), frames)
 
 
@@ -180,7 +202,11 @@ def _load_run(folder: Path, which: Which) -> Weights:
             if step is None:
                 raise UserError(f"{folder} holds no checkpoint; train first")
             identity = checkpoints.read_record(step)["identity"]
-            tensors = to_state_dict(checkpoints.read_variables(step))
+            fields = (name for name in identity if name.startswith("model."))
+            told = {name.removeprefix("model."): identity[name] for name in fields}
+            # Version 0.1.0 had SoF-Net and TSN, and no name for them.
+            system = find_registered(told.get("system", "sofnet"), str(folder))
+            tensors = to_state_dict(checkpoints.read_variables(step), system.naming)
         classes = _check_classes(identity["classes"], tensors, f"{folder}: its checkpoint's fields")
     except UserError:
         raise
@@ -192,17 +218,31 @@ def _load_run(folder: Path, which: Which) -> Weights:
     layout = f"sofnet_jax run, {which} checkpoint, of step {step}"
     system, shift = identity.get("model.system"), identity.get("model.shift")
     followed = [f"model.shift={shift}"] if shift else []
-    if system and system != find_system(infer_architecture(tensors, str(folder))).name:
+    if system == "sofnet_released":
         followed.append(f"model.system={system}")
+    if identity.get("frameexit.online"):
+        followed.append("frameexit.online")
     notes = (f"trained with {', '.join(followed)}; use the same",) if followed else ()
-    return Weights(str(folder), layout, tensors, [], classes, notes)
+    return Weights(str(folder), layout, tensors, [], classes, notes, told)
+
+
+def _read_told(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
+    """What `convert` wrote about the network. Raises UserError if it is damaged."""
+    told: Any = {}
+    if "network" in metadata:
+        with contextlib.suppress(ValueError, RecursionError):
+            told = json.loads(metadata["network"])
+        if not isinstance(told, dict) or not told:
+            raise UserError(f"{source}: its metadata describe no network; the file is damaged")
+    return told
 
 
 def _check_classes(classes: Any, tensors: Tensors, who: str) -> tuple[str, ...]:
     """The names. Raises UserError unless they are as many as the classifier has."""
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{who} name no classes; the file is damaged")
-    if "fc.weight" in tensors and tensors["fc.weight"].shape[:1] != (len(classes),):
+    heads = {f"{system.naming.classifier}.weight" for system in SYSTEMS.values()}
+    if any(tensors[name].shape[:1] != (len(classes),) for name in heads & tensors.keys()):
         raise UserError(
             f"{who} name {len(classes)} classes and its classifier has others; the file is damaged"
         )
@@ -210,34 +250,43 @@ def _check_classes(classes: Any, tensors: Tensors, who: str) -> tuple[str, ...]:
 
 
 def _find_reinitialised(
-    shapes: Mapping[str, tuple[int, ...]], weights: Weights, classes: Sequence[str] | None
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Weights,
+    classes: Sequence[str] | None,
+    naming: Naming,
 ) -> dict[str, str]:
     """The tensors of a network that the weights may lack or have otherwise, with the reason."""
-    there = " ".join(weights.tensors)
-    classifier = _compare_classes(shapes, weights, classes)
-    gates = None if ".gate." in there else "no gates there"
-    inner = None if ".inner." in there else "no inner classifiers there"
-    reasons = {
-        r"fc\.": classifier,
-        r"policy\.\d\.inner\.": classifier or gates or inner,
-        r"policy\.\d\.(?!inner\.)": gates,
+    classifier = _compare_classes(shapes, weights, classes, f"{naming.classifier}.weight")
+    there = {name.partition(".")[0] for name in weights.tensors}
+    absent = {
+        part: f"no {part.name} there"
+        for part in naming.parts
+        if not any(re.match(part.sign or part.pattern, name) for name in weights.tensors)
     }
-    return {
-        name: reason
-        for name in shapes
-        for pattern, reason in reasons.items()
-        if reason and re.match(pattern, name)
-    }
+
+    def find_reason(name: str) -> str | None:
+        parts = [part for part in naming.parts if re.match(part.pattern, name)]
+        if classifier and any(part.classes for part in parts):
+            return classifier
+        if parts or name.startswith(BACKBONE):
+            return next((absent[part] for part in parts if part in absent), None)
+        first = name.partition(".")[0]
+        return None if first in there else f"no {first} there"
+
+    return {name: reason for name in shapes if (reason := find_reason(name))}
 
 
 def _compare_classes(
-    shapes: Mapping[str, tuple[int, ...]], weights: Weights, classes: Sequence[str] | None
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Weights,
+    classes: Sequence[str] | None,
+    name: str,
 ) -> str | None:
-    """Why the classifiers must keep their initial values, if they must."""
-    theirs = weights.tensors.get("fc.weight")
+    """Why the classifiers must keep their initial values, if they must; `name` is one's kernel."""
+    theirs = weights.tensors.get(name)
     if theirs is None:
         return "no classifier there"
-    here, there = shapes["fc.weight"][:1], theirs.shape[:1]
+    here, there = shapes[name][:1], theirs.shape[:1]
     if there and here != there:
         return f"{there[0]} classes there, {here[0]} here"
     if classes is not None and weights.classes is not None and tuple(classes) != weights.classes:
@@ -246,7 +295,11 @@ def _compare_classes(
 
 
 def _check(
-    wanted: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], weights: Weights
+    wanted: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Weights,
+    system: Any,
+    naming: Naming,
 ) -> None:
     """Raise UserError, listing everything that is wrong, unless the weights fit."""
     tensors = weights.tensors
@@ -254,7 +307,7 @@ def _check(
     wrong = {
         "missing": [name for name in wanted if name not in tensors],
         "of another network": [
-            name for name in tensors if name.startswith(_BACKBONE) and name not in shapes
+            name for name in tensors if name.startswith(naming.whole) and name not in shapes
         ],
         "of another shape": [n for n, value in there.items() if value.shape != wanted[n]],
     }
@@ -269,7 +322,7 @@ def _check(
     if problems:
         structs = {n: jax.ShapeDtypeStruct(shape, np.float32) for n, shape in shapes.items()}
         theirs = describe(weights.architecture)
-        ours = describe(infer_architecture(structs, "the configuration"))
+        ours = describe(infer_architecture(structs, "the configuration", system))
         message = f"{weights.source} ({theirs}) does not fit {ours}"
         backbone, other = (kind.partition(" ")[0] for kind in (theirs, ours))
         if backbone != other and backbone in BACKBONES:

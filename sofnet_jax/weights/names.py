@@ -1,7 +1,6 @@
 """Names of weights: ours, those of other people's files, and the network they belong to.
 
-Our names are torchvision's for the backbone and the classifier, `conv1.weight` …
-`layer4.2.bn3.running_var`, `fc.weight`, and `policy.{n}.…` for the gate after stage n + 1.
+Our names are those of `systems/naming.py` and of each system's `naming`.
 """
 
 import dataclasses
@@ -17,85 +16,69 @@ import numpy as np
 from flax import traverse_util
 
 from sofnet_jax.backbones.spec import BACKBONES
-from sofnet_jax.host.errors import UserError
-from sofnet_jax.systems import tsn
-from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.host.errors import UserError, shorten
+from sofnet_jax.systems.naming import Naming, Path, find_numbers, read_shape
+from sofnet_jax.systems.registry import SYSTEMS
+from sofnet_jax.systems.sofnet.weights import NAMING as SOFNET
 
 Tree = Mapping[str, Any]
-Path = tuple[str, ...]
 
 COUNTER = ".num_batches_tracked"  # of PyTorch's BatchNorm; nothing reads it
-
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-_MODULES = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
-_GATE_LEAVES = {
-    "w_ih": "lstm.weight_ih",
-    "w_hh": "lstm.weight_hh",
-    "b_ih": "lstm.bias_ih",
-    "b_hh": "lstm.bias_hh",
-    "w_q": "gate.weight",
-    "b_q": "gate.bias",
-}
 # Axes by number of dimensions: HWIO to OIHW, (in, out) to (out, in), and back.
-_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
-_FROM_TORCH = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_TO_TORCH = {0: (), 1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+_FROM_TORCH = {0: (), 1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
 
-def to_state_dict(variables: Tree) -> dict[str, np.ndarray]:
-    """Convert the `params` and `batch_stats` of a network to a PyTorch state dict, bit for bit."""
-    return {
-        torch_name(path): np.asarray(leaf).transpose(_TO_TORCH[leaf.ndim])
-        for path, leaf in _flatten(variables)
-    }
+def to_state_dict(variables: Tree, naming: Naming = SOFNET) -> dict[str, np.ndarray]:
+    """Convert the `params` and `batch_stats` of a network to a PyTorch state dict, bit for bit.
+
+    `naming` is that of its system. SoF-Net's includes TSN's.
+    """
+    tensors = {}
+    for path, leaf in _flatten(variables):
+        names = naming.name(path, leaf.shape)
+        values = np.asarray(leaf) if isinstance(names, list) else [np.asarray(leaf)]
+        for name, value in zip(_as_list(names), values, strict=True):
+            tensors[name] = value.transpose(_TO_TORCH[value.ndim])
+    return tensors
 
 
-def from_state_dict(tensors: Mapping[str, np.ndarray], variables: Tree) -> Tree:
-    """Replace the leaves of `variables` that have a tensor; the inverse of `to_state_dict`."""
+def from_state_dict(
+    tensors: Mapping[str, np.ndarray], variables: Tree, naming: Naming = SOFNET
+) -> Tree:
+    """Replace the leaves of `variables` that have tensors; the inverse of `to_state_dict`.
+
+    Raises UserError if only some of the tensors that a leaf stacks are there.
+    """
     filled = {}
     for path, leaf in _flatten(variables):
-        value = tensors.get(torch_name(path))
-        if value is not None:
-            leaf = jnp.asarray(value.transpose(_FROM_TORCH[value.ndim]), leaf.dtype)
+        names = naming.name(path, leaf.shape)
+        every = _as_list(names)
+        there = [tensors[name] for name in every if name in tensors]
+        if there:
+            if len(there) < len(every):
+                missing = next(name for name in every if name not in tensors)
+                raise UserError(f"the weights have no {missing}, but others of {len(every)}")
+            values = [value.transpose(_FROM_TORCH[value.ndim]) for value in there]
+            value = np.stack(values) if isinstance(names, list) else values[0]
+            leaf = jnp.asarray(value, leaf.dtype)
         filled[path] = leaf
     return traverse_util.unflatten_dict(filled)
 
 
-def torch_shapes(variables: Tree) -> dict[str, tuple[int, ...]]:
+def torch_shapes(variables: Tree, naming: Naming = SOFNET) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of `to_state_dict`; `variables` may be shapes without values."""
-    return {
-        torch_name(path): tuple(leaf.shape[axis] for axis in _TO_TORCH[len(leaf.shape)])
-        for path, leaf in _flatten(variables)
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, leaf in _flatten(variables):
+        names = naming.name(path, leaf.shape)
+        shape = leaf.shape[1:] if isinstance(names, list) else leaf.shape
+        axes = _TO_TORCH[len(shape)]
+        shapes |= dict.fromkeys(_as_list(names), tuple(shape[axis] for axis in axes))
+    return shapes
 
 
-def torch_name(path: Path) -> str:
-    """PyTorch's name of a variable, given its path from the collection down.
-
-    Gates use the names of `torch.nn.Linear` and `torch.nn.LSTMCell`.
-
-    >>> torch_name(("batch_stats", "backbone", "res2", "block0", "downsample_bn", "var"))
-    'layer1.0.downsample.1.running_var'
-    """
-    _, part, *inside = path
-    if part == "backbone":
-        *block, module, leaf = inside
-        prefix = "" if block == ["res1"] else f"layer{int(block[0][3:]) - 1}.{block[1][5:]}."
-        return f"{prefix}{_MODULES.get(module, module)}.{_LEAVES[leaf]}"
-    if part == "head":
-        return f"fc.{_LEAVES[inside[0]]}"
-    kind, stage = part.split("_res")
-    prefix = f"policy.{int(stage) - 1}"
-    if kind == "inner":
-        return f"{prefix}.inner.{_LEAVES[inside[-1]]}"
-    if len(inside) == 1:
-        return f"{prefix}.{_GATE_LEAVES[inside[0]]}"
-    return f"{prefix}.{inside[0]}.{_LEAVES[inside[1]]}"  # embed, or fc without an LSTM
+def _as_list(names: str | list[str]) -> list[str]:
+    return names if isinstance(names, list) else [names]
 
 
 def _flatten(variables: Tree) -> list[tuple[Path, Any]]:
@@ -193,7 +176,7 @@ LAYOUTS = (
     Layout("TSN", r"base_model\.", _rename_tsn),
     # A bare backbone has no prefix.
     Layout("transformers", r"(resnet\.)?embedder\.embedder\.", _rename_transformers),
-    Layout("sofnet_jax", r"policy\."),
+    Layout("sofnet_jax", r"policy\.|classifiers\.\d"),
     Layout("torchvision or timm", r"conv1\.weight$"),
 )
 
@@ -237,36 +220,66 @@ def _find_layout(names: Collection[str]) -> Layout | None:
     return next((x for x in LAYOUTS if any(re.match(x.mark, name) for name in names)), None)
 
 
-def infer_architecture(tensors: Mapping[str, Any], source: str) -> tsn.Architecture:
+def recognise_system(names: Collection[str]) -> Any:
+    """The system whose mark is among the names of tensors; TSN if none is."""
+    marked = (system for system in SYSTEMS.values() if system.naming.mark)
+    return next(
+        (s for s in marked if any(re.match(s.naming.mark, name) for name in names)), SYSTEMS["tsn"]
+    )
+
+
+def infer_architecture(
+    tensors: Mapping[str, Any],
+    source: str,
+    system: Any = None,
+    told: Mapping[str, Any] | None = None,
+) -> Any:
     """The network that tensors with our names belong to; two classes if there is no classifier.
 
-    Raises UserError if the tensors, arrays or anything with a shape, are not a whole ResNet's.
+    Args:
+        tensors: arrays, or anything with a shape.
+        source: of the tensors, for messages.
+        system: by default the one that the names tell.
+        told: fields of the architecture by name, for those that the tensors do not tell.
+
+    Raises:
+        UserError: the tensors are not a whole ResNet's, or not of the system.
     """
+    system = system or recognise_system(tensors)
+    naming = system.naming
     try:
-        channels, _, stem_kernel, _ = _get_shape(tensors, "conv1.weight", 4)
+        channels, _, stem_kernel, _ = read_shape(tensors, "conv1.weight", 4)
         res2, res3, res4, res5 = (_count_blocks(tensors, f"layer{i}") for i in (1, 2, 3, 4))
-        gates = sorted(int(n) + 1 for n in _find(tensors, r"policy\.([0-4])\."))
-        plain = tsn.Architecture(
-            num_classes=_get_shape(tensors, "fc.weight", 2)[0] if "fc.weight" in tensors else 2,
-            block="bottleneck" if "layer1.0.conv3.weight" in tensors else "basic",
-            depths=(res2, res3, res4, res5),
-            width=channels,
-            stem_kernel=stem_kernel,
-        )
-        if not gates:
-            return plain
-        gate = f"policy.{gates[0] - 1}.gate.weight"
-        return Architecture(
-            **dataclasses.asdict(plain),
-            gates=tuple(gates),
-            hidden=_get_shape(tensors, gate, 2)[1] if gate in tensors else 512,
-            temporal=any(".lstm." in name for name in tensors),
-        )
-    except (KeyError, ValueError) as error:
+        head = f"{naming.classifier}.weight"
+        found = {
+            "num_classes": read_shape(tensors, head, 2)[0] if head in tensors else 2,
+            "block": "bottleneck" if "layer1.0.conv3.weight" in tensors else "basic",
+            "depths": (res2, res3, res4, res5),
+            "width": channels,
+            "stem_kernel": stem_kernel,
+            **naming.infer(tensors),
+        }
+        return system.architecture_type(**_select_fields(system, told or {}) | found)
+    except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{source} holds no whole ResNet: {error} is missing or odd") from error
 
 
-def describe(architecture: tsn.Architecture) -> str:
+def _select_fields(system: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the system's architecture. Raises ValueError for a value of another type."""
+    selected = {}
+    for field in dataclasses.fields(system.architecture_type):
+        if field.name in told:
+            value = told[field.name]
+            value = tuple(value) if isinstance(value, list) else value
+            if field.default is not dataclasses.MISSING:
+                like = (int, float) if isinstance(field.default, float) else type(field.default)
+                if not isinstance(value, like):
+                    raise ValueError(f"{field.name} of {shorten(repr(value), 80)}")
+            selected[field.name] = value
+    return selected
+
+
+def describe(architecture: Any) -> str:
     """A network in a few words: `resnet50 with gates (LSTMs of 512 units) after res1 res5`."""
     a = architecture
     names = {spec: name for name, spec in reversed(BACKBONES.items())}
@@ -274,10 +287,7 @@ def describe(architecture: tsn.Architecture) -> str:
         dataclasses.replace(a.backbone, shifts=False),
         f"a ResNet of {' + '.join(map(str, a.depths))} {a.block} blocks and width {a.width}",
     )
-    if not isinstance(a, Architecture):
-        return kind
-    gates = f"LSTMs of {a.hidden} units" if a.temporal else f"layers of {a.hidden} units"
-    return f"{kind} with gates ({gates}) after {' '.join(a.gate_names)}"
+    return f"{kind} {a.additions}".rstrip()
 
 
 def fold(names: Iterable[str], universe: Iterable[str]) -> list[str]:
@@ -297,7 +307,7 @@ def fold(names: Iterable[str], universe: Iterable[str]) -> list[str]:
 
 def fold_gates(short: Iterable[str], universe: Iterable[str]) -> list[str]:
     """Shorten the result of `fold`: `policy.*.inner.*` stands for every gate in the universe."""
-    gates = len(_find(universe, r"policy\.(\d)\."))
+    gates = len(find_numbers(universe, r"policy\.(\d)\."))
     plural = {name: re.sub(r"^policy\.\d\.", "policy.*.", name) for name in short}
     counts = Counter(plural.values())
     folded = (each if counts[each] == gates > 1 else name for name, each in plural.items())
@@ -308,19 +318,8 @@ def _prefixes(name: str) -> list[str]:
     return [name[: dot.start()] for dot in re.finditer(r"\.", name)]
 
 
-def _get_shape(tensors: Mapping[str, Any], name: str, dimensions: int) -> tuple[int, ...]:
-    shape = tuple(tensors[name].shape)
-    if len(shape) != dimensions or 0 in shape:
-        raise ValueError(f"{name} of shape {shape}")
-    return shape
-
-
-def _find(names: Iterable[str], pattern: str) -> set[str]:
-    return {match[1] for name in names if (match := re.match(pattern, name))}
-
-
 def _count_blocks(names: Iterable[str], layer: str) -> int:
-    blocks = _find(names, rf"{layer}\.(\d+)\.")
+    blocks = find_numbers(names, rf"{layer}\.(\d+)\.")
     if not blocks:
         raise KeyError(layer)
     return len(blocks)

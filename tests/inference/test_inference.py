@@ -1,91 +1,28 @@
 """Every way to run a network decides as masked evaluation does, and does no more than it must."""
 
 import dataclasses
-import functools
 import itertools
-import math
 import subprocess
 import sys
 import time as clock
 
 import jax
+import laws
 import numpy as np
 import pytest
 from gated_network import FRAMES, SIZE, create_network, draw_videos
-from jax.extend.core import jaxprs_in_params
-from scipy.special import softmax
+from laws import TOLERANCE, VIDEOS, check_all, compiled_videos, find_rule, run_lockstep, run_online
 from specimens import FLOAT32, NAMES, Specimen, create_specimen
 
 from sofnet_jax.inference import lockstep as lockstep_module
 from sofnet_jax.inference import online
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer
-from sofnet_jax.inference.program import export_program, run_videos
-from sofnet_jax.systems.early_exit import NEVER, Rule, watch
+from sofnet_jax.inference.program import export_program
+from sofnet_jax.systems.early_exit import NEVER, Rule
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.folded import deploy
 from sofnet_jax.systems.sofnet.network import SoFNet
-
-VIDEOS = 12
-_run_videos = jax.jit(run_videos, static_argnames="rule")
-TOLERANCE = 1e-5
-
-
-def _run_online(network, videos, rule):
-    recognizer = Recognizer(network, rule)
-    for video in videos:
-        recognizer.reset(len(video) if network.num_frames else None)
-        for time in network.order(len(video)):
-            assert recognizer.wanted == time
-            if recognizer.step(video[time]):
-                break
-        yield recognizer.result()
-
-
-def _run_lockstep(network, videos, rule, batch_size=3, in_flight=None):
-    lockstep = Lockstep(network, rule, batch_size=batch_size, in_flight=in_flight)
-    ordered = [[video[time] for time in network.order(len(video))] for video in videos]
-    results = dict(lockstep.recognize(ordered))
-    assert sorted(results) == list(range(len(videos)))
-    return [results[i] for i in range(len(videos))]
-
-
-def _read(results):
-    """Logits and the steps of every video."""
-    steps = [
-        list(zip(r.trace.time.tolist(), r.trace.action.tolist(), strict=True)) for r in results
-    ]
-    return np.stack([result.logits for result in results]), steps
-
-
-def _run_program(network, videos, rule):
-    outputs = _run_videos(network, videos, rule)
-    steps = []
-    for stop in np.asarray(outputs.stop).tolist():
-        order = network.order(videos.shape[1]).tolist()
-        steps.append([(time, stop[time]) for time in order if stop[time] >= 0])
-    return np.asarray(outputs.logits), steps
-
-
-def _check_all(specimen, videos, rule, *, compiled=True):
-    """Returns the steps, after seeing that every way takes them.
-
-    Without `compiled` not those that are compiled anew for a network or a number of frames.
-    """
-    network = specimen.network
-    logits, steps = specimen.evaluate(videos, rule)
-    online_results = list(_run_online(network, videos, rule))
-    ways = {"online": _read(online_results)}
-    if compiled:
-        ways["lockstep"] = _read(_run_lockstep(network, videos, rule))
-        ways["program"] = _run_program(network, videos, rule)
-    for way, (its_logits, its_steps) in ways.items():
-        assert its_steps == steps, way
-        np.testing.assert_allclose(its_logits, logits, atol=TOLERANCE, err_msg=way)
-    for result, own in zip(online_results, steps, strict=True):
-        assert result.ended == (len(own) < videos.shape[1]) or len(own) == videos.shape[1]
-        np.testing.assert_allclose(result.scores.sum(), 1, rtol=1e-6)
-    return steps
 
 
 def _stops(steps):
@@ -117,95 +54,14 @@ def gated():
     return create_specimen("sofnet")
 
 
-def _find_rule(specimen, videos, min_frames=2):
-    """With it about half of the videos end early."""
-    p = specimen.predict(videos)
-    answers = np.array([action.answers for action in p.actions])[p.action] & (p.action >= 0)
-    logits = p.logits
-    if p.pooling == "mean":
-        count = np.maximum(np.cumsum(answers, 1), 1)[..., None]
-        logits = np.cumsum(answers[..., None] * p.logits, 1) / count
-    part = slice(min_frames, -1)
-    surest = softmax(logits[:, part], axis=-1).max((1, 2), initial=0, where=answers[:, part, None])
-    return Rule(float(np.median(surest)), min_frames)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_all_ways_decide_alike(name):
-    specimen = create_specimen(name)
-    videos = specimen.draw(VIDEOS)
-    steps = _check_all(specimen, videos, NEVER)
-    counts = np.bincount(
-        [a for own in steps for _, a in own], minlength=len(specimen.system.actions)
-    )
-    assert counts.all(), "some action never occurs"
-    rule = _find_rule(specimen, videos)
-    ends = list(map(len, _check_all(specimen, videos, rule, compiled=name in ("sofnet", "tsn"))))
-    assert min(ends) < specimen.num_frames and max(ends) == specimen.num_frames
-
-
-def _count_macs(jaxpr):
-    """Multiply-adds of the products and convolutions of a program."""
-    total = 0
-    for equation in jaxpr.eqns:
-        shapes = [getattr(v.aval, "shape", ()) for v in (*equation.invars, *equation.outvars)]
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += math.prod(shapes[-1]) * math.prod(shapes[0][i] for i in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
-            total += math.prod(shapes[-1]) * math.prod(shapes[1][:-1])  # a kernel is HWIO
-        for inner in jaxprs_in_params(equation.params):
-            total += _count_macs(inner)
-    return total
-
-
-def _count_span_macs(network):
-    """Multiply-adds of each span on a frame."""
-    state = watch(network, NEVER, jax.numpy.full(1, network.num_frames or -1), (SIZE, SIZE, 3))
-    pixels = jax.numpy.zeros((1, SIZE, SIZE, 3), jax.numpy.uint8)
-    counts, sources = {}, {None: pixels}
-
-    def run(span, state, x):
-        carry, evidence = span.extract(state, x)
-        return carry, span.decide(state, evidence)
-
-    for i, span in enumerate(network.spans):
-        before = None if span.looks else next(j for j in sources if i in _followers(network, j))
-        function = functools.partial(run, span, state.inner)
-        counts[i] = _count_macs(jax.make_jaxpr(function)(sources[before]).jaxpr)
-        sources[i], _ = function(sources[before])
-    return counts
-
-
-def _followers(network, i):
-    return () if i is None else network.spans[i].followers
+    laws.check_decisions(create_specimen(name), compiled=name in ("sofnet", "tsn"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_price_of_a_trace_is_that_of_the_spans_that_ran(name, monkeypatch):
-    specimen = create_specimen(name)
-    network, see, ran = specimen.network, online.see, []
-
-    def record(span, *rest):
-        ran.append(next(i for i, own in enumerate(network.spans) if own is span))
-        return see(span, *rest)
-
-    monkeypatch.setattr(online, "see", record)
-    recognizer, spans = Recognizer(network), {}
-    for video in specimen.draw(VIDEOS):
-        recognizer.reset(len(video))
-        for at in network.order(len(video)):
-            ran.clear()
-            if recognizer.step(video[at]):
-                break  # the last step may be what it is only because no frame follows
-            spans.setdefault(recognizer.action, set()).add(tuple(ran))
-    counts, prices = _count_span_macs(network), network.prices(SIZE).full
-    for action, ways in spans.items():
-        (way,) = ways  # an action always means the same spans
-        macs = sum(counts[i] for i in way) / 1e9
-        # The rest is elementwise: BatchNorm, ReLU, pools. The product W_ih W_x is made once.
-        assert macs <= prices[action] <= 1.5 * macs, network.actions[action]
-    assert len(spans) >= len(prices) - 2
+    laws.check_prices(create_specimen(name), monkeypatch)
 
 
 @pytest.mark.slow
@@ -215,9 +71,7 @@ def test_bottlenecks():
     model = SoFNet(architecture)
     videos = draw_videos(3)
     variables = jax.jit(model.init)(jax.random.key(3), videos)
-    _check_all(
-        _create(architecture, model, variables, winograd=True), videos, NEVER, compiled=False
-    )
+    check_all(_create(architecture, model, variables, winograd=True), videos, NEVER, compiled=False)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -225,13 +79,13 @@ def test_nothing_and_everything_is_kept(share):
     architecture, model, variables = create_network()
     variables = _force(architecture, variables, dict.fromkeys(architecture.gate_names, share))
     specimen = _create(architecture, model, variables)
-    stop = _stops(_check_all(specimen, draw_videos(VIDEOS), NEVER))
+    stop = _stops(check_all(specimen, draw_videos(VIDEOS), NEVER))
     assert (stop[:, :-1] == (5 if share else 0)).all()
     assert (stop[:, -1] == 5).all()  # the last frame, if no other
 
 
 def test_end_at_the_first_allowed_frame(gated):
-    steps = _check_all(gated, draw_videos(VIDEOS), Rule(0.0, 3), compiled=False)
+    steps = check_all(gated, draw_videos(VIDEOS), Rule(0.0, 3), compiled=False)
     stop = _stops(steps)
     for row in stop:
         kept = np.flatnonzero(row == 5)
@@ -240,9 +94,9 @@ def test_end_at_the_first_allowed_frame(gated):
 
 def test_videos_of_one_frame(gated):
     videos = draw_videos(VIDEOS, 1)
-    stop = _stops(_check_all(gated, videos, NEVER, compiled=False))
+    stop = _stops(check_all(gated, videos, NEVER, compiled=False))
     assert (stop == 5).all()
-    for result in _run_lockstep(gated.network, videos, NEVER):
+    for result in run_lockstep(gated.network, videos, NEVER):
         assert result.trace.action.tolist() == [5]
 
 
@@ -251,10 +105,10 @@ def test_lockstep_does_not_depend_on_batch_size_or_company(gated, batch_size, in
     network = gated.network
     lengths = [1, 7, 2, 10, 3, 1, 9, 4] * 3
     videos = [video[:n] for video, n in zip(draw_videos(len(lengths)), lengths, strict=True)]
-    rule = _find_rule(gated, draw_videos(VIDEOS), 1)
-    expected = list(_run_online(network, videos, rule))
+    rule = find_rule(gated, draw_videos(VIDEOS), 1)
+    expected = list(run_online(network, videos, rule))
     for result, other in zip(
-        _run_lockstep(network, videos, rule, batch_size, in_flight), expected, strict=True
+        run_lockstep(network, videos, rule, batch_size, in_flight), expected, strict=True
     ):
         np.testing.assert_array_equal(result.trace.action, other.trace.action)
         np.testing.assert_allclose(result.logits, other.logits, atol=TOLERANCE)
@@ -297,7 +151,7 @@ def test_what_a_gate_stops_is_not_computed(gated, monkeypatch):
     calls = []
     see = online.see
     monkeypatch.setattr(online, "see", lambda span, *rest: calls.append(span) or see(span, *rest))
-    [result] = _run_online(network, draw_videos(1), NEVER)
+    [result] = run_online(network, draw_videos(1), NEVER)
     for k, span in enumerate(network.spans):
         assert sum(call is span for call in calls) == (result.trace.action >= k).sum()
 
@@ -317,7 +171,7 @@ def test_nothing_is_compiled_after_the_first_video(gated):
     recognizer.warm_up(SIZE, SIZE)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        list(_run_online(network, videos, NEVER))
+        list(run_online(network, videos, NEVER))
         dict(lockstep.recognize(videos))
         assert not compiled
         jax.jit(lambda x: x + len(compiled))(1.0)
@@ -333,11 +187,11 @@ def test_the_programs_time_falls_when_frames_stop():
     for share in (0, 1):
         forward = dict.fromkeys(architecture.gate_names, 1) | {"res1": share}
         network = deploy(architecture, _force(architecture, variables, forward))
-        jax.block_until_ready(_run_videos(network, videos, NEVER))
+        jax.block_until_ready(compiled_videos(network, videos, NEVER))
         took = []
         for _ in range(5):
             start = clock.perf_counter()
-            jax.block_until_ready(_run_videos(network, videos, NEVER))
+            jax.block_until_ready(compiled_videos(network, videos, NEVER))
             took.append(clock.perf_counter() - start)
         seconds.append(min(took))
     assert seconds[0] < 0.7 * seconds[1]
@@ -432,7 +286,7 @@ assert not any(name.startswith(("sofnet_jax", "flax")) for name in sys.modules)
 
 @pytest.mark.slow
 def test_exported_program_runs_in_another_process(gated, tmp_path):
-    rule = _find_rule(gated, draw_videos(VIDEOS))
+    rule = find_rule(gated, draw_videos(VIDEOS))
     export_program(tmp_path / "program", gated.network, SIZE, rule)
     for count, num_frames in ((1, 4), (3, FRAMES)):
         videos = draw_videos(count, num_frames)
@@ -465,5 +319,5 @@ def test_bfloat16_stages(gated):
     assert {x.dtype for x in jax.tree.leaves((network.gates, network.head))} == {
         np.dtype("float32")
     }
-    [result] = _run_online(network, draw_videos(1, 2), NEVER)
+    [result] = run_online(network, draw_videos(1, 2), NEVER)
     assert np.isfinite(result.logits).all()

@@ -12,6 +12,7 @@ import torch_sofnet
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems import tsn
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
+from sofnet_jax.systems.sofnet.weights import NAMING
 from sofnet_jax.weights.load import create_shapes
 from sofnet_jax.weights.names import (
     describe,
@@ -21,7 +22,6 @@ from sofnet_jax.weights.names import (
     infer_architecture,
     rename_tensors,
     to_state_dict,
-    torch_name,
     torch_shapes,
 )
 
@@ -416,7 +416,7 @@ def _create_variables(architecture=_TINY):
     ],
 )
 def test_torch_names_by_hand(path, name):
-    assert torch_name(tuple(path.split())) == name
+    assert NAMING.name(tuple(path.split()), ()) == name
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,15 @@ class Architecture:
         """The temporal index of the frame at each position."""
         return create_order(self.num_frames, self.online)
 
+    @property
+    def additions(self) -> str:
+        """What there is besides the ResNet, in words."""
+        order = "as they come" if self.online else "coarse to fine"
+        return (
+            f"with {self.features} features, a classifier for each of {self.num_frames} frames "
+            f"({order}) and gates of {' + '.join(map(str, self.gate_features))} units"
+        )
+
 
 def create_architecture(
     backbone: str, *, num_classes: int, num_frames: int, width: int = 0, **fields

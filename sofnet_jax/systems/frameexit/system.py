@@ -23,8 +23,9 @@ from sofnet_jax.systems.frameexit.costs import (
 from sofnet_jax.systems.frameexit.folded import FoldedFrameExit, deploy
 from sofnet_jax.systems.frameexit.losses import compute_losses
 from sofnet_jax.systems.frameexit.network import FrameExit, Outputs
+from sofnet_jax.systems.frameexit.weights import NAMING
 from sofnet_jax.systems.losses import compute_top1
-from sofnet_jax.systems.tsn import compute_plain_price
+from sofnet_jax.systems.tsn import compute_plain_price, run_module
 
 _ARCHITECTURE = ("online", "features", "gate_features")
 
@@ -48,6 +49,7 @@ class FrameExitSystem:
     beta: float
     architecture_type = Architecture
     module_type = FrameExit
+    naming = NAMING
     name = "frameexit"
     pooling = "last"
     actions = ACTIONS
@@ -112,22 +114,14 @@ class FrameExitSystem:
     ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
         """The mean loss of all positions; then that of the gates."""
         gated = phase > 0
-        outputs, updates = self.module.apply(
-            variables,
-            batch["frames"],
-            train=True,
-            gated=gated,
-            index=batch["index"],
-            rngs=dict(keys),
-            mutable=["batch_stats"],
-        )
+        outputs, statistics = run_module(self.module, variables, batch, keys, gated=gated)
         losses = compute_losses(outputs, batch["labels"], gated=gated, beta=self.beta)
         metrics = {"top1": compute_top1(outputs.video_logits, batch["labels"])}
         metrics["loss/classification"] = losses.classification
         if gated:
             metrics |= {"loss/gates": losses.gates, "exit_labels": losses.exits}
             metrics["usage"] = jax.lax.stop_gradient((outputs.exit + 1).mean() / self.num_frames)
-        return losses.total, (updates["batch_stats"], metrics)
+        return losses.total, (statistics, metrics)
 
     def evaluate(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Steps:
         """The answer at every position, and what follows it."""

@@ -27,6 +27,12 @@ class Architecture(tsn.Architecture):
         """The stages followed by a gate: `("res1", …)`."""
         return tuple(f"res{stage}" for stage in self.gates)
 
+    @property
+    def additions(self) -> str:
+        """What there is besides the ResNet, in words."""
+        kind = "LSTMs" if self.temporal else "layers"
+        return f"with gates ({kind} of {self.hidden} units) after {' '.join(self.gate_names)}"
+
 
 def create_architecture(
     backbone: str, *, num_classes: int, width: int = 0, gates: tuple[int, ...], **fields

@@ -17,6 +17,7 @@ from sofnet_jax.systems.sofnet.folded import KEPT, FoldedSoFNet, deploy
 from sofnet_jax.systems.sofnet.gates import PAPER
 from sofnet_jax.systems.sofnet.losses import Objective
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
+from sofnet_jax.systems.sofnet.weights import NAMING
 from sofnet_jax.systems.tsn import compute_plain_price
 
 _ARCHITECTURE = (
@@ -36,6 +37,7 @@ class SoFNetSystem:
     module_type = SoFNet
     objective_type = Objective
     semantics = PAPER
+    naming = NAMING
     name = "sofnet"
     title = "SoF-Net"
     online = True

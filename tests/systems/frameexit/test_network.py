@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 import re
 
@@ -13,8 +14,13 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.frameexit.architecture import create_architecture
 from sofnet_jax.systems.frameexit.losses import compute_losses
 from sofnet_jax.systems.frameexit.network import FrameExit, Outputs, accumulate, find_exit
-from sofnet_jax.systems.frameexit.weights import from_state_dict, to_state_dict, torch_shapes
+from sofnet_jax.systems.frameexit.weights import NAMING
+from sofnet_jax.weights import names
 
+to_state_dict, from_state_dict, torch_shapes = (
+    functools.partial(convert, naming=NAMING)
+    for convert in (names.to_state_dict, names.from_state_dict, names.torch_shapes)
+)
 VIDEOS, FRAMES, SIZE, CLASSES = 6, 5, 32, 4
 ARCHITECTURE = create_architecture(
     "tiny", num_classes=CLASSES, num_frames=FRAMES, width=8, features=24, gate_features=(10, 6)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +10,13 @@ import torch_frameexit
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.frameexit.architecture import create_architecture
 from sofnet_jax.systems.frameexit.network import FrameExit
-from sofnet_jax.systems.frameexit.weights import (
-    flip_polarity,
-    from_state_dict,
-    to_state_dict,
-    torch_shapes,
-)
+from sofnet_jax.systems.frameexit.weights import NAMING, flip_polarity
+from sofnet_jax.weights import names
 
+to_state_dict, from_state_dict, torch_shapes = (
+    functools.partial(convert, naming=NAMING)
+    for convert in (names.to_state_dict, names.from_state_dict, names.torch_shapes)
+)
 _ARCHITECTURE = create_architecture(
     "tiny", num_classes=5, num_frames=4, width=4, features=12, gate_features=(6, 3)
 )
