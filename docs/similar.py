@@ -24,7 +24,7 @@ from sofnet_jax.backbones.folded import Layers
 from sofnet_jax.backbones.spec import ResNetSpec
 from sofnet_jax.run.config import apply_variant, create_default
 from sofnet_jax.systems import tsn
-from sofnet_jax.systems.base import UNDECIDED, Action, Next, Phase, Prices, Steps, choose
+from sofnet_jax.systems.base import UNDECIDED, Action, Learning, Next, Phase, Prices, Steps, choose
 from sofnet_jax.systems.losses import compute_classification_loss, compute_top1, spread_labels
 from sofnet_jax.systems.naming import Naming
 from sofnet_jax.systems.registry import SYSTEMS
@@ -99,7 +99,7 @@ class Similar(tsn.TSN):
     name = "similar"
     title = "Similar frames"
     actions = ACTIONS
-    policy = ("threshold",)
+    learning = Learning(policy=("threshold",))
     shifts = False
 
     @staticmethod

@@ -23,8 +23,7 @@ from sofnet_jax.report.ablations import METHODS, create_config
 from sofnet_jax.run.config import require_fields
 from sofnet_jax.training.loop import train
 
-CHOSEN = flags.DEFINE_list("methods", ["sofnet"], "Methods to compare with TSN, e.g. frameexit.")
-for name in ("config", "workdir", "seeds"):
+for name in ("config", "workdir", "seeds", "methods"):
     flags.declare_key_flag(name)
 
 
@@ -41,7 +40,7 @@ def _compare_seeds(config: ConfigDict, workdir: Path) -> None:
     if config.model.system == "tsn":
         raise UserError("--config: TSN cannot be compared with itself; leave out :tsn")
     seeds = command_line.read_seeds(config.seed)
-    methods = [name for name in CHOSEN.value if name != "tsn"]
+    methods = [name for name in command_line.METHODS.value if name != "tsn"] or ["sofnet"]
     if unknown := [name for name in methods if name not in METHODS]:
         raise UserError(f"--methods: no method '{unknown[0]}'; choose of {', '.join(METHODS)}")
     results = {seed: compare(config, workdir, seed, methods) for seed in seeds}

@@ -29,11 +29,6 @@ from sofnet_jax.report.grid import Cell, create_grid
 from sofnet_jax.run.config import flatten_fields, require_fields
 from sofnet_jax.run.fields import list_foreign
 
-CHOSEN = flags.DEFINE_list(
-    "methods",
-    [],
-    "Methods to train, by name or by the tables and figures that show them; default: all.",
-)
 JOBS = flags.DEFINE_integer(
     "jobs", 1, "Number of parallel runs; they share this machine's CPU cores.", lower_bound=1
 )
@@ -42,7 +37,7 @@ TASK = flags.DEFINE_integer(
 )
 LIST = flags.DEFINE_bool("list", False, "Print the grid and train nothing.")
 
-for name in ("config", "workdir", "seeds"):
+for name in ("config", "workdir", "seeds", "methods"):
     flags.declare_key_flag(name)
 
 TITLES = {"top1": "top-1", "top5": "top-5", "map": "mAP"}
@@ -61,7 +56,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--config: {why}; the sweep makes such changes itself")
     workdir = Path(WORKDIR.value or "").expanduser()
     seeds = command_line.read_seeds(config.seed)
-    grid = create_grid(config, workdir, choose_methods(CHOSEN.value), seeds)
+    grid = create_grid(config, workdir, choose_methods(command_line.METHODS.value), seeds)
     task = TASK.value
     if task is not None and task >= len(grid):
         raise UserError(f"--task is {task}, but the grid's runs are 0 to {len(grid) - 1}")

@@ -30,6 +30,11 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs.")
 SEEDS = flags.DEFINE_list("seeds", [], "Seeds, e.g. 0,1,2; default: that of the configuration.")
+METHODS = flags.DEFINE_list(
+    "methods",
+    [],
+    "Methods of report/ablations.py, e.g. sofnet,frameexit, or tables that show them.",
+)
 DATASET = flags.DEFINE_string("dataset", "", "Data set to select, if the runs are on several.")
 
 HELP = {"-h", "-?", "--help", "-help", "--helpshort", "--helpfull"}
