@@ -19,8 +19,8 @@ from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
 from sofnet_jax.parallel import processes
-from sofnet_jax.report.ablations import METHODS, create_config
-from sofnet_jax.run.config import require_fields
+from sofnet_jax.report.ablations import METHODS, create_config, find_contradiction
+from sofnet_jax.run.config import flatten_fields, require_fields
 from sofnet_jax.training.loop import train
 
 for name in ("config", "workdir", "seeds", "methods"):
@@ -43,6 +43,10 @@ def _compare_seeds(config: ConfigDict, workdir: Path) -> None:
     methods = [name for name in command_line.METHODS.value if name != "tsn"] or ["sofnet"]
     if unknown := [name for name in methods if name not in METHODS]:
         raise UserError(f"--methods: no method '{unknown[0]}'; choose of {', '.join(METHODS)}")
+    for method in (METHODS[name] for name in ("tsn", *methods)):
+        own = flatten_fields(create_config(config, method, config.seed).to_dict())
+        if why := find_contradiction(own, method):
+            raise UserError(f"--config: {why}; choose systems with --methods")
     results = {seed: compare(config, workdir, seed, methods) for seed in seeds}
     if jax.process_index() == 0:
         write_json(workdir / "compare.json", {str(seed): rows for seed, rows in results.items()})

@@ -43,7 +43,9 @@ def test_help_is_usage_an_example_and_the_commands_own_flags(name):
     )
     text = path.read_text()
     defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', text)
-    declared = {"config", "workdir", "methods", "seeds", "dataset"} & set(re.findall(r'"(\w+)"', text))
+    declared = {"config", "workdir", "methods", "seeds", "dataset"} & set(
+        re.findall(r'"(\w+)"', text)
+    )
     assert sorted(flags) == sorted({*defined, *declared})
     assert all(len(line) <= 100 for line in stdout.splitlines())
 

@@ -201,11 +201,7 @@ class TrainedModel:
             meter: the one in which the source of the frames counts its decoding.
         """
         _check_windows(seconds, every)
-        if not self.network.online:
-            raise UserError(
-                f"{name or 'a stream'}: this network looks at the frames of a video out of order, "
-                "which a stream cannot give; predict a file, or take an online one"
-            )
+        self.require_online(name)
         meter = meter or Meter()
         windows = Windows(
             self.network,
@@ -234,6 +230,14 @@ class TrainedModel:
         with meter.computing():
             done = windows.conclude()
         yield from map(conclude, done)
+
+    def require_online(self, name: str) -> None:
+        """Raise UserError if the network cannot see the stream `name`."""
+        if not self.network.online:
+            raise UserError(
+                f"{name or 'a stream'}: this network looks at the frames of a video out of order, "
+                "which a stream cannot give; predict a file, or take an online one"
+            )
 
     def round_step(self, every: float, seconds: float) -> float:
         """The seconds between windows that `watch` makes of `every`."""

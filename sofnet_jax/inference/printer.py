@@ -87,6 +87,7 @@ class Printer:
         options: dict[str, Any] = {"top_k": self.top_k, "early": self.early}
         windows: dict[str, Any] = {"seconds": self.window or LIVE_WINDOW, "every": self.every}
         if is_live(video):
+            self.model.require_online(video)
             meter, short_side = Meter(), self.model.sampler.short_side
             streams = connect(video, short_side=short_side, say=_say, decoding=meter.decoding)
             for frames in streams:

@@ -17,6 +17,7 @@ from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.drawing import draw_picture
+from sofnet_jax.inference.printer import Printer
 from sofnet_jax.systems.early_exit import NEVER
 
 CLASSES = ["a", "b", "c", "d", "e"]
@@ -142,3 +143,12 @@ def test_a_program_and_a_picture(model, videos, tmp_path):
 def test_fewer_frames_than_positions(model, videos):
     short = model.predict([np.zeros((SIZE, SIZE, 3), np.uint8)] * 2)  # each is seen several times
     assert 0 < len(short.trace) <= T
+
+
+def test_an_offline_network_does_not_even_connect_to_a_stream(model, capsys):
+    printer = Printer(model, top_k=1, early=True, window=0, every=0, as_json=False, picture=None)
+    address = "tcp://127.0.0.1:9/x"  # where nothing answers
+    if model.network.online:
+        pytest.skip("it would connect")
+    printer.print([address])
+    assert printer.failed and capsys.readouterr().err.startswith(f"error: {address}: this network")
