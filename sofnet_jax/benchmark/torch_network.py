@@ -178,8 +178,12 @@ class TorchRecognizer:
                 self._parts.append((run, gate))
 
     @torch.inference_mode()
-    def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> list[int]:
-        """Run the frames one by one, each as far as the gates forward it: where they stopped."""
+    def recognize(self, video: UInt8[np.ndarray, "t h w 3"]) -> tuple[list[int], np.ndarray]:
+        """Run the frames one by one, each as far as the gates forward it.
+
+        Returns:
+            The gate that stopped each frame looked at, and the mean logits of the kept ones.
+        """
         num_gates = self._num_gates
         h = c = [self._zeros] * num_gates
         stops: list[int] = []
@@ -203,9 +207,9 @@ class TorchRecognizer:
                 if self._rule.ends(mean, len(stops)):
                     break
         if num_gates not in stops:
-            self._classify(frame[None])
+            logits = self._classify(frame[None])[0]
             stops[-1] = num_gates
-        return stops
+        return stops, logits / np.float32(stops.count(num_gates))
 
     @torch.inference_mode()
     def classify(self, frames: UInt8[np.ndarray, "t h w 3"]) -> np.ndarray:

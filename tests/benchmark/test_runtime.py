@@ -46,7 +46,7 @@ def workdir(tmp_path):
 def test_measures_what_is_there(workdir):
     collection = choose_collection(load_collections(workdir))
     lines = list(benchmark_runtime(collection, num_videos=2, repeats=2))
-    assert lines[0].startswith("sofnet_192 was not measured: ") and "checkpoints" in lines[0]
+    assert lines[0].startswith("sofnet_192 was not measured: ") and "no checkpoint" in lines[0]
     assert "2 videos, one at a time; median of 2" in lines[1] and len(lines) == 4
     content = json.loads((workdir / "runtime.json").read_text())
     assert set(content["methods"]) == {"sofnet"}
