@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from sofnet_jax.run.fields import list_foreign
+
 ROOT = Path(__file__).parents[1]
 TINY = {
     "model.backbone": "tiny",
@@ -65,9 +67,13 @@ def create_command(workdir: Path, fields: dict, *flags: str) -> list[str]:
 
 def create_flags(workdir: Path, fields: dict) -> list[str]:
     """The flags of a training; `fields` replace those of TINY."""
-    values = (TINY | fields).items()
+    values = TINY | fields
+    foreign = list_foreign(values.get("model.system", "sofnet"))
     given = ["--config=configs/default.py", f"--workdir={workdir}"]
-    return [*given, *(f"--config.{name}={value}" for name, value in values)]
+    return [
+        *given,
+        *(f"--config.{name}={value}" for name, value in values.items() if name not in foreign),
+    ]
 
 
 def start(command: list[str], environment: dict[str, str], devices: int = 1) -> subprocess.Popen:

@@ -419,7 +419,7 @@ def test_weights_of_a_run_are_evaluated_and_trained_on(undisturbed, run, refuse,
 
 @pytest.mark.slow
 def test_weights_that_are_not_whole_are_not_evaluated(undisturbed, run, tmp_path):
-    fields = {"init_from": undisturbed, "model.gates": ()}
+    fields = {"init_from": undisturbed, "model.system": "tsn"}
     code, _, err = run(tmp_path / "tsn", fields | {"train.joint_epochs": 0})
     assert code == 0, err
     assert not (tmp_path / "tsn" / "decisions.png").exists()
