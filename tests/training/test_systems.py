@@ -71,7 +71,7 @@ def test_in_two_goes_as_in_one(variant, data, tmp_path):
 
 @pytest.mark.parametrize(
     "variant",
-    [*(pytest.param(name, marks=SLOW) for name in ("", "tsn", "frameexit_online")), "frameexit"],
+    [pytest.param(name, marks=SLOW) for name in ("", "tsn", "frameexit", "frameexit_online")],
 )
 def test_evaluation_does_not_depend_on_the_batch(variant, data, tmp_path):
     config = create_config(data, variant)
@@ -87,6 +87,7 @@ def test_evaluation_does_not_depend_on_the_batch(variant, data, tmp_path):
     np.testing.assert_allclose(other.logits, stored.logits, rtol=1e-5, atol=1e-6)
 
 
+@SLOW
 def test_gates_learn_alone_in_the_second_phase(data, tmp_path):
     config = create_config(data, "frameexit")
     config.frameexit.gate_epochs = 0
