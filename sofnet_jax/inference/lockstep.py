@@ -192,7 +192,7 @@ class Lockstep:
         return done
 
     def _goes_on(self, row: int, slot: _Slot) -> bool:
-        """Whether a video needs another span; reads its next frame if that starts with one."""
+        """True if a video needs another span; its next frame is read if that starts with pixels."""
         if slot.record.done:
             return False
         if self._network.spans[slot.record.span].looks and len(slot.record) > slot.looked:

@@ -45,7 +45,7 @@ class Watched:
     Attributes:
         inner: the system's own state.
         observed: the number of frames that were looked at, T̄.
-        ended: whether the video ended early, by this rule or the system's own decision.
+        ended: whether the rule ended the video.
         answering: for each action, whether there is a new answer after it.
     """
 

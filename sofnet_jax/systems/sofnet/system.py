@@ -21,7 +21,14 @@ from sofnet_jax.systems.sofnet.weights import NAMING
 from sofnet_jax.systems.tsn import compute_plain_price
 
 _ARCHITECTURE = (
-    *("backbone", "width", "gates", "hidden", "temporal", "shift", "forward_bias", "dropout"),
+    "backbone",
+    "width",
+    "gates",
+    "hidden",
+    "temporal",
+    "shift",
+    "forward_bias",
+    "dropout",
 )
 
 
