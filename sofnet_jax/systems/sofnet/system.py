@@ -18,7 +18,7 @@ from sofnet_jax.systems.sofnet.gates import PAPER
 from sofnet_jax.systems.sofnet.losses import Objective
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 from sofnet_jax.systems.sofnet.weights import NAMING
-from sofnet_jax.systems.tsn import compute_plain_price
+from sofnet_jax.systems.tsn import compute_plain_price, list_steps, run_module
 
 _ARCHITECTURE = (
     "backbone",
@@ -101,24 +101,15 @@ class SoFNetSystem:
         keys: Mapping[str, Array],
     ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
         """The loss of Eq. 8; L_cls in the warm-up. `noise` in the batch replaces the stream."""
-        outputs, updates = self.module.apply(
-            variables,
-            batch["frames"],
-            train=True,
-            gated=phase > 0,
-            index=batch["index"],
-            temperature=temperature,
-            noise=batch.get("noise"),
-            rngs=dict(keys),
-            mutable=["batch_stats"],
-        )
+        options = {"gated": phase > 0, "temperature": temperature, "noise": batch.get("noise")}
+        outputs, statistics = run_module(self.module, variables, batch, keys, **options)
         losses = self.objective(outputs, batch["labels"])
         metrics = self._describe(outputs, batch["labels"]) | {
             f"loss/{name}": value for name, value in vars(losses).items() if name != "total"
         }
         if phase:
             metrics["temperature"] = temperature
-        return losses.total, (updates["batch_stats"], metrics)
+        return losses.total, (statistics, metrics)
 
     def _describe(self, outputs: Outputs, labels: Array) -> dict[str, Array]:
         """Accuracy of a training batch and, if gates ran, the shares of its frames by fate."""
@@ -133,9 +124,7 @@ class SoFNetSystem:
     def evaluate(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Steps:
         """The logits of every frame, and the gate that stopped it."""
         outputs = cast(Outputs, self.module.apply(variables, frames))
-        stop = outputs.decision.stop
-        time = jnp.broadcast_to(jnp.arange(stop.shape[1]), stop.shape)
-        return Steps(outputs.frame_logits.astype(jnp.float32), time, stop)
+        return list_steps(outputs.frame_logits.astype(jnp.float32), outputs.decision.stop)
 
     def prices(self, size: int) -> Prices:
         """GFLOPs of a frame by the gate that stopped it; the last is a kept one's."""
