@@ -7,7 +7,8 @@ BIN := .venv/bin
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 TOOLS := $(INSTALLED)-and-tools
 
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A worker that crashed is not replaced: pytest-xdist then waits for ever.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 .PHONY: install demo test test-all check chaos format archive lock audit clean
 

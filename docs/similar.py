@@ -21,7 +21,6 @@ from jaxtyping import Array, Float, Int
 
 from sofnet_jax.backbones.costs import compute_pool_cost, compute_stage_costs
 from sofnet_jax.backbones.folded import Layers
-from sofnet_jax.backbones.spec import ResNetSpec
 from sofnet_jax.run.config import apply_variant, create_default
 from sofnet_jax.systems import tsn
 from sofnet_jax.systems.base import UNDECIDED, Action, Learning, Next, Phase, Prices, Steps, choose
@@ -30,7 +29,6 @@ from sofnet_jax.systems.naming import Naming
 from sofnet_jax.systems.registry import SYSTEMS
 
 KEPT, STOPPED = range(2)
-ACTIONS = (tsn.SEEN, Action("res1", uses=False, answers=False))
 
 
 def normalise(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
@@ -48,23 +46,27 @@ def keep(x: Float[Array, "b d"], last: Float[Array, "b d"], threshold: Array, te
     return (margin > 0) + (soft - jax.lax.stop_gradient(soft))
 
 
-def compute_prices(spec: ResNetSpec, num_classes: int, size: int) -> Prices:
-    """GFLOPs of a kept and of a stopped frame. Only the full count has the comparison."""
-
-    def count(full: bool) -> Float[np.ndarray, "2"]:
-        res1 = compute_stage_costs(spec, size, full=full)[0]
-        gate = compute_pool_cost(res1.size, spec.width) + full * 3 * spec.width
-        whole = tsn.compute_plain_price(spec, num_classes, size)[full]
-        return np.array([whole + gate / 1e9, (res1.operations + gate) / 1e9])
-
-    return Prices(count(False), count(True))
-
-
 @dataclasses.dataclass(frozen=True)
 class Architecture(tsn.Architecture):
     """What the weights depend on: TSN's, and the threshold that the gate begins with."""
 
     threshold: float = 0.99
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """A frame is kept, or stopped after res1."""
+        return tsn.KEPT, Action("res1", uses=False, answers=False)
+
+    def prices(self, size: int) -> Prices:
+        """GFLOPs of a frame by its action. Only the full count has the comparison."""
+
+        def count(full: bool) -> Float[np.ndarray, "2"]:
+            res1 = compute_stage_costs(self.backbone, size, full=full)[0]
+            gate = compute_pool_cost(res1.size, self.width) + full * 3 * self.width
+            whole = self.plain(size)[full]
+            return np.array([whole + gate / 1e9, (res1.operations + gate) / 1e9])
+
+        return Prices(count(False), count(True))
 
 
 class Network(tsn.FrameNetwork):
@@ -98,7 +100,6 @@ class Similar(tsn.TSN):
     naming = Naming(mark="threshold$")
     name = "similar"
     title = "Similar frames"
-    actions = ACTIONS
     learning = Learning(policy=("threshold",))
     shifts = False
 
@@ -123,25 +124,23 @@ class Similar(tsn.TSN):
         logits, kept = outputs
         return tsn.list_steps(logits, jnp.where(kept > 0.5, KEPT, STOPPED))
 
-    def prices(self, size: int) -> Prices:
-        """GFLOPs of a frame by its action."""
-        return compute_prices(self.architecture.backbone, self.architecture.num_classes, size)
-
     def deploy(self, variables, **options: Any) -> "FoldedSimilar":
         """The network for inference."""
-        spec, params = self.architecture.backbone, variables["params"]
-        res1, *stages = tsn.prepare(spec, "", variables, **options)
+        params = variables["params"]
+        res1, *stages = tsn.prepare(self.architecture, variables, **options)
         gate = Gate(Layers(res1), jnp.asarray(params["threshold"]))
         rest = Layers(tuple(layer for stage in stages for layer in stage))
         last = tsn.WholeSpan(rest, tsn.Head.create(params["head"]), name="rest", looks=False)
-        return jax.device_put(FoldedSimilar((gate, last), spec), jax.local_devices()[0])
+        return jax.device_put(
+            FoldedSimilar((gate, last), self.architecture), jax.local_devices()[0]
+        )
 
 
 @flax.struct.dataclass
 class State(tsn.State):
     """What is remembered of a video: TSN's, and the features of the last kept frame."""
 
-    last: Float[Array, "b d"]
+    reference: Float[Array, "b d"]
 
 
 @flax.struct.dataclass
@@ -162,27 +161,23 @@ class Gate:
 
     def decide(self, state: State, evidence: Float[Array, "b d"]) -> State:
         """Keep the frame or ask for the next one."""
-        kept = keep(evidence, state.last, self.threshold) > 0.5
+        kept = keep(evidence, state.reference, self.threshold) > 0.5
         zero = jnp.zeros_like(state.kept)
         onward = Next(zero + 1, state.next.time, zero + UNDECIDED)
         following = choose(kept, onward, state.close(STOPPED))
-        return dataclasses.replace(state, next=following, last=choose(kept, evidence, state.last))
+        reference = choose(kept, evidence, state.reference)
+        return dataclasses.replace(state, next=following, reference=reference)
 
 
 @flax.struct.dataclass
 class FoldedSimilar(tsn.FoldedTSN):
     """One video at a time, unmasked: the spans, and the state they begin with."""
 
-    actions = ACTIONS
-
     def begin(self, num_frames: Int[Array, "b"], shape: Sequence[int]) -> State:
         """The state before the first frame."""
         start = super().begin(num_frames, shape)
-        return State(**vars(start), last=jnp.zeros((len(num_frames), self.spec.width)))
-
-    def prices(self, size: int) -> Prices:
-        """GFLOPs of a frame by its action."""
-        return compute_prices(self.spec, self.num_classes, size)
+        zeros = jnp.zeros((len(num_frames), self.architecture.width))
+        return State(**vars(start), reference=zeros)
 
 
 SYSTEMS[Similar.name] = Similar

@@ -57,6 +57,18 @@ def write_video() -> Callable[..., Path]:
     return _write_video
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _free_programs():
+    """Drops compiled programs between files.
+
+    Each takes tens of memory mappings. Linux allows a process 65,530, after which XLA crashes.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def decoded(monkeypatch):
     """The packets that go to a decoder of a file."""

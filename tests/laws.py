@@ -23,8 +23,8 @@ TOLERANCE = 1e-5
 def run_online(network, videos, rule):
     recognizer = Recognizer(network, rule)
     for video in videos:
-        recognizer.reset(len(video) if network.num_frames else None)
-        for time in network.order(len(video)):
+        recognizer.reset(len(video) if network.architecture.num_frames else None)
+        for time in network.architecture.order(len(video)):
             assert recognizer.wanted == time
             if recognizer.step(video[time]):
                 break
@@ -33,7 +33,7 @@ def run_online(network, videos, rule):
 
 def run_lockstep(network, videos, rule, batch_size=3, in_flight=None):
     lockstep = Lockstep(network, rule, batch_size=batch_size, in_flight=in_flight)
-    ordered = [[video[time] for time in network.order(len(video))] for video in videos]
+    ordered = [[video[time] for time in network.architecture.order(len(video))] for video in videos]
     results = dict(lockstep.recognize(ordered))
     assert sorted(results) == list(range(len(videos)))
     return [results[i] for i in range(len(videos))]
@@ -51,7 +51,7 @@ def run_program(network, videos, rule):
     outputs = compiled_videos(network, videos, rule)
     steps = []
     for stop in np.asarray(outputs.stop).tolist():
-        order = network.order(videos.shape[1]).tolist()
+        order = network.architecture.order(videos.shape[1]).tolist()
         steps.append([(time, stop[time]) for time in order if stop[time] >= 0])
     return np.asarray(outputs.logits), steps
 
@@ -107,7 +107,9 @@ def _count_macs(jaxpr):
 
 def _count_span_macs(network):
     """Multiply-adds of each span on a frame."""
-    state = watch(network, NEVER, jax.numpy.full(1, network.num_frames or -1), (SIZE, SIZE, 3))
+    state = watch(
+        network, NEVER, jax.numpy.full(1, network.architecture.num_frames or -1), (SIZE, SIZE, 3)
+    )
     pixels = jax.numpy.zeros((1, SIZE, SIZE, 3), jax.numpy.uint8)
     counts, sources = {}, {None: pixels}
 
@@ -132,7 +134,7 @@ def check_decisions(specimen, *, compiled):
     videos = specimen.draw(VIDEOS)
     steps = check_all(specimen, videos, NEVER)
     counts = np.bincount(
-        [a for own in steps for _, a in own], minlength=len(specimen.system.actions)
+        [a for own in steps for _, a in own], minlength=len(specimen.system.architecture.actions)
     )
     assert counts.all(), "some action never occurs"
     rule = find_rule(specimen, videos)
@@ -152,15 +154,15 @@ def check_prices(specimen, monkeypatch):
     recognizer, spans = Recognizer(network), {}
     for video in specimen.draw(VIDEOS):
         recognizer.reset(len(video))
-        for at in network.order(len(video)):
+        for at in network.architecture.order(len(video)):
             ran.clear()
             if recognizer.step(video[at]):
                 break  # the last step may be what it is only because no frame follows
             spans.setdefault(recognizer.action, set()).add(tuple(ran))
-    counts, prices = _count_span_macs(network), network.prices(SIZE).full
+    counts, prices = _count_span_macs(network), network.architecture.prices(SIZE).full
     for action, ways in spans.items():
         (way,) = ways  # an action always means the same spans
         macs = sum(counts[i] for i in way) / 1e9
         # The rest is elementwise: BatchNorm, ReLU, pools. The product W_ih W_x is made once.
-        assert macs <= prices[action] <= 1.5 * macs, network.actions[action]
+        assert macs <= prices[action] <= 1.5 * macs, network.architecture.actions[action]
     assert len(spans) >= len(prices) - 2

@@ -31,7 +31,7 @@ class Specimen:
     @property
     def num_frames(self) -> int:
         """The number of frames of its videos."""
-        return self.system.num_frames or 10
+        return self.system.architecture.num_frames or 10
 
     def draw(self, count: int, num_frames: int | None = None, seed: int = 0) -> np.ndarray:
         """Videos."""
@@ -46,15 +46,15 @@ class Specimen:
         steps = jax.tree.map(np.asarray, self._evaluate(self.variables, videos))
         return Predictions(
             ids=tuple(map(str, range(len(videos)))),
-            labels=np.eye(self.network.num_classes)[np.zeros(len(videos), int)],
+            labels=np.eye(self.network.architecture.num_classes)[np.zeros(len(videos), int)],
             logits=steps.logits,
             time=steps.time,
             action=steps.action,
             relevant=np.full(videos.shape[:2], np.nan),
             total=len(videos),
             errors={},
-            actions=self.system.actions,
-            pooling=self.system.pooling,
+            actions=self.system.architecture.actions,
+            pooling=self.system.architecture.pooling,
         )
 
     def evaluate(self, videos: np.ndarray, rule: Rule) -> tuple[np.ndarray, list[list[tuple]]]:

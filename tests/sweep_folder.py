@@ -14,7 +14,7 @@ from sofnet_jax.run.predictions import Predictions, write_predictions
 from sofnet_jax.run.result import write_config
 from sofnet_jax.systems.base import Action
 from sofnet_jax.systems.registry import create_system
-from sofnet_jax.systems.sofnet.folded import KEPT
+from sofnet_jax.systems.tsn import KEPT
 
 VIDEOS, FRAMES, CLASSES = 40, 4, 5
 
@@ -63,11 +63,11 @@ def write_method(
     """One run, in which the gates have the names of its system; returns its folder."""
     config = create_config(base or create_base(), METHODS[method], seed)
     system = create_system(flatten_fields(config.to_dict()), num_classes=CLASSES)
-    predictions = predictions or draw_predictions(len(system.actions) - 1, seed=seed)
-    predictions = replace(predictions, actions=system.actions)
+    predictions = predictions or draw_predictions(len(system.architecture.actions) - 1, seed=seed)
+    predictions = replace(predictions, actions=system.architecture.actions)
     result = create_result(
         predictions,
-        prices=system.prices(config.data.size),
+        prices=system.architecture.prices(config.data.size),
         threshold=config.eval.threshold,
         min_frames=config.eval.min_frames,
     )

@@ -99,8 +99,9 @@ class FrameExit(nn.Module):
 
 def create_like(architecture: Any) -> FrameExit:
     """The network of anything that has its fields."""
-    fields = ("num_classes", "block", "depths", "width", "stem_kernel", "order", "features")
+    fields = ("num_classes", "block", "depths", "width", "stem_kernel", "features")
     given = {name: getattr(architecture, name) for name in (*fields, "gate_features")}
+    given["order"] = architecture.order(architecture.num_frames).tolist()
     return FrameExit(**given)
 
 

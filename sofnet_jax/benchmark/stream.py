@@ -29,7 +29,7 @@ QUANTITIES = ("network, ms a frame", "decoding, ms a window", "times real time",
 
 def benchmark_stream(work: Workload, minutes: int) -> list[str]:
     """Measure a stream over TCP, predicted as fast as possible; return lines."""
-    classes = tuple(map(str, range(work.network.num_classes)))
+    classes = tuple(map(str, range(work.network.architecture.num_classes)))
     sampler = Sampler(len(work.videos[0]), work.size, short_side=256)
     model = TrainedModel(work.network, classes, sampler, NEVER)
     kept = looked = 0

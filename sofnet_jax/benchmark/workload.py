@@ -1,5 +1,6 @@
 """The inference benchmark's workload: a gated network, videos, and two ways to run them."""
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from sofnet_jax.inference.drawing import read_frames
 from sofnet_jax.inference.load import load
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import run_video
+from sofnet_jax.systems import tsn
 from sofnet_jax.systems.base import Network, Result
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
@@ -44,7 +46,9 @@ class Workload:
     def tsn(self) -> FoldedTSN:
         """The network without its gates."""
         span = WholeSpan(self.network.layers, self.network.head)
-        return FoldedTSN((span,), self.network.architecture.backbone)
+        given = vars(self.network.architecture)
+        names = [field.name for field in dataclasses.fields(tsn.Architecture)]
+        return FoldedTSN((span,), tsn.Architecture(**{name: given[name] for name in names}))
 
     @functools.cached_property
     def stops(self) -> list[Int[np.ndarray, "t"]]:
@@ -71,7 +75,10 @@ class Workload:
     @property
     def gflops(self) -> tuple[float, float]:
         """GFLOPs per video (full count) of TSN and with the gates."""
-        prices, plain = self.network.prices(self.size), self.network.plain(self.size)
+        prices, plain = (
+            self.network.architecture.prices(self.size),
+            self.network.architecture.plain(self.size),
+        )
         spent = sum(prices.spend(stop).full for stop in self.stops)
         return plain.full * self.num_frames / len(self.videos), spent / len(self.videos)
 

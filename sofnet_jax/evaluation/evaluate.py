@@ -89,15 +89,15 @@ class Evaluator:
         chosen = tuple(ids[i] for i in index)
         return Predictions(
             *(chosen, labels, logits, time, action, relevant, len(ids), errors),
-            actions=self.system.actions,
-            pooling=self.system.pooling,
+            actions=self.system.architecture.actions,
+            pooling=self.system.architecture.pooling,
         )
 
     def measure(self, predictions: Predictions) -> dict[str, Any]:
         """The metrics, as `create_result` returns them."""
         return create_result(
             predictions,
-            prices=self.system.prices(self.config.data.size),
+            prices=self.system.architecture.prices(self.config.data.size),
             threshold=self.config.eval.threshold,
             min_frames=self.config.eval.min_frames,
         )
@@ -116,7 +116,7 @@ class Evaluator:
         None if there is nothing to decide, or if a video can no longer be read, which does not end
         a training.
         """
-        if len(self.system.actions) < 2:
+        if len(self.system.architecture.actions) < 2:
             return None
         count = len(predictions.ids)
         try:

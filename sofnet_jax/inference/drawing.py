@@ -41,7 +41,7 @@ def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedMo
         frames=frames,
         traces=[prediction.trace for prediction in predictions],
         relevant=np.full(shape, np.nan),
-        actions=model.network.actions,
+        actions=model.network.architecture.actions,
         captions=[_describe(prediction) for prediction in predictions],
         lengths=np.array([prediction.num_frames for prediction in predictions]),
     )

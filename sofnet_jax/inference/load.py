@@ -67,7 +67,7 @@ def load(
     told = {"shift": fields["model.shift"], "online": fields["frameexit.online"]}
     weights = replace(weights, told={**told, **weights.told})
     architecture = weights.architecture
-    if not is_run and num_frames is None and hasattr(architecture, "num_frames"):
+    if not is_run and num_frames is None and architecture.num_frames:
         given["data.num_frames"] = fields["data.num_frames"] = architecture.num_frames
         _check_extent(fields)
     size, num_frames = fields["data.size"], fields["data.num_frames"]
@@ -85,10 +85,10 @@ def load(
         notes = (*notes, note)
     name = find_system(architecture, fields["model.system"]).name
     system = create_system(fields | {"model.system": name}, architecture=architecture)
-    if system.num_frames not in (0, num_frames):
+    if system.architecture.num_frames not in (0, num_frames):
         raise UserError(
             f"num_frames is {num_frames}, but {source} has a classifier for each of "
-            f"{system.num_frames} frames; leave it out"
+            f"{system.architecture.num_frames} frames; leave it out"
         )
     sampler = Sampler(
         num_frames,
@@ -98,7 +98,7 @@ def load(
     )
     network = system.deploy(variables, dtype=None if dtype is None else DTYPES[dtype])
     Recognizer(network).warm_up(size, size)
-    classes = weights.classes or tuple(map(str, range(network.num_classes)))
+    classes = weights.classes or tuple(map(str, range(network.architecture.num_classes)))
     rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
     return TrainedModel(network, classes, sampler, rule, notes)
 

@@ -108,7 +108,7 @@ class Lockstep:
     def recognize(self, videos: Iterable[Iterable[np.ndarray]]) -> Iterator[tuple[int, Result]]:
         """Yield the number of each video and its result, in the order in which they end.
 
-        Frames are uint8 (h, w, 3), in the order of `Network.order`. Videos and frames are read only
+        Frames are uint8 (h, w, 3), in the architecture's order. Videos and frames are read only
         when a slot is free, and never after an early exit. Raises ValueError for a frame that is
         not an image or not of the size of the others, and for a video without frames; RuntimeError
         while another call is in progress.

@@ -93,7 +93,7 @@ class TrainedModel:
         Raises VideoError.
         """
         part = {"start": start, "end": end}
-        if self.network.online:
+        if self.network.architecture.online:
             frames: Iterator[tuple[Pixels, float]] = reader.read(self.sampler.choose, **part)
         else:  # each by itself, since the reader goes forwards
             frames = (self._read_one(reader, k, **part) for k in range(self.num_frames))
@@ -105,7 +105,7 @@ class TrainedModel:
 
     def _order(self, num_available: int) -> Int[np.ndarray, "t"]:
         """The frames of a video that the network looks at, in its order."""
-        return self.sampler.choose(num_available)[self.network.order(self.num_frames)]
+        return self.sampler.choose(num_available)[self.network.architecture.order(self.num_frames)]
 
     def _predict(
         self,
@@ -116,7 +116,7 @@ class TrainedModel:
         early: bool,
     ) -> Prediction:
         recognizer = Recognizer(self.network, self.rule if early else NEVER)
-        recognizer.reset(self.network.num_frames or None)
+        recognizer.reset(self.network.architecture.num_frames or None)
         times: list[float] = []
         ended = False
         while not ended:
@@ -144,7 +144,7 @@ class TrainedModel:
             reader = VideoReader(video, short_side=self.sampler.short_side)
         with reader:
             part: dict[str, Any] = {"start": float(reader.times[0]), "end": reader.end}
-            if part["end"] - part["start"] > seconds and not self.network.online:
+            if part["end"] - part["start"] > seconds and not self.network.architecture.online:
                 yield from self._predict_parts(video, seconds, every or seconds, **part, **options)
                 return
             if part["end"] - part["start"] > seconds:
@@ -233,7 +233,7 @@ class TrainedModel:
 
     def require_online(self, name: str) -> None:
         """Raise UserError if the network cannot see the stream `name`."""
-        if not self.network.online:
+        if not self.network.architecture.online:
             raise UserError(
                 f"{name or 'a stream'}: this network looks at the frames of a video out of order, "
                 "which a stream cannot give; predict a file, or take an online one"
@@ -281,7 +281,7 @@ class TrainedModel:
                 f"{name or 'frames'}: the network's scores are not numbers; check its weights"
             )
         decode_ms, network_ms = meter.read()
-        plain = self.network.plain(self.size)
+        plain = self.network.architecture.plain(self.size)
         best = np.argsort(-result.scores, kind="stable")[:top_k]
         return Prediction(
             video=name,
@@ -289,11 +289,11 @@ class TrainedModel:
             end=None,
             guesses=tuple(Guess(self.classes[i], float(result.scores[i])) for i in best),
             scores=result.scores,
-            actions=self.network.actions,
+            actions=self.network.architecture.actions,
             trace=result.trace,
             times=times,
             num_frames=num_frames,
-            spent=self.network.prices(self.size).spend(result.trace.action),
+            spent=self.network.architecture.prices(self.size).spend(result.trace.action),
             plain=Spending(plain.paper * num_frames, plain.full * num_frames),
             decode_ms=decode_ms,
             network_ms=network_ms,

@@ -97,7 +97,7 @@ def export_program(
     `jax.export.deserialize(bytearray(path.read_bytes())).call(frames)` is a `ProgramOutputs` as a
     tuple, for uint8 frames (b, t, size, size, 3) of any b and t, or of the t that the system needs.
     """
-    sizes = ("b", str(network.num_frames) if network.num_frames else "t")
+    sizes = ("b", str(network.architecture.num_frames) if network.architecture.num_frames else "t")
     shape = (*jax_export.symbolic_shape(", ".join(sizes)), size, size, 3)
     program = jax.jit(lambda frames: tuple(run_videos(network, frames, rule)))
     exported = jax_export.export(program, platforms=tuple(platforms) or None)(

@@ -22,7 +22,7 @@ from sofnet_jax.run.config import create_default, read_fields
 from sofnet_jax.run.fields import FIELDS, INDIFFERENT, list_foreign
 from sofnet_jax.run.predictions import Predictions, read_predictions
 from sofnet_jax.run.result import read_result
-from sofnet_jax.systems.base import Prices, System
+from sofnet_jax.systems.base import Architecture, Prices
 from sofnet_jax.systems.registry import create_system
 
 # METHOD/seed_N by sofnet_jax.sweep, METHOD_seedN by sofnet_jax.compare.
@@ -74,7 +74,7 @@ class Run:
         """The stored predictions. Raises UserError."""
         path = self.folder / "predictions.npz"
         predictions = read_predictions(path)
-        if predictions.actions != self.create_system(predictions.labels.shape[1]).actions:
+        if predictions.actions != self.describe(predictions.labels.shape[1]).actions:
             raise UserError(f"{path} and config.json disagree on the gates; evaluate the run again")
         return predictions
 
@@ -94,18 +94,21 @@ class Run:
     @functools.cached_property
     def tsn_gflops(self) -> float:
         """GFLOPs per video of the plain backbone."""
-        system = self.create_system(self.predictions.labels.shape[1])
-        return system.plain(self.config["data.size"]).paper * self.config["data.num_frames"]
+        price = self._architecture.plain(self.config["data.size"])
+        return price.paper * self.config["data.num_frames"]
 
-    def create_system(self, num_classes: int) -> System:
+    def describe(self, num_classes: int) -> Architecture:
         """What was trained."""
-        return create_system(self.config, num_classes=num_classes)
+        return create_system(self.config, num_classes=num_classes).architecture
+
+    @functools.cached_property
+    def _architecture(self) -> Architecture:
+        return self.describe(self.predictions.labels.shape[1])
 
     @property
     def prices(self) -> Prices:
         """GFLOPs of a step by its action."""
-        system = self.create_system(self.predictions.labels.shape[1])
-        return system.prices(self.config["data.size"])
+        return self._architecture.prices(self.config["data.size"])
 
     @functools.cache  # noqa: B019 (a report ends before memory matters)
     def score(self, early: bool) -> Scored:
@@ -248,7 +251,7 @@ def _load_run(folder: Path, method: str, seed: int) -> Run:
         raise UserError(f"{folder}: skipped, its seed is {config['seed']}, not that of its name")
     run = Run(method, seed, folder, config, result)
     try:
-        actions = run.create_system(num_classes=2).actions
+        actions = run.describe(num_classes=2).actions
     except UserError as error:
         raise UserError(f"{folder}: skipped, {error}") from error
     stops = {f"stop/{action.name}" for action in actions if not action.uses}

@@ -152,19 +152,51 @@ class Steps(NamedTuple):
 
 
 @runtime_checkable
+class Architecture(Protocol):
+    """What the weights of a system depend on, as a dataclass, and what follows from that.
+
+    Attributes:
+        num_classes: n.
+        additions: what there is besides the backbone and its classifier, in words.
+        online: whether frames are looked at as they come.
+        num_frames: the number of frames that every video must have; 0 if any will do.
+        pooling: how the logits of steps become an answer.
+        actions: what can be done with a frame.
+    """
+
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def additions(self) -> str: ...
+    @property
+    def online(self) -> bool: ...
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def pooling(self) -> Pooling: ...
+    @property
+    def actions(self) -> tuple[Action, ...]: ...
+
+    def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
+        """The frames in the order in which they are looked at, as far as a video goes."""
+
+    def prices(self, size: int) -> Prices:
+        """What a step on a frame of `size`×`size` pixels costs."""
+
+    def plain(self, size: int) -> Spending:
+        """What the backbone and a classifier cost for such a frame."""
+
+
+@runtime_checkable
 class System(Protocol):
     """A system as it is trained and evaluated.
 
     Attributes:
         name: in configurations.
         title: in tables.
-        architecture: a dataclass of what its weights depend on.
+        architecture: of its network.
         module: Flax module of its network, called with frames (b, t, h, w, 3).
         phases: of its training.
-        online: whether it takes frames as they come.
-        num_frames: the number of frames that every video must have; 0 if any will do.
-        pooling: how the logits of steps become an answer.
-        actions: what can be done with a frame.
         via: pixels a side of the square that crops are first resized to; 0: they are not.
         learning: how its parameters learn.
         drop_offset: epochs before `optimizer.drop_epochs` are counted.
@@ -180,14 +212,6 @@ class System(Protocol):
     def module(self) -> Any: ...
     @property
     def phases(self) -> tuple[Phase, ...]: ...
-    @property
-    def online(self) -> bool: ...
-    @property
-    def num_frames(self) -> int: ...
-    @property
-    def pooling(self) -> Pooling: ...
-    @property
-    def actions(self) -> tuple[Action, ...]: ...
     @property
     def via(self) -> int: ...
     @property
@@ -220,12 +244,6 @@ class System(Protocol):
 
     def evaluate(self, variables: Any, frames: Any) -> Steps:
         """What is done with whole videos, deterministically and exactly."""
-
-    def prices(self, size: int) -> Prices:
-        """What a step on a frame of `size`×`size` pixels costs."""
-
-    def plain(self, size: int) -> Spending:
-        """What the backbone and a classifier cost for such a frame."""
 
     def deploy(self, variables: Any, **options: Any) -> Any:
         """The `Network` for inference; `dtype` and `winograd` as in `tsn.prepare`."""
@@ -282,25 +300,15 @@ class Network(Protocol):
 
     Attributes:
         spans: in the order of their numbers.
-        actions: what can be done with a frame.
-        num_classes: n.
+        architecture: of the network.
         shares: whether `extract` reads only the pixels, so that videos can share a frame.
+        dtype: type of the backbone's layers.
     """
 
     spans: tuple[Any, ...]
 
     @property
-    def num_frames(self) -> int:
-        """The number of frames that every video must have; 0 if any will do."""
-
-    @property
-    def online(self) -> bool:
-        """Whether frames are looked at as they come."""
-
-    @property
-    def actions(self) -> tuple[Action, ...]: ...
-    @property
-    def num_classes(self) -> int: ...
+    def architecture(self) -> Any: ...
     @property
     def shares(self) -> bool: ...
     @property
@@ -313,15 +321,6 @@ class Network(Protocol):
             num_frames: of each video; -1 if it is not known.
             shape: of a frame, (h, w, 3).
         """
-
-    def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
-        """The frames in the order in which they are looked at, as far as a video goes."""
-
-    def prices(self, size: int) -> Prices:
-        """What a step on a frame of `size`×`size` pixels costs."""
-
-    def plain(self, size: int) -> Spending:
-        """What the backbone and a classifier cost for such a frame."""
 
 
 def find_device(network: Network) -> jax.Device:

@@ -97,5 +97,5 @@ def watch(
         ended=jnp.zeros(batch, bool),
         threshold=jnp.float32(np.inf if rule.threshold is None else rule.threshold),
         min_frames=jnp.int32(min(rule.min_frames, 2**31 - 1)),
-        answering=tuple(action.answers for action in network.actions),
+        answering=tuple(action.answers for action in network.architecture.actions),
     )

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from sofnet_jax.backbones.costs import compute_pool_cost, compute_stage_costs
 from sofnet_jax.backbones.folded import Block as FoldedBlock
@@ -31,6 +31,7 @@ from sofnet_jax.systems.base import (
     Learning,
     Next,
     Phase,
+    Pooling,
     Prices,
     Spending,
     Steps,
@@ -40,7 +41,7 @@ from sofnet_jax.systems.base import (
 from sofnet_jax.systems.losses import compute_classification_loss, compute_top1, spread_labels
 from sofnet_jax.systems.naming import Naming
 
-SEEN = Action("kept", uses=True, answers=True)
+KEPT = Action("kept", uses=True, answers=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,13 @@ class Architecture:
         block, depths, width, stem_kernel: as in `ResNetSpec`.
         shift: the temporal shift of TSM, see `backbones/shift.py`; "" is none.
         dropout: rate before the classifier.
+
+    The class's attributes and methods are those of `base.Architecture`.
     """
+
+    online = True
+    num_frames = 0
+    pooling: ClassVar[Pooling] = "mean"
 
     num_classes: int
     block: Block = "bottleneck"
@@ -75,6 +82,31 @@ class Architecture:
     def additions(self) -> str:
         """What there is besides the ResNet and its classifier, in words."""
         return ""
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Every frame is kept."""
+        return (KEPT,)
+
+    def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
+        """One after the other."""
+        return np.arange(num_frames)
+
+    def prices(self, size: int) -> Prices:
+        """GFLOPs of a frame by its action."""
+        return Prices(*(np.array([price]) for price in self.plain(size)))
+
+    def plain(self, size: int) -> Spending:
+        """GFLOPs of the ResNet, its average pool and a classifier."""
+
+        def count(full: bool) -> float:
+            spec = self.backbone
+            stages = compute_stage_costs(spec, size, full=full)
+            pool = compute_pool_cost(stages[-1].size, spec.channels[-1])
+            layers = sum(stage.operations for stage in stages)
+            return (layers + pool + spec.channels[-1] * self.num_classes) / 1e9
+
+        return Spending(count(full=False), count(full=True))
 
 
 def choose_backbone(name: str, *, num_classes: int, width: int = 0) -> dict[str, Any]:
@@ -138,14 +170,20 @@ class FrameNetwork(nn.Module):
         self, x: Float[Array, "b t d"], train: bool, index: Int[Array, "b"]
     ) -> Float[Array, "b t n"]:
         """Dropout and the classifier (Eq. 5)."""
-        a = self.architecture
-        if train and a.dropout:
-            sample = partial(jax.random.bernoulli, p=1 - a.dropout, shape=x.shape[1:])
-            keep = draw(sample, self.make_rng("dropout"), index)
-            x = jnp.where(keep, x / (1 - a.dropout), 0)
-        head = nn.Dense(a.num_classes, kernel_init=nn.initializers.normal(0.001), name="head")
+        n = self.architecture.num_classes
+        head = nn.Dense(n, kernel_init=nn.initializers.normal(0.001), name="head")
+        x = self.drop(x, index) if train else x
         with full_precision():
             return head(x)
+
+    def drop(self, x: Float[Array, "b t d"], index: Int[Array, "b"]) -> Float[Array, "b t d"]:
+        """Dropout, with a mask for each video that its number keys."""
+        rate = self.architecture.dropout
+        if not rate:
+            return x
+        sample = partial(jax.random.bernoulli, p=1 - rate, shape=x.shape[1:])
+        keep = draw(sample, self.make_rng("dropout"), index)
+        return jnp.where(keep, x / (1 - rate), 0)
 
 
 class TSNNetwork(FrameNetwork):
@@ -186,11 +224,7 @@ class TSN:
     shifts = True
     name = "tsn"
     title = "TSN"
-    online = True
-    num_frames = 0
-    pooling = "mean"
     via = 0
-    actions: ClassVar[tuple[Action, ...]] = (SEEN,)
     learning = Learning()
 
     @classmethod
@@ -235,19 +269,9 @@ class TSN:
         logits = cast(Array, self.module.apply(variables, frames))
         return list_steps(logits, jnp.zeros(logits.shape[:2], jnp.int32))
 
-    def prices(self, size: int) -> Prices:
-        """GFLOPs of a frame."""
-        paper, full = self.plain(size)
-        return Prices(np.array([paper]), np.array([full]))
-
-    def plain(self, size: int) -> Spending:
-        """GFLOPs of a frame."""
-        a = self.architecture
-        return compute_plain_price(a.backbone, a.num_classes, size)
-
     def deploy(self, variables: Tree, **options: Any) -> "FoldedTSN":
         """The network for inference."""
-        return deploy(self.architecture.backbone, self.architecture.shift, variables, **options)
+        return deploy(self.architecture, variables, **options)
 
 
 def run_module(
@@ -275,18 +299,6 @@ def list_steps(logits: Float[Array, "b t n"], action: Int[Array, "b t"]) -> Step
     return Steps(logits, jnp.broadcast_to(jnp.arange(action.shape[1]), action.shape), action)
 
 
-def compute_plain_price(spec: ResNetSpec, num_classes: int, size: int) -> Spending:
-    """GFLOPs of a backbone, its average pool and a classifier, for a frame of `size` pixels."""
-
-    def count(full: bool) -> float:
-        stages = compute_stage_costs(spec, size, full=full)
-        pool = compute_pool_cost(stages[-1].size, spec.channels[-1])
-        layers = sum(stage.operations for stage in stages)
-        return (layers + pool + spec.channels[-1] * num_classes) / 1e9
-
-    return Spending(count(full=False), count(full=True))
-
-
 @flax.struct.dataclass
 class Head:
     """The classifier."""
@@ -307,9 +319,13 @@ class Head:
 
 @flax.struct.dataclass
 class State:
-    """What TSN remembers of b videos: the sum of their frames' logits, and their number.
+    """What TSN remembers of b videos.
 
-    `past` is what blocks that shift read of the last frame.
+    Attributes:
+        past: what blocks that shift read of the last kept frame, by span.
+        total: sum of the kept frames' logits.
+        kept: their number.
+        num_frames: of each video; -1 if not known.
     """
 
     next: Next
@@ -320,14 +336,27 @@ class State:
 
     @property
     def answer(self) -> Float[Array, "b n"]:
-        """Mean logits of the frames."""
+        """Mean logits of the kept frames (Eq. 6)."""
         return average(self.total, self.kept)
+
+    @property
+    def last(self) -> Bool[Array, "b"]:
+        """Whether no other frame follows the one in progress."""
+        return self.next.time == self.num_frames - 1
 
     def close(self, action: int) -> Next:
         """Ask for the next frame after this action."""
-        zero, time = jnp.zeros_like(self.kept), self.next.time
-        span = jnp.where(time == self.num_frames - 1, zero + DONE, zero)
-        return Next(span, time + 1, zero + action)
+        zero = jnp.zeros_like(self.kept)
+        span = jnp.where(self.last, zero + DONE, zero)
+        return Next(span, self.next.time + 1, zero + action)
+
+    def count(self, logits: Float[Array, "b n"], action: int) -> dict[str, Any]:
+        """What changes when a frame is kept, which this action says."""
+        return {
+            "next": self.close(action),
+            "total": self.total + logits,
+            "kept": self.kept + 1,
+        }
 
     def finish(self) -> Any:
         """Ask for nothing more."""
@@ -347,40 +376,26 @@ class WholeSpan:
 
     def extract(self, state: State | None, x: Array) -> tuple[None, Any]:
         """Run the layers and the classifier."""
-        _, pooled, left = self.layers(x, None if state is None else state.past[0])
+        _, pooled, left = self.layers(x, None if state is None else state.past[-1])
         return None, (self.head(pooled), left)
 
     def decide(self, state: State, evidence: tuple[Float[Array, "b n"], Any]) -> State:
         """Count the logits, and ask for the next frame."""
         logits, left = evidence
-        return replace(
-            state,
-            next=state.close(0),
-            past=(left,),
-            total=state.total + logits,
-            kept=state.kept + 1,
-        )
+        return replace(state, past=(*state.past[:-1], left), **state.count(logits, 0))
 
 
 @flax.struct.dataclass
 class FoldedTSN:
     """TSN for inference, in one span."""
 
-    spans: tuple[Any, ...]  # the last is a `WholeSpan`
-    spec: ResNetSpec = flax.struct.field(pytree_node=False)
-    num_frames = 0
-    online = True
-    actions: ClassVar[tuple[Action, ...]] = (SEEN,)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, n."""
-        return len(self.spans[-1].head.bias)
+    spans: tuple[Any, ...]
+    architecture: Architecture = flax.struct.field(pytree_node=False)
 
     @property
     def shares(self) -> bool:
-        """Videos can share a frame unless it is shifted from the one before."""
-        return not self.spec.shifts
+        """Videos can share a frame unless it is shifted from the last kept one of each."""
+        return not self.architecture.shift
 
     @property
     def dtype(self) -> DTypeLike:
@@ -390,32 +405,23 @@ class FoldedTSN:
     def begin(self, num_frames: Int[Array, "b"], shape: Sequence[int]) -> State:
         """The state before the first frame: zeros."""
         batch = len(num_frames)
-        past = create_past([self.spans[0].layers], (batch, *shape)) if self.spec.shifts else ((),)
         return State(
             next=create_next(batch),
-            past=past,
-            total=jnp.zeros((batch, self.num_classes)),
+            past=self.create_past(batch, shape),
+            total=jnp.zeros((batch, self.architecture.num_classes)),
             kept=jnp.zeros(batch, jnp.int32),
             num_frames=jnp.asarray(num_frames, jnp.int32),
         )
 
-    def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
-        """One after the other."""
-        return np.arange(num_frames)
-
-    def prices(self, size: int) -> Prices:
-        """GFLOPs of a frame."""
-        paper, full = self.plain(size)
-        return Prices(np.array([paper]), np.array([full]))
-
-    def plain(self, size: int) -> Spending:
-        """GFLOPs of a frame."""
-        return compute_plain_price(self.spec, self.num_classes, size)
+    def create_past(self, batch: int, shape: Sequence[int]) -> Past:
+        """What shifting blocks read before the first frame: zeros, by span."""
+        if self.shares:
+            return ((),) * len(self.spans)
+        return create_past([span.layers for span in self.spans], (batch, *shape))
 
 
 def prepare(
-    spec: ResNetSpec,
-    shift: Shift,
+    architecture: Architecture,
     variables: Tree,
     dtype: DTypeLike | None = None,
     winograd: bool | None = None,
@@ -423,8 +429,7 @@ def prepare(
     """The layers of res1…res5 of a module whose backbone is called `backbone`, for this device.
 
     Args:
-        spec: of the backbone.
-        shift: its temporal shift.
+        architecture: of the network.
         variables: `params` and `batch_stats`.
         dtype: of weights and computation; by default float32 on a CPU, else bfloat16.
         winograd: whether 3×3 convolutions of stride 1 become `WinogradConvolution`s; by default
@@ -433,7 +438,7 @@ def prepare(
     Raises:
         UserError: the network shifts from later frames.
     """
-    if shift == "offline":
+    if architecture.shift == "offline":
         raise UserError(
             "with the offline shift each frame needs the next one, so none can be skipped: "
             "evaluate the network with sofnet_jax.main --mode=evaluate, or train one with "
@@ -444,19 +449,14 @@ def prepare(
     if winograd is None:
         winograd = on_cpu and dtype == jnp.float32
     backbone = {name: tree["backbone"] for name, tree in variables.items()}
-    return fold_stages(spec, backbone, dtype=dtype, winograd=winograd)
+    return fold_stages(architecture.backbone, backbone, dtype=dtype, winograd=winograd)
 
 
-def deploy(
-    spec: ResNetSpec,
-    shift: Shift,
-    variables: Tree,
-    *,
-    dtype: DTypeLike | None = None,
-    winograd: bool | None = None,
-) -> FoldedTSN:
-    """Prepares a network for inference on the default device; arguments as for `prepare`."""
-    stages = prepare(spec, shift, variables, dtype, winograd)
+def deploy(architecture: Architecture, variables: Tree, **options: Any) -> FoldedTSN:
+    """Prepares a network for inference on the default device; `options` as for `prepare`."""
+    stages = prepare(architecture, variables, **options)
     layers = Layers(tuple(layer for stage in stages for layer in stage))
-    network = FoldedTSN((WholeSpan(layers, Head.create(variables["params"]["head"])),), spec)
+    network = FoldedTSN(
+        (WholeSpan(layers, Head.create(variables["params"]["head"])),), architecture
+    )
     return jax.device_put(network, jax.local_devices()[0])

@@ -175,10 +175,12 @@ class Experiment:
         c, system = self.config, self.system
         sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
         shift = f"; {c.model.shift} temporal shift (TSM)" if c.model.shift else ""
-        prices = system.prices(c.data.size)
+        prices = system.architecture.prices(c.data.size)
         each = ", ".join(
             f"{action.name} {price:.4f}"
-            for action, price in zip(system.actions, prices.paper.tolist(), strict=True)
+            for action, price in zip(
+                system.architecture.actions, prices.paper.tolist(), strict=True
+            )
         )
         start = f"at step {first_step}" if first_step else "from the beginning"
         lines = {

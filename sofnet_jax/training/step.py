@@ -43,7 +43,7 @@ def create_state(system: System, optimizer: optax.GradientTransformation, seed: 
     """The state before the first step."""
     init_key, train_key = jax.random.split(jax.random.key(seed))
     # No parameter depends on the size of frames.
-    frames = jnp.zeros((1, system.num_frames or 2, 64, 64, 3), jnp.uint8)
+    frames = jnp.zeros((1, system.architecture.num_frames or 2, 64, 64, 3), jnp.uint8)
     init = jax.jit(system.module.init, compiler_options=QUICK_COMPILATION)
     variables = init(init_key, frames)
     return TrainState(

@@ -179,8 +179,7 @@ def create_shapes(architecture: Any, system: Any = None) -> Tree:
     `system` is by default the one whose architectures are of this type.
     """
     system = system or find_system(architecture)
-    num_frames = getattr(architecture, "num_frames", 1)
-    frames = jax.ShapeDtypeStruct((1, num_frames, 32, 32, 3), np.uint8)
+    frames = jax.ShapeDtypeStruct((1, architecture.num_frames or 1, 32, 32, 3), np.uint8)
     module = system.module_type(architecture)
     return jax.eval_shape(module.init, jax.random.key(0), frames)
 

@@ -15,7 +15,7 @@ from sofnet_jax.evaluation.metrics import (
 )
 from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.base import Action, Prices
-from sofnet_jax.systems.sofnet.folded import KEPT
+from sofnet_jax.systems.tsn import KEPT
 
 _PRICES = Prices(np.array([1.0, 2.0, 4.0]), np.array([10.0, 20.0, 40.0]))
 _ACTIONS = (Action("res1", False, False), Action("res3", False, False), KEPT)

@@ -3,7 +3,7 @@ from PIL import Image
 
 from sofnet_jax.evaluation.strip import BAR, CELL, GAP, TEXT, draw_decisions, write_picture
 from sofnet_jax.systems.base import Action, Trace
-from sofnet_jax.systems.sofnet.folded import KEPT
+from sofnet_jax.systems.tsn import KEPT
 
 _ACTIONS = (Action("res1", False, False), Action("res2", False, False), KEPT)
 _KEPT, _STOPPED, _EXIT = (0, 0, 0), (220, 223, 228), (26, 26, 26)  # where frames are black

@@ -9,7 +9,7 @@ from sofnet_jax.evaluation.table import format_result
 from sofnet_jax.host.files import write_json
 from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.base import Action, Prices
-from sofnet_jax.systems.sofnet.folded import KEPT
+from sofnet_jax.systems.tsn import KEPT
 
 PREDICTIONS = Predictions(
     ids=("a", "b"),

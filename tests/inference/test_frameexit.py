@@ -59,7 +59,7 @@ def evaluate(model, path, early=None):
     """What masked evaluation does with the frames that the model sees of a file."""
     with VideoReader(path, short_side=40) as reader:
         frames = [model.sampler.crop(pixels) for pixels, _ in reader.read(model.sampler.choose)]
-    name = "frameexit_online" if model.network.online else "frameexit"
+    name = "frameexit_online" if model.network.architecture.online else "frameexit"
     logits, [steps] = create_specimen(name).evaluate(np.stack(frames)[None], early or NEVER)
     return jax.nn.softmax(logits[0]), steps
 
@@ -77,7 +77,7 @@ def test_files_are_looked_at_in_order_and_as_evaluation_does(model, videos):
         assert prediction.kept == len(trace) and prediction.unseen == T - len(trace)
         assert prediction.stops == {}
         told = json.loads(json.dumps(prediction.to_json()))
-        names = [action.name for action in model.network.actions]
+        names = [action.name for action in model.network.architecture.actions]
         assert told["frames"]["stop"] == [names[action] for _, action in steps]
         lengths.add(len(trace))
     assert len(lengths) > 1  # gates decide
@@ -111,7 +111,7 @@ def test_windows_of_a_file_and_streams(model, videos):
     assert [window.start for window in windows] == pytest.approx([0.0, 0.8, 1.6])
     assert all(window.is_window and len(window.trace) for window in windows)
     frames = [(0.1 * i, lambda: np.zeros((48, 48, 3), np.uint8)) for i in range(30)]
-    if model.network.online:
+    if model.network.architecture.online:
         assert len(list(model.watch(iter(frames), seconds=1.0))) == 3
     else:
         with pytest.raises(UserError, match="out of order, which a stream cannot give"):
@@ -119,7 +119,7 @@ def test_windows_of_a_file_and_streams(model, videos):
 
 
 def test_a_window_that_is_cut_short_is_answered_by_its_last_classifier(model):
-    if not model.network.online:
+    if not model.network.architecture.online:
         pytest.skip("a stream cannot run it")
     frames = [(0.1 * i, lambda: np.full((48, 48, 3), 99, np.uint8)) for i in range(3)]
     [window] = model.watch(iter(frames), seconds=1.0)
@@ -148,7 +148,7 @@ def test_fewer_frames_than_positions(model, videos):
 def test_an_offline_network_does_not_even_connect_to_a_stream(model, capsys):
     printer = Printer(model, 1, early=True, window=0.0, every=0.0, as_json=False, picture=None)
     address = "tcp://127.0.0.1:9/x"  # where nothing answers
-    if model.network.online:
+    if model.network.architecture.online:
         pytest.skip("it would connect")
     printer.print([address])
     assert printer.failed and capsys.readouterr().err.startswith(f"error: {address}: this network")

@@ -29,7 +29,6 @@ from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.drawing import read_frames
 from sofnet_jax.systems.early_exit import NEVER, Rule
-from sofnet_jax.systems.sofnet.costs import compute_prices
 from sofnet_jax.weights.names import to_state_dict
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +124,7 @@ def test_frames_after_an_early_exit_are_not_decoded(model, videos, decoded):
 def test_tells_what_it_spent(model, videos):
     architecture, _, _ = create_network()
     prediction = model.predict(videos / "run/0.mp4", top_k=2, early=False)
-    prices = compute_prices(architecture, SIZE)
+    prices = architecture.prices(SIZE)
     paper, full = prices.paper.tolist(), prices.full.tolist()
     for each, spent in ((paper, prediction.spent.paper), (full, prediction.spent.full)):
         assert spent == pytest.approx(sum(each[action] for action in prediction.trace.action))

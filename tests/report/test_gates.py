@@ -7,7 +7,7 @@ from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.report.gates import compute_relevance
 from sofnet_jax.run.predictions import Predictions
 from sofnet_jax.systems.base import Action, Prices
-from sofnet_jax.systems.sofnet.folded import KEPT
+from sofnet_jax.systems.tsn import KEPT
 
 _ACTIONS = (Action("res1", False, False), Action("res3", False, False), KEPT)
 _NAN = math.nan

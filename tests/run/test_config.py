@@ -228,7 +228,7 @@ def test_network_of_full_size_builds(name, variant):
         assert inner_logits.shape == (1, t, k, n)
     assert steps.logits.shape == (1, t, n)
     assert steps.time.shape == steps.action.shape == (1, t)
-    assert len(system.actions) == len(system.prices(size).paper) == k + 1
+    assert len(system.architecture.actions) == len(system.architecture.prices(size).paper) == k + 1
     assert sum(name.startswith("policy_") for name in variables["params"]) == k
 
 

@@ -9,7 +9,7 @@ from sofnet_jax.evaluation.metrics import compute_metrics
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.run.predictions import Predictions, read_predictions, write_predictions
 from sofnet_jax.systems.base import Action, Prices
-from sofnet_jax.systems.sofnet.folded import KEPT
+from sofnet_jax.systems.tsn import KEPT
 
 ACTIONS = (Action("res1", False, False), Action("res3", False, False), KEPT)
 

@@ -1,6 +1,7 @@
 """A state and stored scores of many videos end early at the same frame (Eq. 7)."""
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import flax.struct
 import jax.numpy as jnp
@@ -41,13 +42,10 @@ class Mean:
 class Network:
     """What `watch` asks of a network."""
 
-    actions = ACTIONS
+    architecture = SimpleNamespace(actions=ACTIONS, num_classes=4)
     spans = ()
-    num_frames = 0
-    num_classes = 4
-    shares = online = True
+    shares = True
     dtype = np.float32
-    order = prices = plain = staticmethod(lambda size: None)
 
     def begin(self, num_frames, shape):
         zero = jnp.zeros(1, jnp.int32)

@@ -75,7 +75,10 @@ def assert_decides_like(name, model) -> None:
     logits, own = laws.read(list(laws.run_online(model.network, videos, NEVER)))
     assert own == steps
     np.testing.assert_allclose(logits, expected, atol=1e-4)
-    assert model.network.online == specimen.system.online and model.num_frames == 6
+    assert (
+        model.network.architecture.online == specimen.system.architecture.online
+        and model.num_frames == 6
+    )
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -7,24 +7,15 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from sofnet_jax.backbones.folded import Layers, Tree
 from sofnet_jax.backbones.layers import BatchNorm, full_precision
-from sofnet_jax.systems.base import DONE, UNDECIDED, Next, Prices, Spending, choose, create_next
-from sofnet_jax.systems.frameexit.architecture import Architecture
-from sofnet_jax.systems.frameexit.costs import (
-    ACTIONS,
-    EXIT,
-    FIRST,
-    LAST,
-    NEXT,
-    compute_prices,
-)
-from sofnet_jax.systems.tsn import compute_plain_price, prepare
+from sofnet_jax.systems.base import DONE, UNDECIDED, Next, choose, create_next
+from sofnet_jax.systems.frameexit.architecture import EXIT, FIRST, LAST, NEXT, Architecture
+from sofnet_jax.systems.tsn import prepare
 
 LOOK, ANSWER = range(2)  # the spans
 
@@ -187,23 +178,7 @@ class FoldedFrameExit:
 
     spans: tuple[LookSpan, AnswerSpan]
     architecture: Architecture = flax.struct.field(pytree_node=False)
-    actions = ACTIONS
     shares = True
-
-    @property
-    def num_frames(self) -> int:
-        """T: every video has as many frames as there are positions."""
-        return self.architecture.num_frames
-
-    @property
-    def online(self) -> bool:
-        """Whether frames are looked at as they come."""
-        return self.architecture.online
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, n."""
-        return self.architecture.num_classes
 
     @property
     def dtype(self) -> DTypeLike:
@@ -219,21 +194,9 @@ class FoldedFrameExit:
             maximum=jnp.zeros((batch, a.features)),
             answer=jnp.zeros((batch, a.num_classes)),
             num_frames=jnp.asarray(num_frames, jnp.int32),
-            order=a.order,
+            order=tuple(a.order(a.num_frames).tolist()),
         )
         return replace(start, next=start.create_next(LOOK, start.position, UNDECIDED))
-
-    def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
-        """The architecture's order."""
-        return np.array(self.architecture.order)
-
-    def prices(self, size: int) -> Prices:
-        """GFLOPs of a step by its action."""
-        return compute_prices(self.architecture, size)
-
-    def plain(self, size: int) -> Spending:
-        """GFLOPs of a frame in TSN."""
-        return compute_plain_price(self.architecture.backbone, self.num_classes, size)
 
 
 def deploy(architecture: Architecture, variables: Tree, **options: Any) -> FoldedFrameExit:
@@ -244,8 +207,7 @@ def deploy(architecture: Architecture, variables: Tree, **options: Any) -> Folde
         variables: `params` and `batch_stats` of `FrameExit`.
         **options: `dtype` and `winograd`, as for `tsn.prepare`.
     """
-    given = {"dtype": None, "winograd": None} | options
-    stages = prepare(architecture.backbone, "", variables, **given)
+    stages = prepare(architecture, variables, **options)
     params, stats = variables["params"], variables["batch_stats"]
     gates = [
         _fold(params["gates"][f"dense{i}"], params["gates"][f"bn{i}"], stats["gates"][f"bn{i}"])

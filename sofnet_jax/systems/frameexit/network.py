@@ -4,13 +4,12 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
-from sofnet_jax.backbones.layers import BatchNorm, average_pool, full_precision, normalise
-from sofnet_jax.backbones.resnet import ResNet
+from sofnet_jax.backbones.layers import BatchNorm, full_precision
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.frameexit.architecture import Architecture
+from sofnet_jax.systems.tsn import FrameNetwork
 
 
 @flax.struct.dataclass
@@ -37,7 +36,7 @@ class Outputs:
         return jnp.take_along_axis(self.step_logits, self.exit[:, None, None], axis=1)[:, 0]
 
 
-class FrameExit(nn.Module):
+class FrameExit(FrameNetwork):
     """FrameExit: a maximum over the frames so far, and gates that end a video early.
 
     All frames are computed here; a gate's decision only selects which position answers. Everything
@@ -48,14 +47,10 @@ class FrameExit(nn.Module):
     then runs in evaluation mode, as it will at inference, is our choice.
 
     Attributes:
-        dtype: type of the backbone's computation; parameters and statistics are float32.
-        bn_axis, remat: as in `ResNet`.
+        dtype, bn_axis, remat: as in `FrameNetwork`.
     """
 
     architecture: Architecture
-    dtype: DTypeLike = jnp.float32
-    bn_axis: str | None = None
-    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -87,12 +82,13 @@ class FrameExit(nn.Module):
                 f"for each of {a.num_frames}; sample {a.num_frames}"
             )
         learns = train and not gated
-        pooled = self._run_backbone(frames[:, jnp.array(a.order)], learns)
+        index = jnp.arange(len(frames)) if index is None else index
+        pooled = self.run_backbone(frames[:, a.order(a.num_frames)], learns)["res5"]
         with full_precision():
             z = accumulate(MLP(a.features, self.bn_axis, name="mlp")(pooled, learns))
             if gated:
                 z = jax.lax.stop_gradient(z)
-            kept = self._drop(z, index) if learns and a.dropout else z
+            kept = self.drop(z, index) if learns else z
             step_logits = Classifiers(a.num_classes, name="classifiers")(kept)
             if gated:
                 step_logits = jax.lax.stop_gradient(step_logits)
@@ -102,25 +98,6 @@ class FrameExit(nn.Module):
             else:
                 gate_logits = jnp.zeros(z[:, 1:, 0].shape)
         return Outputs(step_logits, gate_logits)
-
-    def _run_backbone(
-        self, frames: UInt8[Array, "b t h w 3"], train: bool
-    ) -> Float[Array, "b t d"]:
-        """Pooled features of all frames at once."""
-        b, t = frames.shape[:2]
-        images = normalise(frames, self.dtype).reshape(b * t, *frames.shape[2:])
-        spec = self.architecture.backbone
-        backbone = ResNet(spec, self.dtype, self.bn_axis, self.remat, name="backbone")
-        features, _ = backbone(images, train)
-        return average_pool(features["res5"]).reshape(b, t, -1)
-
-    def _drop(self, z: Float[Array, "b t d"], index: Int[Array, "b"] | None) -> Array:
-        """Dropout, with a mask for each video that its number keys."""
-        rate = self.architecture.dropout
-        index = jnp.arange(len(z)) if index is None else index
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("dropout"), index)
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, z.shape[1:]))(keys)
-        return jnp.where(keep, z / (1 - rate), 0)
 
 
 class MLP(nn.Module):

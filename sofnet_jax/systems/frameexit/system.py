@@ -10,22 +10,21 @@ from jaxtyping import Array, UInt8
 
 from sofnet_jax.backbones.folded import Tree
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.systems.base import UNDECIDED, Learning, Phase, Prices, Spending, Steps
-from sofnet_jax.systems.frameexit.architecture import Architecture, create_architecture
-from sofnet_jax.systems.frameexit.costs import (
-    ACTIONS,
+from sofnet_jax.systems.base import UNDECIDED, Learning, Phase, Steps
+from sofnet_jax.systems.frameexit.architecture import (
     EXIT,
     FIRST,
     LAST,
     NEXT,
-    compute_prices,
+    Architecture,
+    create_architecture,
 )
 from sofnet_jax.systems.frameexit.folded import FoldedFrameExit, deploy
 from sofnet_jax.systems.frameexit.losses import compute_losses
 from sofnet_jax.systems.frameexit.network import FrameExit, Outputs
 from sofnet_jax.systems.frameexit.weights import NAMING
 from sofnet_jax.systems.losses import compute_top1
-from sofnet_jax.systems.tsn import compute_plain_price, run_module
+from sofnet_jax.systems.tsn import run_module
 
 _ARCHITECTURE = ("online", "features", "gate_features")
 
@@ -51,8 +50,6 @@ class FrameExitSystem:
     module_type = FrameExit
     naming = NAMING
     name = "frameexit"
-    pooling = "last"
-    actions = ACTIONS
     via = 0
     learning = Learning(policy=("gates",), freezes=True)
 
@@ -93,16 +90,6 @@ class FrameExitSystem:
         """With the variant."""
         return "FrameExit, online" if self.architecture.online else "FrameExit"
 
-    @property
-    def online(self) -> bool:
-        """Whether frames are looked at as they come."""
-        return self.architecture.online
-
-    @property
-    def num_frames(self) -> int:
-        """T, a classifier for each."""
-        return self.architecture.num_frames
-
     def train(
         self,
         variables: Tree,
@@ -120,28 +107,21 @@ class FrameExitSystem:
         metrics["loss/classification"] = losses.classification
         if gated:
             metrics |= {"loss/gates": losses.gates, "exit_labels": losses.exits}
-            metrics["usage"] = jax.lax.stop_gradient((outputs.exit + 1).mean() / self.num_frames)
+            used = (outputs.exit + 1).mean() / self.architecture.num_frames
+            metrics["usage"] = jax.lax.stop_gradient(used)
         return losses.total, (statistics, metrics)
 
     def evaluate(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Steps:
         """The answer at every position, and what follows it."""
         outputs = cast(Outputs, self.module.apply(variables, frames))
-        position, end = jnp.arange(self.num_frames), outputs.exit[:, None]
-        time = jnp.broadcast_to(jnp.array(self.architecture.order), (len(frames), self.num_frames))
+        count, end = self.architecture.num_frames, outputs.exit[:, None]
+        position = jnp.arange(count)
+        time = jnp.broadcast_to(self.architecture.order(count), (len(frames), count))
         action = jnp.where(position == end, EXIT, NEXT)
         action = jnp.where(position == 0, FIRST, action)
-        action = jnp.where(position == self.num_frames - 1, LAST, action)
+        action = jnp.where(position == count - 1, LAST, action)
         action = jnp.where(position > end, UNDECIDED, action)
         return Steps(outputs.step_logits, time, action)
-
-    def prices(self, size: int) -> Prices:
-        """GFLOPs of a step by its action."""
-        return compute_prices(self.architecture, size)
-
-    def plain(self, size: int) -> Spending:
-        """GFLOPs of a frame in TSN."""
-        a = self.architecture
-        return compute_plain_price(a.backbone, a.num_classes, size)
 
     def deploy(self, variables: Tree, **options: Any) -> FoldedFrameExit:
         """The network for inference."""

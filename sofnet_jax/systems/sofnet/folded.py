@@ -15,24 +15,13 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from sofnet_jax.backbones.folded import Layers, Tree, create_past
+from sofnet_jax.backbones.folded import Layers, Tree
 from sofnet_jax.backbones.layers import full_precision
 from sofnet_jax.backbones.shift import Channels, Past
-from sofnet_jax.systems.base import (
-    DONE,
-    UNDECIDED,
-    Action,
-    Next,
-    Prices,
-    Spending,
-    average,
-    choose,
-    create_next,
-)
+from sofnet_jax.systems import tsn
+from sofnet_jax.systems.base import DONE, UNDECIDED, Next, choose
 from sofnet_jax.systems.sofnet.architecture import Architecture
-from sofnet_jax.systems.sofnet.costs import compute_prices
 from sofnet_jax.systems.sofnet.gates import PAPER, Semantics, update_cell
-from sofnet_jax.systems.tsn import Head, compute_plain_price, prepare
 
 
 @flax.struct.dataclass
@@ -62,35 +51,22 @@ class Gate:
 
 
 @flax.struct.dataclass
-class State:
-    """What SoF-Net remembers of b videos.
+class State(tsn.State):
+    """What SoF-Net remembers of b videos, beside what TSN does.
 
     Attributes:
         cells: h and c of every gate after the last kept frame.
         proposed: the same after the frame in progress, if it is kept.
-        past, left: what blocks that shift read of the last kept frame, and the one in progress.
-        total: sum of the kept frames' logits.
-        kept: their number.
-        num_frames: of each video; -1 if not known.
+        left: what blocks that shift read of the frame in progress.
         forced: whether the frame in progress passes all gates because none was kept.
         forces: whether the last frame is forwarded through everything if none was kept.
     """
 
-    next: Next
     cells: Float[Array, "b k 2 m"]
     proposed: Float[Array, "b k 2 m"]
-    past: Past
     left: Past
-    total: Float[Array, "b n"]
-    kept: Int[Array, "b"]
-    num_frames: Int[Array, "b"]
     forced: Bool[Array, "b"]
     forces: bool = flax.struct.field(pytree_node=False)
-
-    @property
-    def answer(self) -> Float[Array, "b n"]:
-        """Mean logits of the kept frames (Eq. 6)."""
-        return average(self.total, self.kept)
 
     @property
     def last(self) -> Bool[Array, "b"]:
@@ -103,12 +79,6 @@ class State:
         """The state after the frame in progress came to gate k."""
         proposed = self.proposed.at[:, k].set(jnp.stack([h, c], 1))
         return replace(self, proposed=proposed, left=_set(self.left, k, left))
-
-    def close(self, action: int) -> Next:
-        """Ask for the next frame after this action."""
-        first = jnp.zeros_like(self.kept)
-        span = jnp.where(self.last, first + DONE, first)
-        return Next(span, self.next.time + 1, first + action)
 
     def finish(self) -> "State":
         """If no frame was kept, ask for what follows the gate that stopped the last one."""
@@ -165,7 +135,7 @@ class FinalSpan:
     """The layers after the last gate, possibly none, and the classifier."""
 
     layers: Layers
-    head: Head
+    head: tsn.Head
     k: int = flax.struct.field(pytree_node=False)  # number of gates
     name = "head"
     looks = False
@@ -183,29 +153,21 @@ class FinalSpan:
     def decide(self, state: State, evidence: tuple[Float[Array, "b d"], Channels]) -> State:
         """Keep the frame: count its logits, and store what the gates proposed."""
         pooled, left = evidence
-        return replace(
-            state,
-            next=state.close(self.k),
-            cells=state.proposed,
-            past=_set(state.left, self.k, left),
-            total=state.total + self.head(pooled),
-            kept=state.kept + 1,
-        )
+        counted = state.count(self.head(pooled), self.k)
+        past = _set(state.left, self.k, left)
+        return replace(state, cells=state.proposed, past=past, **counted)
 
 
 @flax.struct.dataclass
-class FoldedSoFNet:
+class FoldedSoFNet(tsn.FoldedTSN):
     """SoF-Net as `deploy` creates it: a span for every gate, and one with the classifier.
 
     Layers have the type `dtype`, gates and classifier float32, since a rounded logit can flip a
     decision.
     """
 
-    spans: tuple[GatedSpan | FinalSpan, ...]
     architecture: Architecture = flax.struct.field(pytree_node=False)
     forces: bool = flax.struct.field(pytree_node=False)  # as in `State`
-    num_frames = 0
-    online = True
 
     @property
     def num_gates(self) -> int:
@@ -218,7 +180,7 @@ class FoldedSoFNet:
         return tuple(span.gate for span in self.spans if isinstance(span, GatedSpan))
 
     @property
-    def head(self) -> Head:
+    def head(self) -> tsn.Head:
         """The classifier."""
         assert isinstance(self.spans[-1], FinalSpan)
         return self.spans[-1].head
@@ -228,60 +190,18 @@ class FoldedSoFNet:
         """All layers of the backbone."""
         return Layers(tuple(layer for span in self.spans for layer in span.layers.layers))
 
-    @property
-    def actions(self) -> tuple[Action, ...]:
-        """A frame is stopped after a stage, or kept."""
-        names = self.architecture.gate_names
-        return (*(Action(name, uses=False, answers=False) for name in names), KEPT)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, n."""
-        return self.architecture.num_classes
-
-    @property
-    def shares(self) -> bool:
-        """Videos can share a frame unless it is shifted from the last kept one of each."""
-        return not self.architecture.shift
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Type of the layers."""
-        return self.layers.dtype
-
     def begin(self, num_frames: Int[Array, "b"], shape: Sequence[int]) -> State:
         """The state before the first frame: zeros."""
-        batch, a = len(num_frames), self.architecture
-        parts = [span.layers for span in self.spans]
-        past = create_past(parts, (batch, *shape)) if a.shift else ((),) * len(parts)
-        cells = jnp.zeros((batch, self.num_gates, 2, a.hidden))
+        start = super().begin(num_frames, shape)
+        cells = jnp.zeros((len(num_frames), self.num_gates, 2, self.architecture.hidden))
         return State(
-            next=create_next(batch),
+            **vars(start),
             cells=cells,
             proposed=cells,
-            past=past,
-            left=past,
-            total=jnp.zeros((batch, a.num_classes)),
-            kept=jnp.zeros(batch, jnp.int32),
-            num_frames=jnp.asarray(num_frames, jnp.int32),
-            forced=jnp.zeros(batch, bool),
+            left=start.past,
+            forced=jnp.zeros(len(num_frames), bool),
             forces=self.forces,
         )
-
-    def order(self, num_frames: int) -> Int[np.ndarray, "t"]:
-        """One after the other."""
-        return np.arange(num_frames)
-
-    def prices(self, size: int) -> Prices:
-        """GFLOPs of a frame by the gate that stopped it; the last is a kept one's."""
-        return compute_prices(self.architecture, size)
-
-    def plain(self, size: int) -> Spending:
-        """GFLOPs of a frame in TSN."""
-        return compute_plain_price(self.architecture.backbone, self.num_classes, size)
-
-
-KEPT = Action("kept", uses=True, answers=True)
 
 
 def forwards(logits: Float[Array, "b 2"]) -> Bool[Array, "b"]:
@@ -309,7 +229,7 @@ def deploy(
     Raises:
         UserError: the network shifts from later frames.
     """
-    stages = prepare(architecture.backbone, architecture.shift, variables, dtype, winograd)
+    stages = tsn.prepare(architecture, variables, dtype, winograd)
     params = variables["params"]
     bounds = (0, *architecture.gates, 5)
     parts = [Layers(tuple(itertools.chain(*stages[a:b]))) for a, b in itertools.pairwise(bounds)]
@@ -324,7 +244,7 @@ def deploy(
         )
         for k, (part, name) in enumerate(zip(parts, names, strict=False))
     ]
-    final = FinalSpan(parts[-1], Head.create(params["head"]), len(names))
+    final = FinalSpan(parts[-1], tsn.Head.create(params["head"]), len(names))
     network = FoldedSoFNet((*gated, final), architecture, semantics.forces)
     return jax.device_put(network, jax.local_devices()[0])
 

@@ -8,6 +8,7 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -117,3 +118,16 @@ def create_pseudo_labels(
     scores = jax.nn.softmax(jax.lax.stop_gradient(layer_logits))
     score = jnp.einsum("btmn,bn->btm", scores, (targets > 0).astype(scores.dtype))
     return (score[..., 1:] > score[..., :-1]).astype(score.dtype)
+
+
+def compute_lookup(paper: Float[np.ndarray, "a"], reference: float = 0.0) -> tuple[float, ...]:
+    """f_lookup(n) = f(L) − f(l_n) (Eq. 10).
+
+    Args:
+        paper: the `paper` prices.
+        reference: GFLOPs to scale f(L) to, which keeps the loss's weight for backbones much smaller
+            than the paper's; 0 leaves real GFLOPs.
+    """
+    *gates, whole = paper.tolist()
+    scale = reference / whole if reference else 1.0
+    return tuple((whole - gate) * scale for gate in gates)

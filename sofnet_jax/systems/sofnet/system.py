@@ -9,16 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, UInt8
 
 from sofnet_jax.backbones.folded import Tree
-from sofnet_jax.systems.base import Action, Learning, Phase, Prices, Spending, Steps
+from sofnet_jax.systems.base import Learning, Phase, Steps
 from sofnet_jax.systems.losses import compute_top1
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
-from sofnet_jax.systems.sofnet.costs import compute_lookup, compute_prices
-from sofnet_jax.systems.sofnet.folded import KEPT, FoldedSoFNet, deploy
+from sofnet_jax.systems.sofnet.folded import FoldedSoFNet, deploy
 from sofnet_jax.systems.sofnet.gates import PAPER
-from sofnet_jax.systems.sofnet.losses import Objective
+from sofnet_jax.systems.sofnet.losses import Objective, compute_lookup
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 from sofnet_jax.systems.sofnet.weights import NAMING
-from sofnet_jax.systems.tsn import compute_plain_price, list_steps, run_module
+from sofnet_jax.systems.tsn import list_steps, run_module
 
 _ARCHITECTURE = (
     "backbone",
@@ -47,9 +46,6 @@ class SoFNetSystem:
     naming = NAMING
     name = "sofnet"
     title = "SoF-Net"
-    online = True
-    num_frames = 0
-    pooling = "mean"
     via = 0
     learning = Learning(policy=("policy_", "inner_"))
 
@@ -58,7 +54,7 @@ class SoFNetSystem:
         cls, fields: Mapping[str, Any], architecture: Architecture, **options: Any
     ) -> "SoFNetSystem":
         """From the fields of a configuration. Raises UserError for fields that do not fit."""
-        paper = compute_prices(architecture, fields["data.size"]).paper
+        paper = architecture.prices(fields["data.size"]).paper
         return cls(
             architecture,
             SoFNet(architecture, semantics=cls.semantics, **options),
@@ -84,12 +80,6 @@ class SoFNetSystem:
     def drop_offset(self) -> int:
         """The warm-up."""
         return self.phases[0].epochs
-
-    @property
-    def actions(self) -> tuple[Action, ...]:
-        """A frame is stopped after a stage, or kept."""
-        names = self.architecture.gate_names
-        return (*(Action(name, uses=False, answers=False) for name in names), KEPT)
 
     def train(
         self,
@@ -125,15 +115,6 @@ class SoFNetSystem:
         """The logits of every frame, and the gate that stopped it."""
         outputs = cast(Outputs, self.module.apply(variables, frames))
         return list_steps(outputs.frame_logits.astype(jnp.float32), outputs.decision.stop)
-
-    def prices(self, size: int) -> Prices:
-        """GFLOPs of a frame by the gate that stopped it; the last is a kept one's."""
-        return compute_prices(self.architecture, size)
-
-    def plain(self, size: int) -> Spending:
-        """GFLOPs of a frame in TSN."""
-        a = self.architecture
-        return compute_plain_price(a.backbone, a.num_classes, size)
 
     def deploy(self, variables: Tree, **options: Any) -> FoldedSoFNet:
         """The network for inference."""

@@ -10,9 +10,9 @@ from sofnet_jax.backbones.resnet import ResNet
 from sofnet_jax.systems import tsn
 from sofnet_jax.systems.base import Prices
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
-from sofnet_jax.systems.sofnet.costs import compute_lookup, compute_prices
 from sofnet_jax.systems.sofnet.gates import Policy, create_state, gate_step
-from sofnet_jax.systems.tsn import TSNNetwork, compute_plain_price
+from sofnet_jax.systems.sofnet.losses import compute_lookup
+from sofnet_jax.systems.tsn import TSNNetwork
 
 _ALL = (1, 2, 3, 4, 5)
 _SMALL = Architecture(
@@ -31,10 +31,10 @@ _SMALL = Architecture(
 )
 def test_published_table(size, gates, whole, video, convolutions_alone):
     a = create_architecture("resnet50", num_classes=200, gates=_ALL)
-    paper = compute_prices(a, size).paper.tolist()
+    paper = a.prices(size).paper.tolist()
     assert tuple(round(price, 4) for price in paper) == (*gates, whole)
     assert round(16 * paper[-1], 2) == video
-    plain = compute_plain_price(a.backbone, 200, size)  # without W_x and the gates' pools
+    plain = a.plain(size)  # without W_x and the gates' pools
     assert round(16 * plain.paper, 1) <= round(16 * paper[-1], 1)
     macs = sum(conv.macs for conv in list_convolutions(a.backbone, size)) + 2048 * 200
     assert round(16 * macs / 1e9, 2) == convolutions_alone
@@ -67,7 +67,7 @@ def _sum(stage, *columns):
 
 
 def test_paper_count_by_hand():
-    paper = compute_prices(_SMALL, 32).paper
+    paper = _SMALL.prices(32).paper
     gates = [_sum(n, _MACS, _NORM, _POOL, _EMBED) / 1e9 for n in _ALL]
     np.testing.assert_allclose(paper[:-1], gates, rtol=1e-12)
     # The published totals count the pool before the classifier beside that of the last gate.
@@ -75,14 +75,14 @@ def test_paper_count_by_hand():
 
 
 def test_counts_without_gates_by_hand():
-    paper, full = compute_plain_price(_SMALL.backbone, _SMALL.num_classes, 32)
+    paper, full = _SMALL.plain(32)
     whole = _sum(5, _MACS, _NORM) + _POOL[4] + _HEAD
     assert paper == pytest.approx(whole / 1e9, rel=1e-12)
     assert full == pytest.approx((whole + sum(_POINTWISE)) / 1e9, rel=1e-12)
 
 
 def test_full_count_by_hand():
-    full = compute_prices(_SMALL, 32).full
+    full = _SMALL.prices(32).full
     gates = [_sum(n, _MACS, _NORM, _POOL, _EMBED, _POINTWISE, _LSTM) / 1e9 for n in _ALL]
     np.testing.assert_allclose(full[:-1], gates, rtol=1e-12)
     assert full[-1] == pytest.approx(gates[-1] + _HEAD / 1e9, rel=1e-12)
@@ -90,7 +90,7 @@ def test_full_count_by_hand():
 
 def test_full_count_of_some_gates_by_hand():
     a = Architecture(**(vars(_SMALL) | {"gates": (2, 4)}))
-    full = compute_prices(a, 32).full
+    full = a.prices(32).full
 
     def gate(n):
         return _POOL[n - 1] + _EMBED[n - 1] + _LSTM[n - 1]
@@ -102,7 +102,7 @@ def test_full_count_of_some_gates_by_hand():
 
 
 def test_full_count_without_memory_by_hand():
-    full = compute_prices(Architecture(**(vars(_SMALL) | {"temporal": False})), 32).full
+    full = Architecture(**(vars(_SMALL) | {"temporal": False})).prices(32).full
     gates = [_sum(n, _MACS, _NORM, _POOL, _EMBED, _POINTWISE, _DENSE) / 1e9 for n in _ALL]
     np.testing.assert_allclose(full[:-1], gates, rtol=1e-12)
 
@@ -165,7 +165,7 @@ def test_compiler_counts_the_same(backbone, size):
     # `full` counts every other operation as one. Two details differ: BatchNorm computes scale and
     # shift from its four vectors, in 4 operations a channel (plus the square root), and the maximum
     # of 9 elements, 9 operations in `full`, takes fewer however it is computed.
-    _, full = compute_plain_price(a.backbone, a.num_classes, size)
+    _, full = a.plain(size)
     last, channels = convs[-1].out_size, a.backbone.channels[4]
     backbone_alone = full * 1e9 - (last**2 + 1) * channels - channels * a.num_classes
     operations += backbone_alone - sum(c.macs for c in convs)
@@ -198,8 +198,8 @@ def test_compiler_counts_the_same_for_a_gate(temporal, channels):
     assert 0 <= operations - 2 * macs <= 30 * 4 * 512
     if channels == 2048:
         at_5 = Architecture(**(vars(a) | {"gates": (5,)}))
-        full = compute_prices(at_5, 168).full[-1]
-        _, plain = compute_plain_price(a.backbone, a.num_classes, 168)
+        full = at_5.prices(168).full[-1]
+        _, plain = a.plain(168)
         assert (full - plain) * 1e9 == pytest.approx(macs)
 
 
