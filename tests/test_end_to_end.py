@@ -175,6 +175,7 @@ def test_predictions_are_stored_and_the_result_tells_where_it_is_from(undisturbe
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", result["finished"])
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_equals_never_killed(undisturbed, start, run, tmp_path):
     process = start(tmp_path)
     wait_for_step(process, tmp_path, 4)  # the first of the second epoch
@@ -430,6 +431,7 @@ def test_weights_that_are_not_whole_are_not_evaluated(undisturbed, run, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_model_is_refused(undisturbed, refuse):
     err = refuse(undisturbed, {"model.hidden": 16})
     assert "model.hidden is 8 there and 16 in the configuration" in err

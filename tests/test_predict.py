@@ -165,6 +165,7 @@ def test_standard_input(program, place):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_standard_input_is_silent(place):
     command = [*PYTHON, "-m", "sofnet_jax.predict", "-", f"--checkpoint={place / 'run'}"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -181,6 +182,7 @@ def test_ctrl_c_while_standard_input_is_silent(place):
         assert process.stderr.read().endswith(b"interrupted\n")
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_names_that_would_move_the_cursor(predict, program, place, tmp_path):
     name = tmp_path / "a\x1b[31m\nb.mp4"
     name.write_bytes((place / "other.mp4").read_bytes())

@@ -126,6 +126,7 @@ def test_a_data_set_of_nothing_is_an_error(tmp_path):
     assert str(problems) in stderr and problems.read_text().count("unreadable") == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(files, tmp_path):
     many = tmp_path / "many"
     for i in range(200):

@@ -294,6 +294,7 @@ def run():
     return run
 
 
+@pytest.mark.slow
 def test_the_command_runs_main(tmp_path, run):
     """The configuration arrives there whole: variant, overrides, the method's changes, seed."""
     chosen = ("--methods=tsn,tsm", "--seeds=4")

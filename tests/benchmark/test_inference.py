@@ -77,6 +77,7 @@ def test_every_program_decides_as_it_is_meant_to(work):
         np.testing.assert_allclose(logits, program.logits, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_frames_that_all_stop(monkeypatch):
     work = create_workload(SIZE, (100.0, *[0.0] * 6))
     rival = torch_network.TorchRecognizer(
@@ -87,6 +88,7 @@ def test_frames_that_all_stop(monkeypatch):
     np.testing.assert_allclose(work.shares, [93.75, 0, 0, 0, 0, 6.25, 0])
 
 
+@pytest.mark.slow
 def test_torchs_network_is_ours(work):
     rival = torch_network.TorchRecognizer(
         work.tsn, work.rule, torch_network.as_it_is, channels_last=False, example=work.videos[0]
@@ -120,6 +122,7 @@ def test_reports_every_way(work, monkeypatch):
     assert "\n  a remark\n" in text
 
 
+@pytest.mark.slow
 def test_reports_a_stream(work, monkeypatch):
     monkeypatch.setattr(stream_benchmark, "MINUTE", 6)
     monkeypatch.setattr(stream_benchmark, "WINDOW", 1.0)

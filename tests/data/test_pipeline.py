@@ -164,13 +164,16 @@ def test_processes_share_the_global_batches():
                     np.testing.assert_array_equal(part[key], batch[key][i::count])
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "num_workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
+)
 def test_workers_change_no_training_batch(num_workers):
     source = _drawn(11, bad=(3,))
     _assert_equal(_train(source, 5, num_workers=num_workers), _train(source, 5))
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_workers_change_no_evaluation_batch():
     source = _drawn(7, bad=(2,))  # two batches for three workers, the last one padded
     _assert_equal(_eval(source, num_workers=3), _eval(source))

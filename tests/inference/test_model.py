@@ -336,6 +336,7 @@ def test_a_program_for_jax_alone(model, frames, tmp_path):
         model.export(tmp_path / "program/in/a/file")
 
 
+@pytest.mark.slow
 def test_a_benchmark_of_a_trained_network_decides_as_it_does(run, videos, model, tmp_path, capsys):
     files = sorted(map(str, videos.rglob("*.mp4")))
     bad = tmp_path / "bad.mp4"
@@ -398,6 +399,7 @@ def test_the_examples_of_the_readme(run_example):
     assert shape.startswith("(2, 5) ") and len(stops) >= 1
 
 
+@pytest.mark.slow
 def test_a_run_with_the_temporal_shift(tmp_path, frames, variables):
     """Shifts as in evaluation; a file of its weights does not tell that it is to."""
     _, plain, _ = create_network(shift="online")

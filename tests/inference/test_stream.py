@@ -152,6 +152,7 @@ def test_no_frames_no_windows(network, frames):
     assert windows.step(0.0, frames[0]) == windows.conclude() == []  # before the first centre
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(network, frames):
     windows = Windows(network, num_frames=T, seconds=4.0, every=2)
 

@@ -271,6 +271,7 @@ def test_trains(name, data, tmp_path):
     assert result["eval"]["evaluated"] == result["eval"]["total"] == num_videos
 
 
+@pytest.mark.slow
 def test_command_trains(data, tmp_path):
     overrides = [f"--config.{field}={value}" for field, value in (TINY | data).items()]
     command = [sys.executable, "-m", "sofnet_jax.main", "--config", "configs/videos.py:32"]

@@ -46,10 +46,11 @@ def specimen(similar):
     system = create_system(fields, num_classes=5)
     own = create_specimen("tsn").variables
     videos = create_specimen("tsn").draw(12)
+    evaluate = jax.jit(system.evaluate)
 
     def decide(threshold):
         variables = own | {"params": own["params"] | {"threshold": jnp.float32(threshold)}}
-        return variables, jax.jit(system.evaluate)(variables, videos)
+        return variables, evaluate(variables, videos)
 
     shares = {t: (decide(t)[1].action == similar.KEPT).mean() for t in np.linspace(0.9, 1, 41)}
     best = min(shares, key=lambda t: abs(shares[t] - 0.5))

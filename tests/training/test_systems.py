@@ -42,9 +42,9 @@ def create_config(data: str, variant: str):
 @pytest.mark.parametrize(
     "variant",
     [
-        pytest.param("", marks=SLOW),
         "tsn",
-        "frameexit",
+        pytest.param("", marks=SLOW),
+        pytest.param("frameexit", marks=SLOW),
         pytest.param("frameexit_online", marks=SLOW),
     ],
 )

@@ -169,6 +169,7 @@ def test_the_backbone_of_another_system(runs):
     }
 
 
+@pytest.mark.slow
 def test_init_from_a_run(tmp_path):
     scenes = [("train", "ab"[seed % 2], seed) for seed in range(8)]
     for split, label, seed in (*scenes, ("val", "a", 8), ("val", "b", 9)):

@@ -155,6 +155,7 @@ def test_the_order_of_the_files_does_not_matter(name, tmp_path):
     assert read_annotation(name, paths[::-1]) == read_annotation(name, paths)
 
 
+@pytest.mark.slow
 def test_rows_that_take_for_ever_to_match(tmp_path):
     paths = write_files(tmp_path, {"train.txt": "1," * 200_000 + "x\n" + " " * 100_000 + "1 1 a"})
     for name in BENCHMARKS:

@@ -218,6 +218,7 @@ def test_tests_see_the_frames_of_the_files(prepared, videos):
     assert 0 < difference.mean() < 3  # JPEG
 
 
+@pytest.mark.slow
 def test_workers_read_it_in_the_same_order(prepared):
     def read(workers):
         batches = create_train_iterator(
