@@ -27,7 +27,13 @@ def _run(*arguments, cwd=ROOT, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("main", "predict") else pytest.mark.slow)
+        for name in COMMANDS
+    ],
+)
 def test_help_is_usage_an_example_and_the_commands_own_flags(name):
     code, stdout, stderr = _run("-m", "sofnet_jax", name, "--help")
     assert (code, stderr) == (0, "")

@@ -194,6 +194,7 @@ def test_a_full_disk_and_names_that_would_move_the_cursor(predict, program, plac
     assert stderr == "error: cannot write to standard output: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough(place):
     command = f"{sys.executable} -m sofnet_jax.predict {'videos/a.mp4 ' * 20} --checkpoint=run"
     pipe = f"PYTHONPATH={ROOT} {command} | head -n 1; exit ${{PIPESTATUS[0]}}"

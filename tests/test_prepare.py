@@ -38,6 +38,7 @@ def _run(*arguments):
     return call("prepare", *arguments)
 
 
+@pytest.mark.slow
 def test_prepares_and_shows_a_folder_per_class(files, tmp_path):
     flags = (f"--annotations={files}", f"--videos={files}", f"--out={tmp_path / 'out'}")
     process = _start("videos", *flags, "--num_frames=20", "--workers=2")
@@ -99,6 +100,7 @@ def test_the_folder_above_is_named_if_that_is_meant(files, tmp_path):
     assert stderr.endswith(f"; give --videos={files}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoding", "name", "shown"),
     [("utf-8:strict", b"caf\xe9.txt", r"caf\udce9.txt"), ("latin-1", "日.txt".encode(), r"\u65e5")],

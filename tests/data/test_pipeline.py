@@ -191,6 +191,7 @@ def test_workers_stop_when_closed_early():
         assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_workers_leave_devices_and_signals_alone():
     source = Source(tuple(_Probe(i) for i in range(4)), ("run",))
     ids = _ids(_train(source, 2, num_workers=1))

@@ -121,6 +121,7 @@ def run(similar, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_training_stops_frames(run):
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     usage = [row["train/usage"] for row in metrics if "train/usage" in row]
@@ -130,6 +131,7 @@ def test_a_training_stops_frames(run):
     assert 1 / 24 <= result["eval"]["usage"] < 1
 
 
+@pytest.mark.slow
 def test_the_gate_learns_after_the_warm_up(run, similar):
     weights = load_weights(str(run))
     assert weights.system.name == "similar"
@@ -137,6 +139,7 @@ def test_the_gate_learns_after_the_warm_up(run, similar):
     assert weights.tensors["threshold"] < start  # fewer frames are kept
 
 
+@pytest.mark.slow
 def test_load_and_predict(run, similar):
     model = sofnet_jax.load(run, dtype=FLOAT32)
     video = next((run.parent / "val/a").iterdir())
@@ -146,6 +149,7 @@ def test_load_and_predict(run, similar):
     assert prediction.spent.paper < prediction.plain.paper
 
 
+@pytest.mark.slow
 def test_weights_as_files(run, similar, tmp_path):
     expected = load_weights(str(run)).tensors
     for name in ("x.safetensors", "x.pth"):
@@ -165,6 +169,7 @@ def test_from_weights_of_tsn(similar):
     assert report.reinitialised == {"threshold": "no threshold there"}
 
 
+@pytest.mark.slow
 def test_without_registration(run, similar, monkeypatch):
     monkeypatch.delitem(SYSTEMS, "similar")
     for function in (sofnet_jax.load, lambda path: convert.main(["", path, f"{path}.npz"])):

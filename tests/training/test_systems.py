@@ -15,8 +15,6 @@ from sofnet_jax.run.predictions import read_predictions
 from sofnet_jax.training.experiment import Experiment
 from sofnet_jax.training.loop import evaluate, train
 
-SLOW = pytest.mark.slow  # what others check as well
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -39,15 +37,8 @@ def create_config(data: str, variant: str):
     return apply_variant(config, variant)
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        "tsn",
-        pytest.param("", marks=SLOW),
-        pytest.param("frameexit", marks=SLOW),
-        pytest.param("frameexit_online", marks=SLOW),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["", "tsn", "frameexit", "frameexit_online"])
 def test_in_two_goes_as_in_one(variant, data, tmp_path):
     config = create_config(data, variant)
     whole = train(config, tmp_path / "whole")
@@ -69,10 +60,8 @@ def test_in_two_goes_as_in_one(variant, data, tmp_path):
     assert len(losses) == Experiment(config).total_steps and np.isfinite(losses).all()
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [pytest.param(name, marks=SLOW) for name in ("", "tsn", "frameexit", "frameexit_online")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["", "tsn", "frameexit", "frameexit_online"])
 def test_evaluation_does_not_depend_on_the_batch(variant, data, tmp_path):
     config = create_config(data, variant)
     result = train(config, tmp_path)
@@ -87,7 +76,7 @@ def test_evaluation_does_not_depend_on_the_batch(variant, data, tmp_path):
     np.testing.assert_allclose(other.logits, stored.logits, rtol=1e-5, atol=1e-6)
 
 
-@SLOW
+@pytest.mark.slow
 def test_gates_learn_alone_in_the_second_phase(data, tmp_path):
     config = create_config(data, "frameexit")
     config.frameexit.gate_epochs = 0
