@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from gated_network import SIZE, create_network, draw_videos
 
 from sofnet_jax.evaluation.metrics import compute_answer, compute_fates
@@ -16,6 +17,7 @@ from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.registry import create_system
 from sofnet_jax.systems.sofnet.released import ReleasedSoFNet
 
+_SIMILAR = ("sofnet_released", "frameexit_online")
 FLOAT32 = "float32"  # also where bfloat16 is faster
 
 
@@ -126,3 +128,7 @@ def _create_frameexit(variant: str) -> tuple[System, Any]:
 
 
 NAMES = (*SOFNET, "tsn", "frameexit", "frameexit_online")
+# Those that differ little from another are left to the slow tests.
+PARAMETERS = [
+    pytest.param(name, marks=pytest.mark.slow if name in _SIMILAR else ()) for name in NAMES
+]

@@ -98,9 +98,8 @@ def test_nothing_can_be_printed(arguments):
         assert (done.returncode, done.stderr.decode()) == (code, error)
 
 
-@pytest.mark.parametrize(
-    "name", ["configs.py", pytest.param("configs/__init__.py", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["configs.py", "configs/__init__.py"])
 def test_configurations_of_a_users_own_may_lie_beside(name, tmp_path):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)

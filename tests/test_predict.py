@@ -78,6 +78,7 @@ def program(place):
     return run
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_does_not_keep_the_others(program, place, tmp_path):
     picture = tmp_path / "out.png"
     names = (place / "videos", place / "none.mp4", place / "oth*.mp4", place / "x*.mp4")

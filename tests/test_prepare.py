@@ -116,6 +116,7 @@ def test_names_that_cannot_be_shown_are_spelt_out(encoding, name, shown, files, 
     assert f"train/run/{shown}" in stdout
 
 
+@pytest.mark.slow
 def test_a_data_set_of_nothing_is_an_error(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split / "run").mkdir(parents=True)

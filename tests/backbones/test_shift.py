@@ -89,7 +89,7 @@ class _Shift(nn.Module):
         return self.convolution(out.view(x.shape))
 
 
-@pytest.mark.parametrize("shift", ["online", "offline"])
+@pytest.mark.parametrize("shift", [pytest.param("online", marks=pytest.mark.slow), "offline"])
 def test_plain_network_is_pytorchs(shift):
     architecture, model, variables, apply = _create(shift)
     videos = draw_videos(2)
@@ -195,6 +195,7 @@ def test_what_is_shifted_is_of_the_last_kept_frame():
     assert np.abs(recognizer.result().logits - after).max() > 0.01
 
 
+@pytest.mark.slow
 def test_running_statistics_move_as_far_as_in_one_update():
     """T updates with momentum/T move the mean 1 − (1 − 0.1/T)^T of the way to a constant."""
     architecture, model, variables, _ = _create()

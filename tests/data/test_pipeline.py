@@ -291,7 +291,7 @@ def test_bad_videos_are_replaced_by_others():
     _assert_equal(_train(source, 9), batches)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_readable_video(num_workers):
     with pytest.raises(UserError) as caught:
         _train(_drawn(4, bad=range(4)), 1, num_workers=num_workers)

@@ -53,6 +53,7 @@ def test_an_item_that_ends_its_worker_is_a_failure_and_the_others_go_on():
     assert results[2] == Failure("crashed", "a worker ended with code 3")
 
 
+@pytest.mark.slow
 def test_an_item_that_takes_too_long_is_a_failure():
     start = time.monotonic()
     results = _run([("plain", 0), ("hang", 0), ("plain", 2)], num_workers=1, time_limit=3.0)

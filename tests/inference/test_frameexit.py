@@ -24,7 +24,9 @@ CLASSES = ["a", "b", "c", "d", "e"]
 T = 6
 
 
-@pytest.fixture(scope="module", params=["frameexit", "frameexit_online"])
+@pytest.fixture(
+    scope="module", params=["frameexit", pytest.param("frameexit_online", marks=pytest.mark.slow)]
+)
 def model(request, tmp_path_factory):
     specimen = create_specimen(request.param)
     architecture = specimen.system.architecture

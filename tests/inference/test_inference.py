@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gated_network import FRAMES, SIZE, create_network, draw_videos
 from laws import TOLERANCE, VIDEOS, check_all, compiled_videos, find_rule, run_lockstep, run_online
-from specimens import FLOAT32, NAMES, Specimen, create_specimen
+from specimens import FLOAT32, PARAMETERS, Specimen, create_specimen
 
 from sofnet_jax.inference import lockstep as lockstep_module
 from sofnet_jax.inference import online
@@ -54,12 +54,12 @@ def gated():
     return create_specimen("sofnet")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_all_ways_decide_alike(name):
     laws.check_decisions(create_specimen(name), compiled=name in ("sofnet", "tsn"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_the_price_of_a_trace_is_that_of_the_spans_that_ran(name, monkeypatch):
     laws.check_prices(create_specimen(name), monkeypatch)
 
@@ -100,7 +100,9 @@ def test_videos_of_one_frame(gated):
         assert result.trace.action.tolist() == [5]
 
 
-@pytest.mark.parametrize(("batch_size", "in_flight"), [(5, 1), (3, 2), (1, 3)])
+@pytest.mark.parametrize(
+    ("batch_size", "in_flight"), [pytest.param(5, 1, marks=pytest.mark.slow), (3, 2), (1, 3)]
+)
 def test_lockstep_does_not_depend_on_batch_size_or_company(gated, batch_size, in_flight):
     network = gated.network
     lengths = [1, 7, 2, 10, 3, 1, 9, 4] * 3

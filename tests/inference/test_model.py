@@ -194,6 +194,7 @@ def test_windows_of_a_file_are_its_parts(model, videos):
     np.testing.assert_array_equal(whole.trace.action, model.predict(path).trace.action)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_loading(model, videos):
     compiled = []
 

@@ -69,6 +69,7 @@ def test_all_ways_decide_alike(specimen):
     laws.check_decisions(specimen, compiled=True)
 
 
+@pytest.mark.slow
 def test_the_price_of_a_trace_is_that_of_the_spans_that_ran(specimen, monkeypatch):
     laws.check_prices(specimen, monkeypatch)
 

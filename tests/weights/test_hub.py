@@ -271,6 +271,7 @@ def test_convert_takes_weights_from_the_hub(server, run, tmp_path):
     assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
+@pytest.mark.slow
 def test_convert_tells_in_one_line_that_there_are_none(run, tmp_path):
     target = tmp_path / "out.safetensors"
     code, out, err = run("-m", "sofnet_jax.convert", "hub:owner/none", target)

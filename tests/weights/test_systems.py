@@ -81,6 +81,7 @@ def assert_decides_like(name, model) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_run_decides_as_its_evaluation(name, runs):
     model = sofnet_jax.load(runs[name], dtype=FLOAT32)

@@ -190,6 +190,7 @@ def test_a_video_without_action_differs_from_one_that_is_not_annotated(prepared)
     assert _open(prepared, "train")["short.mkv"].relevant is None
 
 
+@pytest.mark.slow
 def test_number_of_workers_does_not_matter(videos, tmp_path):
     contents = []
     for workers in (1, 3):
