@@ -15,10 +15,9 @@ from sofnet_jax.run.fields import FIELDS, PRECISIONS, list_foreign
 
 DTYPES = {name: getattr(jnp, name) for name in PRECISIONS}
 # What the words after the colon of `--config configs/X.py:tsn,192` change; a number is data.size.
-# θ₁ of its released code for ActivityNet, after the first frame. Its paper names no dropout.
+# θ₁ of its released code for ActivityNet, after the first frame.
 _FRAMEEXIT = {
     "model.system": "frameexit",
-    "model.dropout": 0.0,
     "eval.threshold": 0.99,
     "eval.min_frames": 0,
 }
