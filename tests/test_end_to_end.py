@@ -18,7 +18,7 @@ import pytest
 from command import call
 from event_file import read_events
 from PIL import Image
-from program import read_metrics, read_state, wait_for_step
+from program import find_steps, read_metrics, read_state, wait_for_step
 
 from sofnet_jax.evaluation.metrics import compute_top_k
 from sofnet_jax.evaluation.strip import CELL
@@ -286,6 +286,47 @@ def test_process_that_dies_ends_the_other_and_all_go_on(undisturbed, start_two, 
         assert_close(read_state(workdir), read_state(undisturbed))
         result = json.loads((workdir / "result.json").read_text())
         assert result["eval"] == pytest.approx(one["eval"], abs=1e-4)
+
+
+OTHERS = {
+    "tsn": {},
+    "frameexit": {
+        "frameexit.features": 12,
+        "frameexit.gate_features": (6, 4),
+        "frameexit.gate_epochs": 2,
+        "frameexit.held_out": 0.4,
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_processes_devices_and_kills_change_nothing_of_other_systems(
+    name, start, start_two, run, tmp_path
+):
+    """SoF-Net's laws are above. The kill is in the last phase, where nothing else is tested."""
+    fields = {"model.system": name} | OTHERS[name]
+    code, _, err = run(tmp_path / "whole", fields)
+    assert code == 0, err
+    code, _, err = run(tmp_path / "four", fields, devices=4)
+    assert code == 0, err
+    processes = start_two(tmp_path / "two", fields, fields)
+    outputs = [p.communicate(timeout=300) for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    killed = start(tmp_path / "killed", fields)
+    wait_for_step(killed, tmp_path / "killed", find_steps(tmp_path / "whole")[-1] - 1)
+    killed.kill()
+    killed.communicate()
+    code, _, err = run(tmp_path / "killed", fields)
+    assert code == 0, err
+    whole = read_state(tmp_path / "whole")
+    expected = json.loads((tmp_path / "whole/result.json").read_text())["eval"]
+    for other in ("four", "two"):
+        assert_close(read_state(tmp_path / other), whole)
+        result = json.loads((tmp_path / other / "result.json").read_text())
+        assert result["eval"] == pytest.approx(expected, abs=1e-4)
+    for path, array in read_state(tmp_path / "killed").items():
+        np.testing.assert_array_equal(array, whole[path], path)
 
 
 @pytest.mark.slow
