@@ -5,7 +5,7 @@ The backbone and the classifier `head` have torchvision's names in every system:
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +38,25 @@ class Part(NamedTuple):
     classes: bool = False
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How one kind of file names its tensors, and a warning that comes with it.
+
+    Attributes:
+        name: in reports.
+        mark: what some name in such a file matches.
+        rename: our name of a tensor, from its name and all of them; None if it is not used.
+        note: the warning.
+        change: our tensor, from our name and the file's tensor.
+    """
+
+    name: str
+    mark: str
+    rename: Callable[[str, Collection[str]], str | None] = lambda name, names: name
+    note: str = ""
+    change: Callable[[str, Any], Any] = lambda name, tensor: tensor
+
+
 CLASSIFIER = Part("classifier", r"fc\.", classes=True)
 
 
@@ -64,6 +83,7 @@ class Naming:
         mark: what a name matches in weights of this system only; "" if files need not tell it.
         infer: fields of the architecture that the tensors tell, besides those of the backbone.
             Raises KeyError or ValueError if they are odd.
+        layouts: of files that only this system's weights come in.
     """
 
     name_own: Callable[[Path, tuple[int, ...]], str | list[str]] = name_plainly
@@ -72,6 +92,7 @@ class Naming:
     classifier: str = "fc"
     mark: str = ""
     infer: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda tensors: {}
+    layouts: tuple[Layout, ...] = ()
 
     def name(self, path: Path, shape: tuple[int, ...]) -> str | list[str]:
         """PyTorch's name of a variable, given its path from the collection down.

@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from flax import traverse_util
 
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError, shorten
-from sofnet_jax.systems.naming import Naming, Path, find_numbers, read_shape
+from sofnet_jax.systems.naming import Layout, Naming, Path, find_numbers, read_shape
 from sofnet_jax.systems.registry import SYSTEMS
 from sofnet_jax.systems.sofnet.weights import NAMING as SOFNET
 
@@ -86,46 +86,6 @@ def _flatten(variables: Tree) -> list[tuple[Path, Any]]:
     return list(traverse_util.flatten_dict(collections).items())
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How one kind of file names its tensors, and a warning that comes with it.
-
-    Some name in such a file matches `mark`. `rename` maps a name, given all of them, to ours, or to
-    None if the tensor is not used.
-    """
-
-    name: str
-    mark: str
-    rename: Callable[[str, Collection[str]], str | None] = lambda name, names: name
-    note: str = ""
-
-
-# The authors' released SoF-Net: module dictionaries with a key for every stage. Its `base_model` is
-# a second copy of the tensors, with ImageNet's classifier.
-_STAGES = ("base", "conv_2", "conv_3", "conv_4", "conv_5")
-_RELEASED = {
-    "new_fc": "fc",
-    "block_cnn_dict.base.0": "conv1",
-    "block_cnn_dict.base.1": "bn1",
-    **{f"block_cnn_dict.{stage}": f"layer{n}" for n, stage in enumerate(_STAGES) if n},
-    **{
-        f"{module}.{stage}{rest}": f"policy.{n}.{ours}"
-        for n, stage in enumerate(_STAGES)
-        for module, rest, ours in (
-            ("block_fc_dict", ".2", "embed"),  # after average pool and squeeze
-            ("block_rnn_dict", "", "lstm"),
-            ("action_fc_dict", "", "gate"),
-            ("block_pred_rnn_fc_dict", "", "inner"),
-        )
-    },
-}
-
-
-def _rename_released(name: str, names: Collection[str]) -> str | None:
-    found = (theirs for theirs in _RELEASED if name.startswith(f"{theirs}."))
-    return next((name.replace(theirs, _RELEASED[theirs], 1) for theirs in found), None)
-
-
 def _rename_tsn(name: str, names: Collection[str]) -> str | None:
     """The classifier is `new_fc`, or the backbone's own if the network has no dropout.
 
@@ -160,13 +120,8 @@ def _rename_transformers(name: str, names: Collection[str]) -> str | None:
     return f"{block}{_TRANSFORMERS[match[3]]}.{match[4]}"
 
 
+# Whatever no system calls its own.
 LAYOUTS = (
-    Layout(
-        "SoF-Net as released by its authors",
-        r"block_cnn_dict\.",
-        _rename_released,
-        "its gates were trained as the released code does; use the variant :release",
-    ),
     Layout(
         "TSM",
         r"base_model\..*\.net\.",
@@ -184,7 +139,7 @@ LAYOUTS = (
 def rename_tensors(
     tensors: Mapping[str, np.ndarray], source: str
 ) -> tuple[Layout, dict[str, np.ndarray], list[str]]:
-    """Detect the layout of a file and rename its tensors to our names.
+    """Detect the layout of a file and turn its tensors into ours.
 
     Returns the layout, the tensors by our names, and the names in the file that were left out.
     Raises UserError if the layout is unknown, or two tensors map to one name.
@@ -212,12 +167,14 @@ def rename_tensors(
         elif ours in renamed:
             raise UserError(f"{source} holds two tensors that are {ours}; one is {theirs}")
         else:
-            renamed[ours] = tensors[theirs]
+            renamed[ours] = layout.change(ours, tensors[theirs])
     return layout, renamed, left_out
 
 
 def _find_layout(names: Collection[str]) -> Layout | None:
-    return next((x for x in LAYOUTS if any(re.match(x.mark, name) for name in names)), None)
+    own = (layout for system in SYSTEMS.values() for layout in system.naming.layouts)
+    every = (*own, *LAYOUTS)
+    return next((x for x in every if any(re.match(x.mark, name) for name in names)), None)
 
 
 def recognise_system(names: Collection[str]) -> Any:

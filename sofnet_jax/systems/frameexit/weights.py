@@ -8,12 +8,21 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from sofnet_jax.systems.naming import BACKBONE, LEAVES, Naming, Part, Path, find_numbers, read_shape
+from sofnet_jax.systems.naming import (
+    BACKBONE,
+    LEAVES,
+    Layout,
+    Naming,
+    Part,
+    Path,
+    find_numbers,
+    read_shape,
+)
 
 _MODULES = {
     "mlp.dense": "mlp.0",
@@ -27,14 +36,43 @@ _MODULES = {
 }
 
 
-def flip_polarity(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turn gates that exit below a sigmoid of 0.5 into ours, which exit above, or back.
+# The authors' released FrameExit. Its backbone is a list of torchvision's modules, without the
+# classifier; the layers of its gates are 1×1 convolutions.
+_RELEASED = {
+    "backbone.0": "conv1",
+    "backbone.1": "bn1",
+    **{f"backbone.{n + 3}": f"layer{n}" for n in range(1, 5)},
+    "mlp.layers": "mlp",
+}
+_GATE = {
+    "conv1": "layers.0",
+    "bn1": "layers.1",
+    "conv2": "layers.3",
+    "bn2": "layers.4",
+    "linear": "exit",
+}
 
-    The authors' released gates exit below. A sigmoid is symmetric, so only the signs of each gate's
-    last layer change.
+
+def _rename_released(name: str, names: Collection[str]) -> str | None:
+    if gate := re.fullmatch(r"exit_selector\.(\d+)\.(\w+)\.(\w+)", name):
+        layer = _GATE.get(gate[2])
+        return layer and f"gates.{gate[1]}.{layer}.{gate[3]}"
+    if name.startswith("classifiers."):
+        return name
+    found = (theirs for theirs in _RELEASED if name.startswith(f"{theirs}."))
+    return next((name.replace(theirs, _RELEASED[theirs], 1) for theirs in found), None)
+
+
+def _change_released(name: str, tensor: np.ndarray) -> np.ndarray:
+    """Linear layers of 1×1 convolutions, and our polarity.
+
+    The released gates exit below a sigmoid of 0.5, ours above. A sigmoid is symmetric, so only the
+    signs of each gate's last layer change.
     """
-    last = re.compile(r"gates\.\d+\.exit\.")
-    return {name: -value if last.match(name) else value for name, value in tensors.items()}
+    if re.match(r"gates\.\d+\.exit\.", name):
+        return -tensor
+    flat = name.startswith("gates.") and tensor.shape[2:] == (1, 1)
+    return tensor[:, :, 0, 0] if flat else tensor
 
 
 def _name(path: Path, shape: tuple[int, ...]) -> str | list[str]:
@@ -56,6 +94,14 @@ def _infer(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+RELEASED = Layout(
+    "FrameExit as released by its authors",
+    r"exit_selector\.",
+    _rename_released,
+    "it was trained on the first and the last frame and those between, with a short side of 224 "
+    "pixels; here frames are the centres of equal parts",
+    _change_released,
+)
 NAMING = Naming(
     _name,
     parts=(Part("classifiers", r"classifiers\.", classes=True),),
@@ -63,4 +109,5 @@ NAMING = Naming(
     classifier="classifiers.0",
     mark=r"classifiers\.\d+\.",
     infer=_infer,
+    layouts=(RELEASED,),
 )

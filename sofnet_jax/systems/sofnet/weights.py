@@ -4,12 +4,13 @@ Gates use the names of `torch.nn.Linear` and `torch.nn.LSTMCell`: `embed`, `lstm
 ([stop, forward]) and `inner`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sofnet_jax.systems.naming import (
     CLASSIFIER,
     LEAVES,
+    Layout,
     Naming,
     Part,
     Path,
@@ -50,6 +51,38 @@ def _infer(tensors: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+# The authors' released SoF-Net: module dictionaries with a key for every stage. Its `base_model` is
+# a second copy of the tensors, with ImageNet's classifier.
+_STAGES = ("base", "conv_2", "conv_3", "conv_4", "conv_5")
+_RELEASED = {
+    "new_fc": "fc",
+    "block_cnn_dict.base.0": "conv1",
+    "block_cnn_dict.base.1": "bn1",
+    **{f"block_cnn_dict.{stage}": f"layer{n}" for n, stage in enumerate(_STAGES) if n},
+    **{
+        f"{module}.{stage}{rest}": f"policy.{n}.{ours}"
+        for n, stage in enumerate(_STAGES)
+        for module, rest, ours in (
+            ("block_fc_dict", ".2", "embed"),  # after average pool and squeeze
+            ("block_rnn_dict", "", "lstm"),
+            ("action_fc_dict", "", "gate"),
+            ("block_pred_rnn_fc_dict", "", "inner"),
+        )
+    },
+}
+
+
+def _rename_released(name: str, names: Collection[str]) -> str | None:
+    found = (theirs for theirs in _RELEASED if name.startswith(f"{theirs}."))
+    return next((name.replace(theirs, _RELEASED[theirs], 1) for theirs in found), None)
+
+
+RELEASED = Layout(
+    "SoF-Net as released by its authors",
+    r"block_cnn_dict\.",
+    _rename_released,
+    "its gates were trained as the released code does; use the variant :release",
+)
 NAMING = Naming(
     _name,
     parts=(
@@ -59,4 +92,5 @@ NAMING = Naming(
     ),
     mark=r"policy\.[0-4]\.",
     infer=_infer,
+    layouts=(RELEASED,),
 )

@@ -10,7 +10,7 @@ import torch_frameexit
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.frameexit.architecture import create_architecture
 from sofnet_jax.systems.frameexit.network import FrameExit
-from sofnet_jax.systems.frameexit.weights import NAMING, flip_polarity
+from sofnet_jax.systems.frameexit.weights import NAMING
 from sofnet_jax.weights import names
 
 to_state_dict, from_state_dict, torch_shapes = (
@@ -64,19 +64,46 @@ def test_a_position_without_weights_is_an_error(shapes, tensors):
         from_state_dict(some, shapes)
 
 
-def test_polarity(tensors):
-    """A gate whose sigmoid was below 0.5 for exit is above, and nothing else changes."""
-    released = torch_frameexit.create_like(_ARCHITECTURE).eval()
-    ours = torch_frameexit.create_like(_ARCHITECTURE).eval()
+def name_as_released(name: str) -> str:
+    """Our name of a tensor as the authors' modules have it, built from their description."""
+    for number, module in enumerate(
+        ("conv1", "bn1", "", "", "layer1", "layer2", "layer3", "layer4")
+    ):
+        if module and name.startswith(f"{module}."):
+            return name.replace(module, f"backbone.{number}", 1)
+    kinds = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2"}
+    first, *rest = name.split(".")
+    if first == "mlp":
+        return ".".join(["mlp.layers", *rest])
+    if first == "gates":
+        position, kind, *leaf = rest
+        layer = "linear" if kind == "exit" else kinds[leaf.pop(0)]
+        return f"exit_selector.{position}.{layer}.{leaf[0]}"
+    return name
+
+
+def test_released_weights(tensors):
+    """Other names, 1×1 convolutions, and gates whose sigmoid below 0.5 means exit."""
     positive = {n: np.abs(v) if "var" in n else v for n, v in tensors.items()}
-    flipped = flip_polarity(positive)
-    for network, state in ((released, positive), (ours, flipped)):
-        network.load_state_dict({n: torch.from_numpy(v) for n, v in state.items()}, strict=False)
+    file = {name_as_released(n): v for n, v in positive.items()}
+    for name in [n for n in file if ".conv" in n and n.startswith("exit_selector")]:
+        if name.endswith("weight"):
+            file[name] = file[name][:, :, None, None]
+    layout, ours, left_out = names.rename_tensors(file, "released.pth")
+    assert layout.name == "FrameExit as released by its authors" and not left_out
+    assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in tensors.items()}
+    assert names.recognise_system(ours).name == "frameexit"
+    found = names.infer_architecture(ours, "released.pth", told={"dropout": 0.0})
+    assert found == _ARCHITECTURE
+
     images = torch.randn(6, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        theirs, turned = released(images, gated=True), ours(images, gated=True)
+    outputs = []
+    for state in (positive, ours):
+        network = torch_frameexit.create_like(_ARCHITECTURE).eval()
+        network.load_state_dict({n: torch.from_numpy(v) for n, v in state.items()}, strict=False)
+        with torch.no_grad():
+            outputs.append(network(images, gated=True))
+    theirs, turned = outputs
     assert torch.equal(turned.gate_logits > 0, theirs.gate_logits.sigmoid() < 0.5)
     assert (turned.gate_logits > 0).unique().numel() == 2
     assert torch.equal(turned.step_logits, theirs.step_logits)
-    again = flip_polarity(flipped)
-    assert all(np.array_equal(again[name], value) for name, value in positive.items())
