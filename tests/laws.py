@@ -142,6 +142,36 @@ def check_decisions(specimen, *, compiled):
     assert min(ends) < specimen.num_frames and max(ends) == specimen.num_frames
 
 
+def check_causality(specimen):
+    """No later frame changes an earlier step, in the order in which the system looks."""
+    videos = specimen.draw(VIDEOS)
+    order = specimen.system.architecture.order(specimen.num_frames)
+    known = len(order) // 2
+    changed = videos.copy()
+    changed[:, order[known:]] = specimen.draw(VIDEOS, seed=1)[:, order[known:]]
+    before, after = specimen.predict(videos), specimen.predict(changed)
+    np.testing.assert_array_equal(after.action[:, :known], before.action[:, :known])
+    seen = before.action[:, :known] >= 0
+    np.testing.assert_array_equal(
+        after.logits[:, :known][seen], before.logits[:, :known][seen], "logits"
+    )
+    assert (after.action[:, known:] != before.action[:, known:]).any() or len(
+        specimen.system.architecture.actions
+    ) == 1
+
+
+def check_company(specimen):
+    """What is done with a video depends neither on the batch's size nor on the other videos."""
+    videos = specimen.draw(VIDEOS)
+    logits, steps = read(run_lockstep(specimen.network, videos, NEVER))
+    for batch_size, in_flight in ((1, 3), (5, 2)):
+        others = list(videos[::-1]) + list(videos[:3])
+        results = run_lockstep(specimen.network, others, NEVER, batch_size, in_flight)
+        other_logits, other_steps = read(results[:VIDEOS][::-1])
+        assert other_steps == steps
+        np.testing.assert_allclose(other_logits, logits, atol=TOLERANCE)
+
+
 def check_prices(specimen, monkeypatch):
     """The price of a trace is that of the spans that ran."""
     network, see, ran = specimen.network, online.see, []

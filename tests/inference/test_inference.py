@@ -64,6 +64,17 @@ def test_the_price_of_a_trace_is_that_of_the_spans_that_ran(name, monkeypatch):
     laws.check_prices(create_specimen(name), monkeypatch)
 
 
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_no_later_frame_changes_an_earlier_step(name):
+    laws.check_causality(create_specimen(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_company_changes_nothing(name):
+    laws.check_company(create_specimen(name))
+
+
 @pytest.mark.slow
 def test_bottlenecks():
     fields = {"block": "bottleneck", "depths": (1, 2, 1, 1), "width": 4, "stem_kernel": 7}

@@ -69,6 +69,10 @@ def test_all_ways_decide_alike(specimen):
     laws.check_decisions(specimen, compiled=True)
 
 
+def test_no_later_frame_changes_an_earlier_step(specimen):
+    laws.check_causality(specimen)
+
+
 @pytest.mark.slow
 def test_the_price_of_a_trace_is_that_of_the_spans_that_ran(specimen, monkeypatch):
     laws.check_prices(specimen, monkeypatch)
