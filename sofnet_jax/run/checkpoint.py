@@ -26,6 +26,13 @@ from sofnet_jax.run.fields import CRITERIA
 Which = Literal["last", "best"]
 _DIGESTS = "crc32"  # the field of a stored record that holds the checksums
 _ORBAX = re.compile(r"/orbax/checkpoint/|tensorstore|in OCDBT database")
+# Warnings of Orbax about what a reader asks for, and about what it then raises.
+_ROUTINE = re.compile(r"read[_ ]only|^Metadata file does not exist")
+# Orbax takes a path for a pattern when it writes, and some paths for addresses; TensorStore takes
+# a backslash for a slash.
+_MISREAD = r"\\|[\ud800-\udfff]|^/(gs|s3|az|hf)(?=/)|(gs|s3|az|hf):(?=/)"
+_MISREAD_IN_WRITING = re.compile(rf"[*?[]|{_MISREAD}")
+_MISREAD_IN_READING = re.compile(_MISREAD)
 # Coroutines of Orbax; the warning names no file.
 _ABANDONED = (
     r"coroutine '(\S+\.)?_(background_serialize|coro_with_registration|create_paths|open_and_write|"
@@ -49,7 +56,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, metric: str, read_only: bool = False):
-        """Opens or creates the folder. Raises UserError if metrics.json is damaged.
+        """Opens or creates the folder.
+
+        Raises UserError if metrics.json is damaged, or if Orbax would misread the folder's path.
 
         The largest `metric` makes a checkpoint the best. With `read_only`, nothing is changed, not
         even what another process has half written.
@@ -57,6 +66,8 @@ class Checkpoints:
         self._metric = metric
         self.read_only = read_only
         self.directory = directory.absolute()
+        self._is_proven = read_only
+        _require_readable_path(self.directory, read_only)
         self._path = directory / "metrics.json"
         self._metrics = _read_metrics(self._path) if self._path.exists() else {}
         _silence_orbax()
@@ -87,13 +98,26 @@ class Checkpoints:
         )
 
     def rate(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Stores the metrics of a checkpoint, which makes it a candidate for the best."""
+        """Stores the metrics of a checkpoint, which makes it a candidate for the best.
+
+        Raises UserError if the first one cannot be read back.
+        """
         self.wait()  # a process killed now must not leave metrics without their checkpoint
+        self._prove(step)
         steps = self._manager.all_steps()
         kept = {s: rated for s, rated in self._metrics.items() if s in steps}
         self._metrics = kept | {step: {name: float(metrics[name]) for name in CRITERIA}}
         if jax.process_index() == 0:
             write_json(self._path, self._metrics)
+
+    def _prove(self, step: int) -> None:
+        """Reads back the first checkpoint, since later ones are written in the same way."""
+        if not self._is_proven and jax.process_index() == 0:
+            try:
+                self._read_state(step, None)
+            except DamagedError as error:
+                raise UserError(f"{error}, though it was just written; check the disk") from error
+        self._is_proven = True
 
     def is_rated(self, step: int) -> bool:
         """True if a checkpoint has metrics."""
@@ -295,6 +319,16 @@ def _check_sizes(handler: ocp.StandardCheckpointHandler, folder: Path) -> None:
     check_size(unpacked, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
 
 
+def _require_readable_path(directory: Path, read_only: bool) -> None:
+    """Raises UserError if Orbax or TensorStore would take the path for another one."""
+    misread = _MISREAD_IN_READING if read_only else _MISREAD_IN_WRITING
+    if found := misread.search(str(directory)):
+        raise UserError(
+            f"{directory}: checkpoints cannot be {'read from' if read_only else 'written to'} a "
+            f"path with {found[0]!a} in it; rename the folder, or give a link to it"
+        )
+
+
 def _silence_orbax() -> None:
     """Drop for good what Orbax and TensorStore report next to what they raise, and nothing else.
 
@@ -308,7 +342,9 @@ def _silence_orbax() -> None:
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
-    """Whether a record is neither logged by Orbax nor about a task of its or TensorStore's."""
+    """Whether a record is a warning, or not of Orbax or about a task of its or TensorStore's."""
+    if record.name == "absl" and record.levelno == logging.WARNING:
+        return not (_ORBAX.search(record.pathname) and _ROUTINE.search(record.getMessage()))
     error = record.exc_info[1] if record.exc_info else None
     return not _ORBAX.search(
         record.pathname if record.name == "absl" else f"{record.getMessage()} {error}"

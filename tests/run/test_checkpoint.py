@@ -185,6 +185,41 @@ def test_checkpoint_without_checksums_gives_way_and_names_the_version(three, tmp
     assert step == 2 and "(without checksums, as versions before 0.1.0 wrote it)" in line
 
 
+# A path with each, and whether it can be read from.
+MISREAD = {"lr[0.1]": True, "a*": True, "a?": True, "a\\b": False, "gs:": False, "\udce4": False}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_path_that_orbax_misreads_is_refused_and_a_link_to_it_is_not(name, three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / name / "run" / "checkpoints")
+    before = sorted(path.name for path in folder.rglob("*"))
+    with pytest.raises(UserError, match="cannot be written to a path with .*, or give a link"):
+        Checkpoints(folder, metric="top1")
+    if MISREAD[name]:
+        with contextlib.closing(Checkpoints(folder, metric="top1", read_only=True)) as reader:
+            assert restore_latest(reader) == (3, [])
+    else:
+        with pytest.raises(UserError, match="cannot be read from a path with"):
+            Checkpoints(folder, metric="top1", read_only=True)
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    (tmp_path / "link").symlink_to(folder.parent)
+    link = tmp_path / "link" / "checkpoints"
+    with contextlib.closing(Checkpoints(link, metric="top1")) as checkpoints:
+        checkpoints.save(4, LIKE, {"step": 4})
+        checkpoints.rate(4, {"top1": 0.5, "top5": 1.0, "map": 0.5})
+        assert checkpoints.find("last") == 4
+
+
+def test_first_checkpoint_is_read_back(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path, metric="top1")) as checkpoints:
+        checkpoints.save(1, LIKE, {"step": 1})
+        checkpoints.wait()
+        DAMAGES["an index deleted"](tmp_path / "1")
+        with pytest.raises(UserError, match=f"{tmp_path}/1 is damaged .*, though it was just"):
+            checkpoints.rate(1, {"top1": 0.5, "top5": 1.0, "map": 0.5})
+        assert not checkpoints.is_rated(1)
+
+
 def fail_to_read(checkpoints: Checkpoints) -> None:
     with contextlib.suppress(DamagedError):  # as a training does, which takes the one before
         checkpoints.read_record(1)
@@ -215,7 +250,13 @@ def test_a_programs_own_messages_are_heard_and_orbax_is_not(use, tmp_path, monke
     asyncio.error(TASK.format("_open_and_write", ORBAX))
     asyncio.error("Task exception was never retrieved", exc_info=RAISED)
     absl.handle(absl.makeRecord("absl", logging.ERROR, ORBAX, 1, "failed", (), None))
+    routine = "Given directory is read only=/x"
+    absl.handle(absl.makeRecord("absl", logging.WARNING, ORBAX, 1, routine, (), None))
     assert not caplog.messages
+    skipped = "Skipping merge of OCDBT checkpoints"
+    absl.handle(absl.makeRecord("absl", logging.WARNING, ORBAX, 1, skipped, (), None))
+    assert caplog.messages == [skipped]
+    caplog.clear()
     own = [TASK.format("serve", "/home/me/serve.py"), "Task exception was never retrieved"]
     asyncio.error(own[0])
     asyncio.error(own[1], exc_info=ValueError("mine"))
