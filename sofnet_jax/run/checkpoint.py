@@ -1,10 +1,12 @@
 """Checkpoints of training: the two latest and the best. The only file that knows Orbax."""
 
 import contextlib
+import errno
 import functools
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import sys
@@ -18,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sofnet_jax.host.errors import UserError, first_line, shorten
+from sofnet_jax.host.errors import DamagedError, UserError, first_line, shorten
 from sofnet_jax.host.files import check_size, is_number, read_json, write_json
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.fields import CRITERIA
@@ -39,10 +41,9 @@ _ABANDONED = (
     r"save_fn|serialize\w*|write_metadata_\w+)' was never awaited"
 )
 _CLOSED = "Event loop is closed"
-
-
-class DamagedError(UserError):
-    """A checkpoint is incomplete or differs from what was written."""
+# What Orbax and TensorStore raise for wrong content. JAX raises RuntimeError for a missing device.
+_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
 class Checkpoints:
@@ -58,7 +59,8 @@ class Checkpoints:
     def __init__(self, directory: Path, *, metric: str, read_only: bool = False):
         """Opens or creates the folder.
 
-        Raises UserError if metrics.json is damaged, or if Orbax would misread the folder's path.
+        Raises UserError if it cannot be read, if metrics.json is damaged, or if Orbax would misread
+        the folder's path.
 
         The largest `metric` makes a checkpoint the best. With `read_only`, nothing is changed, not
         even what another process has half written.
@@ -79,7 +81,15 @@ class Checkpoints:
             # Restoring must not depend on what the directory held when it was opened.
             save_root_metadata=False,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            raise UserError(f"cannot open {directory}: {error.strerror or error}") from error
+        except _WRONG as error:
+            raise UserError(
+                f"{directory} holds a checkpoint with a damaged _CHECKPOINT_METADATA "
+                f"({first_line(error)}); move that checkpoint to another folder"
+            ) from error
 
     def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
         """Writes a checkpoint in the background, unless this step has one.
@@ -148,7 +158,7 @@ class Checkpoints:
 
         `restore(step)` raises DamagedError for a damaged one. Newer damaged ones are renamed, and
         returned as a line each; with `read_only`, they are an error. Raises UserError if none is
-        whole; then all are left in place.
+        whole or one cannot be read; then all are left in place.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -188,18 +198,21 @@ class Checkpoints:
         ]
 
     def read_record(self, step: int) -> dict[str, Any]:
-        """The JSON record of a checkpoint. Raises DamagedError."""
+        """The JSON record of a checkpoint. Raises UserError; if it is damaged, DamagedError."""
         return self._read_record(step)[0]
 
     def restore(self, step: int, like: Any) -> Any:
         """The arrays of a checkpoint in host memory, in the structure of `like`.
 
-        Raises DamagedError.
+        Raises UserError; if it is damaged, DamagedError.
         """
         return self._read_state(step, jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like))
 
     def read_variables(self, step: int) -> dict[str, Any]:
-        """Parameters and running statistics of a checkpoint of any model. Raises DamagedError."""
+        """Parameters and running statistics of a checkpoint of any model.
+
+        Raises UserError; if it is damaged, DamagedError.
+        """
         state = self._read_state(step, None)
         return {name: state[name] for name in ("params", "batch_stats")}
 
@@ -229,13 +242,19 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[Path]:
-        """Gives the folder of a checkpoint; turns the errors of reading it into DamagedError."""
+        """Gives the folder of a checkpoint; turns the errors of reading it into UserError.
+
+        Only missing files and wrong content are damage.
+        """
         path = self.directory / str(step)
         try:
             yield path
-        except MemoryError:
-            raise
-        except Exception as error:  # Orbax and TensorStore raise anything
+        except (OSError, *_WRONG) as error:
+            if code := _find_refusal(error):
+                raise UserError(
+                    f"cannot read the checkpoint {path}: {os.strerror(code)}; it may be whole, so "
+                    "nothing was changed; run the same command again once it can be read"
+                ) from error
             advice = "; take another copy of it, or resume training from the one before"
             raise DamagedError(
                 f"the checkpoint {path} is damaged or not whole ({first_line(error)})"
@@ -254,20 +273,33 @@ class Checkpoints:
 
 def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
     """The metrics of each checkpoint. Raises UserError."""
-    try:
+    with contextlib.suppress(DamagedError, ValueError, TypeError, KeyError):
         metrics = {int(step): rated for step, rated in read_json(path).items()}
         if all(is_number(rated[name]) for rated in metrics.values() for name in CRITERIA):
             return metrics
-    except (UserError, ValueError, TypeError, KeyError):
-        pass
     raise UserError(
         f"{path} is damaged; delete it, and the best checkpoint is chosen from later ones"
     )
 
 
+def _find_refusal(error: Exception) -> int | None:
+    """The system's error number if it refused to read a file that is there.
+
+    TensorStore raises ValueError with the number in its message.
+    """
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    return None if code in _MISSING else code
+
+
 def has_checkpoint(directory: Path) -> bool:
-    """True if a folder holds a checkpoint; does not open it."""
-    return any(path.name.isdigit() for path in directory.glob("*"))
+    """True if a folder holds a checkpoint; does not open it. Raises UserError."""
+    try:
+        return any(name.isdigit() for name in os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(f"cannot open {directory}: {error.strerror or error}") from error
 
 
 def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:

@@ -1,9 +1,11 @@
 """Checkpoints: the latest two and the best are kept and found, in one session and in several."""
 
 import contextlib
+import errno
 import gc
 import json
 import logging
+import os
 import resource
 import shutil
 import sys
@@ -11,13 +13,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sofnet_jax.host.errors import UserError, explain_full_disk
-from sofnet_jax.run.checkpoint import Checkpoints, DamagedError
+from sofnet_jax.host.errors import DamagedError, UserError, explain_full_disk
+from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint
 
 
 def save(checkpoints: Checkpoints, step: int, top1: float | None) -> None:
@@ -173,6 +176,67 @@ def test_all_damaged_are_left_as_they_are(three, tmp_path):
         restore_latest(checkpoints)
     checkpoints.close()
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3", "metrics.json"]
+
+
+def refuse_record(code: int, monkeypatch) -> None:
+    error = OSError(code, os.strerror(code), "/x/3/record/metadata")
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "restore", Mock(side_effect=error))
+
+
+def refuse_arrays(code: int, monkeypatch) -> None:
+    """As TensorStore does."""
+    text = f"UNKNOWN: Error reading local file \"/x\": failed [os_error_code='{code}'] [tensor…"
+    error = ValueError(text)
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", Mock(side_effect=error))
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("refuse", [refuse_record, refuse_arrays])
+def test_checkpoint_that_cannot_be_read_is_not_damaged(refuse, code, three, tmp_path, monkeypatch):
+    folder = shutil.copytree(three, tmp_path / "run")
+    before = sorted(path.name for path in folder.rglob("*"))
+    readers = [Checkpoints(folder, metric="top1", read_only=only) for only in (True, False)]
+    refuse(code, monkeypatch)
+    for checkpoints in readers:
+        with contextlib.closing(checkpoints):
+            said = f"cannot read the checkpoint {folder}/3: {os.strerror(code)}; it may be whole"
+            with pytest.raises(UserError, match=said) as refused:
+                restore_latest(checkpoints)
+        assert not isinstance(refused.value, DamagedError)
+    assert sorted(path.name for path in folder.rglob("*")) == before
+
+
+def test_error_that_is_not_about_a_checkpoint_is_raised(three, monkeypatch):
+    error = RuntimeError("Unable to initialize backend 'cuda'")
+    with contextlib.closing(Checkpoints(three, metric="top1", read_only=True)) as reader:
+        monkeypatch.setattr(ocp.JsonCheckpointHandler, "restore", Mock(side_effect=error))
+        with pytest.raises(RuntimeError, match="Unable to initialize backend"):
+            reader.read_record(3)
+
+
+def test_folder_that_cannot_be_read(three, tmp_path, monkeypatch):
+    """Neither its list nor its metrics, which are not called damaged either."""
+    folder = shutil.copytree(three, tmp_path / "run")
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with monkeypatch.context() as patched:
+        patched.setattr(ocp, "CheckpointManager", Mock(side_effect=refused))
+        with pytest.raises(UserError, match=f"cannot open {folder}: Permission denied$"):
+            Checkpoints(folder, metric="top1")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", Mock(side_effect=refused))
+        with pytest.raises(UserError, match=f"cannot open {folder}: Permission denied$"):
+            has_checkpoint(folder)
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=refused))
+    with pytest.raises(UserError, match=f"{folder}/metrics.json: Permission denied$"):
+        Checkpoints(folder, metric="top1")
+    assert has_checkpoint(folder) and not has_checkpoint(tmp_path / "none")
+
+
+def test_damaged_list_of_a_checkpoint_is_refused(three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / "run")
+    (folder / "3" / "_CHECKPOINT_METADATA").write_text("3")
+    with pytest.raises(UserError, match=f"{folder} holds .* damaged _CHECKPOINT_METADATA"):
+        Checkpoints(folder, metric="top1")
 
 
 def test_checkpoint_without_checksums_gives_way_and_names_the_version(three, tmp_path):
