@@ -72,6 +72,7 @@ class Checkpoints:
         _require_readable_path(self.directory, read_only)
         self._path = directory / "metrics.json"
         self._metrics = _read_metrics(self._path) if self._path.exists() else {}
+        devices.require_devices()  # Orbax asks JAX for the number of this process
         _silence_orbax()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else self,

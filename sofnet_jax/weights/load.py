@@ -16,6 +16,7 @@ import numpy as np
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError, first_line
 from sofnet_jax.host.files import read_json
+from sofnet_jax.parallel.devices import require_devices
 from sofnet_jax.run.checkpoint import Checkpoints, Which
 from sofnet_jax.systems.naming import BACKBONE, Naming
 from sofnet_jax.systems.registry import SYSTEMS, find_registered, find_system
@@ -177,8 +178,10 @@ def initialise(
 def create_shapes(architecture: Any, system: Any = None) -> Tree:
     """The variables of a network as shapes without values.
 
-    `system` is by default the one whose architectures are of this type.
+    `system` is by default the one whose architectures are of this type. Raises UserError if JAX
+    has no device.
     """
+    require_devices()  # for the key
     system = system or find_system(architecture)
     frames = jax.ShapeDtypeStruct((1, architecture.num_frames or 1, 32, 32, 3), np.uint8)
     module = system.module_type(architecture)
