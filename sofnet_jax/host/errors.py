@@ -20,6 +20,10 @@ class UserError(Exception):
     exit_code = MISTAKE
 
 
+class DamagedError(UserError):
+    """A file is incomplete or differs from what was written."""
+
+
 class LostError(UserError):
     """Another process or machine is missing."""
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import DamagedError, UserError
 
 PARTIAL = ".partial-"
 _MOST_COMPRESSED = 50  # arrays of predictions compress 3 times, a hostile file 1000 times
@@ -108,7 +108,7 @@ def _require_regular(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object. Raises UserError if it is missing or damaged."""
+    """Read a JSON file that holds an object. Raises UserError; if it is damaged, DamagedError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged")
+        raise DamagedError(f"{path} is damaged")
     return content
 
 

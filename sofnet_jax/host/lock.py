@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -19,7 +21,8 @@ class InUseError(UserError):
 def lock_folder(folder: Path, who: str) -> Iterator[None]:
     """Create the folder and lock it; the system releases the lock however the holder ends.
 
-    `who` names another holder in the error message, e.g. "training".
+    `who` names another holder in the error message, e.g. "training". On a file system without
+    locks, a note says that another holder would not be noticed.
 
     Raises:
         InUseError: another process holds the lock.
@@ -39,13 +42,28 @@ def lock_folder(folder: Path, who: str) -> Iterator[None]:
         yield
 
 
-def try_lock(file: IO) -> bool:
-    """Lock an open file until it is closed; return False if another process holds the lock."""
+def try_lock(file: IO, *, wait: bool = False) -> bool:
+    """Lock an open file until it is closed; return False if another process holds the lock.
+
+    With `wait`, wait for that process. A file that cannot be locked counts as locked, with a note.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # NFS, Lustre and FUSE may be without locks
+        _note_missing_lock(str(file.name), error.strerror or str(error))
     return True
+
+
+@functools.cache  # a sweep asks again and again
+def _note_missing_lock(path: str, reason: str) -> None:
+    print(
+        f"note: {path} cannot be locked ({reason}); let no second command write to this folder, "
+        "since neither would notice the other",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _refuse_links(folder: Path) -> None:

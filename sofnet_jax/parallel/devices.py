@@ -6,6 +6,7 @@ device axis, so the rest of the code reads as if for one device.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sofnet_jax.host.errors import UserError, first_line
+
 AXIS = "batch"
+
+
+def require_devices() -> None:
+    """Starts JAX on its devices. Raises UserError if those of JAX_PLATFORMS are missing."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # the former without the device's plug-in
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        reason = f" ({first_line(error)})" if str(error) else ""
+        raise UserError(
+            f"JAX_PLATFORMS is '{asked}', which JAX cannot use on this machine{reason}; unset it, "
+            "or install JAX for that device (pip install '.[cuda]' for an NVIDIA GPU)"
+        ) from error
 
 
 def pmap_train_step(step: Callable) -> Callable:

@@ -17,7 +17,7 @@ from jax._src.clusters import cloud_tpu_cluster
 from sofnet_jax.host.errors import LOST, LostError, UserError, choose_exit_code, first_line
 from sofnet_jax.host.signals import Interrupted
 from sofnet_jax.parallel import lifeline
-from sofnet_jax.parallel.devices import gather_dict
+from sofnet_jax.parallel.devices import gather_dict, require_devices
 
 # Seconds after which JAX aborts a run with a silent process; the lifeline is sooner and says more.
 _HEARTBEAT_TIMEOUT = int(lifeline.SILENCE) + 10
@@ -33,6 +33,7 @@ def join_processes(coordinator: str, num_processes: int, process_id: int) -> Ite
     with an error, the others end with its exit code. Raises UserError.
     """
     initialise_processes(coordinator, num_processes, process_id)
+    require_devices()
     if jax.process_count() == 1:
         yield
         return

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
+from sofnet_jax.host.errors import DamagedError
 from sofnet_jax.host.lock import InUseError, lock_folder
 from sofnet_jax.report.ablations import Method, create_config
-from sofnet_jax.run.checkpoint import Checkpoints, DamagedError, has_checkpoint, require_same
+from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.run.config import flatten_fields, read_fields
 from sofnet_jax.run.fields import INDIFFERENT, list_foreign
 from sofnet_jax.run.result import read_result

@@ -1,10 +1,12 @@
 """Checkpoints of training: the two latest and the best. The only file that knows Orbax."""
 
 import contextlib
+import errno
 import functools
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import sys
@@ -18,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sofnet_jax.host.errors import UserError, first_line, shorten
+from sofnet_jax.host.errors import DamagedError, UserError, first_line, shorten
 from sofnet_jax.host.files import check_size, is_number, read_json, write_json
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.fields import CRITERIA
@@ -26,16 +28,22 @@ from sofnet_jax.run.fields import CRITERIA
 Which = Literal["last", "best"]
 _DIGESTS = "crc32"  # the field of a stored record that holds the checksums
 _ORBAX = re.compile(r"/orbax/checkpoint/|tensorstore|in OCDBT database")
+# Warnings of Orbax about what a reader asks for, and about what it then raises.
+_ROUTINE = re.compile(r"read[_ ]only|^Metadata file does not exist")
+# Orbax takes a path for a pattern when it writes, and some paths for addresses; TensorStore takes
+# a backslash for a slash.
+_MISREAD = r"\\|[\ud800-\udfff]|^/(gs|s3|az|hf)(?=/)|(gs|s3|az|hf):(?=/)"
+_MISREAD_IN_WRITING = re.compile(rf"[*?[]|{_MISREAD}")
+_MISREAD_IN_READING = re.compile(_MISREAD)
 # Coroutines of Orbax; the warning names no file.
 _ABANDONED = (
     r"coroutine '(\S+\.)?_(background_serialize|coro_with_registration|create_paths|open_and_write|"
     r"save_fn|serialize\w*|write_metadata_\w+)' was never awaited"
 )
 _CLOSED = "Event loop is closed"
-
-
-class DamagedError(UserError):
-    """A checkpoint is incomplete or differs from what was written."""
+# What Orbax and TensorStore raise for wrong content. JAX raises RuntimeError for a missing device.
+_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
 class Checkpoints:
@@ -49,7 +57,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, metric: str, read_only: bool = False):
-        """Opens or creates the folder. Raises UserError if metrics.json is damaged.
+        """Opens or creates the folder.
+
+        Raises UserError if it cannot be read, if metrics.json is damaged, or if Orbax would misread
+        the folder's path.
 
         The largest `metric` makes a checkpoint the best. With `read_only`, nothing is changed, not
         even what another process has half written.
@@ -57,8 +68,11 @@ class Checkpoints:
         self._metric = metric
         self.read_only = read_only
         self.directory = directory.absolute()
+        self._is_proven = read_only
+        _require_readable_path(self.directory, read_only)
         self._path = directory / "metrics.json"
         self._metrics = _read_metrics(self._path) if self._path.exists() else {}
+        devices.require_devices()  # Orbax asks JAX for the number of this process
         _silence_orbax()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else self,
@@ -68,7 +82,15 @@ class Checkpoints:
             # Restoring must not depend on what the directory held when it was opened.
             save_root_metadata=False,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            raise UserError(f"cannot open {directory}: {error.strerror or error}") from error
+        except _WRONG as error:
+            raise UserError(
+                f"{directory} holds a checkpoint with a damaged _CHECKPOINT_METADATA "
+                f"({first_line(error)}); move that checkpoint to another folder"
+            ) from error
 
     def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
         """Writes a checkpoint in the background, unless this step has one.
@@ -87,13 +109,26 @@ class Checkpoints:
         )
 
     def rate(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Stores the metrics of a checkpoint, which makes it a candidate for the best."""
+        """Stores the metrics of a checkpoint, which makes it a candidate for the best.
+
+        Raises UserError if the first one cannot be read back.
+        """
         self.wait()  # a process killed now must not leave metrics without their checkpoint
+        self._prove(step)
         steps = self._manager.all_steps()
         kept = {s: rated for s, rated in self._metrics.items() if s in steps}
         self._metrics = kept | {step: {name: float(metrics[name]) for name in CRITERIA}}
         if jax.process_index() == 0:
             write_json(self._path, self._metrics)
+
+    def _prove(self, step: int) -> None:
+        """Reads back the first checkpoint, since later ones are written in the same way."""
+        if not self._is_proven and jax.process_index() == 0:
+            try:
+                self._read_state(step, None)
+            except DamagedError as error:
+                raise UserError(f"{error}, though it was just written; check the disk") from error
+        self._is_proven = True
 
     def is_rated(self, step: int) -> bool:
         """True if a checkpoint has metrics."""
@@ -124,7 +159,7 @@ class Checkpoints:
 
         `restore(step)` raises DamagedError for a damaged one. Newer damaged ones are renamed, and
         returned as a line each; with `read_only`, they are an error. Raises UserError if none is
-        whole; then all are left in place.
+        whole or one cannot be read; then all are left in place.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -164,18 +199,21 @@ class Checkpoints:
         ]
 
     def read_record(self, step: int) -> dict[str, Any]:
-        """The JSON record of a checkpoint. Raises DamagedError."""
+        """The JSON record of a checkpoint. Raises UserError; if it is damaged, DamagedError."""
         return self._read_record(step)[0]
 
     def restore(self, step: int, like: Any) -> Any:
         """The arrays of a checkpoint in host memory, in the structure of `like`.
 
-        Raises DamagedError.
+        Raises UserError; if it is damaged, DamagedError.
         """
         return self._read_state(step, jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), like))
 
     def read_variables(self, step: int) -> dict[str, Any]:
-        """Parameters and running statistics of a checkpoint of any model. Raises DamagedError."""
+        """Parameters and running statistics of a checkpoint of any model.
+
+        Raises UserError; if it is damaged, DamagedError.
+        """
         state = self._read_state(step, None)
         return {name: state[name] for name in ("params", "batch_stats")}
 
@@ -205,13 +243,19 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[Path]:
-        """Gives the folder of a checkpoint; turns the errors of reading it into DamagedError."""
+        """Gives the folder of a checkpoint; turns the errors of reading it into UserError.
+
+        Only missing files and wrong content are damage.
+        """
         path = self.directory / str(step)
         try:
             yield path
-        except MemoryError:
-            raise
-        except Exception as error:  # Orbax and TensorStore raise anything
+        except (OSError, *_WRONG) as error:
+            if code := _find_refusal(error):
+                raise UserError(
+                    f"cannot read the checkpoint {path}: {os.strerror(code)}; it may be whole, so "
+                    "nothing was changed; run the same command again once it can be read"
+                ) from error
             advice = "; take another copy of it, or resume training from the one before"
             raise DamagedError(
                 f"the checkpoint {path} is damaged or not whole ({first_line(error)})"
@@ -230,20 +274,33 @@ class Checkpoints:
 
 def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
     """The metrics of each checkpoint. Raises UserError."""
-    try:
+    with contextlib.suppress(DamagedError, ValueError, TypeError, KeyError):
         metrics = {int(step): rated for step, rated in read_json(path).items()}
         if all(is_number(rated[name]) for rated in metrics.values() for name in CRITERIA):
             return metrics
-    except (UserError, ValueError, TypeError, KeyError):
-        pass
     raise UserError(
         f"{path} is damaged; delete it, and the best checkpoint is chosen from later ones"
     )
 
 
+def _find_refusal(error: Exception) -> int | None:
+    """The system's error number if it refused to read a file that is there.
+
+    TensorStore raises ValueError with the number in its message.
+    """
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    return None if code in _MISSING else code
+
+
 def has_checkpoint(directory: Path) -> bool:
-    """True if a folder holds a checkpoint; does not open it."""
-    return any(path.name.isdigit() for path in directory.glob("*"))
+    """True if a folder holds a checkpoint; does not open it. Raises UserError."""
+    try:
+        return any(name.isdigit() for name in os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(f"cannot open {directory}: {error.strerror or error}") from error
 
 
 def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:
@@ -295,6 +352,16 @@ def _check_sizes(handler: ocp.StandardCheckpointHandler, folder: Path) -> None:
     check_size(unpacked, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
 
 
+def _require_readable_path(directory: Path, read_only: bool) -> None:
+    """Raises UserError if Orbax or TensorStore would take the path for another one."""
+    misread = _MISREAD_IN_READING if read_only else _MISREAD_IN_WRITING
+    if found := misread.search(str(directory)):
+        raise UserError(
+            f"{directory}: checkpoints cannot be {'read from' if read_only else 'written to'} a "
+            f"path with {found[0]!a} in it; rename the folder, or give a link to it"
+        )
+
+
 def _silence_orbax() -> None:
     """Drop for good what Orbax and TensorStore report next to what they raise, and nothing else.
 
@@ -308,7 +375,9 @@ def _silence_orbax() -> None:
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
-    """Whether a record is neither logged by Orbax nor about a task of its or TensorStore's."""
+    """Whether a record is a warning, or not of Orbax or about a task of its or TensorStore's."""
+    if record.name == "absl" and record.levelno == logging.WARNING:
+        return not (_ORBAX.search(record.pathname) and _ROUTINE.search(record.getMessage()))
     error = record.exc_info[1] if record.exc_info else None
     return not _ORBAX.search(
         record.pathname if record.name == "absl" else f"{record.getMessage()} {error}"

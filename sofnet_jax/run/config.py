@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import read_json
+from sofnet_jax.parallel.devices import require_devices
 from sofnet_jax.run.fields import FIELDS, PRECISIONS, list_foreign
 
 DTYPES = {name: getattr(jnp, name) for name in PRECISIONS}
@@ -84,9 +85,10 @@ def check_config(config: ConfigDict) -> None:
     """Reject values that would fail later and less clearly.
 
     Raises:
-        UserError: naming the field, its value, and what it must be.
+        UserError: naming the field, its value, and what it must be; or the device is missing.
     """
     check_fields(flatten_fields(require_fields(config).to_dict()))
+    require_devices()
     batch, parts, devices = config.train.batch_size, config.train.accumulate, jax.device_count()
     if batch < 1 or parts < 1 or batch % (devices * parts):
         raise UserError(

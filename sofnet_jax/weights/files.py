@@ -54,6 +54,8 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
                 tensors = read_arrays(path) if path.suffix == ".npz" else _read_pytorch(path)
     except UserError:
         raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
     except MemoryError as error:
         raise UserError(f"{path} asks for more memory than there is") from error
     except Exception as error:  # a damaged or hostile file makes the readers raise anything

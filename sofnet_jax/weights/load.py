@@ -14,7 +14,9 @@ import jax
 import numpy as np
 
 from sofnet_jax.backbones.spec import BACKBONES
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, first_line
+from sofnet_jax.host.files import read_json
+from sofnet_jax.parallel.devices import require_devices
 from sofnet_jax.run.checkpoint import Checkpoints, Which
 from sofnet_jax.systems.naming import BACKBONE, Naming
 from sofnet_jax.systems.registry import SYSTEMS, find_registered, find_system
@@ -176,8 +178,10 @@ def initialise(
 def create_shapes(architecture: Any, system: Any = None) -> Tree:
     """The variables of a network as shapes without values.
 
-    `system` is by default the one whose architectures are of this type.
+    `system` is by default the one whose architectures are of this type. Raises UserError if JAX
+    has no device.
     """
+    require_devices()  # for the key
     system = system or find_system(architecture)
     frames = jax.ShapeDtypeStruct((1, architecture.num_frames or 1, 32, 32, 3), np.uint8)
     module = system.module_type(architecture)
@@ -192,7 +196,7 @@ def _load_run(folder: Path, which: Which) -> Weights:
     if not (folder / "checkpoints").exists():
         raise UserError(f"{folder} holds no checkpoint; train first")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         checkpoints = Checkpoints(
             folder / "checkpoints", metric=config["eval"]["metric"], read_only=True
         )
@@ -207,12 +211,10 @@ def _load_run(folder: Path, which: Which) -> Weights:
             system = find_registered(told.get("system", "sofnet"), str(folder))
             tensors = to_state_dict(checkpoints.read_variables(step), system.naming)
         classes = _check_classes(identity["classes"], tensors, f"{folder}: its checkpoint's fields")
-    except UserError:
-        raise
-    except Exception as error:  # Orbax and TensorStore raise anything for a missing file
+    except (LookupError, TypeError, AttributeError) as error:  # fields of another type or missing
         raise UserError(
-            f"the {which} checkpoint in {folder} is damaged or not whole "
-            f"({type(error).__name__}); take another copy of it"
+            f"the {which} checkpoint in {folder} or its configuration is damaged "
+            f"({first_line(error)}); take another copy of it"
         ) from error
     layout = f"sofnet_jax run, {which} checkpoint, of step {step}"
     system, shift = identity.get("model.system"), identity.get("model.shift")

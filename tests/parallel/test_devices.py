@@ -1,7 +1,16 @@
+from unittest.mock import Mock
+
 import jax
 import numpy as np
+import pytest
 
+from sofnet_jax.host.errors import DamagedError, UserError
 from sofnet_jax.parallel import devices
+from sofnet_jax.parallel.processes import join_processes
+from sofnet_jax.run.checkpoint import Checkpoints
+from sofnet_jax.run.config import check_config, create_default
+from sofnet_jax.systems.tsn import Architecture
+from sofnet_jax.weights.load import create_shapes
 
 
 def test_batch_is_split_in_order_over_the_devices():
@@ -27,3 +36,23 @@ def test_state_stays_replicated_and_the_batch_is_averaged():
     assert float(mean) == 3.5
     assert float(state) == 4.5
     assert len({shard.device for shard in state.addressable_shards}) == jax.device_count()
+
+
+USES = {
+    "a training": lambda _: join_processes("", 0, -1).__enter__(),
+    "a configuration": lambda _: check_config(create_default()),
+    "a checkpoint": lambda folder: Checkpoints(folder, metric="map"),
+    "weights": lambda _: create_shapes(Architecture(2, "basic", (1, 1, 1, 1), 4)),
+}
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize …")])
+@pytest.mark.parametrize("use", USES)
+def test_missing_device_is_named_and_nothing_is_called_damaged(use, error, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "devices", Mock(side_effect=error))
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(
+        UserError, match="^JAX_PLATFORMS is 'cuda', .*; unset it, or install"
+    ) as told:
+        USES[use](tmp_path)
+    assert not isinstance(told.value, DamagedError)

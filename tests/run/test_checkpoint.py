@@ -1,9 +1,11 @@
 """Checkpoints: the latest two and the best are kept and found, in one session and in several."""
 
 import contextlib
+import errno
 import gc
 import json
 import logging
+import os
 import resource
 import shutil
 import sys
@@ -11,13 +13,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sofnet_jax.host.errors import UserError, explain_full_disk
-from sofnet_jax.run.checkpoint import Checkpoints, DamagedError
+from sofnet_jax.host.errors import DamagedError, UserError, explain_full_disk
+from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint
 
 
 def save(checkpoints: Checkpoints, step: int, top1: float | None) -> None:
@@ -175,6 +178,67 @@ def test_all_damaged_are_left_as_they_are(three, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3", "metrics.json"]
 
 
+def refuse_record(code: int, monkeypatch) -> None:
+    error = OSError(code, os.strerror(code), "/x/3/record/metadata")
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "restore", Mock(side_effect=error))
+
+
+def refuse_arrays(code: int, monkeypatch) -> None:
+    """As TensorStore does."""
+    text = f"UNKNOWN: Error reading local file \"/x\": failed [os_error_code='{code}'] [tensor…"
+    error = ValueError(text)
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", Mock(side_effect=error))
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("refuse", [refuse_record, refuse_arrays])
+def test_checkpoint_that_cannot_be_read_is_not_damaged(refuse, code, three, tmp_path, monkeypatch):
+    folder = shutil.copytree(three, tmp_path / "run")
+    before = sorted(path.name for path in folder.rglob("*"))
+    readers = [Checkpoints(folder, metric="top1", read_only=only) for only in (True, False)]
+    refuse(code, monkeypatch)
+    for checkpoints in readers:
+        with contextlib.closing(checkpoints):
+            said = f"cannot read the checkpoint {folder}/3: {os.strerror(code)}; it may be whole"
+            with pytest.raises(UserError, match=said) as refused:
+                restore_latest(checkpoints)
+        assert not isinstance(refused.value, DamagedError)
+    assert sorted(path.name for path in folder.rglob("*")) == before
+
+
+def test_error_that_is_not_about_a_checkpoint_is_raised(three, monkeypatch):
+    error = RuntimeError("Unable to initialize backend 'cuda'")
+    with contextlib.closing(Checkpoints(three, metric="top1", read_only=True)) as reader:
+        monkeypatch.setattr(ocp.JsonCheckpointHandler, "restore", Mock(side_effect=error))
+        with pytest.raises(RuntimeError, match="Unable to initialize backend"):
+            reader.read_record(3)
+
+
+def test_folder_that_cannot_be_read(three, tmp_path, monkeypatch):
+    """Neither its list nor its metrics, which are not called damaged either."""
+    folder = shutil.copytree(three, tmp_path / "run")
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with monkeypatch.context() as patched:
+        patched.setattr(ocp, "CheckpointManager", Mock(side_effect=refused))
+        with pytest.raises(UserError, match=f"cannot open {folder}: Permission denied$"):
+            Checkpoints(folder, metric="top1")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", Mock(side_effect=refused))
+        with pytest.raises(UserError, match=f"cannot open {folder}: Permission denied$"):
+            has_checkpoint(folder)
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=refused))
+    with pytest.raises(UserError, match=f"{folder}/metrics.json: Permission denied$"):
+        Checkpoints(folder, metric="top1")
+    assert has_checkpoint(folder) and not has_checkpoint(tmp_path / "none")
+
+
+def test_damaged_list_of_a_checkpoint_is_refused(three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / "run")
+    (folder / "3" / "_CHECKPOINT_METADATA").write_text("3")
+    with pytest.raises(UserError, match=f"{folder} holds .* damaged _CHECKPOINT_METADATA"):
+        Checkpoints(folder, metric="top1")
+
+
 def test_checkpoint_without_checksums_gives_way_and_names_the_version(three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "run")
     path = folder / "3" / "record" / "metadata"
@@ -183,6 +247,41 @@ def test_checkpoint_without_checksums_gives_way_and_names_the_version(three, tmp
     with contextlib.closing(Checkpoints(folder, metric="top1")) as checkpoints:
         step, (line,) = restore_latest(checkpoints)
     assert step == 2 and "(without checksums, as versions before 0.1.0 wrote it)" in line
+
+
+# A path with each, and whether it can be read from.
+MISREAD = {"lr[0.1]": True, "a*": True, "a?": True, "a\\b": False, "gs:": False, "\udce4": False}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_path_that_orbax_misreads_is_refused_and_a_link_to_it_is_not(name, three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / name / "run" / "checkpoints")
+    before = sorted(path.name for path in folder.rglob("*"))
+    with pytest.raises(UserError, match="cannot be written to a path with .*, or give a link"):
+        Checkpoints(folder, metric="top1")
+    if MISREAD[name]:
+        with contextlib.closing(Checkpoints(folder, metric="top1", read_only=True)) as reader:
+            assert restore_latest(reader) == (3, [])
+    else:
+        with pytest.raises(UserError, match="cannot be read from a path with"):
+            Checkpoints(folder, metric="top1", read_only=True)
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    (tmp_path / "link").symlink_to(folder.parent)
+    link = tmp_path / "link" / "checkpoints"
+    with contextlib.closing(Checkpoints(link, metric="top1")) as checkpoints:
+        checkpoints.save(4, LIKE, {"step": 4})
+        checkpoints.rate(4, {"top1": 0.5, "top5": 1.0, "map": 0.5})
+        assert checkpoints.find("last") == 4
+
+
+def test_first_checkpoint_is_read_back(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path, metric="top1")) as checkpoints:
+        checkpoints.save(1, LIKE, {"step": 1})
+        checkpoints.wait()
+        DAMAGES["an index deleted"](tmp_path / "1")
+        with pytest.raises(UserError, match=f"{tmp_path}/1 is damaged .*, though it was just"):
+            checkpoints.rate(1, {"top1": 0.5, "top5": 1.0, "map": 0.5})
+        assert not checkpoints.is_rated(1)
 
 
 def fail_to_read(checkpoints: Checkpoints) -> None:
@@ -215,7 +314,13 @@ def test_a_programs_own_messages_are_heard_and_orbax_is_not(use, tmp_path, monke
     asyncio.error(TASK.format("_open_and_write", ORBAX))
     asyncio.error("Task exception was never retrieved", exc_info=RAISED)
     absl.handle(absl.makeRecord("absl", logging.ERROR, ORBAX, 1, "failed", (), None))
+    routine = "Given directory is read only=/x"
+    absl.handle(absl.makeRecord("absl", logging.WARNING, ORBAX, 1, routine, (), None))
     assert not caplog.messages
+    skipped = "Skipping merge of OCDBT checkpoints"
+    absl.handle(absl.makeRecord("absl", logging.WARNING, ORBAX, 1, skipped, (), None))
+    assert caplog.messages == [skipped]
+    caplog.clear()
     own = [TASK.format("serve", "/home/me/serve.py"), "Task exception was never retrieved"]
     asyncio.error(own[0])
     asyncio.error(own[1], exc_info=ValueError("mine"))

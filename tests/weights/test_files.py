@@ -1,6 +1,7 @@
 """Files of tensors: to the last bit through every kind, and nothing from a bad one but a line."""
 
 import collections
+import errno
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,7 @@ import torch_sofnet
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.sofnet.architecture import Architecture
+from sofnet_jax.weights import files
 from sofnet_jax.weights.files import READABLE, WRITABLE, read_tensors, write_tensors
 from sofnet_jax.weights.load import create_shapes
 from sofnet_jax.weights.names import torch_shapes
@@ -601,3 +604,12 @@ def test_what_is_written_may_be_read_by_whom_other_files_may(suffix, tmp_path):
     mode = (tmp_path / "new" / f"x{suffix}").stat().st_mode
     assert mode == (tmp_path / "other").stat().st_mode
     assert list_names(tmp_path / "new") == [f"x{suffix}"]
+
+
+def test_file_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "weights.npz"
+    np.savez(path, x=np.zeros(3))
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+    monkeypatch.setattr(files, "read_arrays", Mock(side_effect=error))
+    with pytest.raises(UserError, match=f"^cannot read {path}: Input/output error$"):
+        read_tensors(path)

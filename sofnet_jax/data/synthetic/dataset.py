@@ -6,7 +6,6 @@ confusing frames (see `scenes`), none of which depends on the class.
 """
 
 import csv
-import fcntl
 import json
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from sofnet_jax.data.synthetic.people import POSES
 from sofnet_jax.data.synthetic.scenes import draw_video
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.lock import try_lock
 from sofnet_jax.host.workers import Failure, count_cores, map_in_order
 
 VERSION = 4  # of the pixels and files; raise it with any change to them
@@ -98,7 +98,7 @@ def create_synthetic(
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     with open(root.parent / f".{root.name}.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released however its holder ends
+        try_lock(lock, wait=True)
         if not _is_written(root, meta):  # by the process that held the lock
             _write_whole(root, meta, num_workers)
 

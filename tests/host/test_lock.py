@@ -1,0 +1,44 @@
+"""Locks of folders, also on file systems that have none."""
+
+import errno
+import fcntl
+import os
+from unittest.mock import Mock
+
+import pytest
+
+from sofnet_jax.data.synthetic.dataset import create_synthetic, is_synthetic
+from sofnet_jax.host.lock import InUseError, lock_folder
+
+
+def test_second_holder_is_refused(tmp_path):
+    with lock_folder(tmp_path, "training"):
+        with (
+            pytest.raises(InUseError, match="in use by another training; wait for it"),
+            lock_folder(tmp_path, "training"),
+        ):
+            pass
+    with lock_folder(tmp_path, "training"):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL])
+def test_file_system_without_locks(code, tmp_path, monkeypatch, capsys):
+    """As NFS, Lustre and FUSE can be."""
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(code, os.strerror(code))))
+    for _ in range(2):
+        with lock_folder(tmp_path / "run", "training"):
+            (tmp_path / "run" / "x").touch()
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.startswith(f"note: {tmp_path}/run/.lock cannot be locked ({os.strerror(code)}); ")
+    create_synthetic(
+        tmp_path / "data",
+        num_classes=2,
+        train_videos=1,
+        val_videos=1,
+        num_frames=16,
+        size=32,
+        seed=0,
+        num_workers=1,
+    )
+    assert is_synthetic(tmp_path / "data")
