@@ -26,7 +26,7 @@ from sofnet_jax.data.annotations.own import (
 )
 from sofnet_jax.data.video.decode import Choose, Frames, read_frames
 from sofnet_jax.data.views import Look, show
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 
 Shown = tuple[UInt8[np.ndarray, "t size size 3"], Float[np.ndarray, "t"]]
 
@@ -121,6 +121,7 @@ def select_part(source: Source, part: Part, held_out: float) -> Source:
     return replace(source, videos=chosen)
 
 
+@explain_unreadable()
 def create_source(
     path: str | os.PathLike,
     *,

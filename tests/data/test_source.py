@@ -80,6 +80,22 @@ def test_folder_mistakes(tmp_path):
     _fails(tmp_path, "'runs' is not a class", "closest is 'run'", classes=("jump", "run"))
 
 
+@pytest.mark.parametrize("closed", [".", "walk", "walk/deep/er"])
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(closed, tmp_path, close_folder):
+    root = tmp_path / "train"
+    _touch(root, "run/a.mp4", "walk/b.mp4", "walk/deep/er/c.mp4")
+    close_folder(root / closed)
+    _fails(root, f"{root / closed}: cannot be read (Permission denied); change its permissions")
+
+
+def test_a_path_below_a_folder_that_cannot_be_read(tmp_path, close_folder):
+    _touch(tmp_path, "train/run/a.mp4", "train.csv")
+    close_folder(tmp_path)
+    for name in ("train", "train.csv"):
+        with pytest.raises(UserError, match="cannot be read .Permission denied."):
+            create_source(tmp_path / name)
+
+
 def test_csv_without_header(tmp_path):
     text = 'a.mp4,run\n\n"b, c.mp4","jump, high",run,\n/data/d.mp4, run \n'
     source = create_source(_csv(tmp_path, text, "utf-8-sig"))

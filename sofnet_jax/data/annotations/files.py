@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sofnet_jax.host.command_line import make_printable
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 
 # Suffixes searched for in a folder; a file given by name may have any.
 _SUFFIXES = (".csv", ".json", ".list", ".lst", ".mat", ".tsv", ".txt")
@@ -286,13 +286,18 @@ def check_width(place: str, cells: Sequence[str], header: Sequence[str]) -> None
         raise UserError(f"{place}: {len(cells)} columns where the header has {len(header)}")
 
 
+@explain_unreadable()
 def find_files(folder: Path) -> list[Path]:
     """List all files below a folder, sorted, except hidden files and folders.
 
-    Links are followed, but never in a cycle.
+    Links are followed, but never in a cycle. Raises UserError if a folder cannot be read.
     """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
     found, seen = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
@@ -309,10 +314,11 @@ def create_materials(paths: Sequence[Path]) -> list[Material]:
         raise UserError("no files of annotations are given")
     found: dict[str, Material] = {}
     for path in paths:
-        files = [file for file in find_files(path) if file.suffix.lower() in _SUFFIXES]
-        materials = [Material(file, named=False) for file in files if file.is_file()]
-        if path.is_file():
-            materials = [Material(path)]
+        if path.is_dir():
+            files = [file for file in find_files(path) if file.suffix.lower() in _SUFFIXES]
+            materials = [Material(file, named=False) for file in files if file.is_file()]
+        else:
+            materials = [Material(path)] if path.is_file() else []
         if not materials:
             raise UserError(
                 f"{path}: no such file or folder of annotations, or none in it "

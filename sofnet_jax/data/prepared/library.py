@@ -12,7 +12,7 @@ from sofnet_jax.data.annotations.clip import Annotation, Clip
 from sofnet_jax.data.annotations.files import Notes, find_files
 from sofnet_jax.data.annotations.names import is_video
 from sofnet_jax.data.prepared.record import Task
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.files import write_whole
 
 # Names given by downloaders: "Title [ID].mp4", "ID_anything.mp4"; but not "ID_000010_000020.mp4",
@@ -37,6 +37,7 @@ class Library:
     UserError if the folder does not exist or is empty.
     """
 
+    @explain_unreadable()
     def __init__(self, root: Path):
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give the folder of the videos")
@@ -93,6 +94,7 @@ def _spell(name: str) -> Iterable[str]:
     return (name, f"v_{name}", *((name[2:],) if name.startswith("v_") else ()))
 
 
+@explain_unreadable()
 def find_tasks(annotation: Annotation, library: Library) -> dict[str, list[Task]]:
     """Create the tasks of each split, with the files found."""
     index = {name: i for i, name in enumerate(annotation.classes)}

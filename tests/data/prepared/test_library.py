@@ -127,6 +127,23 @@ def test_labels_are_numbers_of_classes_and_missing_files_are_tasks_too(tmp_path)
     assert (missing.path, missing.labels, missing.segments) == (None, (0,), ((1.0, 2.0),))
 
 
+@pytest.mark.parametrize("closed", [".", "walk"])
+def test_a_folder_that_cannot_be_read_is_named(closed, tmp_path, close_folder):
+    _touch(tmp_path, "walk/1.mp4", "run/1.mp4")
+    close_folder(tmp_path / closed)
+    with pytest.raises(UserError, match=f"^{tmp_path / closed}: cannot be read .Permission denied"):
+        Library(tmp_path)
+
+
+def test_a_listed_file_in_a_folder_that_cannot_be_read(tmp_path, close_folder):
+    _touch(tmp_path, "run/1.mp4", ".cache/2.mp4")  # hidden folders are not searched
+    clip = Clip(id="2", split="train", labels=("run",), place="a:1", path=".cache/2.mp4")
+    library = Library(tmp_path)
+    close_folder(tmp_path / ".cache")
+    with pytest.raises(UserError, match="cannot be read .Permission denied"):
+        find_tasks(Annotation("videos", ("run",), (clip,)), library)
+
+
 def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="no such folder; give"):
         Library(tmp_path / "nowhere")
