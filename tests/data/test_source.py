@@ -96,6 +96,37 @@ def test_a_path_below_a_folder_that_cannot_be_read(tmp_path, close_folder):
             create_source(tmp_path / name)
 
 
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # as Linux and as macOS write it
+
+
+def test_a_class_is_one_in_either_unicode_form(tmp_path):
+    _touch(tmp_path, f"train/{COMPOSED}/a.mp4", f"train/{DECOMPOSED}/b.mp4", "train/cafz/c.mp4")
+    _touch(tmp_path, f"val/{DECOMPOSED}/d.mp4")
+    train = create_source(tmp_path / "train")
+    assert train.classes == ("cafz", COMPOSED) and train.notes == ()
+    assert sorted(video.labels for video in train.videos) == [(0,), (1,), (1,)]
+    for classes in (train.classes, ("cafz", DECOMPOSED)):
+        [video] = create_source(tmp_path / "val", classes=classes).videos
+        assert video.labels == (1,) and os.path.exists(video.path)
+    rows = _csv(tmp_path, f"path,label\n/d.mp4,{DECOMPOSED}\n")
+    assert create_source(rows).classes == (COMPOSED,)
+    assert create_source(rows, classes=(DECOMPOSED, "run"))[0].labels == (0,)
+
+
+@pytest.mark.parametrize("listed", [COMPOSED, DECOMPOSED])
+def test_a_listed_path_is_found_in_the_other_unicode_form(listed, tmp_path):
+    files = [f"{COMPOSED}/{DECOMPOSED}.mp4", f"{DECOMPOSED} 2/{COMPOSED} 1.mp4"]
+    _touch(tmp_path, *files)
+    rows = f"{listed}/{listed}.mp4,run\n{listed} 2/{listed} 1.mp4,run\n{listed}/gone.mp4,run\n"
+    found = [video.path for video in create_source(_csv(tmp_path, rows)).videos]
+    assert found == [str(tmp_path / file) for file in (*files, f"{COMPOSED}/gone.mp4")]
+
+
+def test_rows_in_both_unicode_forms_are_of_one_video(tmp_path):
+    path = _csv(tmp_path, f"{COMPOSED}.mp4,run\n{DECOMPOSED}.mp4,jump\n")
+    assert [video.labels for video in create_source(path).videos] == [(1, 0)]
+
+
 def test_csv_without_header(tmp_path):
     text = 'a.mp4,run\n\n"b, c.mp4","jump, high",run,\n/data/d.mp4, run \n'
     source = create_source(_csv(tmp_path, text, "utf-8-sig"))

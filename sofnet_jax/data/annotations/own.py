@@ -21,6 +21,7 @@ from sofnet_jax.data.annotations.names import (
     check_label,
     check_path,
     check_split,
+    compose,
     find_file_split,
     find_split,
     is_video,
@@ -131,14 +132,14 @@ def _list_videos(folder: Path, root: Path, split: str, notes: Notes) -> list[Cli
 
 
 def read_class_folder(path: Path, notes: Notes) -> dict[str, list[Path]]:
-    """The videos in each sub-folder, by its name; other files are noted.
+    """The videos in each sub-folder, by its name in the form NFC; other files are noted.
 
     Raises UserError if there are no videos.
     """
     videos: dict[str, list[Path]] = {}
     for folder in _list_folders(path):
         files = find_files(path / folder)
-        videos[folder] = [file for file in files if is_video(file.name)]
+        videos.setdefault(compose(folder), []).extend(f for f in files if is_video(f.name))
         others = (str(file) for file in files if not is_video(file.name))
         notes.add("files that are not videos by their names: left out", *others)
     if not any(videos.values()):
@@ -147,8 +148,12 @@ def read_class_folder(path: Path, notes: Notes) -> dict[str, list[Path]]:
 
 
 def _list_folders(path: Path) -> list[str]:
-    """The sorted names of the sub-folders that are not hidden. Raises UserError if none is."""
-    folders = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """The names of the sub-folders that are not hidden, sorted in the form NFC.
+
+    Raises UserError if there is none.
+    """
+    names = (p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = sorted(names, key=compose)
     if not folders:
         raise UserError(f"{path}: no sub-folders; put the videos of each class in a folder of it")
     return folders
@@ -206,7 +211,8 @@ def _create_clip(video: Node) -> Clip:
         raise UserError(f"{place}: no path")
     nodes = [*filter(None, [video.get("label")]), *video.get_list("labels")]
     labels = tuple(
-        str(node.count()) if isinstance(node.value, int) else node.text().strip() for node in nodes
+        str(node.count()) if isinstance(node.value, int) else compose(node.text().strip())
+        for node in nodes
     )
     if not labels or not all(labels):
         raise UserError(f"{place}: no label; write at least one for each video")
@@ -244,7 +250,8 @@ def merge_rows(rows: Iterable[Clip], notes: Notes) -> list[Clip]:
     """
     groups: dict[tuple, dict[tuple, Clip]] = {}
     for row in rows:
-        group = groups.setdefault((row.split, row.path, row.start, row.end), {})
+        key = row.split, compose(row.path or ""), row.start, row.end
+        group = groups.setdefault(key, {})
         if group.setdefault((row.labels, row.segments), row) is not row:
             notes.add("duplicate rows left out", row.place)
     merged = []

@@ -112,3 +112,10 @@ def test_a_folder_that_cannot_be_read_is_named(name, tmp_path, close_folder):
     close_folder(tmp_path / "run")
     with pytest.raises(UserError, match=f"^{tmp_path}/run: cannot be read .Permission denied"):
         find_videos(str(tmp_path / name))
+
+
+def test_a_file_is_found_in_the_other_unicode_form(tmp_path):
+    """As macOS decomposes accents and others do not."""
+    (tmp_path / "cafe\u0301.mp4").touch()
+    found = find_videos(str(tmp_path / "caf\u00e9.mp4"))
+    assert found == [str(tmp_path / "cafe\u0301.mp4")]
