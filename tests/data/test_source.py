@@ -58,17 +58,29 @@ def test_folder_follows_links_but_not_in_circles(tmp_path):
     ]
 
 
-def test_empty_classes_are_noted(tmp_path):
+def test_folders_without_a_video_are_not_classes(tmp_path):
     _touch(tmp_path, "run/a.mp4", "jump/readme.txt")
     source = create_source(tmp_path)
-    assert source.classes == ("jump", "run")
-    kind = "files that are not videos by their names: left out"
-    left_out = f"{kind}: 1, first {tmp_path}/jump/readme.txt"
-    assert source.notes == (left_out, f"{tmp_path}: no video of 'jump'")
+    assert source.classes == ("run",)
+    left_out = (
+        f"folders without a video: not classes: 1, first {tmp_path}/jump",
+        f"files that are not videos by their names: left out: 1, first {tmp_path}/jump/readme.txt",
+    )
+    assert source.notes == left_out
     source = create_source(tmp_path, classes=("run", "jump", "swim"))
     assert source.classes == ("run", "jump", "swim") and source[0].labels == (0,)
     unseen = (f"{tmp_path}: no video of 'jump'", f"{tmp_path}: no video of 'swim'")
-    assert source.notes == (left_out, *unseen)
+    assert source.notes == (*left_out, *unseen)
+    assert create_source(tmp_path, classes=("run",)).notes == left_out
+
+
+def test_folders_of_the_system_are_not_classes(tmp_path):
+    """As archives of macOS, file servers and file systems leave them."""
+    _touch(tmp_path, "run/a.mp4", "run/@eaDir/a.mp4/thumb.mp4", "__MACOSX/run/a.mp4")
+    _touch(tmp_path, "@eaDir/a.mp4", "lost+found/b.mp4", "@home/b.mp4")
+    source = create_source(tmp_path)
+    assert source.classes == ("@home", "run") and len(source) == 2
+    assert source.notes == (f"folders of the system left out: 4, first {tmp_path}/@eaDir",)
 
 
 def test_folder_mistakes(tmp_path):

@@ -14,6 +14,7 @@ from sofnet_jax.data.annotations.files import (
     check_order,
     check_width,
     find_files,
+    select_folders,
     show,
 )
 from sofnet_jax.data.annotations.names import (
@@ -95,9 +96,9 @@ def _read_folder(path: Path, notes: Notes) -> list[Clip]:
     notes.add("files without videos left out", *(str(t.path) for t in tables if t not in found))
     if found:
         return [row for table in found for row in _read_file(table, notes)]
-    splits = {folder: find_split(folder) for folder in _list_folders(path)}
+    splits = {folder: find_split(folder) for folder in _list_folders(path, Notes())}
     if all(splits.values()):
-        given = [(path / folder, path, split) for folder, split in splits.items()]
+        given = [(path / folder, path, splits[folder]) for folder in _list_folders(path, notes)]
     else:
         given = [(path, path.parent, find_split(path.name))]
     return [
@@ -132,28 +133,33 @@ def _list_videos(folder: Path, root: Path, split: str, notes: Notes) -> list[Cli
 
 
 def read_class_folder(path: Path, notes: Notes) -> dict[str, list[Path]]:
-    """The videos in each sub-folder, by its name in the form NFC; other files are noted.
+    """The videos in each sub-folder, by its name in the form NFC.
 
+    Other files, and sub-folders without a video, are noted.
     Raises UserError if there are no videos.
     """
     videos: dict[str, list[Path]] = {}
-    for folder in _list_folders(path):
-        files = find_files(path / folder)
-        videos.setdefault(compose(folder), []).extend(f for f in files if is_video(f.name))
+    for folder in _list_folders(path, notes):
+        files = find_files(path / folder, notes)
+        found = [file for file in files if is_video(file.name)]
+        if found:
+            videos.setdefault(compose(folder), []).extend(found)
+        else:
+            notes.add("folders without a video: not classes", str(path / folder))
         others = (str(file) for file in files if not is_video(file.name))
         notes.add("files that are not videos by their names: left out", *others)
-    if not any(videos.values()):
+    if not videos:
         raise UserError(f"{path}: no videos in its sub-folders (looked for {' '.join(EXTENSIONS)})")
     return videos
 
 
-def _list_folders(path: Path) -> list[str]:
-    """The names of the sub-folders that are not hidden, sorted in the form NFC.
+def _list_folders(path: Path, notes: Notes) -> list[str]:
+    """The names of the sub-folders (`select_folders`), sorted in the form NFC.
 
     Raises UserError if there is none.
     """
-    names = (p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    folders = sorted(names, key=compose)
+    names = (entry.name for entry in path.iterdir() if entry.is_dir())
+    folders = sorted(select_folders(path, names, notes), key=compose)
     if not folders:
         raise UserError(f"{path}: no sub-folders; put the videos of each class in a folder of it")
     return folders
