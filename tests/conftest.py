@@ -1,5 +1,6 @@
 """Set-up for all tests: several CPU devices, and videos whose frames tell their number."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -55,6 +56,27 @@ def _write_video(
 def write_video() -> Callable[..., Path]:
     """Writes a video of numbered frames: see `_write_video` for its options."""
     return _write_video
+
+
+@pytest.fixture
+def close_folder(monkeypatch) -> Callable[[Path], None]:
+    """Takes all permissions of a folder away, also from root, who is refused nothing."""
+
+    def close(folder: Path) -> None:
+        def refuse(call, is_closed):
+            def wrapped(path=".", *args, **kwargs):
+                if not isinstance(path, int) and is_closed(Path(os.fsdecode(path))):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+                return call(path, *args, **kwargs)
+
+            return wrapped
+
+        for name in ("listdir", "scandir"):
+            call = refuse(getattr(os, name), lambda path: path == folder or folder in path.parents)
+            monkeypatch.setattr(os, name, call)
+        monkeypatch.setattr(os, "stat", refuse(os.stat, lambda path: folder in path.parents))
+
+    return close
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 from sofnet_jax.archive.store import is_remote, open_file
 from sofnet_jax.data.annotations.files import Node, check_order
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.files import find_spelling
 
 COLUMNS = ("path", "start", "end")
 _Header = tuple[str, ...]
@@ -61,11 +62,11 @@ class Manifest:
 
     def locate(self, entry: Entry) -> str:
         """The full path or address of a video; paths are relative to the manifest's folder."""
-        if is_remote(entry.path) or os.path.isabs(entry.path):
+        if is_remote(entry.path):
             return entry.path
-        if is_remote(self.path):
+        if is_remote(self.path) and not os.path.isabs(entry.path):
             return f"{self.path.rpartition('/')[0]}/{entry.path}"
-        return os.path.join(os.path.dirname(os.path.abspath(self.path)), entry.path)
+        return find_spelling(os.path.join(os.path.dirname(os.path.abspath(self.path)), entry.path))
 
 
 def scan_manifest(path: str, chunk_size: int) -> Manifest:

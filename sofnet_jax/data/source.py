@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 
 from sofnet_jax.data.annotations.clip import Clip, Interval
 from sofnet_jax.data.annotations.files import Material, Notes
+from sofnet_jax.data.annotations.names import compose
 from sofnet_jax.data.annotations.own import (
     is_integer,
     merge_rows,
@@ -26,7 +27,8 @@ from sofnet_jax.data.annotations.own import (
 )
 from sofnet_jax.data.video.decode import Choose, Frames, read_frames
 from sofnet_jax.data.views import Look, show
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
+from sofnet_jax.host.files import find_spelling
 
 Shown = tuple[UInt8[np.ndarray, "t size size 3"], Float[np.ndarray, "t"]]
 
@@ -121,6 +123,7 @@ def select_part(source: Source, part: Part, held_out: float) -> Source:
     return replace(source, videos=chosen)
 
 
+@explain_unreadable()
 def create_source(
     path: str | os.PathLike,
     *,
@@ -164,7 +167,7 @@ def _list_folder(path: Path, classes: Sequence[str] | None) -> _Listing:
     notes = Notes()
     found = read_class_folder(path, notes)
     names = tuple(found if classes is None else classes)
-    index = {name: i for i, name in enumerate(names)}
+    index = {compose(name): i for i, name in enumerate(names)}
     videos: list[Video] = []
     for folder, files in found.items():
         if folder not in index:
@@ -188,7 +191,7 @@ def _list_csv(path: Path, classes: Sequence[str] | None) -> _Listing:
     videos = [
         Video(
             id=clip.id,
-            path=str(path.parent / (clip.path or "")),
+            path=find_spelling(str(path.parent / (clip.path or ""))),
             labels=tuple(dict.fromkeys(index[label] for label in clip.labels)),
             start=clip.start,
             end=clip.end,
@@ -211,7 +214,7 @@ def _index_labels(
         integers = all(map(is_integer, labels))
         if integers and not any(name.isdecimal() for name in names):
             return names, {label: int(label) for label in labels if int(label) < len(names)}
-    return names, {name: i for i, name in enumerate(names)}
+    return names, {compose(name): i for i, name in enumerate(names)}
 
 
 def _unknown(label: str, names: Sequence[str]) -> str:

@@ -57,6 +57,17 @@ def explain_full_disk(workdir: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def explain_unreadable() -> Iterator[None]:
+    """Turn the system's errors about files and folders into UserError, which names them."""
+    try:
+        yield
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
+        remedy = "; change its permissions or leave it out" if denied else ""
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}){remedy}") from error
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, printable and short; its type if it has no message."""
     text = str(error).strip() or type(error).__name__

@@ -87,6 +87,9 @@ def test_rows_without_a_header_are_paths(tmp_path):
     assert entries == [Entry(path, None, None) for path in ("a.mp4", "/b.mp4", "gs://c/d")]
     located = [manifest.locate(entry) for entry in entries]
     assert located == [str(tmp_path / "a.mp4"), "/b.mp4", "gs://c/d"]
+    (tmp_path / "cafe\u0301.mp4").touch()  # as macOS decomposes accents
+    composed = manifest.locate(Entry("caf\u00e9.mp4", None, None))
+    assert composed == str(tmp_path / "cafe\u0301.mp4")
     there = replace(manifest, path="gs://bucket/lists/all.csv")
     assert there.locate(entries[0]) == "gs://bucket/lists/a.mp4"
 

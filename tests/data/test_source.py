@@ -58,17 +58,29 @@ def test_folder_follows_links_but_not_in_circles(tmp_path):
     ]
 
 
-def test_empty_classes_are_noted(tmp_path):
+def test_folders_without_a_video_are_not_classes(tmp_path):
     _touch(tmp_path, "run/a.mp4", "jump/readme.txt")
     source = create_source(tmp_path)
-    assert source.classes == ("jump", "run")
-    kind = "files that are not videos by their names: left out"
-    left_out = f"{kind}: 1, first {tmp_path}/jump/readme.txt"
-    assert source.notes == (left_out, f"{tmp_path}: no video of 'jump'")
+    assert source.classes == ("run",)
+    left_out = (
+        f"folders without a video: not classes: 1, first {tmp_path}/jump",
+        f"files that are not videos by their names: left out: 1, first {tmp_path}/jump/readme.txt",
+    )
+    assert source.notes == left_out
     source = create_source(tmp_path, classes=("run", "jump", "swim"))
     assert source.classes == ("run", "jump", "swim") and source[0].labels == (0,)
     unseen = (f"{tmp_path}: no video of 'jump'", f"{tmp_path}: no video of 'swim'")
-    assert source.notes == (left_out, *unseen)
+    assert source.notes == (*left_out, *unseen)
+    assert create_source(tmp_path, classes=("run",)).notes == left_out
+
+
+def test_folders_of_the_system_are_not_classes(tmp_path):
+    """As archives of macOS, file servers and file systems leave them."""
+    _touch(tmp_path, "run/a.mp4", "run/@eaDir/a.mp4/thumb.mp4", "__MACOSX/run/a.mp4")
+    _touch(tmp_path, "@eaDir/a.mp4", "lost+found/b.mp4", "@home/b.mp4")
+    source = create_source(tmp_path)
+    assert source.classes == ("@home", "run") and len(source) == 2
+    assert source.notes == (f"folders of the system left out: 4, first {tmp_path}/@eaDir",)
 
 
 def test_folder_mistakes(tmp_path):
@@ -78,6 +90,53 @@ def test_folder_mistakes(tmp_path):
     _fails(tmp_path, "no videos", ".mp4")
     _touch(tmp_path, "runs/a.mp4")
     _fails(tmp_path, "'runs' is not a class", "closest is 'run'", classes=("jump", "run"))
+
+
+@pytest.mark.parametrize("closed", [".", "walk", "walk/deep/er"])
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(closed, tmp_path, close_folder):
+    root = tmp_path / "train"
+    _touch(root, "run/a.mp4", "walk/b.mp4", "walk/deep/er/c.mp4")
+    close_folder(root / closed)
+    _fails(root, f"{root / closed}: cannot be read (Permission denied); change its permissions")
+
+
+def test_a_path_below_a_folder_that_cannot_be_read(tmp_path, close_folder):
+    _touch(tmp_path, "train/run/a.mp4", "train.csv")
+    close_folder(tmp_path)
+    for name in ("train", "train.csv"):
+        with pytest.raises(UserError, match="cannot be read .Permission denied."):
+            create_source(tmp_path / name)
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # as Linux and as macOS write it
+
+
+def test_a_class_is_one_in_either_unicode_form(tmp_path):
+    _touch(tmp_path, f"train/{COMPOSED}/a.mp4", f"train/{DECOMPOSED}/b.mp4", "train/cafz/c.mp4")
+    _touch(tmp_path, f"val/{DECOMPOSED}/d.mp4")
+    train = create_source(tmp_path / "train")
+    assert train.classes == ("cafz", COMPOSED) and train.notes == ()
+    assert sorted(video.labels for video in train.videos) == [(0,), (1,), (1,)]
+    for classes in (train.classes, ("cafz", DECOMPOSED)):
+        [video] = create_source(tmp_path / "val", classes=classes).videos
+        assert video.labels == (1,) and os.path.exists(video.path)
+    rows = _csv(tmp_path, f"path,label\n/d.mp4,{DECOMPOSED}\n")
+    assert create_source(rows).classes == (COMPOSED,)
+    assert create_source(rows, classes=(DECOMPOSED, "run"))[0].labels == (0,)
+
+
+@pytest.mark.parametrize("listed", [COMPOSED, DECOMPOSED])
+def test_a_listed_path_is_found_in_the_other_unicode_form(listed, tmp_path):
+    files = [f"{COMPOSED}/{DECOMPOSED}.mp4", f"{DECOMPOSED} 2/{COMPOSED} 1.mp4"]
+    _touch(tmp_path, *files)
+    rows = f"{listed}/{listed}.mp4,run\n{listed} 2/{listed} 1.mp4,run\n{listed}/gone.mp4,run\n"
+    found = [video.path for video in create_source(_csv(tmp_path, rows)).videos]
+    assert found == [str(tmp_path / file) for file in (*files, f"{COMPOSED}/gone.mp4")]
+
+
+def test_rows_in_both_unicode_forms_are_of_one_video(tmp_path):
+    path = _csv(tmp_path, f"{COMPOSED}.mp4,run\n{DECOMPOSED}.mp4,jump\n")
+    assert [video.labels for video in create_source(path).videos] == [(1, 0)]
 
 
 def test_csv_without_header(tmp_path):

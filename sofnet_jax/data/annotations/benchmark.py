@@ -7,7 +7,7 @@ from pathlib import Path
 from sofnet_jax.data.annotations import activitynet, kinetics, own, sports1m, thumos14
 from sofnet_jax.data.annotations.clip import SPLITS, Annotation
 from sofnet_jax.data.annotations.files import create_materials
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 
 _READERS = {module.NAME: module.read for module in (activitynet, kinetics, thumos14, sports1m)}
 BENCHMARKS = (*_READERS, own.NAME)
@@ -20,6 +20,7 @@ _PAPER = {
 }
 
 
+@explain_unreadable()
 def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
     """Read the annotation files of a benchmark, given by name or in folders.
 
@@ -31,8 +32,9 @@ def read_annotation(name: str, paths: Sequence[Path]) -> Annotation:
         return own.read(paths)
     if name not in _READERS:
         raise UserError(f"'{name}' is not a benchmark; choose one of {', '.join(BENCHMARKS)}")
+    materials = create_materials(paths)
     try:
-        annotation = _READERS[name](create_materials(paths))
+        annotation = _READERS[name](materials)
         if not annotation.clips:
             where = " or ".join(map(str, paths))
             raise UserError(f"no labelled videos in {where}; give the files that name some")

@@ -6,20 +6,25 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sofnet_jax.host.command_line import make_printable
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 
 # Suffixes searched for in a folder; a file given by name may have any.
 _SUFFIXES = (".csv", ".json", ".list", ".lst", ".mat", ".tsv", ".txt")
 _SAMPLE = 40  # rows that decide what a file is
 _LONGEST = 2000  # characters of a row in the sample
 _MARK = b"\xef\xbb\xbf"  # the byte order mark that some editors put before UTF-8
+# Folders that macOS, Windows, file servers and file systems leave among others, in lower case.
+_LITTER = (
+    *("__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "$recycle.bin"),
+    *("system volume information", "lost+found"),
+)
 _SHOWN = 60  # characters of a value in a message
 _COUNT = re.compile(r"[0-9]{1,9}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -286,19 +291,33 @@ def check_width(place: str, cells: Sequence[str], header: Sequence[str]) -> None
         raise UserError(f"{place}: {len(cells)} columns where the header has {len(header)}")
 
 
-def find_files(folder: Path) -> list[Path]:
+def select_folders(parent: str | os.PathLike, names: Iterable[str], notes: Notes) -> list[str]:
+    """Sort folders, leave out hidden ones, and note those that a system left among the user's."""
+    shown = sorted(name for name in names if not name.startswith("."))
+    litter = [name for name in shown if name.lower() in _LITTER]
+    notes.add("folders of the system left out", *(os.path.join(parent, name) for name in litter))
+    return [name for name in shown if name not in litter]
+
+
+@explain_unreadable()
+def find_files(folder: Path, notes: Notes | None = None) -> list[Path]:
     """List all files below a folder, sorted, except hidden files and folders.
 
-    Links are followed, but never in a cycle.
+    Links are followed, but never in a cycle. Folders that a system left are noted. Raises UserError
+    if a folder cannot be read.
     """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
     found, seen = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if name[0] != "."]
+        folders[:] = select_folders(parent, folders, notes or Notes())
         found += [Path(parent, f) for f in files if f[0] != "."]
     return sorted(found)
 
@@ -309,10 +328,11 @@ def create_materials(paths: Sequence[Path]) -> list[Material]:
         raise UserError("no files of annotations are given")
     found: dict[str, Material] = {}
     for path in paths:
-        files = [file for file in find_files(path) if file.suffix.lower() in _SUFFIXES]
-        materials = [Material(file, named=False) for file in files if file.is_file()]
-        if path.is_file():
-            materials = [Material(path)]
+        if path.is_dir():
+            files = [file for file in find_files(path) if file.suffix.lower() in _SUFFIXES]
+            materials = [Material(file, named=False) for file in files if file.is_file()]
+        else:
+            materials = [Material(path)] if path.is_file() else []
         if not materials:
             raise UserError(
                 f"{path}: no such file or folder of annotations, or none in it "

@@ -30,9 +30,14 @@ def strip_prefix(id: str) -> str:
     return id[2:] if id.startswith("v_") and len(id) > 2 and not YOUTUBE.fullmatch(id) else id
 
 
+def compose(text: str) -> str:
+    """Text in the Unicode form NFC, in which names are compared: macOS decomposes its accents."""
+    return unicodedata.normalize("NFC", text)
+
+
 def check_label(node: Node) -> str:
     """Read a class name, stripped, printable and in the Unicode form NFC; raises UserError."""
-    label = unicodedata.normalize("NFC", node.text().strip())
+    label = compose(node.text().strip())
     if not label or len(label) > _MAX_NAME or not label.isprintable():
         raise UserError(f"{node.place}: {show(label)} is not a class name")
     return label

@@ -14,6 +14,7 @@ from sofnet_jax.data.annotations.files import (
     check_order,
     check_width,
     find_files,
+    select_folders,
     show,
 )
 from sofnet_jax.data.annotations.names import (
@@ -21,6 +22,7 @@ from sofnet_jax.data.annotations.names import (
     check_label,
     check_path,
     check_split,
+    compose,
     find_file_split,
     find_split,
     is_video,
@@ -94,9 +96,9 @@ def _read_folder(path: Path, notes: Notes) -> list[Clip]:
     notes.add("files without videos left out", *(str(t.path) for t in tables if t not in found))
     if found:
         return [row for table in found for row in _read_file(table, notes)]
-    splits = {folder: find_split(folder) for folder in _list_folders(path)}
+    splits = {folder: find_split(folder) for folder in _list_folders(path, Notes())}
     if all(splits.values()):
-        given = [(path / folder, path, split) for folder, split in splits.items()]
+        given = [(path / folder, path, splits[folder]) for folder in _list_folders(path, notes)]
     else:
         given = [(path, path.parent, find_split(path.name))]
     return [
@@ -131,24 +133,33 @@ def _list_videos(folder: Path, root: Path, split: str, notes: Notes) -> list[Cli
 
 
 def read_class_folder(path: Path, notes: Notes) -> dict[str, list[Path]]:
-    """The videos in each sub-folder, by its name; other files are noted.
+    """The videos in each sub-folder, by its name in the form NFC.
 
+    Other files, and sub-folders without a video, are noted.
     Raises UserError if there are no videos.
     """
     videos: dict[str, list[Path]] = {}
-    for folder in _list_folders(path):
-        files = find_files(path / folder)
-        videos[folder] = [file for file in files if is_video(file.name)]
+    for folder in _list_folders(path, notes):
+        files = find_files(path / folder, notes)
+        found = [file for file in files if is_video(file.name)]
+        if found:
+            videos.setdefault(compose(folder), []).extend(found)
+        else:
+            notes.add("folders without a video: not classes", str(path / folder))
         others = (str(file) for file in files if not is_video(file.name))
         notes.add("files that are not videos by their names: left out", *others)
-    if not any(videos.values()):
+    if not videos:
         raise UserError(f"{path}: no videos in its sub-folders (looked for {' '.join(EXTENSIONS)})")
     return videos
 
 
-def _list_folders(path: Path) -> list[str]:
-    """The sorted names of the sub-folders that are not hidden. Raises UserError if none is."""
-    folders = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _list_folders(path: Path, notes: Notes) -> list[str]:
+    """The names of the sub-folders (`select_folders`), sorted in the form NFC.
+
+    Raises UserError if there is none.
+    """
+    names = (entry.name for entry in path.iterdir() if entry.is_dir())
+    folders = sorted(select_folders(path, names, notes), key=compose)
     if not folders:
         raise UserError(f"{path}: no sub-folders; put the videos of each class in a folder of it")
     return folders
@@ -206,7 +217,8 @@ def _create_clip(video: Node) -> Clip:
         raise UserError(f"{place}: no path")
     nodes = [*filter(None, [video.get("label")]), *video.get_list("labels")]
     labels = tuple(
-        str(node.count()) if isinstance(node.value, int) else node.text().strip() for node in nodes
+        str(node.count()) if isinstance(node.value, int) else compose(node.text().strip())
+        for node in nodes
     )
     if not labels or not all(labels):
         raise UserError(f"{place}: no label; write at least one for each video")
@@ -244,7 +256,8 @@ def merge_rows(rows: Iterable[Clip], notes: Notes) -> list[Clip]:
     """
     groups: dict[tuple, dict[tuple, Clip]] = {}
     for row in rows:
-        group = groups.setdefault((row.split, row.path, row.start, row.end), {})
+        key = row.split, compose(row.path or ""), row.start, row.end
+        group = groups.setdefault(key, {})
         if group.setdefault((row.labels, row.segments), row) is not row:
             notes.add("duplicate rows left out", row.place)
     merged = []

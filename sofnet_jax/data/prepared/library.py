@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sofnet_jax.data.annotations.clip import Annotation, Clip
 from sofnet_jax.data.annotations.files import Notes, find_files
-from sofnet_jax.data.annotations.names import is_video
+from sofnet_jax.data.annotations.names import compose, is_video
 from sofnet_jax.data.prepared.record import Task
-from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import write_whole
+from sofnet_jax.host.errors import UserError, explain_unreadable
+from sofnet_jax.host.files import find_spelling, write_whole
 
 # Names given by downloaders: "Title [ID].mp4", "ID_anything.mp4"; but not "ID_000010_000020.mp4",
 # which is a section of a video.
@@ -31,12 +31,13 @@ class Found:
 
 
 class Library:
-    """All files below a folder, by name.
+    """All files below a folder, by name in the form NFC.
 
     A prefix `v_` and the extension are ignored, though those of videos are preferred. Raises
     UserError if the folder does not exist or is empty.
     """
 
+    @explain_unreadable()
     def __init__(self, root: Path):
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give the folder of the videos")
@@ -47,7 +48,7 @@ class Library:
         if not files:
             raise UserError(f"{root}: no files in this folder of videos")
         for file in files:
-            self._exact[file.stem].append(file)
+            self._exact[compose(file.stem)].append(file)
             match = _DOWNLOADED.fullmatch(file.stem)
             if match and not _TRIMMED.fullmatch(file.stem):
                 self._downloaded[match["last"] or match["first"]].append(file)
@@ -67,15 +68,16 @@ class Library:
         """The file at a path below the root; the extension may be missing."""
         if path is None:
             return []
-        whole = self.root / path
+        whole = Path(find_spelling(str(self.root / path)))
         if whole.is_file():
             return [whole]
-        return [file for file in self._exact.get(whole.name, ()) if file.parent == whole.parent]
+        files = self._exact.get(compose(whole.name), ())
+        return [file for file in files if file.parent == whole.parent]
 
     def _named(self, names: Sequence[str]) -> list[Path]:
         """The files with any of the names."""
         spellings = [s for name in names for s in _spell(name)]
-        files = [file for s in spellings for file in self._exact.get(s, ())]
+        files = [file for s in spellings for file in self._exact.get(compose(s), ())]
         if not any(is_video(file.name) for file in files):
             files += [f for name in names for f in self._downloaded.get(name, ()) if f not in files]
         return files
@@ -93,6 +95,7 @@ def _spell(name: str) -> Iterable[str]:
     return (name, f"v_{name}", *((name[2:],) if name.startswith("v_") else ()))
 
 
+@explain_unreadable()
 def find_tasks(annotation: Annotation, library: Library) -> dict[str, list[Task]]:
     """Create the tasks of each split, with the files found."""
     index = {name: i for i, name in enumerate(annotation.classes)}

@@ -16,7 +16,7 @@ from typing import Any
 from sofnet_jax.data.annotations.files import Material, parse_json
 from sofnet_jax.data.prepared.record import Format, Summary
 from sofnet_jax.data.prepared.shards import ShardSummary
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 
 VIDEOS, PROBLEMS, ABOUT = "videos.jsonl", "problems.csv", "prepared.json"
 _COLUMNS = ("split", "kind", "id", "detail")
@@ -59,12 +59,13 @@ def suggest_remedy(folder: Path) -> Iterator[None]:
         raise UserError(f"{error}; delete {folder} and prepare it again") from error
 
 
+@explain_unreadable()
 def find_version(path: Path) -> Path:
     """The folder of the latest version of a prepared data set. Raises UserError."""
     if (path / ABOUT).is_file():
         return path
-    found = [about.parent for about in path.glob(f"*/{ABOUT}")]
-    versions = [folder for folder in found if _VERSION.fullmatch(folder.name)]
+    found = sorted(path.iterdir()) if path.is_dir() else []
+    versions = [f for f in found if _VERSION.fullmatch(f.name) and (f / ABOUT).is_file()]
     if not versions:
         raise UserError(f"{path}: nothing prepared in it; see python -m sofnet_jax.prepare --help")
     return max(versions, key=lambda folder: [int(part) for part in folder.name.split(".")])

@@ -24,7 +24,8 @@ from sofnet_jax.data.video.container import (
     report_errors,
 )
 from sofnet_jax.data.video.reader import LazyFrame, Pixels
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
+from sofnet_jax.host.files import find_spelling
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of backoff before reconnecting
 ATTEMPTS = 10  # to reconnect; the pause doubles each time
@@ -45,20 +46,21 @@ def is_live(name: str) -> bool:
     return name == STDIN or "://" in name or name.startswith(CAMERA)
 
 
+@explain_unreadable()
 def find_videos(name: str) -> list[str]:
     """List the videos of a folder or a pattern; a live source and a file stand for themselves.
 
-    Raises UserError if there are none.
+    Raises UserError if there are none, or a folder cannot be read.
     """
     if is_live(name):
         return [name]
-    path = os.path.expanduser(name)
-    if os.path.isdir(path):
+    path = find_spelling(os.path.expanduser(name))
+    if Path(path).is_dir():
         videos = [str(file) for file in find_files(Path(path)) if is_video(file.name)]
         if not videos:
             raise UserError(f"{name}: no videos in it (looked for {' '.join(EXTENSIONS)})")
         return videos
-    if os.path.exists(path):
+    if Path(path).exists():
         return [path]
     found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
     videos = [file for file in found if os.path.isfile(file)]

@@ -134,6 +134,23 @@ def test_one_class_in_two_unicode_forms_is_one(tmp_path):
     assert annotation.classes == ("Ky\u016bd\u014d",)
 
 
+def test_folders_of_the_system_are_neither_splits_nor_classes(tmp_path):
+    write_files(tmp_path, dict.fromkeys(("train/run/a.mp4", "train/@eaDir/b.mp4"), ""))
+    write_files(tmp_path, dict.fromkeys(("__MACOSX/train/run/a.mp4", "val/run/b.mp4"), ""))
+    annotation = read_annotation("videos", [tmp_path])
+    assert annotation.classes == ("run",) and len(annotation.clips) == 2
+    assert annotation.notes == (f"folders of the system left out: 2, first {tmp_path}/__MACOSX",)
+
+
+@pytest.mark.parametrize("closed", [".", "val", "val/run"])
+@pytest.mark.parametrize("name", ["videos", "activitynet"])
+def test_a_folder_that_cannot_be_read_is_named(name, closed, tmp_path, close_folder):
+    write_files(tmp_path, {"train/run/a.mp4": "", "val/run/b.mp4": ""})
+    close_folder(tmp_path / closed)
+    message = refuse(name, [tmp_path])
+    assert message.startswith(f"{tmp_path / closed}: cannot be read (Permission denied)")
+
+
 def test_one_name_in_both_splits_is_of_two_videos(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split / "run").mkdir(parents=True)

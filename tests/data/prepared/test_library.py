@@ -127,6 +127,35 @@ def test_labels_are_numbers_of_classes_and_missing_files_are_tasks_too(tmp_path)
     assert (missing.path, missing.labels, missing.segments) == (None, (0,), ((1.0, 2.0),))
 
 
+def test_a_file_is_found_in_the_other_unicode_form(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"  # as Linux and as macOS write it
+    for there, listed in ((composed, decomposed), (decomposed, composed)):
+        root = tmp_path / str(len(there))
+        _touch(root, f"{there}/{there}.mp4")
+        clip = Clip(id="a", split="train", labels=("run",), place="a:1", path=f"{listed}/{listed}")
+        for path in (f"{listed}/{listed}.mp4", f"{listed}/{listed}"):
+            found = _find(root, dataclasses.replace(clip, path=path))
+            assert found == f"{there}/{there}.mp4"
+        assert _find(root, _clip(listed)) == f"{there}/{there}.mp4"
+
+
+@pytest.mark.parametrize("closed", [".", "walk"])
+def test_a_folder_that_cannot_be_read_is_named(closed, tmp_path, close_folder):
+    _touch(tmp_path, "walk/1.mp4", "run/1.mp4")
+    close_folder(tmp_path / closed)
+    with pytest.raises(UserError, match=f"^{tmp_path / closed}: cannot be read .Permission denied"):
+        Library(tmp_path)
+
+
+def test_a_listed_file_in_a_folder_that_cannot_be_read(tmp_path, close_folder):
+    _touch(tmp_path, "run/1.mp4", ".cache/2.mp4")  # hidden folders are not searched
+    clip = Clip(id="2", split="train", labels=("run",), place="a:1", path=".cache/2.mp4")
+    library = Library(tmp_path)
+    close_folder(tmp_path / ".cache")
+    with pytest.raises(UserError, match="cannot be read .Permission denied"):
+        find_tasks(Annotation("videos", ("run",), (clip,)), library)
+
+
 def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="no such folder; give"):
         Library(tmp_path / "nowhere")

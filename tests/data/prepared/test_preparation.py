@@ -588,3 +588,10 @@ def test_beam_writes_the_same_records(options, prepared, videos, tmp_path):
         assert (folder / name).read_text().replace(str(out), "") == (
             prepared / name
         ).read_text().replace(str(prepared.parents[1]), "")
+
+
+def test_a_data_set_in_a_folder_that_cannot_be_read(tmp_path, close_folder):
+    (tmp_path / "videos/1.0.0").mkdir(parents=True)
+    close_folder(tmp_path / "videos")
+    with pytest.raises(UserError, match="videos: cannot be read .Permission denied"):
+        find_version(tmp_path / "videos")

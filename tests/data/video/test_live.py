@@ -11,7 +11,8 @@ from numbered_frame import draw_number, read_number
 
 from sofnet_jax.data.video import live
 from sofnet_jax.data.video.container import VideoError
-from sofnet_jax.data.video.live import connect
+from sofnet_jax.data.video.live import connect, find_videos
+from sofnet_jax.host.errors import UserError
 
 
 def _write_stream(numbers) -> bytes:
@@ -102,3 +103,19 @@ def test_what_was_never_a_stream_is_an_error_at_once(content, serve, pauses):
 def test_no_such_camera():
     with pytest.raises(VideoError, match="/dev/video99"):
         next(connect("/dev/video99", say=print))
+
+
+@pytest.mark.parametrize("name", ["", "run", "run/1.mp4"])
+def test_a_folder_that_cannot_be_read_is_named(name, tmp_path, close_folder):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/1.mp4").touch()
+    close_folder(tmp_path / "run")
+    with pytest.raises(UserError, match=f"^{tmp_path}/run: cannot be read .Permission denied"):
+        find_videos(str(tmp_path / name))
+
+
+def test_a_file_is_found_in_the_other_unicode_form(tmp_path):
+    """As macOS decomposes accents and others do not."""
+    (tmp_path / "cafe\u0301.mp4").touch()
+    found = find_videos(str(tmp_path / "caf\u00e9.mp4"))
+    assert found == [str(tmp_path / "cafe\u0301.mp4")]
