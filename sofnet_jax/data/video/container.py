@@ -75,6 +75,12 @@ def find_stream(container: Any, name: str) -> Any:
     return streams[0]
 
 
+def has_time_stamps(container: Any) -> bool:
+    """Whether the format tells the times of its frames: bare codecs and pictures do not."""
+    untimed = container.format.flags & av.format.Flags.no_timestamps.value
+    return not (untimed or container.format.name.endswith("_pipe"))
+
+
 def decode_packet(stream: Any, packet: av.Packet | None) -> list[av.VideoFrame]:
     """Decode a packet, or with None what the decoder still holds; [] for a damaged one."""
     try:
@@ -134,10 +140,14 @@ class Video:
         if not self._stamps_frames:
             return None
         pts, size, flags = array("q"), array("q"), bytearray()  # compact, for long videos
+        decoded: int | None = None  # time stamp; decreases where one file was put behind another
         for packet in self._packets:
             self._position += 1
             if packet.pts is None or (self._codec.name == "mpeg4" and packet.size <= _NOT_CODED):
                 return None
+            if decoded is not None and packet.dts is not None and packet.dts < decoded:
+                return None
+            decoded = packet.dts
             pts.append(packet.pts)
             size.append(packet.size)
             flags.append(packet.is_keyframe + 2 * self._shows(packet))

@@ -279,6 +279,11 @@ def test_time_goes_on_where_one_file_was_put_behind_another(write_video, tmp_pat
     assert np.allclose(times - times[0], np.arange(128) / 25, rtol=0, atol=0.001)
     frames, times = read_frames(tmp_path / "b.ts", _all, start=times[66], end=times[68])
     assert read_numbers(frames) == [2, 3]
+    later = write_video(tmp_path / "c.ts", range(64, 128), ticks=range(500, 564)).read_bytes()
+    (tmp_path / "b.ts").write_bytes(later + part)  # no time stamp occurs twice
+    frames, times = read_frames(tmp_path / "b.ts", _all)
+    assert read_numbers(frames) == [*range(64, 128), *range(64)]
+    assert np.allclose(times - times[0], np.arange(128) / 25, rtol=0, atol=0.001)
 
 
 # Display matrices (ISO 14496-12, tkhd: x' = a x + c y, y' = b x + d y), and what
