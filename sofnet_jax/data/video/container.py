@@ -14,6 +14,7 @@ from av.video.frame import PictureType
 from jaxtyping import Bool, Float, Int
 
 from sofnet_jax.data.video.headers import codes_frames_only, counts_more_samples_than_bytes
+from sofnet_jax.host.address import mask_passwords
 
 PacketRange = tuple[int, int]  # the first and the last packet
 
@@ -42,6 +43,9 @@ av.logging.set_libav_level(av.logging.PANIC)
 
 class VideoError(Exception):
     """A video that cannot be read, in one line: `<path>: <reason>`."""
+
+    def __init__(self, text: str):
+        super().__init__(mask_passwords(text))
 
 
 @contextlib.contextmanager
