@@ -166,6 +166,16 @@ def test_standard_input(program, place):
     ]  # fmt: skip
 
 
+def test_no_password_is_printed(predict, place):
+    code, stdout, stderr = predict("rtsp://user:secret@127.0.0.1:9/1", "--json")
+    shown = "rtsp://user:***@127.0.0.1:9/1"
+    error = f"{shown}: not a video stream (Connection refused)"
+    assert (code, json.loads(stdout)) == (1, {"video": shown, "error": error})
+    assert stderr == f"error: {error}\n"
+    code, stdout, stderr = predict("rtsp:/user:secret@127.0.0.1:9/1", "--json")  # a file, then
+    assert code == 1 and "secret" not in stdout + stderr
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_standard_input_is_silent(place):
     command = [*PYTHON, "-m", "sofnet_jax.predict", "-", f"--checkpoint={place / 'run'}"]

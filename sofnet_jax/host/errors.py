@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from sofnet_jax.host.address import mask_passwords
+
 MISTAKE = 1  # by the user: the same command would fail again
 DEFECT = 70  # in the program or the machine; a traceback is shown
 LOST = 75  # another process or machine is gone: the same command may succeed
@@ -18,6 +20,9 @@ class UserError(Exception):
     """A user's mistake, in one line: what is wrong, where, and what to do about it."""
 
     exit_code = MISTAKE
+
+    def __init__(self, text: str):
+        super().__init__(mask_passwords(text))
 
 
 class DamagedError(UserError):

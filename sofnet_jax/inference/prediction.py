@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from sofnet_jax.host.address import mask_passwords
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.systems.base import Action, Spending, Trace
 
@@ -73,7 +74,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """Everything except `scores`, as JSON."""
         return {
-            "video": self.video,
+            "video": mask_passwords(self.video),
             "start": self.start,
             "end": self.end,
             "classes": [guess._asdict() for guess in self.guesses],
@@ -98,7 +99,7 @@ class Prediction:
         frames += [f"{self.unseen} never looked at"] if self.unseen else []
         share = f"{100 * self.spent.paper / self.plain.paper:.0f} % of the plain backbone's"
         return [
-            make_printable(self.video),
+            make_printable(mask_passwords(self.video)),
             *(
                 f"  {100 * guess.probability:5.1f} %  {make_printable(guess.name)}"
                 for guess in self.guesses

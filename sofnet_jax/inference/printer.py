@@ -8,6 +8,7 @@ from typing import Any
 
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.live import connect, find_videos, is_live
+from sofnet_jax.host.address import mask_passwords
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import format_json, require_place
@@ -70,7 +71,7 @@ class Printer:
                 if self.as_json:
                     lines = [format_json(prediction.to_json())]
                 elif prediction.is_window:
-                    lines = [] if shown else [make_printable(video)]
+                    lines = [] if shown else [make_printable(mask_passwords(video))]
                     lines.append(f"  {prediction.describe_line()}")
                 else:
                     lines = prediction.describe()
@@ -105,7 +106,7 @@ class Printer:
     def _fail(self, video: str, error: Exception) -> None:
         self.failed = True
         if self.as_json:
-            print(format_json({"video": video, "error": str(error)}), flush=True)
+            print(format_json({"video": mask_passwords(video), "error": str(error)}), flush=True)
         _say(f"error: {error}")
 
     def _draw(self, path: Path) -> None:
@@ -137,4 +138,4 @@ def require_picture(path: Path, names: Sequence[str]) -> None:
 
 
 def _say(text: str) -> None:
-    print(make_printable(text), file=sys.stderr, flush=True)
+    print(make_printable(mask_passwords(text)), file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from av.video.frame import PictureType
 from jaxtyping import Bool, Float, Int
 
 from sofnet_jax.data.video.headers import codes_frames_only, counts_more_samples_than_bytes
+from sofnet_jax.host.address import mask_passwords
 
 PacketRange = tuple[int, int]  # the first and the last packet
 
@@ -42,6 +43,9 @@ av.logging.set_libav_level(av.logging.PANIC)
 
 class VideoError(Exception):
     """A video that cannot be read, in one line: `<path>: <reason>`."""
+
+    def __init__(self, text: str):
+        super().__init__(mask_passwords(text))
 
 
 @contextlib.contextmanager
@@ -73,6 +77,12 @@ def find_stream(container: Any, name: str) -> Any:
     if streams[0].codec_context is None:
         raise VideoError(f"{name}: no decoder for its video stream")
     return streams[0]
+
+
+def has_time_stamps(container: Any) -> bool:
+    """Whether the format tells the times of its frames: bare codecs and pictures do not."""
+    untimed = container.format.flags & av.format.Flags.no_timestamps.value
+    return not (untimed or container.format.name.endswith("_pipe"))
 
 
 def decode_packet(stream: Any, packet: av.Packet | None) -> list[av.VideoFrame]:
@@ -134,10 +144,14 @@ class Video:
         if not self._stamps_frames:
             return None
         pts, size, flags = array("q"), array("q"), bytearray()  # compact, for long videos
+        decoded: int | None = None  # time stamp; decreases where one file was put behind another
         for packet in self._packets:
             self._position += 1
             if packet.pts is None or (self._codec.name == "mpeg4" and packet.size <= _NOT_CODED):
                 return None
+            if decoded is not None and packet.dts is not None and packet.dts < decoded:
+                return None
+            decoded = packet.dts
             pts.append(packet.pts)
             size.append(packet.size)
             flags.append(packet.is_keyframe + 2 * self._shows(packet))

@@ -21,6 +21,7 @@ from sofnet_jax.data.video.container import (
     VideoError,
     decode_packet,
     find_stream,
+    has_time_stamps,
     report_errors,
 )
 from sofnet_jax.data.video.reader import LazyFrame, Pixels
@@ -30,13 +31,15 @@ from sofnet_jax.host.files import find_spelling
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of backoff before reconnecting
 ATTEMPTS = 10  # to reconnect; the pause doubles each time
 _PATIENCE = 10.0  # seconds to wait for a stream to open, and for each read
-_GAP = 0.04  # seconds from frame to frame if neither frames nor stream tell
+_ASSUMED_RATE = 25  # frames per second if neither frames nor stream tell
 _HINT = "an MP4 with its index at the end cannot be streamed; pass the file"
 
 # A stream must not open files.
 _PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,srtp,srt,crypto,httpproxy,hls"
 _LIMIT = {"max_pixels": str(MAX_PIXELS)}
-_OPTIONS = {"rtsp_transport": "tcp", "protocol_whitelist": _PROTOCOLS, **_LIMIT}
+# libav would take MPEG-TS time stamps that begin anew for an overflow, 26 hours later.
+_COMMON = {"correct_ts_overflow": "0", **_LIMIT}
+_OPTIONS = {"rtsp_transport": "tcp", "protocol_whitelist": _PROTOCOLS, **_COMMON}
 
 STDIN, CAMERA = "-", "/dev/video"
 
@@ -79,8 +82,10 @@ def connect(
 ) -> Generator[Iterator[LazyFrame], None, None]:
     """Yield the frames of one connection after another.
 
-    A dropped stream is reconnected with exponential backoff, which `say` reports. Times are seconds
-    since the first frame. Frames are scaled down if their short side exceeds `short_side` > 0.
+    A dropped stream is reconnected with exponential backoff. `say` reports that, and an assumed
+    frame rate. Times are seconds since the first frame: they continue where time stamps begin anew,
+    and are those of arrival where a live source sends none. Frames are scaled down if their short
+    side exceeds `short_side` > 0.
     `decoding` returns a context that is entered for decoding, to measure it.
 
     Raises:
@@ -91,7 +96,15 @@ def connect(
     while True:
         try:
             with _open(source, pipe) as container:
-                frames = _read(container, source, short_side, decoding)
+                ends = source == STDIN or bool(container.duration or container.size > 0)
+                stream = find_stream(container, source)
+                timed = has_time_stamps(container)
+                if ends and not timed and not stream.codec_context.framerate:
+                    say(
+                        f"note: {source} tells no frame rate; {_ASSUMED_RATE} per second is assumed"
+                    )
+                times = _Times(stream, timed or ends)
+                frames = _read(container, stream, times, short_side, decoding)
                 first = next(frames, None)
                 if first is not None:
                     yield clock.stamp(itertools.chain([first], frames))
@@ -100,8 +113,8 @@ def connect(
                     raise KeyboardInterrupt
                 if first is None and not clock.runs:
                     raise VideoError(f"{source}: no frame can be decoded; {_HINT}")
-                if source == STDIN or container.duration or container.size > 0:
-                    return  # a source with an end
+                if ends:
+                    return
         except VideoError:
             if pipe.interrupted:
                 raise KeyboardInterrupt from None
@@ -138,7 +151,7 @@ class _Clock:
 def _open(source: str, pipe: "_Pipe") -> Any:
     with report_errors(source, "not a video stream"):
         if source == STDIN:
-            return av.open(pipe, options={"protocol_whitelist": "", **_LIMIT})
+            return av.open(pipe, options={"protocol_whitelist": "", **_COMMON})
         if source.startswith(CAMERA):
             return av.open(source, format="v4l2", timeout=_PATIENCE)
         return av.open(source, options=_OPTIONS, timeout=_PATIENCE)
@@ -160,24 +173,59 @@ class _Pipe:
             return b""
 
 
+class _Times:
+    """The times of one connection's frames in seconds.
+
+    Time stamps have begun anew once those of decoding, in whose order packets come, step back: the
+    next frame that is not later than the one before then follows it at the stream's rate.
+    """
+
+    def __init__(self, stream: Any, stamped: bool):
+        """Without `stamped`, times are those of arrival."""
+        self._interval = float(1 / (stream.guessed_rate or _ASSUMED_RATE))
+        self._unit = float(stream.time_base)  # frames that were held back do not know theirs
+        self._stamped = stamped
+        self._shift = 0.0
+        self._last = -self._interval
+        self._dts: int | None = None
+        self._anew = False
+
+    def take(self, packet: av.Packet) -> None:
+        """Note the next packet's time of decoding."""
+        if packet.dts is not None:
+            self._anew |= self._dts is not None and packet.dts < self._dts
+            self._dts = packet.dts
+
+    def place(self, frame: av.VideoFrame) -> float:
+        """The time of the next frame."""
+        following = self._last + self._interval
+        at = following if frame.pts is None else frame.pts * self._unit + self._shift
+        if not self._stamped:
+            at = time.monotonic()
+        elif self._anew and at <= self._last:
+            self._shift += following - at
+            self._anew, at = False, following
+        self._last = at
+        return at
+
+
 def _read(
     container: Any,
-    source: str,
+    stream: Any,
+    times: _Times,
     short_side: int,
     decoding: Callable[[], contextlib.AbstractContextManager],
 ) -> Iterator[LazyFrame]:
-    """Yield the frames up to the end or the first error, with their own times."""
-    stream = find_stream(container, source)
+    """Yield the frames up to the end or the first error."""
     stream.thread_type = "NONE"
     stream.codec_context.options = _LIMIT
-    gap = float(1 / stream.guessed_rate) if stream.guessed_rate else _GAP
-    number = itertools.count()
     for packet in itertools.chain(_demux(container, stream), [None]):  # None: what is held back
+        if packet is not None:
+            times.take(packet)
         with decoding():
             decoded = decode_packet(stream, packet)
         for frame in decoded:
-            at = next(number) * gap if frame.time is None else frame.time
-            yield at, functools.partial(_convert, frame, short_side)
+            yield times.place(frame), functools.partial(_convert, frame, short_side)
 
 
 def _demux(container: Any, stream: Any) -> Iterator[av.Packet]:

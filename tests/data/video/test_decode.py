@@ -12,7 +12,8 @@ from numbered_frame import draw_number, read_numbers
 from PIL import Image
 
 from sofnet_jax.data.video import container
-from sofnet_jax.data.video.decode import VideoError, read_frames
+from sofnet_jax.data.video.decode import VideoError, probe, read_frames
+from sofnet_jax.data.video.reader import VideoReader
 
 
 def _all(count):
@@ -278,23 +279,57 @@ def test_time_goes_on_where_one_file_was_put_behind_another(write_video, tmp_pat
     assert np.allclose(times - times[0], np.arange(128) / 25, rtol=0, atol=0.001)
     frames, times = read_frames(tmp_path / "b.ts", _all, start=times[66], end=times[68])
     assert read_numbers(frames) == [2, 3]
+    later = write_video(tmp_path / "c.ts", range(64, 128), ticks=range(500, 564)).read_bytes()
+    (tmp_path / "b.ts").write_bytes(later + part)  # no time stamp occurs twice
+    frames, times = read_frames(tmp_path / "b.ts", _all)
+    assert read_numbers(frames) == [*range(64, 128), *range(64)]
+    assert np.allclose(times - times[0], np.arange(128) / 25, rtol=0, atol=0.001)
 
 
-def test_rotation_makes_the_image_upright(write_video, tmp_path):
-    path = write_video(tmp_path / "a.mp4", [1, 1, 1], size=(96, 64))
-    plain = read_frames(path, _all)[0]
-    assert plain[:, :, :11].mean() > 200 and plain[:, :, 13:].mean() < 40  # the left stripe is lit
-    # What telephones held upright write (ISO 14496-12, tkhd): x' = -y, y' = x, a clockwise turn.
-    identity = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    clockwise = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+# Display matrices (ISO 14496-12, tkhd: x' = a x + c y, y' = b x + d y), and what
+# they make of a picture. Telephones held upright write the clockwise turn.
+_ORIENTATIONS = {
+    "upright": ((1, 0, 0, 1), lambda image: image),
+    "clockwise": ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+    "upside down": ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+    "counter-clockwise": ((0, -1, 1, 0), lambda image: np.rot90(image)),
+    "left to right": ((-1, 0, 0, 1), np.fliplr),
+    "top to bottom": ((1, 0, 0, -1), np.flipud),
+    "about the diagonal": ((0, 1, 1, 0), lambda image: image.transpose(1, 0, 2)),
+    "about the other diagonal": (
+        (0, -1, -1, 0),
+        lambda image: np.rot90(image, 2).transpose(1, 0, 2),
+    ),
+}
+
+
+def _orient(path, a, b, c, d):
+    """Give an MP4 a display matrix instead of the identity."""
+    one, unit = 1 << 16, 1 << 30
+    identity = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, unit)
+    matrix = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, unit)
     data = path.read_bytes()
     track = data.index(b"tkhd")
     assert identity in data[track : track + 100]
-    path.write_bytes(data[:track] + data[track:].replace(identity, clockwise, 1))
-    turned = read_frames(path, _all)[0]
-    assert turned.shape == (3, 96, 64, 3)
-    assert np.array_equal(turned[0], np.rot90(plain[0], -1))
-    assert turned[:, :11].mean() > 200  # what was left is above
+    path.write_bytes(data[:track] + data[track:].replace(identity, matrix, 1))
+
+
+@pytest.mark.parametrize("name", _ORIENTATIONS)
+def test_the_display_matrix_makes_the_image_upright(name, tmp_path):
+    path = _write_scene(tmp_path / "a.mp4", range(3), size=(96, 64))
+    plain = read_frames(path, _all)[0]
+    matrix, show = _ORIENTATIONS[name]
+    _orient(path, *matrix)
+    oriented = read_frames(path, _all)[0]
+    expected = [show(image) for image in plain]
+    assert np.array_equal(oriented, expected)
+    height, width = expected[0].shape[:2]
+    assert probe(path)[1:] == (width, height)
+    with VideoReader(path, short_side=32) as reader:  # as predictions and preparation read
+        footage = reader.read_footage(_all)
+    small = [Image.fromarray(x).resize(footage.frames.shape[2:0:-1]) for x in expected]
+    assert (footage.width, footage.height) == (width, height)
+    assert abs(footage.frames - np.stack(small).astype(int)).mean() < 5
 
 
 def test_frames_of_another_size_are_scaled_to_the_first(write_video, tmp_path):

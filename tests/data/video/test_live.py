@@ -2,7 +2,9 @@
 
 import http.server
 import io
+import itertools
 import threading
+import types
 
 import av
 import numpy as np
@@ -15,13 +17,15 @@ from sofnet_jax.data.video.live import connect, find_videos
 from sofnet_jax.host.errors import UserError
 
 
-def _write_stream(numbers) -> bytes:
+def _write_stream(numbers, *, codec="mpeg2video", form="mpegts", begin=0, rate=25) -> bytes:
     file = io.BytesIO()
-    with av.open(file, "w", format="mpegts") as container:
-        stream = container.add_stream("mpeg2video", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
-        for number in numbers:
+    with av.open(file, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = 96, 96
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for i, number in enumerate(numbers):
             frame = av.VideoFrame.from_ndarray(draw_number(number, 96, 96), format="rgb24")
+            frame.pts = begin + i
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()
@@ -48,7 +52,7 @@ def serve():
         server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/live.ts"
+        return f"http://127.0.0.1:{server.server_port}/live"
 
     yield start
     for server in servers:
@@ -119,3 +123,64 @@ def test_a_file_is_found_in_the_other_unicode_form(tmp_path):
     (tmp_path / "cafe\u0301.mp4").touch()
     found = find_videos(str(tmp_path / "caf\u00e9.mp4"))
     assert found == [str(tmp_path / "cafe\u0301.mp4")]
+
+
+def _stamp(frames):
+    """Their times and numbers."""
+    times, numbers = [], []
+    for at, read in frames:
+        times.append(at)
+        numbers.append(read_number(read()))
+    return np.array(times), numbers
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])  # frames in order, and reordered
+@pytest.mark.parametrize(
+    "begins",
+    [(0, 0), (40, 30, 35), (25_000, 0)],  # no step back of over a minute is an overflow
+    ids=["looped", "overlapping", "restarted"],
+)
+def test_no_frame_is_lost_where_time_stamps_begin_anew(begins, codec, serve):
+    parts = [
+        _write_stream(range(30 * i, 30 * i + 30), codec=codec, begin=begin)
+        for i, begin in enumerate(begins)
+    ]
+    connections = connect(serve(b"".join(parts)), say=print)
+    times, numbers = _stamp(next(connections))
+    assert numbers == list(range(30 * len(parts)))
+    assert np.allclose(np.diff(times), 0.04, atol=1e-3)
+
+
+_MOTION_JPEG = {"codec": "mjpeg", "form": "mjpeg", "rate": 5}
+
+
+def test_frames_without_time_stamps_have_those_of_arrival(serve, monkeypatch):
+    ticks = itertools.count(1000)
+    clock = types.SimpleNamespace(monotonic=lambda: 0.2 * next(ticks))
+    monkeypatch.setattr(live, "time", clock)
+    images = [_write_stream([number], **_MOTION_JPEG) for number in range(30)]
+    head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    parts = [head % len(image) + image + b"\r\n" for image in images]
+    connections = connect(serve(b"".join(parts)), say=pytest.fail)
+    times, numbers = _stamp(next(connections))
+    assert numbers == list(range(30)) and times[0] == 0
+    # The connection asks for the time once, after its first frame.
+    assert np.allclose(np.diff(times), [0.4, *[0.2] * 28])
+
+
+def test_an_assumed_rate_is_said(monkeypatch, tmp_path):
+    for options, said in [
+        (_MOTION_JPEG, ["note: - tells no frame rate; 25 per second is assumed"]),
+        ({"codec": "libx264", "form": "h264", "rate": 10}, []),  # its parameters tell the rate
+        ({"codec": "mpeg2video", "form": "mpegts"}, []),
+    ]:
+        path = tmp_path / "piped"
+        path.write_bytes(_write_stream(range(30), **options))
+        notes = []
+        with path.open() as file:
+            monkeypatch.setattr("sys.stdin", file)
+            connections = connect("-", say=notes.append)
+            times, numbers = _stamp(next(connections))
+        assert numbers == list(range(30)) and notes == said
+        expected = 1 / (25 if said else options.get("rate", 25))
+        assert np.allclose(np.diff(times), expected, atol=1e-3)
