@@ -16,11 +16,12 @@ from sofnet_jax.report.collection import Collection, Run
 from sofnet_jax.report.runtime import FILE, LOOP, PROGRAM
 from sofnet_jax.training.experiment import Experiment
 
-METHODS = ("tsn", "sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
+_OF_TABLE_3 = ("tsn", "sofnet", "sofnet_192", "sofnet_224", "sofnet_tsm")
+METHODS = (*_OF_TABLE_3, "frameexit", "frameexit_online")
 
 
 def benchmark_runtime(collection: Collection, *, num_videos: int, repeats: int) -> Iterator[str]:
-    """Measure the first run of every trained method of Table 3; write runtime.json.
+    """Measure the first run of every such method; write runtime.json.
 
     Videos are decoded before and run one at a time, with early exit. Yields lines of text.
     Raises UserError if no run can be measured.

@@ -127,12 +127,13 @@ def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str | None =
 def run_loop(
     recognizer: Recognizer, videos: Iterable[UInt8[np.ndarray, "t h w 3"]]
 ) -> list[Result]:
-    """Run each video through the Python loop, frame by frame, up to its end."""
+    """Run each video through the Python loop, in the system's order, up to its end."""
     results = []
+    architecture = recognizer.network.architecture
     for video in videos:
-        recognizer.reset()
-        for frame in video:
-            if recognizer.step(frame):
+        recognizer.reset(architecture.num_frames or None)
+        for time in architecture.order(len(video)):
+            if recognizer.step(video[time]):
                 break
         results.append(recognizer.result())
     return results

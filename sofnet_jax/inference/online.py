@@ -117,7 +117,7 @@ class Frame:
 
     def __init__(self, network: Network, pixels: np.ndarray):
         check_pixels(pixels)
-        self._network = network
+        self.network = network
         self._found: dict[int, tuple[Any, Any]] = {}  # by span: for a follower, for the decision
         self._pixels = pixels[None]
 
@@ -125,7 +125,7 @@ class Frame:
         """What the decision of a span reads; `before` ran on the same frame."""
         if span not in self._found:
             x = self._pixels if before is None else self._found[before][0]
-            self._found[span] = extract(self._network.spans[span], x)
+            self._found[span] = extract(self.network.spans[span], x)
         return self._found[span][1]
 
 
@@ -137,7 +137,7 @@ class Recognizer:
 
     def __init__(self, network: Network, rule: Rule = NEVER):
         """Take a prepared network, and when a video ends early."""
-        self._network = network
+        self.network = network
         self._rule = rule
         self._begun: dict[tuple[Any, ...], Watched] = {}  # by number of frames and shape
         self.reset()
@@ -146,17 +146,17 @@ class Recognizer:
         """Compile everything for frames of a size; `step` and `result` then compile nothing."""
         blank = np.zeros((height, width, 3), np.uint8)
         state = self._begin(blank.shape)
-        frame = Frame(self._network, blank)
+        frame = Frame(self.network, blank)
 
         def run(i: int, x: Any, before: int | None) -> None:
-            span = self._network.spans[i]
+            span = self.network.spans[i]
             carry, *_ = see(span, state, x)
-            if self._network.shares:
+            if self.network.shares:
                 decide(span, state, frame.find(i, before))
             for follower in span.followers:
                 run(follower, carry, i)
 
-        for i, span in enumerate(self._network.spans):
+        for i, span in enumerate(self.network.spans):
             if span.looks:
                 run(i, blank[None], None)
         finish(state)
@@ -178,7 +178,7 @@ class Recognizer:
         self._carry: Any = None
         self._last: Frame | None = None
         self._before: int | None = None  # the span that ran last
-        self._record = Recorder(self._network)
+        self._record = Recorder(self.network)
 
     @property
     def wanted(self) -> int | None:
@@ -210,7 +210,7 @@ class Recognizer:
         shape = frame._pixels.shape[1:] if isinstance(frame, Frame) else frame.shape
         if self._state is None:
             self._state, self._shape = self._begin(shape), shape
-        elif shape != self._shape and not self._network.shares:
+        elif shape != self._shape and not self.network.shares:
             raise ValueError(f"frames of {self._shape} and of {shape}; make them one")
         self._before, looked = None, len(self._record)
         self._run(pixels)
@@ -239,7 +239,7 @@ class Recognizer:
     def _run(self, x: Any) -> None:
         """Run the next span."""
         i = self._record.span
-        span, logits = self._network.spans[i], None
+        span, logits = self.network.spans[i], None
         if self._last is None:
             self._carry, self._state, needed, logits = see(span, self._state, x)
         else:
@@ -256,6 +256,6 @@ class Recognizer:
         key = self._num_frames, shape
         if key not in self._begun:
             count = jnp.full(1, -1 if self._num_frames is None else self._num_frames, jnp.int32)
-            state = watch(self._network, self._rule, count, shape)
-            self._begun[key] = jax.device_put(state, find_device(self._network))
+            state = watch(self.network, self._rule, count, shape)
+            self._begun[key] = jax.device_put(state, find_device(self.network))
         return self._begun[key]
