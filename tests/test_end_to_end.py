@@ -1,15 +1,19 @@
 """The program as its user meets it: real processes, real videos, real signals."""
 
+import errno
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import chex
 import numpy as np
@@ -93,6 +97,21 @@ def test_result_is_written_and_evaluate_repeats_it(undisturbed, run):
     assert code == 0, err
     again = json.loads((undisturbed / "result.json").read_text())
     assert again["eval"] == pytest.approx(m, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_run_that_cannot_be_written_to_is_evaluated(undisturbed, videos, tmp_path, monkeypatch):
+    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    for name in ("result.json", "predictions.npz"):
+        (workdir / name).unlink()
+    before = sorted(workdir.rglob("*"))
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    monkeypatch.setattr(tempfile, "TemporaryFile", Mock(side_effect=refused))
+    data = {f"data.{name}": path for name, path in videos.items()}
+    code, out, err = call("main", *program.create_flags(workdir, data), "--mode=evaluate")
+    assert code == 0 and "evaluated 5 / 5 videos" in out, err
+    said = f"note: cannot write to {workdir} (Permission denied); the result is only printed\n"
+    assert err == said and sorted(workdir.rglob("*")) == before
 
 
 def test_every_step_is_logged_once_in_order(undisturbed):

@@ -102,13 +102,20 @@ class Evaluator:
             min_frames=self.config.eval.min_frames,
         )
 
-    def write(self, folder: Path, predictions: Predictions, result: Mapping[str, Any]) -> None:
-        """Writes predictions.npz, result.json and decisions.png; prints the result as a table."""
+    def write(
+        self, folder: Path | None, predictions: Predictions, result: Mapping[str, Any]
+    ) -> None:
+        """Prints the result as a table; writes predictions.npz, result.json and decisions.png.
+
+        Without a folder, it only prints.
+        """
+        print(format_result(self.system.title, result), flush=True)
+        if not folder:
+            return
         write_predictions(folder / "predictions.npz", predictions)
         write_json(folder / "result.json", result)
         if image := self.draw_some(predictions):
             write_picture(folder / "decisions.png", image)
-        print(format_result(self.system.title, result), flush=True)
 
     def draw_some(self, predictions: Predictions) -> Image.Image | None:
         """A picture of the decisions on a few videos, evenly spaced, whose frames are kept.

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from sofnet_jax.host.errors import UserError, explain_full_disk
+from sofnet_jax.host.files import require_place
 from sofnet_jax.host.lock import lock_folder
 from sofnet_jax.host.memory import describe_peaks, keep_freed_memory, read_peaks
 from sofnet_jax.host.signals import Interrupted, Interruption
@@ -73,7 +75,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     In a folder without checkpoints, it evaluates the weights that `config.init_from` names.
 
     Returns:
-        The result, which is also printed and written to `workdir/result.json`.
+        The result, which is also printed, and written to `workdir/result.json` if that is possible.
 
     Raises:
         UserError: no checkpoint, one that is damaged or of another model, incomplete weights, bad
@@ -82,6 +84,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     e, folder = Experiment(config), workdir / "checkpoints"
     if not has_checkpoint(folder) and not config.init_from:
         raise UserError(f"{workdir} holds no checkpoint; train first, or give --config.init_from")
+    place = _find_place(workdir)
     with (
         explain_full_disk(workdir),
         closing(Checkpoints(folder, metric=config.eval.metric, read_only=True)) as checkpoints,
@@ -92,7 +95,20 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 f"{workdir} holds a checkpoint of its own; to evaluate {config.init_from} give "
                 "another --workdir"
             )
-        return _conclude(progress, workdir)
+        return _conclude(progress, place)
+
+
+def _find_place(workdir: Path) -> Path | None:
+    """The folder for the results; None, with a note, if nothing can be written to it."""
+    try:
+        require_place(workdir / "result.json")
+    except OSError as error:
+        if jax.process_index() == 0:
+            reason = error.strerror or error
+            note = f"note: cannot write to {workdir} ({reason}); the result is only printed"
+            print(note, file=sys.stderr, flush=True)
+        return None
+    return workdir
 
 
 @dataclasses.dataclass
@@ -228,8 +244,11 @@ class Trainer:
         p.checkpoints.rate(step, m)
 
 
-def _conclude(progress: Progress, workdir: Path) -> dict[str, Any]:
-    """Evaluates the checkpoint that the configuration names; prints and writes the result."""
+def _conclude(progress: Progress, place: Path | None) -> dict[str, Any]:
+    """Evaluates the checkpoint that the configuration names; prints and writes the result.
+
+    `place` is the folder for the result; without one, it is only printed.
+    """
     p, e = progress, progress.experiment
     p.checkpoints.wait()
     chosen = p.checkpoints.find(e.config.eval.checkpoint)
@@ -247,5 +266,5 @@ def _conclude(progress: Progress, workdir: Path) -> dict[str, Any]:
         "seconds": round(time.monotonic() - p.started, 1),
     }
     if jax.process_index() == 0:
-        e.evaluator.write(workdir, predictions, result)
+        e.evaluator.write(place, predictions, result)
     return result

@@ -81,6 +81,7 @@ def begin(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Pr
         print(experiment.describe(progress.state.params, workdir, progress.step), flush=True)
         if report:
             print(report, flush=True)
+        if report and not checkpoints.read_only:
             write_json(workdir / "init.json", dataclasses.asdict(report))
     return progress
 
