@@ -51,6 +51,14 @@ def write_whole(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def expand(path: str | os.PathLike) -> str:
+    """The path with the home folder in place of `~`. Raises UserError if there is none."""
+    expanded = os.path.expanduser(os.fspath(path))
+    if expanded == "~" or expanded.startswith("~/"):
+        raise UserError(f"{path}: the home folder is unknown; set HOME, or write the whole path")
+    return expanded
+
+
 def find_spelling(path: str) -> str:
     """The path in the Unicode forms that exist, since macOS decomposes accents and others do not.
 

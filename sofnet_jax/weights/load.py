@@ -15,7 +15,7 @@ import numpy as np
 
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError, first_line
-from sofnet_jax.host.files import read_json
+from sofnet_jax.host.files import expand, read_json
 from sofnet_jax.parallel.devices import require_devices
 from sofnet_jax.run.checkpoint import Checkpoints, Which
 from sofnet_jax.systems.naming import BACKBONE, Naming
@@ -123,7 +123,7 @@ def load_weights(source: str, which: Which = "last") -> Weights:
     if source.startswith(hub.PREFIX):
         path = hub.download(source)
     else:
-        path = Path(os.path.expanduser(source))
+        path = Path(expand(source))
     if os.path.isdir(path):
         return _load_run(path, which)
     if not os.path.exists(path) and path.suffix not in READABLE and hub.is_name(source):
