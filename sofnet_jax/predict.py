@@ -5,9 +5,9 @@ usage: python -m sofnet_jax.predict VIDEO… --checkpoint=RUN [FLAGS]
 example: python -m sofnet_jax.predict videos/val --checkpoint=runs/mine --visualize=out.png
 
 VIDEO is a file, a folder, a pattern such as 'videos/*.mp4', a camera (/dev/video0), an address
-(rtsp://, http:// or another that FFmpeg opens), or - for standard input. RUN is the folder of a
-run, a weight file, or hub:owner/name. Streams are predicted window by window as they arrive, and
-so are files if --window is given. Times exclude compilation, which is cached in
+(rtsp://, rtmps://, http:// and others), a named pipe, or - for standard input. RUN is the folder
+of a run, a weight file, or hub:owner/name. Streams are predicted window by window as they arrive,
+and so are files if --window is given. Times exclude compilation, which is cached in
 ~/.cache/sofnet_jax. If a video fails, the others are still processed and the exit code is 1.
 
 --manifest is a CSV of paths, or of path,start,end with a header. Its videos are predicted in

@@ -1,4 +1,4 @@
-"""Frames of a camera, a network address or standard input, as they arrive."""
+"""Frames of a camera, a network address or a pipe, as they arrive."""
 
 import contextlib
 import functools
@@ -35,18 +35,36 @@ _ASSUMED_RATE = 25  # frames per second if neither frames nor stream tell
 _HINT = "an MP4 with its index at the end cannot be streamed; pass the file"
 
 # A stream must not open files.
-_PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtmp,srtp,srt,crypto,httpproxy,hls"
-_LIMIT = {"max_pixels": str(MAX_PIXELS)}
+SCHEMES = (
+    *("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srtp", "srt"),
+    *("udp", "tcp", "tls", "ftp", "mmsh", "mmst"),
+)
+_PROTOCOLS = (*SCHEMES, "hls", "crypto", "httpproxy", "ffrtmphttp")
 # libav would take MPEG-TS time stamps that begin anew for an overflow, 26 hours later.
-_COMMON = {"correct_ts_overflow": "0", **_LIMIT}
-_OPTIONS = {"rtsp_transport": "tcp", "protocol_whitelist": _PROTOCOLS, **_COMMON}
+_COMMON = {"correct_ts_overflow": "0", "max_pixels": str(MAX_PIXELS)}
+_PIPE_OPTIONS = {"protocol_whitelist": "", **_COMMON}
+_OPTIONS = {
+    "rtsp_transport": "tcp",
+    "protocol_whitelist": ",".join(_PROTOCOLS),
+    **_COMMON,
+}
 
 STDIN, CAMERA = "-", "/dev/video"
 
 
 def is_live(name: str) -> bool:
-    """Whether a source is a camera, an address or standard input, which may never end."""
-    return name == STDIN or "://" in name or name.startswith(CAMERA)
+    """Whether a source is a camera, an address or a pipe, which may never end."""
+    return "://" in name or _is_camera(name) or is_pipe(name)
+
+
+def _is_camera(name: str) -> bool:
+    """Whether a source is a camera, also by another name, such as those in /dev/v4l/by-id."""
+    return os.path.realpath(name).startswith(CAMERA)
+
+
+def is_pipe(name: str) -> bool:
+    """Whether a source is standard input or a named pipe, such as the shell's <(…)."""
+    return name == STDIN or Path(os.path.expanduser(name)).is_fifo()
 
 
 @explain_unreadable()
@@ -91,12 +109,12 @@ def connect(
     Raises:
         VideoError: it cannot be opened, or not be reconnected in `ATTEMPTS` attempts.
     """
-    clock, pipe = _Clock(), _Pipe()
-    failures = 0
+    clock, failures = _Clock(), 0
+    pipe = _Pipe(source) if is_pipe(source) else None
     while True:
         try:
-            with _open(source, pipe) as container:
-                ends = source == STDIN or bool(container.duration or container.size > 0)
+            with _open(source) if pipe is None else pipe.open() as container:
+                ends = bool(pipe or container.duration or container.size > 0)
                 stream = find_stream(container, source)
                 timed = has_time_stamps(container)
                 if ends and not timed and not stream.codec_context.framerate:
@@ -109,14 +127,14 @@ def connect(
                 if first is not None:
                     yield clock.stamp(itertools.chain([first], frames))
                     failures = 0
-                if pipe.interrupted:
+                if pipe and pipe.interrupted:
                     raise KeyboardInterrupt
                 if first is None and not clock.runs:
                     raise VideoError(f"{source}: no frame can be decoded; {_HINT}")
                 if ends:
                     return
         except VideoError:
-            if pipe.interrupted:
+            if pipe and pipe.interrupted:
                 raise KeyboardInterrupt from None
             if not clock.runs:
                 raise
@@ -148,26 +166,45 @@ class _Clock:
             yield self._last, read
 
 
-def _open(source: str, pipe: "_Pipe") -> Any:
+def _open(source: str) -> Any:
+    """Open a camera or an address."""
+    scheme, separator, _ = source.partition("://")
+    if separator and not {*scheme.split("+")}.issubset(_PROTOCOLS):
+        given = ", ".join(SCHEMES)
+        raise VideoError(f"{source}: {scheme}:// is refused; give a file's path, or one of {given}")
     with report_errors(source, "not a video stream"):
-        if source == STDIN:
-            return av.open(pipe, options={"protocol_whitelist": "", **_COMMON})
-        if source.startswith(CAMERA):
+        if not separator:
             return av.open(source, format="v4l2", timeout=_PATIENCE)
-        return av.open(source, options=_OPTIONS, timeout=_PATIENCE)
+        try:
+            return av.open(source, options=_OPTIONS, timeout=_PATIENCE)
+        except av.error.ProtocolNotFoundError as error:
+            raise ValueError(f"this FFmpeg was built without {scheme}://") from error
+        except av.error.ExitError as error:
+            raise ValueError(f"no answer within {_PATIENCE:.0f} s") from error
 
 
 class _Pipe:
-    """Standard input, which libav cannot seek in."""
+    """Standard input or a named pipe, which libav cannot seek in."""
 
-    name = STDIN
-
-    def __init__(self):
+    def __init__(self, name: str):
+        self.name = name
         self.interrupted = False
 
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Any]:
+        """The opened container. Raises VideoError."""
+        with contextlib.ExitStack() as stack:
+            with report_errors(self.name, "not a video stream"):
+                path = sys.stdin.fileno() if self.name == STDIN else os.path.expanduser(self.name)
+                file = open(path, "rb", buffering=0, closefd=self.name != STDIN)
+                self._file = stack.enter_context(file)
+                container = stack.enter_context(av.open(self, options=_PIPE_OPTIONS))
+            yield container
+
     def read(self, size: int) -> bytes:
+        """For libav, which asks again after the end."""
         try:
-            return os.read(sys.stdin.fileno(), size)
+            return b"" if self.interrupted else self._file.read(size)
         except KeyboardInterrupt:  # PyAV would print it and continue
             self.interrupted = True
             return b""
@@ -218,7 +255,7 @@ def _read(
 ) -> Iterator[LazyFrame]:
     """Yield the frames up to the end or the first error."""
     stream.thread_type = "NONE"
-    stream.codec_context.options = _LIMIT
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     for packet in itertools.chain(_demux(container, stream), [None]):  # None: what is held back
         if packet is not None:
             times.take(packet)

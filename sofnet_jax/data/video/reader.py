@@ -268,8 +268,10 @@ class VideoReader:
 
 def open_video(path: str) -> Video:
     """Raises VideoError if there is no such file, or no video in it."""
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise VideoError(f"{path}: no such file")
+    if not os.path.isfile(path):
+        raise VideoError(f"{path}: not a plain file; pipe it into python -m sofnet_jax.predict -")
     return Video(path)
 
 

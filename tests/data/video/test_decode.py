@@ -505,7 +505,7 @@ _PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.
     ("name", "write", "reason"),
     [
         ("missing.mp4", lambda path: None, "no such file"),
-        ("folder.mp4", lambda path: path.mkdir(), "no such file"),
+        ("folder.mp4", lambda path: path.mkdir(), "not a plain file"),
         ("empty.mp4", lambda path: path.write_bytes(b""), "not a readable video"),
         ("text.mp4", lambda path: path.write_text("hello\n" * 99), "not a readable video"),
         ("playlist.m3u8", lambda path: path.write_text(_PLAYLIST), "not a readable video"),

@@ -3,8 +3,10 @@
 import http.server
 import io
 import itertools
+import os
 import threading
 import types
+from unittest import mock
 
 import av
 import numpy as np
@@ -14,6 +16,7 @@ from numbered_frame import draw_number, read_number
 from sofnet_jax.data.video import live
 from sofnet_jax.data.video.container import VideoError
 from sofnet_jax.data.video.live import connect, find_videos
+from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.host.errors import UserError
 
 
@@ -104,7 +107,55 @@ def test_what_was_never_a_stream_is_an_error_at_once(content, serve, pauses):
     assert not pauses
 
 
-def test_no_such_camera():
+def test_a_named_pipe_is_a_stream(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    content = _write_stream(range(30))
+    assert find_videos(str(pipe)) == [str(pipe)]
+    threading.Thread(target=pipe.write_bytes, args=(content,), daemon=True).start()
+    connections = list(map(_stamp, connect(str(pipe), say=pytest.fail)))
+    assert [numbers for _, numbers in connections] == [list(range(30))]
+
+
+def test_what_is_neither_a_file_nor_a_pipe(tmp_path):
+    for path in ("/dev/null", tmp_path):
+        with pytest.raises(VideoError, match=f"{path}: not a plain file; pipe it into"):
+            VideoReader(path)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsps", "rtmps", "rtmpt", "ftp", "mmsh", "tls"])
+def test_protocols_that_are_allowed(scheme):
+    with pytest.raises(VideoError, match=r"not a video stream \(Connection refused\)"):
+        next(connect(f"{scheme}://127.0.0.1:9/a/b", say=print))
+
+
+@pytest.mark.parametrize(
+    "source", ["file:///a.mp4", "gopher://h/1", "crypto+file://a", "concat+http://h", "HTTP://h/"]
+)
+def test_protocols_that_are_refused(source):
+    scheme = source.partition(":")[0]
+    with pytest.raises(VideoError) as caught:
+        next(connect(source, say=print))
+    reason = f"{source}: {scheme}:// is refused; give a file's path, or one of http, https, rtsp"
+    assert str(caught.value).startswith(reason)
+
+
+def test_a_source_that_cannot_answer(monkeypatch):
+    for error, reason in [
+        (av.error.ProtocolNotFoundError(0, ""), "this FFmpeg was built without srt://"),
+        (av.error.ExitError(0, ""), "no answer within 10 s"),
+    ]:
+        monkeypatch.setattr(live.av, "open", mock.Mock(side_effect=error))
+        with pytest.raises(VideoError) as caught:
+            next(connect("srt://h", say=print))
+        assert str(caught.value) == f"srt://h: not a video stream ({reason})"
+
+
+def test_no_such_camera(tmp_path):
+    (tmp_path / "by-id").symlink_to("/dev/video99")
+    with pytest.raises(VideoError, match="by-id: not a video stream"):
+        next(connect(str(tmp_path / "by-id"), say=print))
+    assert find_videos(str(tmp_path / "by-id")) == [str(tmp_path / "by-id")]
     with pytest.raises(VideoError, match="/dev/video99"):
         next(connect("/dev/video99", say=print))
 
