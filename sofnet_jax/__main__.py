@@ -5,8 +5,8 @@ import runpy
 import sys
 
 from sofnet_jax import __version__
-from sofnet_jax.host.command_line import printing
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.streams import printing
 
 COMMANDS = {
     "main": "train or evaluate a network",

@@ -16,6 +16,7 @@ lockstep on Apache Beam: with --beam="--direct_num_workers=2" in two processes, 
 videos that failed. Rerun the same command to resume.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from sofnet_jax.host import command_line
 from sofnet_jax.host.beam import require_beam
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import expand
+from sofnet_jax.host.streams import printing
 from sofnet_jax.host.workers import count_cores
 from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES, PRECISIONS
 
@@ -113,7 +115,8 @@ def _predict_videos(names: list[str]) -> bool:
         as_json=JSON.value,
         picture=picture,
     )
-    with command_line.printing():
+    # Without a picture to draw, the work ends with the reader of what is printed.
+    with contextlib.nullcontext() if picture else printing():
         printer.print(names)
     return printer.failed
 

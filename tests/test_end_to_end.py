@@ -114,6 +114,16 @@ def test_run_that_cannot_be_written_to_is_evaluated(undisturbed, videos, tmp_pat
     assert err == said and sorted(workdir.rglob("*")) == before
 
 
+@pytest.mark.slow
+def test_training_goes_on_when_nobody_reads_it(undisturbed, start, tmp_path):
+    process = start(tmp_path)
+    process.stdout.close()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert err == "note: cannot write to standard output: Broken pipe; continuing\n"
+    chex.assert_trees_all_equal(read_state(tmp_path), read_state(undisturbed))
+
+
 def test_every_step_is_logged_once_in_order(undisturbed):
     steps = [row["step"] for row in read_metrics(undisturbed) if "train/loss/total" in row]
     assert steps == list(range(1, 10))

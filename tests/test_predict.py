@@ -213,6 +213,18 @@ def test_a_reader_that_has_seen_enough(place):
     assert (done.returncode, done.stdout, done.stderr) == (0, "videos/a.mp4\n", "")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stdout", [">&-", "| true"])
+def test_picture_is_drawn_though_nobody_reads_the_predictions(stdout, place, tmp_path):
+    picture = tmp_path / "out.png"
+    command = f"{sys.executable} -m sofnet_jax.predict videos/a.mp4 --checkpoint=run"
+    script = f"PYTHONPATH={ROOT} {command} --visualize={picture} {stdout}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", script], cwd=place, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(picture) as image:
+        image.load()
+
+
 _MISTAKES = {
     "nothing": ([], "say what to recognise"),
     "no checkpoint": (["a.mp4", "--checkpoint="], "--checkpoint is missing"),

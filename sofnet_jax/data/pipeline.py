@@ -5,6 +5,7 @@ processes, and after resuming.
 """
 
 import contextlib
+import errno
 import functools
 import gc
 import os
@@ -212,13 +213,14 @@ def _iterate(
         while batch is not None:
             yield cast(Batch, {key: _own(value) for key, value in batch.items()})
             batch = next(iterator, None)
-    except RuntimeError as error:
-        if "Worker process was terminated" not in str(error):
-            raise
-        raise UserError(
-            "a data worker died, most likely because memory or /dev/shm was full; use fewer "
-            f"workers ({num_workers} now) or smaller batches"
-        ) from error
+    except (OSError, RuntimeError) as error:
+        advice = f"use fewer workers ({num_workers} now) or smaller batches"
+        if os.strerror(errno.ENOSPC) in str(error):  # the workers write nowhere else
+            raise UserError(f"no space is left in /dev/shm; enlarge it, or {advice}") from error
+        if "Worker process was terminated" in str(error):
+            reason = "most likely because memory or /dev/shm was full"
+            raise UserError(f"a data worker died, {reason}; {advice}") from error
+        raise
     finally:
         iterator.close()
         gc.collect()  # grain's cycles hold the last batches, and their shared memory

@@ -1,15 +1,13 @@
 """Running a command: a user's mistake ends it with one line and an exit code, no traceback."""
 
 import ast
-import contextlib
 import functools
 import io
-import os
 import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from sofnet_jax.host.errors import DEFECT, UserError, choose_exit_code, shorten
 from sofnet_jax.host.files import expand
 from sofnet_jax.host.signals import Interrupted
+from sofnet_jax.host.streams import lasting_streams, printing
 
 # Defined here, since one process may import several commands.
 CONFIG = config_flags.DEFINE_config_file(
@@ -49,6 +48,11 @@ def run(main: Callable[[list[str]], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
             stream.reconfigure(errors="backslashreplace")
+    with lasting_streams():
+        _run(main)
+
+
+def _run(main: Callable[[list[str]], None]) -> None:
     logging.set_verbosity(logging.WARNING)  # JAX, Orbax and grain are verbose at INFO
     try:
         if HELP.isdisjoint(sys.argv[1:]):
@@ -193,19 +197,6 @@ def _explain(error: BaseException, argv: list[str]) -> str:
         similar = re.search(r'Did you mean "(\w+)"', text)
         return f"{flag}: no such field" + (f"; did you mean {similar[1]}?" if similar else "")
     return " ".join(lines)
-
-
-@contextlib.contextmanager
-def printing() -> Iterator[None]:
-    """Stop quietly once nobody reads standard output; raise UserError if writing it fails."""
-    try:
-        yield
-        print(end="", flush=True)  # sys.stdout is None if it was closed from the start
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            reason = error.strerror or error
-            raise UserError(f"cannot write to standard output: {reason}") from error
 
 
 def _exit(message: str, code: int) -> None:

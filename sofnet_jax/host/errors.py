@@ -46,6 +46,8 @@ def choose_exit_code(error: BaseException) -> int:
 def explain_full_disk(workdir: Path) -> Iterator[None]:
     """Turn errors about a full disk into UserError, whatever their type.
 
+    It names the file, or `workdir` if the error does not say.
+
     TensorStore, which writes checkpoints, raises ValueError with the system's message.
     """
     try:
@@ -55,8 +57,9 @@ def explain_full_disk(workdir: Path) -> Iterator[None]:
     except Exception as error:
         for reason in _NO_ROOM:
             if reason in str(error):
+                place = getattr(error, "filename", None) or workdir
                 raise UserError(
-                    f"cannot write to {workdir}: {reason}; free some space and run the same "
+                    f"cannot write to {place}: {reason}; free some space and run the same "
                     "command to resume from the last checkpoint"
                 ) from error
         raise

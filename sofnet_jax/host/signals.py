@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C as requests to stop at the next suitable moment."""
 
+import contextlib
 import os
 import signal
 import time
@@ -31,7 +32,8 @@ class Interruption:
         if not self.signum:
             self.signum, self._since = signum, now
             # Not `sys.stderr`, which the signal may have interrupted.
-            os.write(2, b"stopping after this step and saving; repeat to stop immediately\n")
+            with contextlib.suppress(OSError):  # nobody may read it
+                os.write(2, b"stopping after this step and saving; repeat to stop immediately\n")
         elif now - self._since > SECONDS_OF_ONE_REQUEST:
             self._restore()
             signal.raise_signal(signum)

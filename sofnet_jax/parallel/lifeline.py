@@ -1,5 +1,6 @@
 """Connections between the processes of a run, which end together when one dies."""
 
+import contextlib
 import os
 import selectors
 import socket
@@ -111,7 +112,8 @@ class Lifeline:
 
 def end(text: str, code: int) -> NoReturn:
     """End this process even though its main thread may be waiting for a dead one forever."""
-    os.write(2, f"\n{text}\n".encode(errors="backslashreplace"))
+    with contextlib.suppress(OSError):  # nobody may read it
+        os.write(2, f"\n{text}\n".encode(errors="backslashreplace"))
     os._exit(code)
 
 

@@ -22,6 +22,7 @@ from sofnet_jax.host.command_line import DATASET, WORKDIR, make_printable
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import expand, write_whole
 from sofnet_jax.host.git import read_commit
+from sofnet_jax.host.streams import printing
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, choose_collection, load_collections
 from sofnet_jax.report.comparisons import create_claims
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
                 partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
-    with command_line.printing():
+    with printing():
         for section in sections:
             print(format_section(section) + "\n", flush=True)
         if argv[1] == ALL:

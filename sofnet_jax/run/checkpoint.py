@@ -12,7 +12,7 @@ import shutil
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,8 +158,9 @@ class Checkpoints:
         """Restores the latest whole checkpoint, the same in all processes, if there are any.
 
         `restore(step)` raises DamagedError for a damaged one. Newer damaged ones are renamed, and
-        returned as a line each; with `read_only`, they are an error. Raises UserError if none is
-        whole or one cannot be read; then all are left in place.
+        returned as a line each; so is the best one, which the end of a training needs. With
+        `read_only`, a damaged latest one is an error. Raises UserError if none is whole or one
+        cannot be read; then all are left in place.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -171,6 +172,7 @@ class Checkpoints:
                     raise
                 found = {"why": str(error)}
             if not (found := devices.gather_dict(found)):
+                damaged |= {} if self.read_only else self._examine_best(damaged, step)
                 return self._set_aside(damaged, step) if damaged else []
             damaged[step] = found["why"]
         if damaged:
@@ -179,6 +181,18 @@ class Checkpoints:
                 f"--workdir; the newest: {damaged[max(damaged)]}"
             )
         return []
+
+    def _examine_best(self, damaged: Collection[int], whole: int) -> dict[int, str]:
+        """Why the best of the checkpoints that are not known as damaged or whole is damaged."""
+        best = self._find_best([s for s in self._manager.all_steps() if s not in damaged])
+        found = {}
+        if best is not None and best != whole:
+            try:
+                self._read_state(best, None)
+            except DamagedError as error:
+                found = {"why": str(error)}
+        found = devices.gather_dict(found)
+        return {best: found["why"]} if best is not None and found else {}
 
     def _set_aside(self, damaged: Mapping[int, str], whole: int) -> list[str]:
         """Renames damaged checkpoints, given with the reasons, and describes each in a line."""

@@ -1,5 +1,6 @@
 """The laws of the input pipeline; see the module for their statement."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -46,6 +47,13 @@ class _Drawn:
         frames[..., 1] = chosen[:, None, None]
         frames[..., 2] = np.arange(16) * 16  # a gradient, so that crops and flips tell
         return show(frames, look(12, 16)), chosen / 10
+
+
+class _Full(_Drawn):
+    """Fails as shared memory does when /dev/shm is full."""
+
+    def read(self, choose, look):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/psm_0")
 
 
 class _Probe(_Drawn):
@@ -268,6 +276,13 @@ def test_a_worker_that_dies_is_reported():
         with pytest.raises(UserError, match="a data worker died"):
             for _ in range(9):
                 next(batches)
+
+
+@pytest.mark.slow
+def test_full_shared_memory_is_named():
+    source = Source(tuple(map(_Full, range(4))), ("run", "jump"))
+    with pytest.raises(UserError, match="^no space is left in /dev/shm; .* fewer workers .1 now"):
+        _train(source, 1, num_workers=1)
 
 
 def test_bad_videos_are_replaced_by_others():

@@ -1,11 +1,13 @@
 """A request to stop, as a process is sent it."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
-from sofnet_jax.host.signals import SECONDS_OF_ONE_REQUEST
+from sofnet_jax.host.signals import SECONDS_OF_ONE_REQUEST, Interruption
 
 PROGRAM = """
 import time
@@ -17,6 +19,13 @@ with Interruption() as interruption:
     print(interruption.signum, flush=True)
     time.sleep(60)
 """
+
+
+def test_signal_is_heeded_when_nobody_reads_standard_error(monkeypatch):
+    monkeypatch.setattr(os, "write", Mock(side_effect=BrokenPipeError))
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+    assert interruption.signum == signal.SIGTERM
 
 
 def test_two_signals_at_once_are_one_request_and_a_later_one_acts_immediately():

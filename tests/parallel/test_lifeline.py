@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from sofnet_jax.host.errors import LOST
+from sofnet_jax.parallel import lifeline
 from sofnet_jax.parallel.lifeline import Hub
 
 pytestmark = pytest.mark.slow
@@ -123,3 +125,12 @@ def test_waiting_for_a_process_that_never_comes_ends():
     with pytest.raises(TimeoutError):
         Hub(bytes(16)).accept(1, 0.1)
     assert time.monotonic() - start < 20
+
+
+def test_process_ends_when_nobody_reads_standard_error(monkeypatch):
+    monkeypatch.setattr(os, "write", Mock(side_effect=BrokenPipeError))
+    ended = Mock(side_effect=SystemExit)  # it must not return
+    monkeypatch.setattr(os, "_exit", ended)
+    with pytest.raises(SystemExit):
+        lifeline.end("error: it died", LOST)
+    ended.assert_called_once_with(LOST)

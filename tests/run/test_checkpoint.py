@@ -167,6 +167,18 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(kind, three, tmp_path):
     checkpoints.close()
 
 
+def test_damaged_best_checkpoint_is_found_at_the_start(three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / "run")
+    flip(folder / "1")
+    with contextlib.closing(Checkpoints(folder, metric="top1", read_only=True)) as reader:
+        assert restore_latest(reader) == (3, [])  # which needs no other
+    with contextlib.closing(Checkpoints(folder, metric="top1")) as checkpoints:
+        step, (line,) = restore_latest(checkpoints)
+        assert step == 3 and line.startswith(f"the checkpoint {folder}/1 is damaged or not whole (")
+        assert line.endswith("; set aside as 1.damaged, resuming from step 3")
+        assert checkpoints.find("best") == 3 and not checkpoints.is_rated(1)
+
+
 def test_all_damaged_are_left_as_they_are(three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "run")
     for step in "123":
@@ -337,6 +349,15 @@ def test_a_programs_own_messages_are_heard_and_orbax_is_not(use, tmp_path, monke
         for name in ("serve", "NumpyHandler._background_serialize"):
             warnings.warn(f"coroutine '{name}' was never awaited", RuntimeWarning, stacklevel=1)
     assert [str(w.message) for w in caught] == ["coroutine 'serve' was never awaited"]
+
+
+@pytest.mark.parametrize(
+    "arguments, place", [((), "/run"), (("/cache/x",), "/cache/x")], ids=["no name", "a name"]
+)
+def test_full_disk_is_that_of_the_file(arguments, place):
+    said = f"^cannot write to {place}: No space left on device; free some space"
+    with pytest.raises(UserError, match=said), explain_full_disk(Path("/run")):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *arguments)
 
 
 @contextlib.contextmanager
