@@ -72,9 +72,13 @@ class TrainedModel:
         Raises:
             VideoError: the file cannot be read.
             ValueError: there are no frames, or they are not images.
+            TypeError: it is neither a file's name nor frames.
         """
         meter = Meter()
         if not isinstance(video, str | os.PathLike):
+            if isinstance(video, bytes) or not hasattr(video, "__len__"):
+                kind = type(video).__name__
+                raise TypeError(f"video is a {kind}; give a file's path, or frames (t, h, w, 3)")
             chosen = self._order(len(video)) if len(video) else ()
             frames = ((self.sampler.fit(video[i]), None) for i in chosen)
             return self._predict(frames, meter, "", top_k, early)

@@ -1,5 +1,7 @@
 """What a loaded network predicts is what evaluation says of the same frames, and costs less."""
 
+import inspect
+import io
 import json
 import os
 import re
@@ -280,6 +282,14 @@ def test_a_run_that_is_damaged(tmp_path, run):
 def test_what_is_no_video(given, message, model):
     with pytest.raises(ValueError, match=message):
         model.predict(given)
+
+
+@pytest.mark.parametrize("given", [io.BytesIO(b"video"), b"video"])
+def test_a_video_in_memory_is_refused_by_its_type(given, model):
+    predict = inspect.unwrap(type(model).predict)  # tests check types, users' programs do not
+    kind = type(given).__name__
+    with pytest.raises(TypeError, match=f"video is a {kind}; give a file's path, or frames"):
+        predict(model, given)
 
 
 def test_files_that_are_no_videos(tmp_path, model):

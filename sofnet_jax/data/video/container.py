@@ -19,6 +19,7 @@ from sofnet_jax.host.address import mask_passwords
 PacketRange = tuple[int, int]  # the first and the last packet
 
 _PROMISES = "its index promises more than the file holds"
+_REFUSED = "a picture, a playlist or an unusual format; convert it to MP4"
 _REPEATS = 8  # how often, on average, an index may refer to a byte of the file
 MAX_PIXELS = 8192 * 4608  # a frame; a damaged header may promise any number
 MAX_FRAMES = 10_000_000  # a file: four days at 25 a second; the index of all is held in memory
@@ -79,6 +80,13 @@ def find_stream(container: Any, name: str) -> Any:
     return streams[0]
 
 
+def explain_no_frame(stream: Any) -> str:
+    """Why no frame comes out of a stream, which has no size if that is not allowed."""
+    if 0 < stream.width * stream.height <= MAX_PIXELS:
+        return "no frame can be decoded"
+    return f"no frame can be decoded; each may have at most {MAX_PIXELS:,} pixels"
+
+
 def has_time_stamps(container: Any) -> bool:
     """Whether the format tells the times of its frames: bare codecs and pictures do not."""
     untimed = container.format.flags & av.format.Flags.no_timestamps.value
@@ -106,8 +114,12 @@ class Video:
 
     def _open(self) -> None:
         with report_errors(self.path):
-            self._container = av.open(self.path, metadata_errors="ignore", options=_OPTIONS)
+            try:
+                self._container = av.open(self.path, metadata_errors="ignore", options=_OPTIONS)
+            except av.ArgumentError as error:  # what libav says of a format that is not allowed
+                raise ValueError(_REFUSED) from error
         self._stream = find_stream(self._container, self.path)
+        self.no_frame = explain_no_frame(self._stream)
         self._codec = self._stream.codec_context
         self._codec.options = {"max_pixels": str(MAX_PIXELS)}
         self._codec.thread_count = 1  # frames in parallel are slower than ranges in parallel

@@ -47,7 +47,7 @@ def probe(path: str | os.PathLike) -> tuple[float, int, int]:
     with open_video(path) as video, report_errors(path):
         frame = next(video.decode(), None)
         if frame is None:
-            raise VideoError(f"{path}: no frame can be decoded")
+            raise VideoError(f"{path}: {video.no_frame}")
         canvas = Canvas(1, 0)
         canvas.paint(0, frame)
         return video.claimed_duration, *canvas.upright_size

@@ -20,6 +20,7 @@ from sofnet_jax.data.video.container import (
     MAX_PIXELS,
     VideoError,
     decode_packet,
+    explain_no_frame,
     find_stream,
     has_time_stamps,
     report_errors,
@@ -130,7 +131,7 @@ def connect(
                 if pipe and pipe.interrupted:
                     raise KeyboardInterrupt
                 if first is None and not clock.runs:
-                    raise VideoError(f"{source}: no frame can be decoded; {_HINT}")
+                    raise VideoError(f"{source}: {explain_no_frame(stream)}; {_HINT}")
                 if ends:
                     return
         except VideoError:

@@ -257,7 +257,7 @@ class VideoReader:
     def _require_frames(self) -> None:
         if not len(self.times):
             self._video.close()
-            raise VideoError(f"{self._path}: no frame can be decoded")
+            raise VideoError(f"{self._path}: {self._video.no_frame}")
 
     def _rewind(self) -> None:
         self._video.close()

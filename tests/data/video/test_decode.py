@@ -501,6 +501,23 @@ def _write_no_frames(path):
 _PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n"
 
 
+def _write_pictures(path):
+    """An animation, which is read as a picture at best."""
+    images = [Image.new("RGB", (64, 64), (i, i, i)) for i in range(0, 200, 50)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+
+
+def _write_large(path):
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 8190, 5000, "yuv420p"
+        target.mux(stream.encode(av.VideoFrame(8190, 5000, "yuv420p")))
+        target.mux(stream.encode())
+
+
+_UNUSUAL = "a picture, a playlist or an unusual format; convert it to MP4"
+
+
 @pytest.mark.parametrize(
     ("name", "write", "reason"),
     [
@@ -508,7 +525,10 @@ _PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.
         ("folder.mp4", lambda path: path.mkdir(), "not a plain file"),
         ("empty.mp4", lambda path: path.write_bytes(b""), "not a readable video"),
         ("text.mp4", lambda path: path.write_text("hello\n" * 99), "not a readable video"),
-        ("playlist.m3u8", lambda path: path.write_text(_PLAYLIST), "not a readable video"),
+        ("playlist.m3u8", lambda path: path.write_text(_PLAYLIST), _UNUSUAL),
+        ("animated.webp", _write_pictures, _UNUSUAL),
+        ("animated.png", _write_pictures, _UNUSUAL),
+        ("large.mp4", _write_large, "at most 37,748,736 pixels"),
         ("audio.mp4", _write_audio, "no video stream"),
         ("no_frames.avi", _write_no_frames, "."),
         ("no_frames.mkv", _write_no_frames, "."),

@@ -235,3 +235,16 @@ def test_an_assumed_rate_is_said(monkeypatch, tmp_path):
         assert numbers == list(range(30)) and notes == said
         expected = 1 / (25 if said else options.get("rate", 25))
         assert np.allclose(np.diff(times), expected, atol=1e-3)
+
+
+def test_one_ctrl_c_ends_a_silent_pipe(monkeypatch):
+    # libav asks again after an end; a second read would wait for a second Ctrl-C.
+    read = mock.Mock(side_effect=[_write_stream(range(30)), KeyboardInterrupt])
+    monkeypatch.setattr("sys.stdin", mock.Mock(fileno=lambda: 0))
+    file = mock.MagicMock(read=read)
+    file.__enter__.return_value = file
+    monkeypatch.setattr("builtins.open", lambda *_, **__: file)
+    with pytest.raises(KeyboardInterrupt):
+        for frames in connect("-", say=print):
+            assert len(list(frames)) == 30
+    assert read.call_count == 2
