@@ -17,7 +17,8 @@ from sofnet_jax.evaluation.table import format_table
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand, write_json
+from sofnet_jax.host.files import write_json
+from sofnet_jax.host.paths import expand
 from sofnet_jax.parallel import processes
 from sofnet_jax.report.ablations import METHODS, create_config, find_contradiction
 from sofnet_jax.run.config import flatten_fields, require_fields

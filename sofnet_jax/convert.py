@@ -20,7 +20,7 @@ from absl import flags
 
 from sofnet_jax.host import command_line
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
+from sofnet_jax.host.paths import expand
 from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.weights.files import require_writable, write_tensors
 from sofnet_jax.weights.load import HALF, Weights, create_shapes, initialise, load_weights

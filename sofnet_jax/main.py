@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
+from sofnet_jax.host.paths import expand
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 PROFILE = flags.DEFINE_bool("profile", False, "Profile a few training steps to WORKDIR/profile.")

@@ -27,7 +27,7 @@ from absl import flags
 from sofnet_jax.host import command_line
 from sofnet_jax.host.beam import require_beam
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.streams import printing
 from sofnet_jax.host.workers import count_cores
 from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES, PRECISIONS

@@ -37,8 +37,8 @@ from sofnet_jax.data.prepared.record import Format, Task
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
 from sofnet_jax.host.lock import lock_folder
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.workers import count_cores
 from sofnet_jax.run.config import create_default, require_fields
 

@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR, make_printable
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.signals import Interruption
 from sofnet_jax.report.ablations import METHODS, Method, find_contradiction
 from sofnet_jax.report.grid import Cell, create_grid

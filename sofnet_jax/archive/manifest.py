@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from sofnet_jax.archive.store import is_remote, open_file
 from sofnet_jax.data.annotations.files import Node, check_order
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand, find_spelling
+from sofnet_jax.host.paths import expand, find_spelling
 
 COLUMNS = ("path", "start", "end")
 _Header = tuple[str, ...]

@@ -30,8 +30,8 @@ from sofnet_jax.data.video.live import find_videos
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, DATASET, WORKDIR
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
 from sofnet_jax.host.memory import keep_freed_memory
+from sofnet_jax.host.paths import expand
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.run.config import DTYPES
 

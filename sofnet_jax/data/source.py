@@ -28,7 +28,7 @@ from sofnet_jax.data.annotations.own import (
 from sofnet_jax.data.video.decode import Choose, Frames, read_frames
 from sofnet_jax.data.views import Look, show
 from sofnet_jax.host.errors import UserError, explain_unreadable
-from sofnet_jax.host.files import expand, find_spelling
+from sofnet_jax.host.paths import expand, find_spelling
 
 Shown = tuple[UInt8[np.ndarray, "t size size 3"], Float[np.ndarray, "t"]]
 

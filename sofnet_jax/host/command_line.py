@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from sofnet_jax.host.errors import DEFECT, UserError, choose_exit_code, shorten
-from sofnet_jax.host.files import expand
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.signals import Interrupted
 from sofnet_jax.host.streams import lasting_streams, printing
 
@@ -202,6 +202,11 @@ def _explain(error: BaseException, argv: list[str]) -> str:
 def _exit(message: str, code: int) -> None:
     print(make_printable(message), file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def say_note(text: str) -> None:
+    """Print a note to standard error."""
+    print(f"note: {make_printable(text)}", file=sys.stderr, flush=True)
 
 
 def make_printable(text: str) -> str:

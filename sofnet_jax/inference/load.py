@@ -8,7 +8,7 @@ from typing import Any
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
+from sofnet_jax.host.paths import expand
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which

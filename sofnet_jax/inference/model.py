@@ -14,7 +14,7 @@ from jaxtyping import Int, UInt8
 from sofnet_jax.data.video.reader import LazyFrame, Pixels, VideoReader
 from sofnet_jax.data.views import ROUNDING, Sampler, regular_indices
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
+from sofnet_jax.host.paths import expand
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.prediction import Guess, Meter, Prediction
 from sofnet_jax.inference.program import export_program

@@ -20,8 +20,9 @@ from absl import flags
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import DATASET, WORKDIR, make_printable
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand, write_whole
+from sofnet_jax.host.files import write_whole
 from sofnet_jax.host.git import read_commit
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.streams import printing
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, choose_collection, load_collections

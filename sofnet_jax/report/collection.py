@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from sofnet_jax.data.synthetic.dataset import is_synthetic
 from sofnet_jax.evaluation.metrics import compute_answer, compute_fates
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import expand
+from sofnet_jax.host.paths import expand
 from sofnet_jax.report.ablations import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.report.bootstrap import Metric, Scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS

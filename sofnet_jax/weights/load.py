@@ -15,7 +15,8 @@ import numpy as np
 
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError, first_line
-from sofnet_jax.host.files import expand, read_json
+from sofnet_jax.host.files import read_json
+from sofnet_jax.host.paths import expand
 from sofnet_jax.parallel.devices import require_devices
 from sofnet_jax.run.checkpoint import Checkpoints, Which
 from sofnet_jax.systems.naming import BACKBONE, Naming

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import (
-    expand,
     format_json,
     is_number,
     read_json,
@@ -161,18 +159,3 @@ def test_json_has_null_for_numbers_that_it_lacks(tmp_path):
     write_json(tmp_path / "x.json", content)
     assert read_json(tmp_path / "x.json") == json.loads(text)
     assert not is_number(json.loads(text)["a"][0]) and not is_number(math.nan)
-
-
-def test_the_home_folder_is_expanded(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/mine")
-    assert expand("~/a") == "/home/mine/a" and expand(Path("~")) == "/home/mine"
-    for path in ("a", "./a/", "~nobody.of.this.name/a", "a/~/b", "gs://a//~/b", "~$a.mp4", ""):
-        assert expand(path) == path
-
-
-def test_without_a_home_folder_a_path_in_it_is_refused(monkeypatch):
-    """As an unknown user of a container has none; `~` would become a folder of that name."""
-    monkeypatch.setattr(os.path, "expanduser", str)
-    for path in ("~", "~/a"):
-        with pytest.raises(UserError, match=f"^{path}: the home folder is unknown"):
-            expand(path)

@@ -27,7 +27,7 @@ from sofnet_jax.data.video.container import (
 )
 from sofnet_jax.data.video.reader import LazyFrame, Pixels
 from sofnet_jax.host.errors import UserError, explain_unreadable
-from sofnet_jax.host.files import expand, find_spelling
+from sofnet_jax.host.paths import expand, find_spelling
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of backoff before reconnecting
 ATTEMPTS = 10  # to reconnect; the pause doubles each time
