@@ -18,6 +18,7 @@ from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_json
+from sofnet_jax.host.paths import expand
 from sofnet_jax.parallel import processes
 from sofnet_jax.report.ablations import METHODS, create_config, find_contradiction
 from sofnet_jax.run.config import flatten_fields, require_fields
@@ -30,7 +31,7 @@ for name in ("config", "workdir", "seeds", "methods"):
 def main(argv: list[str]) -> None:
     """Train both methods with every seed and print the table."""
     command_line.refuse_arguments(argv)
-    config, workdir = require_fields(CONFIG.value), Path(WORKDIR.value or "").expanduser()
+    config, workdir = require_fields(CONFIG.value), Path(expand(WORKDIR.value or ""))
     p = config.parallel
     with processes.join_processes(p.coordinator, p.num_processes, p.process_id):
         _compare_seeds(config, workdir)

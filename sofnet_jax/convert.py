@@ -20,6 +20,7 @@ from absl import flags
 
 from sofnet_jax.host import command_line
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.weights.files import require_writable, write_tensors
 from sofnet_jax.weights.load import HALF, Weights, create_shapes, initialise, load_weights
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
     """Read and check all of the source, then write the target."""
     if len(argv) != 3:
         raise UserError("give two names: python -m sofnet_jax.convert SOURCE TARGET")
-    source, target = argv[1], Path(os.path.expanduser(argv[2]))
+    source, target = argv[1], Path(expand(argv[2]))
     require_writable(target)
     if target.is_dir():
         raise UserError(f"{target} is a folder; give the name of a file")

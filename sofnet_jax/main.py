@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 PROFILE = flags.DEFINE_bool("profile", False, "Profile a few training steps to WORKDIR/profile.")
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
     from sofnet_jax.run.config import refuse_foreign, require_fields
     from sofnet_jax.training.loop import evaluate, train
 
-    config, workdir = require_fields(CONFIG.value), Path(WORKDIR.value or "").expanduser()
+    config, workdir = require_fields(CONFIG.value), Path(expand(WORKDIR.value or ""))
     refuse_foreign(config, config_flags.get_override_values(flags.FLAGS["config"]))
     p = config.parallel
     with processes.join_processes(p.coordinator, p.num_processes, p.process_id):

@@ -26,6 +26,7 @@ from absl import flags
 from sofnet_jax.host import command_line
 from sofnet_jax.host.beam import require_beam
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.workers import count_cores
 from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES, PRECISIONS
 
@@ -99,7 +100,7 @@ def _predict_videos(names: list[str]) -> bool:
 
     if EVERY.value and not WINDOW.value and not any(map(is_live, names)):
         raise UserError("--every needs --window, the length of a window in seconds")
-    picture = Path(VISUALIZE.value).expanduser() if VISUALIZE.value else None
+    picture = Path(expand(VISUALIZE.value)) if VISUALIZE.value else None
     if picture:
         require_picture(picture, names)
     keep_compiled_programs(least_seconds=0.0)  # the network is many small programs
@@ -130,9 +131,9 @@ def _predict_archive() -> bool:
     from sofnet_jax.archive.recognition import Settings
     from sofnet_jax.weights.load import load_weights
 
-    checkpoint, output = CHECKPOINT.value or "", os.path.expanduser(OUTPUT.value or "")
+    checkpoint, output = CHECKPOINT.value or "", expand(OUTPUT.value or "")
     if not checkpoint.startswith("hub:"):
-        checkpoint = os.path.abspath(os.path.expanduser(checkpoint))
+        checkpoint = os.path.abspath(expand(checkpoint))
     options = _read_options()
     settings = Settings(
         checkpoint,
@@ -144,7 +145,7 @@ def _predict_archive() -> bool:
         **options,
     )
     account = process_archive(
-        os.path.expanduser(MANIFEST.value or ""),
+        expand(MANIFEST.value or ""),
         output,
         settings,
         form=FORMAT.value,

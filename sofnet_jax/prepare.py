@@ -38,6 +38,7 @@ from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.lock import lock_folder
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.workers import count_cores
 from sofnet_jax.run.config import create_default, require_fields
 
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
     if INSPECT.value and not ANNOTATIONS.value:
         if len(argv) != 2:
             raise UserError("name one data set: python -m sofnet_jax.prepare --inspect PREPARED")
-        print("\n".join(inspect_prepared(_expand(argv[1]), _create_sheet())))
+        print("\n".join(inspect_prepared(Path(expand(argv[1])), _create_sheet())))
         return
     if len(argv) != 2 or argv[1] not in BENCHMARKS:
         given = " ".join(argv[1:])
@@ -70,15 +71,15 @@ def main(argv: list[str]) -> None:
         hint = f"did you mean {close[0]}?" if close else f"this was {given or 'nothing'}"
         raise UserError(f"say what to prepare: one of {', '.join(BENCHMARKS)}; {hint}")
     _require(ANNOTATIONS, VIDEOS)
-    annotation = read_annotation(argv[1], [_expand(path) for path in ANNOTATIONS.value])
+    annotation = read_annotation(argv[1], [Path(expand(path)) for path in ANNOTATIONS.value])
     print("\n".join([*describe_counts(annotation), *annotation.notes]), flush=True)
-    tasks = find_tasks(annotation, Library(_expand(VIDEOS.value)))
+    tasks = find_tasks(annotation, Library(Path(expand(VIDEOS.value))))
     _require_some(annotation, tasks)
     if INSPECT.value:
         print("\n".join(inspect_tasks(tasks, annotation.classes, _create_sheet(), _workers())))
         return
     _require(OUT)
-    out = _expand(OUT.value)
+    out = Path(expand(OUT.value))
     if LIST.value:
         _write_listings(out / annotation.name, tasks, annotation.classes)
     else:
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> None:
 def _create_sheet() -> Sheet:
     """The sheet to draw, with the crops of the configuration, if one is given."""
     data = require_fields(CONFIG.value or create_default()).data
-    return Sheet(_expand(SHEET.value), data.size, tuple(data.scales), SEED.value)
+    return Sheet(Path(expand(SHEET.value)), data.size, tuple(data.scales), SEED.value)
 
 
 def _workers() -> int:
@@ -152,17 +153,13 @@ def _require_some(annotation: Annotation, tasks: Mapping[str, Sequence[Task]]) -
     if any(task.path for part in tasks.values() for task in part):
         return
     first = annotation.clips[0]
-    hint, above = "", _expand(VIDEOS.value).parent
+    hint, above = "", Path(expand(VIDEOS.value)).parent
     if first.path is not None and (above / first.path).is_file():
         hint = f"; give --videos={above}"
     raise UserError(
         f"{VIDEOS.value}: none of the {len(annotation.clips):,} annotated videos is in it; looked "
         f"for files such as {first.path or f'{first.id}.mp4'}{hint}"
     )
-
-
-def _expand(path: str) -> Path:
-    return Path(path).expanduser()
 
 
 if __name__ == "__main__":

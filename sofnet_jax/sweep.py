@@ -23,6 +23,7 @@ from ml_collections import config_flags
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, WORKDIR, make_printable
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.signals import Interruption
 from sofnet_jax.report.ablations import METHODS, Method, find_contradiction
 from sofnet_jax.report.grid import Cell, create_grid
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
     config = require_fields(CONFIG.value)
     if why := find_contradiction(flatten_fields(config.to_dict()), METHODS["sofnet"]):
         raise UserError(f"--config: {why}; the sweep makes such changes itself")
-    workdir = Path(WORKDIR.value or "").expanduser()
+    workdir = Path(expand(WORKDIR.value or ""))
     seeds = command_line.read_seeds(config.seed)
     grid = create_grid(config, workdir, choose_methods(command_line.METHODS.value), seeds)
     task = TASK.value

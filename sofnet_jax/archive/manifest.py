@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from sofnet_jax.archive.store import is_remote, open_file
 from sofnet_jax.data.annotations.files import Node, check_order
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.files import find_spelling
+from sofnet_jax.host.paths import expand, find_spelling
 
 COLUMNS = ("path", "start", "end")
 _Header = tuple[str, ...]
@@ -64,9 +64,10 @@ class Manifest:
         """The full path or address of a video; paths are relative to the manifest's folder."""
         if is_remote(entry.path):
             return entry.path
-        if is_remote(self.path) and not os.path.isabs(entry.path):
-            return f"{self.path.rpartition('/')[0]}/{entry.path}"
-        return find_spelling(os.path.join(os.path.dirname(os.path.abspath(self.path)), entry.path))
+        path = expand(entry.path)
+        if is_remote(self.path) and not os.path.isabs(path):
+            return f"{self.path.rpartition('/')[0]}/{path}"
+        return find_spelling(os.path.join(os.path.dirname(os.path.abspath(self.path)), path))
 
 
 def scan_manifest(path: str, chunk_size: int) -> Manifest:

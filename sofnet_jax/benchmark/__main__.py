@@ -31,6 +31,7 @@ from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import CONFIG, DATASET, WORKDIR
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.memory import keep_freed_memory
+from sofnet_jax.host.paths import expand
 from sofnet_jax.report.collection import choose_collection, load_collections
 from sofnet_jax.run.config import DTYPES
 
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> None:
             if WORKDIR.value is None:
                 raise UserError("--workdir is missing; give the folder of a sweep")
             keep_freed_memory()
-            workdir = Path(WORKDIR.value).expanduser()
+            workdir = Path(expand(WORKDIR.value))
             collection = choose_collection(load_collections(workdir), DATASET.value)
             lines = benchmark_runtime(
                 collection, num_videos=RUNTIME_VIDEOS, repeats=REPEATS.value or 5

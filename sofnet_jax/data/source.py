@@ -28,7 +28,7 @@ from sofnet_jax.data.annotations.own import (
 from sofnet_jax.data.video.decode import Choose, Frames, read_frames
 from sofnet_jax.data.views import Look, show
 from sofnet_jax.host.errors import UserError, explain_unreadable
-from sofnet_jax.host.files import find_spelling
+from sofnet_jax.host.paths import expand, find_spelling
 
 Shown = tuple[UInt8[np.ndarray, "t size size 3"], Float[np.ndarray, "t"]]
 
@@ -141,7 +141,7 @@ def create_source(
     of them. Without `classes`, the names found are sorted, by value if all are integers. Videos are
     not opened before they are read. For `short_side` and `keep` see `Video`. Raises UserError.
     """
-    path = Path(path)
+    path = Path(expand(path))
     if path.is_dir():
         videos, names, notes = _list_folder(path, classes)
     elif path.is_file():
@@ -191,7 +191,7 @@ def _list_csv(path: Path, classes: Sequence[str] | None) -> _Listing:
     videos = [
         Video(
             id=clip.id,
-            path=find_spelling(str(path.parent / (clip.path or ""))),
+            path=find_spelling(str(path.parent / expand(clip.path or ""))),
             labels=tuple(dict.fromkeys(index[label] for label in clip.labels)),
             start=clip.start,
             end=clip.end,

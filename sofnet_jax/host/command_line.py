@@ -18,6 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from sofnet_jax.host.errors import DEFECT, UserError, choose_exit_code, shorten
+from sofnet_jax.host.paths import expand
 from sofnet_jax.host.signals import Interrupted
 
 # Defined here, since one process may import several commands.
@@ -109,6 +110,7 @@ def read_seeds(default: int) -> list[int]:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, which raises UserError, also for configuration files and their fields."""
+    argv = list(map(_expand_config, argv))
     _require_files(argv)
     try:
         arguments = flags.FLAGS(argv)
@@ -122,6 +124,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
         raise UserError(place + _explain(cause, [] if place else argv)) from error
     _require_config()
     return arguments
+
+
+def _expand_config(argument: str) -> str:
+    """The argument with the home folder for `~`, which shells leave alone after `--config=`."""
+    name, equals, value = argument.partition("=")
+    return name + equals + expand(value) if name.lstrip("-") == "config" else argument
 
 
 def _require_config() -> None:
@@ -203,6 +211,11 @@ def printing() -> Iterator[None]:
 def _exit(message: str, code: int) -> None:
     print(make_printable(message), file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def say_note(text: str) -> None:
+    """Print a note to standard error."""
+    print(f"note: {make_printable(text)}", file=sys.stderr, flush=True)
 
 
 def make_printable(text: str) -> str:

@@ -10,7 +10,6 @@ import os
 import stat
 import sys
 import tempfile
-import unicodedata
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,19 +48,6 @@ def write_whole(path: Path) -> Iterator[Path]:
             _flush(path.parent, os.O_RDONLY)
         finally:
             partial.unlink(missing_ok=True)
-
-
-def find_spelling(path: str) -> str:
-    """The path in the Unicode forms that exist, since macOS decomposes accents and others do not.
-
-    Parts that exist in no form stay as they are.
-    """
-    if path.isascii() or os.path.lexists(path):
-        return path
-    folder, name = os.path.split(path)
-    names = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
-    found = [os.path.join(find_spelling(folder), name) for name in names]
-    return next(filter(os.path.lexists, found), found[0])
 
 
 def name_partial(path: str) -> str:

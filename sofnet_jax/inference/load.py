@@ -8,6 +8,7 @@ from typing import Any
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
@@ -45,7 +46,7 @@ def load(
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
     source = os.fspath(source)
-    config = Path(source).expanduser() / "config.json"
+    config = Path(expand(source)) / "config.json"
     is_run = config.exists()
     if is_run and variant:
         raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")

@@ -14,6 +14,7 @@ from jaxtyping import Int, UInt8
 from sofnet_jax.data.video.reader import LazyFrame, Pixels, VideoReader
 from sofnet_jax.data.views import ROUNDING, Sampler, regular_indices
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.prediction import Guess, Meter, Prediction
 from sofnet_jax.inference.program import export_program
@@ -253,7 +254,7 @@ class TrainedModel:
         default the current one. Raises UserError for an unknown one, or if the file cannot be
         written.
         """
-        path = Path(path).expanduser()
+        path = Path(expand(path))
         if unknown := set(platforms) - PLATFORMS:
             raise UserError(f"no platform {min(unknown)}; choose of {', '.join(sorted(PLATFORMS))}")
         try:

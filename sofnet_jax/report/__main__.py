@@ -22,6 +22,7 @@ from sofnet_jax.host.command_line import DATASET, WORKDIR, make_printable
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import write_whole
 from sofnet_jax.host.git import read_commit
+from sofnet_jax.host.paths import expand
 from sofnet_jax.report import paper
 from sofnet_jax.report.collection import Collection, choose_collection, load_collections
 from sofnet_jax.report.comparisons import create_claims
@@ -64,8 +65,8 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2 or argv[1] not in {*SECTIONS, ALL}:
         known = f"{', '.join(SECTIONS)} or {ALL}"
         raise UserError(f"choose one section to report: {known}; not '{' '.join(argv[1:])}'")
-    workdir = Path(WORKDIR.value or "").expanduser()
-    out = Path(OUT.value).expanduser() if OUT.value else workdir / "report"
+    workdir = Path(expand(WORKDIR.value or ""))
+    out = Path(expand(OUT.value)) if OUT.value else workdir / "report"
     jax.config.update("jax_platforms", "cpu")  # nothing here needs an accelerator
     collections = load_collections(workdir)
     notes = list(dict.fromkeys(n for c in collections.values() for n in c.notes))

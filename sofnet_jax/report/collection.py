@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from sofnet_jax.data.synthetic.dataset import is_synthetic
 from sofnet_jax.evaluation.metrics import compute_answer, compute_fates
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 from sofnet_jax.report.ablations import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.report.bootstrap import Metric, Scored
 from sofnet_jax.report.paper import DATASETS, TOP1_DATASETS
@@ -87,7 +88,7 @@ class Run:
         """Its configuration; embedded videos that are missing are drawn in the cache instead."""
         config = create_default()
         config.update_from_flattened_dict(dict(self.config))
-        if not is_synthetic(Path(config.data.synthetic.root).expanduser()):
+        if not is_synthetic(Path(expand(config.data.synthetic.root))):
             config.data.synthetic.root = ""
         return config
 

@@ -17,6 +17,7 @@ from sofnet_jax.data.source import Source, create_source, select_part
 from sofnet_jax.data.synthetic.dataset import VERSION, create_synthetic
 from sofnet_jax.evaluation.evaluate import Evaluator
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.config import DTYPES, check_config, flatten_fields, select_fields
 from sofnet_jax.systems.base import Phase, System
@@ -232,7 +233,7 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
         arguments = data.synthetic.to_dict()
         given = arguments.pop("root")
         name = "_".join([f"v{VERSION}", *(f"{key}{value}" for key, value in arguments.items())])
-        root = (Path(given) if given else SYNTHETIC_ROOT / name).expanduser()
+        root = Path(expand(given or SYNTHETIC_ROOT / name))
         create_synthetic(root, **arguments)
         train, val = root / "train.csv", root / "val.csv"
     elif data.source == "prepared":
@@ -241,7 +242,7 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
                 "data.prepared is empty; give --config.data.prepared= the folder of a data set "
                 "that python -m sofnet_jax.prepare wrote"
             )
-        path = Path(data.prepared).expanduser()
+        path = Path(expand(data.prepared))
         return create_prepared_source(path, "train"), create_prepared_source(path, "val")
     for name, path in (("train", train), ("val", val)):
         if not path:

@@ -15,6 +15,7 @@ import numpy as np
 
 from sofnet_jax.backbones.spec import BACKBONES
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.paths import expand
 from sofnet_jax.run.checkpoint import Checkpoints, Which
 from sofnet_jax.systems.naming import BACKBONE, Naming
 from sofnet_jax.systems.registry import SYSTEMS, find_registered, find_system
@@ -121,7 +122,7 @@ def load_weights(source: str, which: Which = "last") -> Weights:
     if source.startswith(hub.PREFIX):
         path = hub.download(source)
     else:
-        path = Path(os.path.expanduser(source))
+        path = Path(expand(source))
     if os.path.isdir(path):
         return _load_run(path, which)
     if not os.path.exists(path) and path.suffix not in READABLE and hub.is_name(source):

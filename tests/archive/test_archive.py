@@ -81,13 +81,15 @@ def test_chunks_hold_every_different_row_once_in_order(size, tmp_path):
     assert [chunk.number for chunk in manifest.chunks] == list(range(-(-30 // size)))
 
 
-def test_rows_without_a_header_are_paths(tmp_path):
+def test_rows_without_a_header_are_paths(tmp_path, monkeypatch):
     manifest = scan_manifest(write_manifest(tmp_path / "all.csv", "a.mp4\n/b.mp4\ngs://c/d\n"), 9)
     entries = manifest.read(manifest.chunks[0])
     assert entries == [Entry(path, None, None) for path in ("a.mp4", "/b.mp4", "gs://c/d")]
     located = [manifest.locate(entry) for entry in entries]
     assert located == [str(tmp_path / "a.mp4"), "/b.mp4", "gs://c/d"]
     (tmp_path / "cafe\u0301.mp4").touch()  # as macOS decomposes accents
+    monkeypatch.setenv("HOME", "/home/mine")
+    assert manifest.locate(Entry("~/a.mp4", None, None)) == "/home/mine/a.mp4"
     composed = manifest.locate(Entry("caf\u00e9.mp4", None, None))
     assert composed == str(tmp_path / "cafe\u0301.mp4")
     there = replace(manifest, path="gs://bucket/lists/all.csv")

@@ -134,6 +134,12 @@ def test_a_listed_path_is_found_in_the_other_unicode_form(listed, tmp_path):
     assert found == [str(tmp_path / file) for file in (*files, f"{COMPOSED}/gone.mp4")]
 
 
+def test_a_listed_path_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/mine")
+    [video] = create_source(_csv(tmp_path, "~/a.mp4,run\n")).videos
+    assert (video.id, video.path) == ("~/a.mp4", "/home/mine/a.mp4")
+
+
 def test_rows_in_both_unicode_forms_are_of_one_video(tmp_path):
     path = _csv(tmp_path, f"{COMPOSED}.mp4,run\n{DECOMPOSED}.mp4,jump\n")
     assert [video.labels for video in create_source(path).videos] == [(1, 0)]

@@ -38,3 +38,20 @@ def test_mistakes_in_a_configuration_file(kind, command, tmp_path):
     where = f"{path}{expected}" if expected[0] == ":" else expected[1:]
     assert (code, out) == (1, "") and err.count("\n") == 1 and len(err) < 300
     assert err.startswith(f"error: --config: {where}"), err
+
+
+def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
+    """Shells leave `~` alone after `--name=`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("train/run/a.mp4", "val.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "mine.py").write_text(
+        f"{DEFAULT}def get_config():\n"
+        "    c = create_default(); c.data.train = '~/train'; c.data.val = '~/val.csv'\n"
+        "    return c\n"
+    )
+    code, _, err = call("main", "--config=~/mine.py", "--workdir=~/run")
+    assert code == 1 and err.startswith(f"error: {tmp_path}/val.csv: no videos in it")
+    code, _, err = call("prepare", "videos", "--annotations=~/train", "--videos=~/none", "--out=~")
+    assert code == 1 and err.startswith(f"error: {tmp_path}/none: no such folder")

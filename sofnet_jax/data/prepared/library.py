@@ -13,7 +13,8 @@ from sofnet_jax.data.annotations.files import Notes, find_files
 from sofnet_jax.data.annotations.names import compose, is_video
 from sofnet_jax.data.prepared.record import Task
 from sofnet_jax.host.errors import UserError, explain_unreadable
-from sofnet_jax.host.files import find_spelling, write_whole
+from sofnet_jax.host.files import write_whole
+from sofnet_jax.host.paths import find_spelling
 
 # Names given by downloaders: "Title [ID].mp4", "ID_anything.mp4"; but not "ID_000010_000020.mp4",
 # which is a section of a video.

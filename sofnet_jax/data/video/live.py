@@ -25,7 +25,7 @@ from sofnet_jax.data.video.container import (
 )
 from sofnet_jax.data.video.reader import LazyFrame, Pixels
 from sofnet_jax.host.errors import UserError, explain_unreadable
-from sofnet_jax.host.files import find_spelling
+from sofnet_jax.host.paths import expand, find_spelling
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of backoff before reconnecting
 ATTEMPTS = 10  # to reconnect; the pause doubles each time
@@ -54,7 +54,7 @@ def find_videos(name: str) -> list[str]:
     """
     if is_live(name):
         return [name]
-    path = find_spelling(os.path.expanduser(name))
+    path = find_spelling(expand(name))
     if Path(path).is_dir():
         videos = [str(file) for file in find_files(Path(path)) if is_video(file.name)]
         if not videos:
