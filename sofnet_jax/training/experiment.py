@@ -230,11 +230,7 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
     data = config.data
     train, val = data.train, data.val
     if data.source == "synthetic":
-        arguments = data.synthetic.to_dict()
-        given = arguments.pop("root")
-        name = "_".join([f"v{VERSION}", *(f"{key}{value}" for key, value in arguments.items())])
-        root = Path(expand(given or SYNTHETIC_ROOT / name))
-        create_synthetic(root, **arguments)
+        root = _write_synthetic(**data.synthetic)
         train, val = root / "train.csv", root / "val.csv"
     elif data.source == "prepared":
         if not data.prepared:
@@ -254,3 +250,18 @@ def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
     reading = {"short_side": short_side, "keep": data.keep}
     source = create_source(train, **reading)
     return source, create_source(val, classes=source.classes, **reading)
+
+
+def _write_synthetic(root: str, **arguments: int) -> Path:
+    """Write the embedded videos unless they are there; return their folder, by default a cache."""
+    name = "_".join([f"v{VERSION}", *(f"{key}{value}" for key, value in arguments.items())])
+    remedy = "; give --config.data.synthetic.root= a folder for the embedded videos"
+    try:
+        folder = Path(expand(root or SYNTHETIC_ROOT / name))
+    except UserError as error:
+        raise UserError(f"{error}{remedy}") from error
+    try:
+        create_synthetic(folder, **arguments)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}{remedy}") from error
+    return folder

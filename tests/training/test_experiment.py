@@ -1,5 +1,7 @@
 """What a configuration may not say: each mistake is a UserError that names the field."""
 
+import os
+
 import pytest
 
 from sofnet_jax.host.errors import UserError
@@ -84,3 +86,27 @@ def test_prepared_data_must_be_named_and_be_prepared(data, tmp_path):
     config.data.prepared = str(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path}: nothing prepared in it"):
         Experiment(config)
+
+
+def _refuse_synthetic(**fields):
+    config = create_default()
+    config.data.source = "synthetic"
+    config.data.synthetic.update(fields)
+    with pytest.raises(UserError) as caught:
+        Experiment(config)
+    message = str(caught.value)
+    assert "give --config.data.synthetic.root= a folder" in message and "\n" not in message
+    return message
+
+
+def test_embedded_videos_without_a_home_folder(monkeypatch):
+    """As an unknown user of a container has none."""
+    monkeypatch.setattr(os.path, "expanduser", str)
+    assert "the home folder is unknown" in _refuse_synthetic()
+
+
+def test_embedded_videos_where_nothing_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / ".cache").touch()  # nobody can create a folder in a file, not even root
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for fields in ({}, {"root": f"{tmp_path}/.cache/mine"}):
+        assert _refuse_synthetic(**fields).startswith(f"cannot write to {tmp_path}/.cache/")
