@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 # LLVM's optimisation takes longer than it gains in programs that run a few times. The processes
@@ -56,6 +56,19 @@ def _write_video(
 def write_video() -> Callable[..., Path]:
     """Writes a video of numbered frames: see `_write_video` for its options."""
     return _write_video
+
+
+@pytest.fixture
+def no_fonts(monkeypatch) -> Iterator[None]:
+    """A machine without fontconfig, so without fonts but Pillow's own."""
+    from sofnet_jax.host import fonts
+
+    for cached in (fonts.choose_font, fonts._note_missing):
+        cached.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    yield
+    for cached in (fonts.choose_font, fonts._note_missing):
+        cached.cache_clear()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from sofnet_jax.host.files import write_whole
+from sofnet_jax.host.fonts import choose_font
 from sofnet_jax.systems.base import Action, Trace
 
 CELL, GAP, BAR, TEXT = 96, 4, 6, 18  # pixels: side of a frame, space, height of the bar, of text
@@ -42,10 +43,11 @@ def draw_decisions(
     width = num_frames * (CELL + GAP) + GAP
     image = Image.new("RGB", (width, num_videos * strip + GAP), PAPER)
     draw = ImageDraw.Draw(image)
-    small, large = (ImageFont.load_default(size) for size in (13, 20))
+    large = ImageFont.load_default(20)
     for v in range(num_videos):
         top = v * strip + GAP
-        draw.text((GAP, top), captions[v], INK, small)
+        font, caption = choose_font(captions[v], 13)
+        draw.text((GAP, top), caption, INK, font)
         top += TEXT
         done = dict(zip(traces[v].time.tolist(), traces[v].action.tolist(), strict=True))
         for t in range(num_frames if lengths is None else lengths[v]):

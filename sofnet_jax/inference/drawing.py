@@ -19,6 +19,7 @@ from sofnet_jax.evaluation.strip import (
     draw_decisions,
     write_picture,
 )
+from sofnet_jax.host.fonts import choose_font
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Prediction
 
@@ -92,8 +93,9 @@ def draw_band(
     image = Image.new("RGB", (width, height + 2 * line), PAPER)
     image.paste(Image.fromarray(pixels))
     draw = ImageDraw.Draw(image)
+    caption_font, caption = choose_font(_describe(prediction), line * 2 // 3)
+    draw.text((4, height + line / 2), caption, INK, caption_font, anchor="lm")
     font = ImageFont.load_default(line * 2 // 3)
-    draw.text((4, height + line / 2), _describe(prediction), INK, font, anchor="lm")
     top = height + line
     for j, state in enumerate(list_states(prediction, time)):
         left, right = (width * k // prediction.num_frames for k in (j, j + 1))

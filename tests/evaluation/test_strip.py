@@ -80,3 +80,16 @@ def _read_cells(image, count, video=0):
     image, height = np.asarray(image), TEXT + 2 * CELL + GAP + BAR + 3 * GAP
     y = GAP + video * height + TEXT + CELL + GAP + 5
     return [tuple(image[y, GAP + t * (CELL + GAP) + 5].tolist()) for t in range(count)]
+
+
+def test_a_caption_in_a_script_without_a_font_is_legible(no_fonts):
+    def draw(caption):
+        return draw_decisions(
+            frames=np.zeros((1, 3, 8, 8, 3), np.uint8),
+            traces=[_create_trace((0, 2))],
+            relevant=np.full((1, 3), np.nan),
+            actions=_ACTIONS,
+            captions=[caption],
+        )
+
+    assert draw("\u8dd1.mp4") == draw(r"\u8dd1.mp4") != draw(r"\u8d70.mp4")

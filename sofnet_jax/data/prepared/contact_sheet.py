@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sofnet_jax.data.views import View, centre_view, random_view, show
 from sofnet_jax.host.files import write_whole
+from sofnet_jax.host.fonts import choose_font
 
 CELL, GAP, BAR, TEXT = 112, 4, 5, 18  # pixels: side of a cell, gap, heights of bar and text
 INK, PAPER, SPAN = "#1a1a1a", "#ffffff", "#2f6fde"
@@ -66,7 +67,8 @@ def draw_contact_sheet(sheet: Sheet, samples: Sequence[Sample]) -> None:
 def _draw_sample(image: Image.Image, top: int, sample: Sample, views: dict[str, View]) -> None:
     draw = ImageDraw.Draw(image)
     crops = [show(sample.frames, view) for view in views.values()]
-    draw.text((GAP, top), sample.caption, INK, ImageFont.load_default(13))
+    font, caption = choose_font(sample.caption, 13)
+    draw.text((GAP, top), caption, INK, font)
     for t, frame in enumerate(sample.frames):
         left, below = GAP + t * (CELL + GAP), top + TEXT
         _paste_whole(image, (left, below), frame, views)

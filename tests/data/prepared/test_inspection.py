@@ -76,3 +76,13 @@ def test_contact_sheet_of_lines(shape, tmp_path):
     draw_contact_sheet(Sheet(tmp_path / "sheet.png", 84, (1.0, 0.66), 0), [sample])
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.width == CELL + 2 * GAP
+
+
+def test_a_caption_in_a_script_without_a_font_is_legible(no_fonts, tmp_path):
+    def draw(caption):
+        path = tmp_path / "sheet.png"
+        sample = Sample(caption, np.zeros((2, 9, 9, 3), np.uint8), np.array([False, True]))
+        draw_contact_sheet(Sheet(path, 84, (1.0,), 0), [sample])
+        return path.read_bytes()
+
+    assert draw("\u8dd1") == draw(r"\u8dd1") != draw(r"\u8d70")
