@@ -5,11 +5,13 @@ The only file that knows TensorBoard.
 
 import contextlib
 import json
+import math
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -55,14 +57,16 @@ class Writer:
         if not enabled:
             return
         path, folder = workdir / "metrics.jsonl", workdir / "tensorboard"
-        if path.exists():
-            _truncate(path, first_step, evaluated)
+        kept = _truncate(path, first_step, evaluated) if path.exists() else []
         self._file = path.open("a", encoding="utf-8")
         folder.mkdir(parents=True, exist_ok=True)
         # Not tensorboardX's own writer: on a full disk its thread ends, and training waits for it.
         self._events = EventsWriter(str(folder / "events"))
         start = SessionLog(status=SessionLog.START)  # hides what earlier files hold from here on
-        self._events.write_event(Event(step=first_step + 1, session_log=start))
+        self._events.write_event(Event(step=first_step + evaluated, session_log=start))
+        for row in kept if not evaluated else []:  # of this step, what is hidden though it is kept
+            if row["step"] == first_step:
+                self._add_scalars(**row)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars, whose names are paths such as `train/loss`, for an optimizer step."""
@@ -70,8 +74,7 @@ class Writer:
             return
         self._file.write(format_json({"step": step, **scalars}) + "\n")
         self._file.flush()
-        for name, value in scalars.items():
-            self._add(step, scalar(name, value))
+        self._add_scalars(step, **scalars)
         self._events.flush()
 
     def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
@@ -85,12 +88,16 @@ class Writer:
             with contextlib.closing(self._events):
                 self._file.close()
 
+    def _add_scalars(self, step: int, **scalars: float | None) -> None:
+        for name, value in scalars.items():
+            self._add(step, scalar(name, math.nan if value is None else value))
+
     def _add(self, step: int, summary: Summary) -> None:
         self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
 
-def _truncate(path: Path, first_step: int, evaluated: bool) -> None:
-    """Keeps the whole lines of steps up to `first_step`."""
+def _truncate(path: Path, first_step: int, evaluated: bool) -> list[dict[str, Any]]:
+    """Keeps the whole lines of steps up to `first_step`, and returns them as rows."""
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -100,6 +107,8 @@ def _truncate(path: Path, first_step: int, evaluated: bool) -> None:
             continue
         repeated = step == first_step and not evaluated and any(map(_EVALUATION.match, row))
         if step <= first_step and not repeated:
-            kept.append(line + "\n")
+            kept.append(row)
     with write_whole(path) as partial:
-        partial.write_text("".join(kept), encoding="utf-8")
+        text = "".join(format_json(row) + "\n" for row in kept)
+        partial.write_text(text, encoding="utf-8")
+    return kept

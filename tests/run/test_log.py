@@ -71,3 +71,18 @@ def test_evaluation_that_is_to_be_made_again_is_removed_first(tmp_path):
         writer.close()
         Writer(tmp_path, first_step=1, evaluated=evaluated).close()
         assert len(read_rows(tmp_path)) == (3 if evaluated else 1)
+
+
+def test_tensorboard_hides_an_evaluation_that_is_to_be_made_again(tmp_path):
+    for number, evaluated in enumerate((True, False)):
+        writer = Writer(tmp_path, first_step=number, evaluated=evaluated)
+        if not number:
+            writer.write(1, {"train/loss": 1.0, "train/odd": float("nan")})
+        writer.write(1, {"eval/top1": 0.5 + number})
+        writer.close()
+        (path,) = (tmp_path / "tensorboard").glob("*.[0-9]*.*")
+        path.rename(path.with_name(f"events.out.tfevents.{number}"))
+    events = {name: value for _, name, value in read_events(tmp_path)}
+    assert len(read_events(tmp_path)) == len(events) == 3
+    assert (events["train/loss"], events["eval/top1"]) == (1.0, 1.5)
+    assert np.isnan(events["train/odd"])
