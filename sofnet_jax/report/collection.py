@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import re
 import statistics
 from collections import defaultdict
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from sofnet_jax.data.synthetic.dataset import is_synthetic
 from sofnet_jax.evaluation.metrics import compute_answer, compute_fates
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.paths import expand
 from sofnet_jax.report.ablations import METHODS, PAPER_SIZE, find_contradiction, scale_size
 from sofnet_jax.report.bootstrap import Metric, Scored
@@ -192,6 +193,7 @@ def measure(numbers: Iterable[float | None]) -> Value | None:
     return Value(statistics.mean(known), deviation, len(known))
 
 
+@explain_unreadable()
 def load_collections(workdir: Path) -> dict[str, Collection]:
     """All finished runs below a folder, by data set.
 
@@ -202,7 +204,7 @@ def load_collections(workdir: Path) -> dict[str, Collection]:
         raise UserError(f"{workdir}: no such folder; give the --workdir of a sweep or comparison")
     notes: list[str] = []
     found: dict[str, dict[tuple[str, int], Run]] = defaultdict(dict)
-    for path in sorted(workdir.rglob("config.json")):
+    for path in _find_configs(workdir, notes):
         match = _FOLDER.search(path.parent.relative_to(workdir).as_posix())
         if match is None or match[1] not in METHODS:
             continue
@@ -222,6 +224,14 @@ def load_collections(workdir: Path) -> dict[str, Collection]:
     return {
         name: _create(workdir, name, list(runs.values()), notes) for name, runs in found.items()
     }
+
+
+def _find_configs(workdir: Path, notes: list[str]) -> list[Path]:
+    """The config.json of every run below a folder; folders that cannot be read are noted."""
+    unreadable: list[OSError] = []
+    walk = list(os.walk(workdir, onerror=unreadable.append))
+    notes += [f"{error.filename}: skipped ({error.strerror})" for error in unreadable]
+    return sorted(Path(folder, "config.json") for folder, _, f in walk if "config.json" in f)
 
 
 def choose_collection(

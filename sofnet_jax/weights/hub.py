@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from sofnet_jax.host.errors import UserError, first_line
+from sofnet_jax.host.paths import expand
 
 PREFIX = "hub:"
 FILE = "model.safetensors"  # of timm and transformers; pickles are not fetched
@@ -20,7 +21,7 @@ def download(identifier: str) -> Path:
     """
     try:
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
     except ImportError as error:
         raise UserError(
             f"{identifier} needs huggingface_hub (pip install '.[hub]'), or give a file"
@@ -28,6 +29,7 @@ def download(identifier: str) -> Path:
     match = re.fullmatch(rf"({_NAME})(?:@([\w./-]+))?", identifier.removeprefix(PREFIX))
     if not match:
         raise UserError(f"'{identifier}' is no hub id; write hub:owner/name or hub:owner/name@rev")
+    expand(constants.HF_HUB_CACHE)  # refused where it would become a folder `~`
     huggingface_hub.logging.set_verbosity_error()  # it warns at every retry
     print(f"{identifier}: fetching {FILE}, unless it is cached", file=sys.stderr, flush=True)
     nowhere = f"and the hub cannot be reached; download {FILE} elsewhere and give its path"

@@ -296,6 +296,13 @@ def test_runs_of_compare_are_found(tmp_path):
     assert [run.seed for run in _load(tmp_path).find("sofnet")] == [3]
 
 
+def test_runs_in_a_folder_that_cannot_be_read_are_noted(tmp_path, close_folder):
+    (tmp_path / "sofnet_seed0").mkdir()
+    close_folder(tmp_path / "sofnet_seed0")
+    with pytest.raises(UserError, match="sofnet_seed0: skipped .Permission denied"):
+        load_collections(tmp_path)
+
+
 def test_runs_that_are_not_what_they_seem_are_skipped(tmp_path):
     write_method(tmp_path, "sofnet")
     damaged = write_method(tmp_path, "tsn")

@@ -15,6 +15,10 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 import torch_sofnet
+from huggingface_hub import constants
+
+from sofnet_jax.host.errors import UserError
+from sofnet_jax.weights import hub
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789" * 4
@@ -249,6 +253,14 @@ def test_damaged_on_the_way_is_refused_and_not_kept(server, download):
     for line in download("hub:owner/damaged", "hub:owner/damaged"):
         assert line.startswith("error: ") and "did not have its checksum" in line
     assert sum(request.startswith("GET") for request in server.take_requests()) == 2
+
+
+def test_without_a_home_folder_nothing_is_fetched(monkeypatch):
+    """An unknown user has none; the cache would be a folder named `~`."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/hub")
+    monkeypatch.setattr(os.path, "expanduser", str)
+    with pytest.raises(UserError, match="^~/.cache/hub: the home folder is unknown; set HOME"):
+        hub.download("hub:owner/net")
 
 
 def test_without_the_client(run):
