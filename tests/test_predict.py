@@ -149,6 +149,16 @@ def test_a_long_video_is_told_of(predict, tmp_path):
     assert stderr == f"note: {video} lasts 11 minutes; --window=10 makes a timeline\n"
 
 
+@pytest.mark.parametrize("window", ["--window=0", "--window=1"])
+def test_a_video_that_is_cut_off_is_told_of(window, predict, write_video, tmp_path):
+    path = write_video(tmp_path / "a.mkv", range(128), codec="mpeg4")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    code, _, stderr = predict(path, window)
+    note = rf"note: {path} is cut off: its header promises [12]\.\d s more\n"
+    assert code == 0 and re.fullmatch(note, stderr)
+
+
 def test_a_film_of_several_videos_is_refused_before_the_work(predict, place, tmp_path):
     film = tmp_path / "out.mp4"
     code, stdout, stderr = predict(place / "videos", f"--visualize={film}")

@@ -88,7 +88,7 @@ class TrainedModel:
             looked = self.look(reader, start=start, end=end)
             prediction = self._predict(looked, meter, os.fspath(video), top_k, early)
             end = min(reader.end, reader.end if end is None else end)
-        return replace(prediction, start=start or 0.0, end=end)
+            return replace(prediction, start=start or 0.0, end=end, missing=reader.missing)
 
     def look(
         self, reader: VideoReader, *, start: float | None = None, end: float | None = None
@@ -156,7 +156,8 @@ class TrainedModel:
                 chosen = regular_indices(reader.times, **part, interval=seconds / self.num_frames)
                 windows = {"seconds": seconds, "every": every, **part, **options}
                 name = os.fspath(video)
-                yield from self.watch(reader.scan(chosen), name=name, meter=meter, **windows)
+                for window in self.watch(reader.scan(chosen), name=name, meter=meter, **windows):
+                    yield replace(window, missing=reader.missing)
                 return
         yield self.predict(video, **options)
 

@@ -37,6 +37,7 @@ class Prediction:
         spent, plain: GFLOPs spent, and those of the plain backbone on all `num_frames`.
         decode_ms, network_ms: milliseconds without compilation; the network's are None if its
             batches held frames of several videos.
+        missing: seconds that a file's header promises after its last frame.
         is_window: whether the part is one window of a file or a stream.
     """
 
@@ -53,6 +54,7 @@ class Prediction:
     plain: Spending
     decode_ms: float
     network_ms: float | None
+    missing: float = 0.0
     is_window: bool = False
 
     @property

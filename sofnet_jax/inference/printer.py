@@ -65,9 +65,10 @@ class Printer:
             yield f"--every={self.every} is rounded to {step:.4g} s so that windows share frames"
 
     def _print_video(self, video: str) -> None:
-        shown = False
+        shown, missing = False, 0.0
         try:
             for prediction in self._predict(video):
+                missing = prediction.missing
                 if self.as_json:
                     lines = [format_json(prediction.to_json())]
                 elif prediction.is_window:
@@ -81,6 +82,8 @@ class Printer:
                     self._drawn.append(prediction)
             if not shown:
                 raise VideoError(f"{video}: it ended before its first frame")
+            if missing:
+                _say(f"note: {video} is cut off: its header promises {missing:.1f} s more")
         except (VideoError, UserError) as error:
             self._fail(video, error)
 

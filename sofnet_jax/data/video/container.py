@@ -277,6 +277,16 @@ class Video:
         """Seconds, according to the header; 0 if it does not say."""
         return (self._container.duration or 0) / av.time_base
 
+    @property
+    def promised(self) -> tuple[int, float]:
+        """Frames and seconds of video according to the header; 0 if it does not say."""
+        flags: Any = av.format.Flags  # without a header, the duration is an estimate
+        if self._container.format.flags & (flags.no_timestamps.value | flags.ts_discont.value):
+            return 0, 0.0
+        unit = float(self._stream.time_base or 0)
+        own = (self._stream.duration or 0) * unit or self.claimed_duration
+        return self._stream.frames, min(own, self.claimed_duration)
+
     def read_times(self) -> Float[np.ndarray, "f"]:
         """Decode everything; return the times of the frames that come out, in seconds."""
         pts, count = array("q"), 0

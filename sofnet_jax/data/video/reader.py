@@ -85,6 +85,13 @@ class VideoReader:
         """Seconds at which the last frame ends."""
         return float(self.times.max() + np.ptp(self.times) / max(len(self.times) - 1, 1))
 
+    @property
+    def missing(self) -> float:
+        """Seconds that the header promises after the last frame; 0 up to a second."""
+        frames, seconds = self._video.promised
+        missing = seconds - self.end
+        return 0.0 if 0 < frames <= len(self.times) or missing <= _END_TOLERANCE else missing
+
     def read_footage(
         self,
         choose: Choose,

@@ -1,5 +1,6 @@
 """Frames read one by one are those read at once, and none is decoded that nobody asks for."""
 
+import av
 import numpy as np
 import pytest
 from numbered_frame import read_number, read_numbers
@@ -104,6 +105,32 @@ def test_damage_is_met_on_the_way(place, name, write_video, tmp_path):
     with VideoReader(path) as opened:
         chosen = np.arange(0, len(opened.times), 3)
         assert len([read() for _, read in opened.scan(chosen)]) == len(chosen)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv"])
+def test_a_file_that_is_cut_off_tells_how_much_is_missing(name, write_video, tmp_path):
+    codec = "flv1" if name == "a.flv" else "mpeg4"
+    path = write_video(tmp_path / name, range(128), codec=codec, options={"movflags": "faststart"})
+    data = path.read_bytes()
+    with VideoReader(path) as reader:
+        assert reader.missing == 0
+    path.write_bytes(data[: len(data) // 2])
+    with VideoReader(path) as reader:
+        missing = 128 - len(reader.times)
+        assert missing > 25 and reader.missing == pytest.approx(missing / 25, abs=0.05)
+
+
+def test_a_last_frame_that_is_shown_long_is_not_missing(write_video, tmp_path):
+    path = write_video(tmp_path / "a.mp4", range(3), codec="mpeg4")
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                packet.duration *= 1 if packet.pts < 2 * packet.duration else 100
+                target.mux(packet)
+    with VideoReader(tmp_path / "b.mp4") as reader:
+        assert reader._video.promised[1] > 2 and reader.missing == 0
 
 
 def test_no_video(tmp_path):
