@@ -89,7 +89,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         explain_full_disk(workdir),
         closing(Checkpoints(folder, metric=config.eval.metric, read_only=True)) as checkpoints,
     ):
-        progress = begin(e, checkpoints, workdir)
+        progress = begin(e, checkpoints, workdir, writable=place is not None)
         if progress.step and config.init_from not in ("", progress.schedule["init_from"]):
             raise UserError(
                 f"{workdir} holds a checkpoint of its own; to evaluate {config.init_from} give "

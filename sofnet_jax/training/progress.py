@@ -59,10 +59,13 @@ class Progress:
         self.checkpoints.save(self.step, devices.to_host(self.state), record)
 
 
-def begin(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Progress:
+def begin(
+    experiment: Experiment, checkpoints: Checkpoints, workdir: Path, *, writable: bool = True
+) -> Progress:
     """Continues from the latest checkpoint, or starts; prints what is trained or evaluated.
 
     Without checkpoints, it starts from the weights that `init_from` names, or from random ones.
+    What happened to these weights is written to `workdir/init.json` if that is `writable`.
 
     Raises:
         UserError: checkpoints of another model, none whole, or unusable weights.
@@ -81,7 +84,7 @@ def begin(experiment: Experiment, checkpoints: Checkpoints, workdir: Path) -> Pr
         print(experiment.describe(progress.state.params, workdir, progress.step), flush=True)
         if report:
             print(report, flush=True)
-        if report and not checkpoints.read_only:
+        if report and writable:
             write_json(workdir / "init.json", dataclasses.asdict(report))
     return progress
 
