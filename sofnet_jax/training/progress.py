@@ -64,8 +64,8 @@ def begin(
 ) -> Progress:
     """Continues from the latest checkpoint, or starts; prints what is trained or evaluated.
 
-    Without checkpoints, it starts from the weights that `init_from` names, or from random ones; what
-    became of the weights is written to `workdir/init.json` if that is `writable`.
+    Without checkpoints, it starts from the weights that `init_from` names, or from random ones.
+    What happened to these weights is written to `workdir/init.json` if that is `writable`.
 
     Raises:
         UserError: checkpoints of another model, none whole, or unusable weights.
