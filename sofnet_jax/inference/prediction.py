@@ -1,7 +1,9 @@
 """The prediction for a video and its cost, as text and as JSON."""
 
 import contextlib
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -135,27 +137,33 @@ def _format_time(seconds: float) -> str:
 
 
 class Meter:
-    """Two stopwatches, for decoding and for the network; decoding may run within the network's."""
+    """Two stopwatches, for decoding and for the network.
+
+    Decoding may run within the network's time, and in threads of its own.
+    """
 
     def __init__(self):
-        self._decode = self._network = 0.0
+        self._decode: dict[int, float] = defaultdict(float)  # of each thread
+        self._network = self._told = 0.0
 
     @contextlib.contextmanager
     def decoding(self) -> Iterator[None]:
         """Count the time inside as decoding."""
         start = time.perf_counter()
         yield
-        self._decode += time.perf_counter() - start
+        self._decode[threading.get_ident()] += time.perf_counter() - start
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Count the time inside as the network's, except for decoding."""
-        start, before = time.perf_counter(), self._decode
+        """Count the time inside as the network's, except for decoding in this thread."""
+        thread = threading.get_ident()
+        start, before = time.perf_counter(), self._decode[thread]
         yield
-        self._network += time.perf_counter() - start - (self._decode - before)
+        self._network += time.perf_counter() - start - (self._decode[thread] - before)
 
     def read(self) -> tuple[float, float]:
         """Milliseconds of decoding and of the network since the last call."""
-        read = 1000 * self._decode, 1000 * self._network
-        self._decode = self._network = 0.0
+        decode = sum(list(self._decode.values()))
+        read = 1000 * (decode - self._told), 1000 * self._network
+        self._told, self._network = decode, 0.0
         return read

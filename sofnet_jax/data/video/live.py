@@ -4,8 +4,11 @@ import contextlib
 import functools
 import glob
 import itertools
+import math
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -32,6 +35,8 @@ from sofnet_jax.host.paths import expand, find_spelling
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds of backoff before reconnecting
 ATTEMPTS = 10  # to reconnect; the pause doubles each time
 _PATIENCE = 10.0  # seconds to wait for a stream to open, and for each read
+_WAITING = 64  # frames of a live source; 200 MB in full HD
+_REPORT_EVERY = 60.0  # seconds
 _ASSUMED_RATE = 25  # frames per second if neither frames nor stream tell
 _HINT = "an MP4 with its index at the end cannot be streamed; pass the file"
 
@@ -101,10 +106,11 @@ def connect(
 ) -> Generator[Iterator[LazyFrame], None, None]:
     """Yield the frames of one connection after another.
 
-    A dropped stream is reconnected with exponential backoff. `say` reports that, and an assumed
-    frame rate. Times are seconds since the first frame: they continue where time stamps begin anew,
-    and are those of arrival where a live source sends none. Frames are scaled down if their short
-    side exceeds `short_side` > 0.
+    A dropped stream is reconnected with exponential backoff. A live source is read as it arrives;
+    if its frames are taken more slowly, the oldest that wait are dropped. `say` reports both, and
+    an assumed frame rate. Times are seconds since the first frame: they continue where time stamps
+    begin anew, and are those of arrival where a live source sends none. Frames are scaled down if
+    their short side exceeds `short_side` > 0.
     `decoding` returns a context that is entered for decoding, to measure it.
 
     Raises:
@@ -126,7 +132,11 @@ def connect(
                 frames = _read(container, stream, times, short_side, decoding)
                 first = next(frames, None)
                 if first is not None:
-                    yield clock.stamp(itertools.chain([first], frames))
+                    frames = itertools.chain([first], frames)
+                    with (
+                        contextlib.nullcontext(frames) if ends else _Backlog(frames, say) as frames
+                    ):
+                        yield clock.stamp(frames)
                     failures = 0
                 if pipe and pipe.interrupted:
                     raise KeyboardInterrupt
@@ -209,6 +219,75 @@ class _Pipe:
         except KeyboardInterrupt:  # PyAV would print it and continue
             self.interrupted = True
             return b""
+
+
+class _Backlog:
+    """Frames that a thread reads as they arrive, while those before are being recognised.
+
+    If `_WAITING` of them wait and the source is not ahead of the clock, as a file sent at once is,
+    the oldest is dropped; `say` reports how many, at most once a minute.
+    """
+
+    def __init__(self, frames: Iterator[LazyFrame], say: Callable[[str], None]):
+        self._frames = frames
+        self._say = say
+        self._waiting: queue.Queue[LazyFrame | BaseException | None] = queue.Queue(_WAITING)
+        self._dropped = self._reported = 0
+        self._stopped = False
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+
+    def __enter__(self) -> Iterator[LazyFrame]:
+        self._thread.start()
+        return self._take()
+
+    def __exit__(self, *_) -> None:
+        """Wait for the thread, since the container must not be closed while it is read."""
+        self._stopped = True
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._waiting.get_nowait()
+            self._thread.join(0.1)
+        self._report()
+
+    def _fill(self) -> None:
+        end: BaseException | None = None
+        try:
+            begun: float | None = None
+            for at, read in self._frames:
+                if self._stopped:
+                    return
+                now = time.monotonic()
+                begun = now - at if begun is None else begun
+                self._put((at, read), at - (now - begun))
+        except Exception as error:  # for the thread that takes the frames
+            end = error
+        self._put(end, math.inf)
+
+    def _put(self, item: LazyFrame | BaseException | None, patience: float) -> None:
+        """Add to those that wait; after `patience` seconds, drop the oldest for it."""
+        try:
+            self._waiting.put(item, timeout=min(max(patience, 0.0), threading.TIMEOUT_MAX))
+        except queue.Full:
+            with contextlib.suppress(queue.Empty):
+                self._waiting.get_nowait()
+                self._dropped += 1
+            self._waiting.put(item)
+
+    def _take(self) -> Iterator[LazyFrame]:
+        reported = -math.inf
+        while (item := self._waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            if self._dropped > self._reported and time.monotonic() > reported + _REPORT_EVERY:
+                reported = time.monotonic()
+                self._report()
+
+    def _report(self) -> None:
+        count = self._dropped - self._reported
+        if count:
+            self._say(f"note: frames dropped: {count}; they came faster than they were recognised")
+        self._reported += count
 
 
 class _Times:
