@@ -149,7 +149,8 @@ def test_a_stream_that_is_a_list_opens_no_file(server, other, tmp_path, monkeypa
     port = server.getsockname()[1]
     monkeypatch.chdir(tmp_path)
     with serve(other.read_bytes()) as address:
-        assert len(list(next(live.connect(address, say=print)))) == 8
+        connections = live.connect(address, say=print)  # closes the stream when it is forgotten
+        assert len(list(next(connections))) == 8
     for kind in ("HLS", "concat"):
         for target in (f"file://{other}", f"crypto+file://{other}", f"concat:{other}"):
             text = create_lists([target])[kind].encode()
