@@ -17,7 +17,7 @@ from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.registry import create_system
 from sofnet_jax.systems.sofnet.released import ReleasedSoFNet
 
-_SIMILAR = ("sofnet_released", "frameexit_online")
+_SIMILAR = ("sofnet_shift", "sofnet_released", "frameexit_online")
 FLOAT32 = "float32"  # also where bfloat16 is faster
 
 

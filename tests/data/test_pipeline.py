@@ -156,6 +156,7 @@ def test_resuming_anywhere_continues_exactly():
         _assert_equal(_train(source, 7 - done, start=4 * done), batches[done:])
 
 
+@pytest.mark.slow
 def test_processes_share_the_global_batches():
     source = _drawn(11, bad=(3,))
     whole = _train(source, 5, batch_size=6)

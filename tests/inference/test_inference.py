@@ -169,6 +169,7 @@ def test_what_a_gate_stops_is_not_computed(gated, monkeypatch):
         assert sum(call is span for call in calls) == (result.trace.action >= k).sum()
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_the_first_video(gated):
     network = gated.network
     compiled = []
