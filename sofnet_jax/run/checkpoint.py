@@ -123,6 +123,8 @@ class Checkpoints:
 
     def _prove(self, step: int) -> None:
         """Reads back the first checkpoint, since later ones are written in the same way."""
+        if step not in self._manager.all_steps():  # a training of no steps writes none
+            return
         if not self._is_proven and jax.process_index() == 0:
             try:
                 self._read_state(step, None)

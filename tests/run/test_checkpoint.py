@@ -296,6 +296,12 @@ def test_first_checkpoint_is_read_back(tmp_path):
         assert not checkpoints.is_rated(1)
 
 
+def test_a_training_of_no_steps_has_no_checkpoint_to_read_back(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path, metric="top1")) as checkpoints:
+        checkpoints.rate(0, {"top1": 0.5, "top5": 1.0, "map": 0.5})
+        assert checkpoints.is_rated(0) and checkpoints.find("last") is None
+
+
 def fail_to_read(checkpoints: Checkpoints) -> None:
     with contextlib.suppress(DamagedError):  # as a training does, which takes the one before
         checkpoints.read_record(1)
