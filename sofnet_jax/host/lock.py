@@ -5,11 +5,11 @@ import fcntl
 import functools
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from sofnet_jax.host.command_line import say_note
 from sofnet_jax.host.errors import UserError
 
 
@@ -58,11 +58,9 @@ def try_lock(file: IO, *, wait: bool = False) -> bool:
 
 @functools.cache  # a sweep asks again and again
 def _note_missing_lock(path: str, reason: str) -> None:
-    print(
-        f"note: {path} cannot be locked ({reason}); let no second command write to this folder, "
-        "since neither would notice the other",
-        file=sys.stderr,
-        flush=True,
+    say_note(
+        f"{path} cannot be locked ({reason}); let no second command write to this folder, since "
+        "neither would notice the other"
     )
 
 

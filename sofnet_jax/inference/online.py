@@ -66,10 +66,9 @@ class Recorder:
     def __init__(self, network: Network):
         self._steps: list[tuple[int, int]] = []  # time and action
         self.span = 0  # the next one
-        self.wanted = int(
-            network.architecture.order(network.architecture.num_frames or 1)[0]
-        )  # the frame it starts with
-        self.logits = np.zeros(network.architecture.num_classes, np.float32)
+        architecture = network.architecture
+        self.wanted = int(architecture.order(architecture.num_frames or 1)[0])  # the first frame
+        self.logits = np.zeros(architecture.num_classes, np.float32)
         self.finished = False  # whether no other frame came
 
     @property

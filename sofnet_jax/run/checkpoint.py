@@ -391,7 +391,7 @@ def _silence_orbax() -> None:
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
-    """Whether a record is a warning, or not of Orbax or about a task of its or TensorStore's."""
+    """True for records to show: warnings, unless routine, and what is not about Orbax's tasks."""
     if record.name == "absl" and record.levelno == logging.WARNING:
         return not (_ORBAX.search(record.pathname) and _ROUTINE.search(record.getMessage()))
     error = record.exc_info[1] if record.exc_info else None

@@ -153,7 +153,7 @@ class Steps(NamedTuple):
 
 @runtime_checkable
 class Architecture(Protocol):
-    """What the weights of a system depend on, as a dataclass, and what follows from that.
+    """Description of a network, as a dataclass: its weights, its decisions and their cost.
 
     Attributes:
         num_classes: n.
@@ -181,10 +181,10 @@ class Architecture(Protocol):
         """The frames in the order in which they are looked at, as far as a video goes."""
 
     def prices(self, size: int) -> Prices:
-        """What a step on a frame of `size`×`size` pixels costs."""
+        """GFLOPs of each action on a frame of `size`×`size` pixels."""
 
     def plain(self, size: int) -> Spending:
-        """What the backbone and a classifier cost for such a frame."""
+        """GFLOPs of the backbone and a classifier on such a frame."""
 
 
 @runtime_checkable

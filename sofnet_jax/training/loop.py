@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from sofnet_jax.host.command_line import say_note
 from sofnet_jax.host.errors import UserError, explain_full_disk
 from sofnet_jax.host.files import require_place
 from sofnet_jax.host.lock import lock_folder
@@ -105,8 +105,7 @@ def _find_place(workdir: Path) -> Path | None:
     except OSError as error:
         if jax.process_index() == 0:
             reason = error.strerror or error
-            note = f"note: cannot write to {workdir} ({reason}); the result is only printed"
-            print(note, file=sys.stderr, flush=True)
+            say_note(f"cannot write to {workdir} ({reason}); the result is only printed")
         return None
     return workdir
 

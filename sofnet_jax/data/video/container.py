@@ -88,7 +88,7 @@ def explain_no_frame(stream: Any) -> str:
 
 
 def has_time_stamps(container: Any) -> bool:
-    """Whether the format tells the times of its frames: bare codecs and pictures do not."""
+    """True if the format stores time stamps; bare codecs and pictures have none."""
     untimed = container.format.flags & av.format.Flags.no_timestamps.value
     return not (untimed or container.format.name.endswith("_pipe"))
 

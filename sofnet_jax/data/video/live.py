@@ -59,18 +59,18 @@ STDIN, CAMERA = "-", "/dev/video"
 
 
 def is_live(name: str) -> bool:
-    """Whether a source is a camera, an address or a pipe, which may never end."""
+    """True for sources that may never end: cameras, addresses and pipes."""
     return "://" in name or _is_camera(name) or is_pipe(name)
 
 
 def _is_camera(name: str) -> bool:
-    """Whether a source is a camera, also by another name, such as those in /dev/v4l/by-id."""
+    """True for a camera and for links to one, such as those in /dev/v4l/by-id."""
     return os.path.realpath(name).startswith(CAMERA)
 
 
 def is_pipe(name: str) -> bool:
-    """Whether a source is standard input or a named pipe, such as the shell's <(…)."""
-    return name == STDIN or Path(os.path.expanduser(name)).is_fifo()
+    """True for standard input and named pipes, such as the shell's <(…)."""
+    return name == STDIN or Path(expand(name)).is_fifo()
 
 
 @explain_unreadable()
@@ -206,7 +206,7 @@ class _Pipe:
         """The opened container. Raises VideoError."""
         with contextlib.ExitStack() as stack:
             with report_errors(self.name, "not a video stream"):
-                path = sys.stdin.fileno() if self.name == STDIN else os.path.expanduser(self.name)
+                path = sys.stdin.fileno() if self.name == STDIN else expand(self.name)
                 file = open(path, "rb", buffering=0, closefd=self.name != STDIN)
                 self._file = stack.enter_context(file)
                 container = stack.enter_context(av.open(self, options=_PIPE_OPTIONS))
