@@ -17,8 +17,7 @@ import torch
 import torch_sofnet
 from PIL import Image
 
-from sofnet_jax.systems.sofnet.folded import deploy
-from sofnet_jax.systems.sofnet.network import SoFNet
+from sofnet_jax.systems.tsn import TSNNetwork, deploy
 from sofnet_jax.weights.load import create_shapes, initialise, load_weights
 
 MATERIAL = Path(os.environ.get("SOFNET_MATERIAL", Path(__file__).parents[2] / "shared" / "data"))
@@ -58,8 +57,8 @@ def files(tmp_path_factory) -> dict[str, Path]:
 
 
 def classify_ours(variables, architecture, pixels, dtype=np.float32) -> np.ndarray:
-    model = SoFNet(architecture, dtype=dtype)
-    score = jax.jit(lambda variables, frames: model.apply(variables, frames).frame_logits[:, 0])
+    model = TSNNetwork(architecture, dtype=dtype)
+    score = jax.jit(lambda variables, frames: model.apply(variables, frames)[:, 0])
     batches = np.split(pixels[:, None], len(pixels) // BATCH)
     return np.concatenate([score(variables, batch) for batch in batches])
 
@@ -69,8 +68,8 @@ def classify_folded(variables, architecture, pixels) -> np.ndarray:
 
     @jax.jit
     def score(network, frames):
-        (span,) = network.spans
-        return network.head(span(frames)[1])
+        _, (logits, _) = network.spans[0].extract(None, frames)
+        return logits
 
     batches = np.split(pixels, len(pixels) // BATCH)
     return np.concatenate([score(network, batch) for batch in batches])
