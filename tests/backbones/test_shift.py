@@ -115,6 +115,7 @@ def test_deep_networks_shift_in_every_second_block():
     assert not any(block.shifts for blocks in BACKBONES["resnet50"].stages for block in blocks)
 
 
+@pytest.mark.slow
 def test_all_gates_forward_is_the_plain_network_forwards_and_backwards():
     architecture, model, variables, _ = _create()
     variables = _force(variables, architecture.gate_names, 1)

@@ -8,7 +8,12 @@ import pytest
 from sofnet_jax.backbones.winograd import WinogradConvolution, restore_kernel, transform_kernel
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 5), (2, 6, 6), (1, 7, 4), (3, 11, 11)])
+SHAPES = [(1, 1, 1), (1, 2, 5), (1, 7, 4), (3, 11, 11)]
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 6, 6), *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES)]
+)
 def test_equals_the_convolution(shape):
     keys = jax.random.split(jax.random.key(sum(shape)), 3)
     x = jax.random.normal(keys[0], (*shape, 32))

@@ -173,9 +173,8 @@ def test_processes_share_the_global_batches():
                     np.testing.assert_array_equal(part[key], batch[key][i::count])
 
 
-@pytest.mark.parametrize(
-    "num_workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_workers_change_no_training_batch(num_workers):
     source = _drawn(11, bad=(3,))
     _assert_equal(_train(source, 5, num_workers=num_workers), _train(source, 5))
@@ -320,7 +319,7 @@ def test_not_all_videos_are_tried():
         _train(_drawn(300, bad=range(300)), 1)
 
 
-@pytest.mark.parametrize("count", [1, 4, 9, 12])
+@pytest.mark.parametrize("count", [1, 9, pytest.param(12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("processes", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
 def test_evaluation_sees_every_video_once(count, processes):
     source = _drawn(count, bad=(0,))

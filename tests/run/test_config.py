@@ -204,7 +204,9 @@ def test_opens_with_its_command(name):
     assert f"python -m sofnet_jax.main --config configs/{name}.py --workdir " in documentation
 
 
-@pytest.mark.parametrize("variant", ["", "tsn", "fc"])
+@pytest.mark.parametrize(
+    "variant", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tsn", "fc"))]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_network_of_full_size_builds(name, variant):
     config, n = _load(name, variant), NUM_CLASSES.get(name, 200)
