@@ -7,7 +7,6 @@ import pytest
 
 from sofnet_jax.backbones.winograd import WinogradConvolution, restore_kernel, transform_kernel
 
-
 SHAPES = [(1, 1, 1), (1, 2, 5), (1, 7, 4), (3, 11, 11)]
 
 

@@ -132,7 +132,8 @@ class Gate(nn.Module):
     """The gate at one position: whether to exit, seen from z_t and z_{t−1}.
 
     Both pass the same two layers, each by itself: in training, BatchNorm normalises each by its own
-    batch and moves its running statistics twice, first by z_t.
+    batch and moves its running statistics twice, first by z_t. The last layer starts at zero: gates
+    that have not been trained go on.
     """
 
     features: tuple[int, int]
@@ -154,7 +155,7 @@ class Gate(nn.Module):
             return x
 
         both = jnp.concatenate([encode(z), encode(before)], axis=-1)
-        return _dense(1, both.shape[-1], "exit")(both)[:, 0]
+        return nn.Dense(1, kernel_init=nn.initializers.zeros, name="exit")(both)[:, 0]
 
 
 # The gates of positions 2…T side by side: weights and statistics get a leading axis.

@@ -283,7 +283,7 @@ def test_dropout_belongs_to_the_video(tensors, frames):
 
 
 def test_initialisation(frames):
-    """torch.nn.Linear's: uniform within 1/√fan_in, each position with values of its own."""
+    """torch.nn.Linear's, each position with values of its own; no gate exits before training."""
     variables = jax.jit(FrameExit(ARCHITECTURE).init)(jax.random.key(0), frames[:1])
     tensors = to_state_dict(variables)
     for name, fan in (
@@ -291,7 +291,6 @@ def test_initialisation(frames):
         *((f"classifiers.{t}", 24) for t in range(FRAMES)),
         *((f"gates.{t}.layers.0", 24) for t in range(FRAMES - 1)),
         ("gates.0.layers.3", 10),
-        ("gates.0.exit", 12),
     ):
         for leaf in ("weight", "bias"):
             values = tensors[f"{name}.{leaf}"]
@@ -299,6 +298,8 @@ def test_initialisation(frames):
         assert np.abs(tensors[f"{name}.weight"]).max() > 0.8 * fan**-0.5, name
     assert not np.allclose(tensors["gates.0.layers.0.weight"], tensors["gates.1.layers.0.weight"])
     assert not np.allclose(tensors["classifiers.0.weight"], tensors["classifiers.1.weight"])
+    outputs = FrameExit(ARCHITECTURE).apply(variables, frames)
+    np.testing.assert_array_equal(outputs.exit, FRAMES - 1)
 
 
 def test_mistakes(frames):
