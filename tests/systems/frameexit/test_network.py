@@ -298,7 +298,7 @@ def test_initialisation(frames):
         assert np.abs(tensors[f"{name}.weight"]).max() > 0.8 * fan**-0.5, name
     assert not np.allclose(tensors["gates.0.layers.0.weight"], tensors["gates.1.layers.0.weight"])
     assert not np.allclose(tensors["classifiers.0.weight"], tensors["classifiers.1.weight"])
-    outputs = FrameExit(ARCHITECTURE).apply(variables, frames)
+    outputs = FrameExit(ARCHITECTURE).apply(variables, jnp.array(frames))
     np.testing.assert_array_equal(outputs.exit, FRAMES - 1)
 
 
