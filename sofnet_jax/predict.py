@@ -59,7 +59,7 @@ OUTPUT = flags.DEFINE_string("output", "", "Archive: folder for the results.")
 FORMAT = flags.DEFINE_enum("format", "jsonl", ["jsonl", "parquet"], "Archive: file format.")
 SHARD_SIZE = flags.DEFINE_integer("shard_size", 100, "Archive: videos per output file.", 1)
 TIME_LIMIT = flags.DEFINE_float(
-    "time_limit", 600.0, "Archive: seconds within which some video must be finished.", 1.0
+    "time_limit", 600.0, "Seconds for a file; in an archive, for some video to be finished.", 1.0
 )
 NUM_THREADS = flags.DEFINE_integer(
     "num_threads", None, "Archive: reading threads per worker; default: the number of cores.", 1
@@ -112,6 +112,7 @@ def _predict_videos(names: list[str]) -> bool:
         early=EARLY.value,
         window=WINDOW.value,
         every=EVERY.value,
+        time_limit=TIME_LIMIT.value,
         as_json=JSON.value,
         picture=picture,
     )

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from command import PYTHON, call
+from endless_video import write_endless
 from gated_network import SIZE
 from PIL import Image
 from run_folder import write_run
@@ -147,6 +148,16 @@ def test_a_long_video_is_told_of(predict, tmp_path):
     code, stdout, stderr = predict(video)
     assert code == 0 and stdout.startswith(f"{video}\n")
     assert stderr == f"note: {video} lasts 11 minutes; --window=10 makes a timeline\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--window=1"], ["--json"]])
+def test_an_endless_video_fails_at_its_time_limit(options, predict, place):
+    endless = write_endless(place / "endless.y4m")
+    error = f"{endless}: not done after 1 s; raise --time_limit to wait longer"
+    code, stdout, stderr = predict(endless, place / "other.mp4", "--time_limit=1", *options)
+    assert (code, stderr) == (1, f"error: {error}\n")
+    assert str(place / "other.mp4") in stdout
+    assert ("--json" in options) == (json.dumps({"video": str(endless), "error": error}) in stdout)
 
 
 @pytest.mark.parametrize("window", ["--window=0", "--window=1"])

@@ -27,6 +27,7 @@ class Printer:
     Attributes:
         window: seconds of a window; 0 is all of a file, and `LIVE_WINDOW` of a stream.
         every: seconds from one window to the next; 0 is the length of a window.
+        time_limit: seconds that a file may take.
         as_json: print one JSON line per prediction.
         picture: where to draw the decisions, if anywhere.
         failed: whether a video could not be predicted.
@@ -37,6 +38,7 @@ class Printer:
     early: bool
     window: float
     every: float
+    time_limit: float
     as_json: bool
     picture: Path | None
     failed: bool = False
@@ -89,6 +91,7 @@ class Printer:
 
     def _predict(self, video: str) -> Iterator[Prediction]:
         options: dict[str, Any] = {"top_k": self.top_k, "early": self.early}
+        limited = {**options, "time_limit": self.time_limit}
         windows: dict[str, Any] = {"seconds": self.window or LIVE_WINDOW, "every": self.every}
         if is_live(video):
             self.model.require_online(video)
@@ -97,9 +100,9 @@ class Printer:
             for frames in streams:
                 yield from self.model.watch(frames, name=video, meter=meter, **options, **windows)
         elif self.window:
-            yield from self.model.segment(video, **options, **windows)
+            yield from self.model.segment(video, **limited, **windows)
         else:
-            prediction = self.model.predict(video, **options)
+            prediction = self.model.predict(video, **limited)
             yield prediction
             seconds = (prediction.end or 0.0) - (prediction.start or 0.0)
             if seconds > LONG:
@@ -117,7 +120,7 @@ class Printer:
             if path.suffix == ".mp4":
                 draw_film(path, self._drawn)
             else:
-                draw_picture(path, self._drawn, self.model)
+                draw_picture(path, self._drawn, self.model, time_limit=self.time_limit)
         except VideoError as error:
             raise UserError(str(error)) from error
         except OSError as error:

@@ -148,7 +148,9 @@ def test_fewer_frames_than_positions(model, videos):
 
 
 def test_an_offline_network_does_not_even_connect_to_a_stream(model, capsys):
-    printer = Printer(model, 1, early=True, window=0.0, every=0.0, as_json=False, picture=None)
+    printer = Printer(
+        model, 1, early=True, window=0.0, every=0.0, time_limit=9.0, as_json=False, picture=None
+    )
     address = "tcp://127.0.0.1:9/x"  # where nothing answers
     if model.network.architecture.online:
         pytest.skip("it would connect")

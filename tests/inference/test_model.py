@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import sofnet_jax
 from sofnet_jax.benchmark.workload import load_workload
 from sofnet_jax.data.pipeline import create_eval_iterator
 from sofnet_jax.data.source import create_source
+from sofnet_jax.data.video import container
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.host.errors import UserError
@@ -194,6 +196,27 @@ def test_windows_of_a_file_are_its_parts(model, videos):
     assert model.round_step(0.01, 0.64) == pytest.approx(0.08)  # never none
     (whole,) = model.segment(path, seconds=10.0)
     np.testing.assert_array_equal(whole.trace.action, model.predict(path).trace.action)
+
+
+def test_a_slow_decoder_is_stopped_at_the_time_limit(model, videos, monkeypatch):
+    packets, decode = [], container.Video._decode_packet
+
+    def slow(self, packet):
+        packets.append(packet)
+        time.sleep(0.02)
+        return decode(self, packet)
+
+    path = videos / "run/1.mp4"
+    whole = model.predict(path)
+    monkeypatch.setattr(container.Video, "_decode_packet", slow)
+    message = f"{path}: not done after 0.2 s; raise --time_limit"
+    with pytest.raises(VideoError, match=message):
+        model.predict(path, early=False, time_limit=0.2)
+    assert 3 < len(packets) <= 10
+    with pytest.raises(VideoError, match=message):
+        list(model.segment(path, seconds=1.0, time_limit=0.2))
+    with pytest.raises(VideoError, match=message):
+        read_frames(model, whole, time_limit=0.2)
 
 
 @pytest.mark.slow
