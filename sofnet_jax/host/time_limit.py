@@ -19,23 +19,23 @@ class TimeLimit:
 
     def __init__(self, seconds: float = math.inf):
         self.seconds = seconds
-        self._spent = 0.0
-        self._since = math.inf  # when the clock was started, if it runs
+        self._left = seconds
+        self._until = math.inf  # the time of their end, while the clock runs
 
     @property
     def passed(self) -> bool:
         """Whether the seconds are used up."""
-        return self._spent + max(time.monotonic() - self._since, 0.0) > self.seconds
+        return time.monotonic() > self._until or self._left < 0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Let the clock run; not within itself."""
-        self._since = time.monotonic()
+        self._until = time.monotonic() + self._left
         try:
             yield
         finally:
-            self._spent += time.monotonic() - self._since
-            self._since = math.inf
+            self._left = self._until - time.monotonic()
+            self._until = math.inf
 
     def over(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
         """Yield the items of a generator; the clock runs while it makes one."""

@@ -130,6 +130,9 @@ class Video:
                 self.check_time()
                 raise
         self._stream = find_stream(self._container, self.path)
+        for stream in self._container.streams:
+            if stream.index != self._stream.index:
+                stream.discard = av.stream.Discard.all
         self.no_frame = explain_no_frame(self._stream)
         self._codec = self._stream.codec_context
         self._codec.options = {"max_pixels": str(MAX_PIXELS)}
@@ -150,22 +153,20 @@ class Video:
 
     def _demux(self) -> Iterator[av.Packet]:
         """The packets in decode order, up to the end or the first that cannot be read."""
-        left = _REPEATS * self._num_bytes
-        for number, packet in enumerate(self._demux_stream()):
-            left -= packet.size + 1
-            if left < 0:
-                raise VideoError(f"{self.path}: {_PROMISES}")
-            if number > MAX_FRAMES:
-                raise VideoError(f"{self.path}: more than {MAX_FRAMES:,} frames; cut it")
-            if packet.size:  # the decoder takes one without data for the end
-                yield packet
-
-    def _demux_stream(self) -> Iterator[av.Packet]:
+        left, number, own = _REPEATS * self._num_bytes, 0, self._stream.index
         # PyAV raises IndexError for streams that only a damaged packet mentions.
         with contextlib.suppress(av.FFmpegError, IndexError):
-            for packet in self._container.demux():  # of all streams: any may be endless
+            for packet in self._container.demux():  # some formats discard nothing
                 self.check_time()
-                if packet.stream_index == self._stream.index:
+                if packet.stream_index != own:
+                    continue
+                number += 1
+                left -= packet.size + 1
+                if left < 0:
+                    raise VideoError(f"{self.path}: {_PROMISES}")
+                if number > MAX_FRAMES + 1:  # the last packet is empty
+                    raise VideoError(f"{self.path}: more than {MAX_FRAMES:,} frames; cut it")
+                if packet.size:  # the decoder takes one without data for the end
                     yield packet
         self.check_time()  # libav may have ended for it
 
