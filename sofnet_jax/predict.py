@@ -97,17 +97,22 @@ def _predict_videos(names: list[str]) -> bool:
             raise UserError(f"--{flag.name}={flag.value}: give {limits}")
     from sofnet_jax.data.video.live import is_live
     from sofnet_jax.host.compilation import keep_compiled_programs
+    from sofnet_jax.host.memory import keep_freed_memory
     from sofnet_jax.inference.load import load
-    from sofnet_jax.inference.printer import Printer, require_picture
+    from sofnet_jax.inference.printer import Printer, are_many, find_sources, require_picture
 
     if EVERY.value and not WINDOW.value and not any(map(is_live, names)):
         raise UserError("--every needs --window, the length of a window in seconds")
     picture = Path(expand(VISUALIZE.value)) if VISUALIZE.value else None
     if picture:
         require_picture(picture, names)
+    sources = find_sources(names)
+    many = are_many(sources, WINDOW.value)
+    if many:
+        keep_freed_memory()
     keep_compiled_programs(least_seconds=0.0)  # the network is many small programs
     printer = Printer(
-        load(CHECKPOINT.value, **_read_options()),
+        load(CHECKPOINT.value, **_read_options(), many=many),
         top_k=TOP_K.value,
         early=EARLY.value,
         window=WINDOW.value,
@@ -118,7 +123,7 @@ def _predict_videos(names: list[str]) -> bool:
     )
     # Without a picture to draw, the work ends with the reader of what is printed.
     with contextlib.nullcontext() if picture else printing():
-        printer.print(names)
+        printer.print(sources)
     return printer.failed
 
 
