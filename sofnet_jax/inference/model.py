@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from sofnet_jax.data.video.reader import LazyFrame, Pixels, VideoReader
 from sofnet_jax.data.views import ROUNDING, Sampler, regular_indices
@@ -191,8 +191,8 @@ class TrainedModel:
             if part["end"] - part["start"] > seconds:
                 chosen = regular_indices(reader.times, **part, interval=seconds / self.num_frames)
                 windows = {"seconds": seconds, "every": every, **part, **options}
-                name = os.fspath(video)
-                for window in self.watch(reader.scan(chosen), name=name, meter=meter, **windows):
+                source = {"name": os.fspath(video), "times": reader.times[chosen], "meter": meter}
+                for window in self.watch(reader.scan(chosen), **source, **windows):
                     yield replace(window, missing=reader.missing)
                 return
         yield self._predict_file(video, limit, **options)
@@ -223,6 +223,7 @@ class TrainedModel:
         every: float = 0.0,
         start: float | None = None,
         end: float | None = None,
+        times: Float[np.ndarray, "f"] | None = None,
         top_k: int = 5,
         early: bool = True,
         name: str = "",
@@ -238,6 +239,7 @@ class TrainedModel:
                 so that windows do not overlap.
             start: second at which the first window begins; by default that of the first frame.
             end: second at which the stream ends, if known.
+            times: seconds of all frames, if they and `start` are known.
             top_k: number of classes to name.
             early: whether windows may end early (Eq. 7).
             name: of the stream.
@@ -254,6 +256,7 @@ class TrainedModel:
             every=self._count_segments(every, seconds) if every else None,
             start=start,
             end=end,
+            times=times,
         )
 
         def read_cropped(read: Callable[[], Pixels]) -> Pixels:

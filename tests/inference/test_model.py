@@ -198,6 +198,17 @@ def test_windows_of_a_file_are_its_parts(model, videos):
     np.testing.assert_array_equal(whole.trace.action, model.predict(path).trace.action)
 
 
+def test_windows_with_fewer_frames_than_segments(model, videos):
+    """Frames that the file lacks are neither counted as unseen nor priced."""
+    path = videos / "run/2.mp4"  # 25 frames a second, in segments of 1/50 s
+    sure = replace(model, rule=Rule(0.0, 1))
+    looked = [list(m.segment(path, seconds=0.16)) for m in (replace(model, rule=NEVER), sure)]
+    for whole, ended in zip(*looked, strict=True):
+        assert whole.unseen == 0 and whole.num_frames == len(whole.trace) <= 5
+        assert ended.num_frames == whole.num_frames and ended.plain == whole.plain
+    assert any(ended.unseen for ended in looked[1])
+
+
 def test_a_slow_decoder_is_stopped_at_the_time_limit(model, videos, monkeypatch):
     packets, decode = [], container.Video._decode_packet
 
