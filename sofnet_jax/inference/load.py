@@ -7,7 +7,7 @@ from typing import Any
 
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.paths import expand
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.model import TrainedModel
@@ -50,7 +50,8 @@ def load(
         raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
     source = os.fspath(source)
     config = Path(expand(source)) / "config.json"
-    is_run = config.exists()
+    with explain_unreadable():
+        is_run = config.exists()
     if is_run and variant:
         raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
     fields = read_fields(config) if is_run else {}

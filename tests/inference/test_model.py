@@ -284,6 +284,7 @@ def test_what_cannot_be_loaded(tmp_path, run, variables):
     safetensors.numpy.save_file({"encoder.weight": np.ones(3, np.float32)}, other)
     assert "other.safetensors" in _refuse(other)
     assert "nothing.pth" in _refuse(tmp_path / "nothing.pth")
+    assert "cannot be read (File name too long)" in _refuse(tmp_path / ("x" * 300))
     assert "leave out 'release'" in _refuse(run, variant="release")
     whole = write_weights(tmp_path / "whole.safetensors", variables)
     assert "no variant 'big'" in _refuse(whole, variant="big")
