@@ -151,6 +151,10 @@ def test_many_files_are_printed_in_order_as_one_at_a_time(predict, place, monkey
     for p, q in zip(probabilities, together, strict=True):
         np.testing.assert_allclose(p, q, atol=1e-5)
     assert all(ms["decode"] > 0 and ms["network"] is None for ms in milliseconds)
+
+
+def test_many_files_are_described_without_the_time_of_their_network(predict, place, monkeypatch):
+    monkeypatch.setattr(printer, "MANY", 2)
     _, stdout, _ = predict(*[place / "other.mp4"] * 3)
     assert len(re.findall(r"^  ms       [\d.]+ decode$", stdout, re.MULTILINE)) == 3
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tqdm import tqdm
+
 from sofnet_jax.archive.gpu import take_gpu
 from sofnet_jax.archive.manifest import Entry
 from sofnet_jax.archive.store import fetch
@@ -93,7 +95,7 @@ class Worker:
             if not ready:  # not the fault of a video
                 raise LostError(f"the network could not be loaded: {death}") from death
             unfinished = len(videos) - len(found)
-            print(f"note: {death}; {unfinished} videos remain", file=sys.stderr, flush=True)
+            tqdm.write(f"note: {death}; {unfinished} videos remain", file=sys.stderr)
             return death.failure
         return None
 
