@@ -59,7 +59,7 @@ OUTPUT = flags.DEFINE_string("output", "", "Archive: folder for the results.")
 FORMAT = flags.DEFINE_enum("format", "jsonl", ["jsonl", "parquet"], "Archive: file format.")
 SHARD_SIZE = flags.DEFINE_integer("shard_size", 100, "Archive: videos per output file.", 1)
 TIME_LIMIT = flags.DEFINE_float(
-    "time_limit", 600.0, "Archive: seconds within which some video must be finished.", 1.0
+    "time_limit", 600.0, "Seconds for a file; in an archive, for some video to be finished.", 1.0
 )
 NUM_THREADS = flags.DEFINE_integer(
     "num_threads", None, "Archive: reading threads per worker; default: the number of cores.", 1
@@ -97,27 +97,33 @@ def _predict_videos(names: list[str]) -> bool:
             raise UserError(f"--{flag.name}={flag.value}: give {limits}")
     from sofnet_jax.data.video.live import is_live
     from sofnet_jax.host.compilation import keep_compiled_programs
+    from sofnet_jax.host.memory import keep_freed_memory
     from sofnet_jax.inference.load import load
-    from sofnet_jax.inference.printer import Printer, require_picture
+    from sofnet_jax.inference.printer import Printer, are_many, find_sources, require_picture
 
     if EVERY.value and not WINDOW.value and not any(map(is_live, names)):
         raise UserError("--every needs --window, the length of a window in seconds")
     picture = Path(expand(VISUALIZE.value)) if VISUALIZE.value else None
     if picture:
         require_picture(picture, names)
+    sources = find_sources(names)
+    many = are_many(sources, WINDOW.value)
+    if many:
+        keep_freed_memory()
     keep_compiled_programs(least_seconds=0.0)  # the network is many small programs
     printer = Printer(
-        load(CHECKPOINT.value, **_read_options()),
+        load(CHECKPOINT.value, **_read_options(), many=many),
         top_k=TOP_K.value,
         early=EARLY.value,
         window=WINDOW.value,
         every=EVERY.value,
+        time_limit=TIME_LIMIT.value,
         as_json=JSON.value,
         picture=picture,
     )
     # Without a picture to draw, the work ends with the reader of what is printed.
     with contextlib.nullcontext() if picture else printing():
-        printer.print(names)
+        printer.print(sources)
     return printer.failed
 
 

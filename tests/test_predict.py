@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,12 +16,17 @@ import jax
 import numpy as np
 import pytest
 from command import PYTHON, call
+from endless_video import write_endless
 from gated_network import SIZE
 from PIL import Image
 from run_folder import write_run
 from scene_video import FRAMES, RATE, write_scene
 
+import sofnet_jax
 from sofnet_jax.evaluation.strip import CELL, GAP, TEXT
+from sofnet_jax.inference import printer
+from sofnet_jax.inference.many import predict_videos
+from sofnet_jax.inference.prediction import Prediction
 from sofnet_jax.systems.sofnet.architecture import create_architecture
 from sofnet_jax.weights.load import create_shapes
 
@@ -123,6 +130,60 @@ def test_lines_for_programs(predict, place):
         assert line["ms"]["decode"] > 0 and line["ms"]["network"] > 0
 
 
+def test_many_files_are_printed_in_order_as_one_at_a_time(predict, place, monkeypatch):
+    """In lockstep, with what cannot be read among them."""
+    endless = write_endless(place / "endless.y4m")
+    names = [place / "none.mp4", place / "videos", endless, place / "other.mp4"]
+
+    def read():
+        code, stdout, stderr = predict(*names, "--time_limit=1", "--json")
+        lines = list(map(json.loads, stdout.splitlines()))
+        milliseconds = [line.pop("ms") for line in lines if "ms" in line]
+        probabilities = [
+            [guess.pop("probability") for guess in line.get("classes", [])] for line in lines
+        ]
+        return (code, stderr, lines), probabilities, milliseconds
+
+    expected, probabilities, _ = read()
+    monkeypatch.setattr(printer, "MANY", 2)
+    found, together, milliseconds = read()
+    assert found == expected and found[0] == 1 and len(found[2]) == 6
+    for p, q in zip(probabilities, together, strict=True):
+        np.testing.assert_allclose(p, q, atol=1e-5)
+    assert all(ms["decode"] > 0 and ms["network"] is None for ms in milliseconds)
+
+
+def test_many_files_are_described_without_the_time_of_their_network(predict, place, monkeypatch):
+    monkeypatch.setattr(printer, "MANY", 2)
+    _, stdout, _ = predict(*[place / "other.mp4"] * 3)
+    assert len(re.findall(r"^  ms       [\d.]+ decode$", stdout, re.MULTILINE)) == 3
+
+
+def test_few_videos_are_under_way_at_a_time(place):
+    model = sofnet_jax.load(place / "run", many=True)
+    opened = []
+
+    def fetch(name):
+        opened.append(name)
+        return contextlib.nullcontext(name)
+
+    videos = [(str(place / "other.mp4"), None, None)] * 200
+    outcomes = predict_videos(model, videos, fetch=fetch)
+    assert all(isinstance(next(outcomes)[1], Prediction) for _ in range(3))
+    outcomes.close()
+    assert len(opened) < 40
+
+
+def test_videos_that_nobody_waits_for_are_not_read_on(place):
+    model = sofnet_jax.load(place / "run", many=True)
+    endless = write_endless(place / "endless.y4m")
+    begun, main = time.monotonic(), threading.main_thread().ident
+    threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGINT]).start()  # Ctrl-C
+    with pytest.raises(KeyboardInterrupt):
+        list(predict_videos(model, [(str(endless), None, None)], time_limit=20.0))
+    assert time.monotonic() - begun < 5
+
+
 def test_a_timeline_and_a_film(predict, place, tmp_path):
     film = tmp_path / "out.mp4"
     video = place / "videos/a.mp4"
@@ -147,6 +208,16 @@ def test_a_long_video_is_told_of(predict, tmp_path):
     code, stdout, stderr = predict(video)
     assert code == 0 and stdout.startswith(f"{video}\n")
     assert stderr == f"note: {video} lasts 11 minutes; --window=10 makes a timeline\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--window=1"], ["--json"]])
+def test_an_endless_video_fails_at_its_time_limit(options, predict, place):
+    endless = write_endless(place / "endless.y4m")
+    error = f"{endless}: not done after 1 s; raise --time_limit to wait longer"
+    code, stdout, stderr = predict(endless, place / "other.mp4", "--time_limit=1", *options)
+    assert (code, stderr) == (1, f"error: {error}\n")
+    assert str(place / "other.mp4") in stdout
+    assert ("--json" in options) == (json.dumps({"video": str(endless), "error": error}) in stdout)
 
 
 @pytest.mark.parametrize("window", ["--window=0", "--window=1"])

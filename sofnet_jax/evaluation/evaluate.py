@@ -62,7 +62,8 @@ class Evaluator:
         errors: dict[str, str] = {}
         pending = None
         with contextlib.closing(own_part) as batches:
-            for batch in tqdm(batches, "evaluate", unit="batch", leave=False, disable=None):
+            hidden = devices.hides_bar()
+            for batch in tqdm(batches, "evaluate", unit="batch", leave=False, disable=hidden):
                 outputs = self._step(variables, devices.put_batch({"frames": batch["frames"]}))
                 for unreadable in batch["errors"]:
                     errors |= unreadable

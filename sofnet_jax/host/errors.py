@@ -12,8 +12,13 @@ MISTAKE = 1  # by the user: the same command would fail again
 DEFECT = 70  # in the program or the machine; a traceback is shown
 LOST = 75  # another process or machine is gone: the same command may succeed
 INTERRUPTED = 130
-# Messages of the system where nothing more can be written.
-_NO_ROOM = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)]
+# What helps where nothing more can be written.
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space or have the quota raised",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
+    errno.EROFS: "make the file system writable",
+}
 
 
 class UserError(Exception):
@@ -44,7 +49,7 @@ def choose_exit_code(error: BaseException) -> int:
 
 @contextlib.contextmanager
 def explain_full_disk(workdir: Path) -> Iterator[None]:
-    """Turn errors about a full disk into UserError, whatever their type.
+    """Turn errors about a disk that takes no more into UserError, whatever their type.
 
     It names the file, or `workdir` if the error does not say.
 
@@ -55,12 +60,12 @@ def explain_full_disk(workdir: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        for reason in _NO_ROOM:
-            if reason in str(error):
+        for code, remedy in _REMEDIES.items():
+            if (reason := os.strerror(code)) in str(error):
                 place = getattr(error, "filename", None) or workdir
                 raise UserError(
-                    f"cannot write to {place}: {reason}; free some space and run the same "
-                    "command to resume from the last checkpoint"
+                    f"cannot write to {place}: {reason}; {remedy} and run the same command to "
+                    "resume from the last checkpoint"
                 ) from error
         raise
 

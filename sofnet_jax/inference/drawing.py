@@ -1,6 +1,7 @@
 """Predictions drawn as a picture, or below the frames of their video."""
 
 import bisect
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sofnet_jax.evaluation.strip import (
     write_picture,
 )
 from sofnet_jax.host.fonts import choose_font
+from sofnet_jax.host.time_limit import TimeLimit
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Prediction
 
@@ -28,16 +30,23 @@ _SHORT_SIDE = 480  # pixels, to which a video is scaled down
 _BAND = 8  # the band below is 1/8 of a video's short side high
 
 
-def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedModel) -> None:
+def draw_picture(
+    path: Path,
+    predictions: Sequence[Prediction],
+    model: TrainedModel,
+    *,
+    time_limit: float = math.inf,
+) -> None:
     """Write a PNG with a strip for each of the first predictions, after the paper's Figure 4.
 
-    Frames that were never looked at are decoded for it. Raises VideoError and OSError.
+    Frames that were never looked at are decoded for it, of each video for `time_limit` seconds at
+    most. Raises VideoError and OSError.
     """
     predictions = predictions[:STRIPS]
     shape = len(predictions), model.num_frames
     frames = np.zeros((*shape, model.size, model.size, 3), np.uint8)
     for v, prediction in enumerate(predictions):
-        frames[v, : prediction.num_frames] = read_frames(model, prediction)
+        frames[v, : prediction.num_frames] = read_frames(model, prediction, time_limit)
     image = draw_decisions(
         frames=frames,
         traces=[prediction.trace for prediction in predictions],
@@ -49,12 +58,18 @@ def draw_picture(path: Path, predictions: Sequence[Prediction], model: TrainedMo
     write_picture(path, image)
 
 
-def read_frames(model: TrainedModel, prediction: Prediction) -> UInt8[np.ndarray, "t size size 3"]:
+def read_frames(
+    model: TrainedModel, prediction: Prediction, time_limit: float = math.inf
+) -> UInt8[np.ndarray, "t size size 3"]:
     """The frames of a file that a prediction was to look at, including those after an early exit.
 
-    Raises VideoError.
+    Raises VideoError, also if that takes more than `time_limit` seconds.
     """
-    with VideoReader(prediction.video, short_side=model.sampler.short_side) as reader:
+    limit, short_side = TimeLimit(time_limit), model.sampler.short_side
+    with (
+        limit.running(),
+        VideoReader(prediction.video, short_side=short_side, limit=limit) as reader,
+    ):
 
         def choose(count: int) -> Int[np.ndarray, "t"]:
             if not prediction.is_window:

@@ -7,8 +7,9 @@ from typing import Any
 
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.paths import expand
+from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
@@ -27,6 +28,7 @@ def load(
     size: int | None = None,
     num_frames: int | None = None,
     variant: str = "",
+    many: bool = False,
 ) -> TrainedModel:
     """Load a trained network and compile it.
 
@@ -39,6 +41,7 @@ def load(
         size: side of the frames in pixels; by default the configuration's.
         num_frames: frames of a video; by default the configuration's.
         variant: of the defaults, such as "release" for weights of the authors.
+        many: compile what `many.predict_videos` needs, in place of what the model's methods need.
 
     Raises:
         UserError: the source does not exist or cannot be used.
@@ -47,7 +50,8 @@ def load(
         raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
     source = os.fspath(source)
     config = Path(expand(source)) / "config.json"
-    is_run = config.exists()
+    with explain_unreadable():
+        is_run = config.exists()
     if is_run and variant:
         raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
     fields = read_fields(config) if is_run else {}
@@ -98,7 +102,7 @@ def load(
         via=system.via,
     )
     network = system.deploy(variables, dtype=None if dtype is None else DTYPES[dtype])
-    Recognizer(network).warm_up(size, size)
+    (Lockstep if many else Recognizer)(network).warm_up(size, size)
     classes = weights.classes or tuple(map(str, range(network.architecture.num_classes)))
     rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
     return TrainedModel(network, classes, sampler, rule, notes)

@@ -3,18 +3,19 @@
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from sofnet_jax.data.video.reader import LazyFrame, Pixels, VideoReader
 from sofnet_jax.data.views import ROUNDING, Sampler, regular_indices
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.paths import expand
+from sofnet_jax.host.time_limit import TimeLimit
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.prediction import Guess, Meter, Prediction
 from sofnet_jax.inference.program import export_program
@@ -58,6 +59,7 @@ class TrainedModel:
         early: bool = True,
         start: float | None = None,
         end: float | None = None,
+        time_limit: float = math.inf,
     ) -> Prediction:
         """Recognise the action of a video; decode and compute only what the gates let through.
 
@@ -68,27 +70,44 @@ class TrainedModel:
             early: whether the video may end early (Eq. 7).
             start: second at which the part of a file to recognise begins.
             end: second at which it ends.
+            time_limit: seconds that a file may take.
 
         Raises:
-            VideoError: the file cannot be read.
+            VideoError: the file cannot be read, or not in time.
             ValueError: there are no frames, or they are not images.
             TypeError: it is neither a file's name nor frames.
         """
-        meter = Meter()
         if not isinstance(video, str | os.PathLike):
             if isinstance(video, bytes) or not hasattr(video, "__len__"):
                 kind = type(video).__name__
                 raise TypeError(f"video is a {kind}; give a file's path, or frames (t, h, w, 3)")
             chosen = self._order(len(video)) if len(video) else ()
             frames = ((self.sampler.fit(video[i]), None) for i in chosen)
-            return self._predict(frames, meter, "", top_k, early)
-        with meter.decoding():
-            reader = VideoReader(video, short_side=self.sampler.short_side)
-        with reader:
+            return self._predict(frames, Meter(), "", top_k, early)
+        limit, part = TimeLimit(time_limit), {"start": start, "end": end}
+        with limit.running():
+            return self._predict_file(video, limit, top_k=top_k, early=early, **part)
+
+    def _predict_file(
+        self,
+        video: str | os.PathLike,
+        limit: TimeLimit,
+        *,
+        top_k: int = 5,
+        early: bool = True,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Prediction:
+        meter = Meter()
+        with self._open(video, limit, meter) as reader:
             looked = self.look(reader, start=start, end=end)
             prediction = self._predict(looked, meter, os.fspath(video), top_k, early)
             end = min(reader.end, reader.end if end is None else end)
             return replace(prediction, start=start or 0.0, end=end, missing=reader.missing)
+
+    def _open(self, video: str | os.PathLike, limit: TimeLimit, meter: Meter) -> VideoReader:
+        with meter.decoding():
+            return VideoReader(video, short_side=self.sampler.short_side, limit=limit)
 
     def look(
         self, reader: VideoReader, *, start: float | None = None, end: float | None = None
@@ -137,33 +156,51 @@ class TrainedModel:
         return self.conclude(result, meter, name, top_k, tuple(times), self.num_frames)
 
     def segment(
-        self, video: str | os.PathLike, *, seconds: float, every: float = 0.0, **options: Any
+        self,
+        video: str | os.PathLike,
+        *,
+        seconds: float,
+        every: float = 0.0,
+        time_limit: float = math.inf,
+        **options: Any,
     ) -> Iterator[Prediction]:
-        """Recognise each window of a file, as `watch` does; `predict`'s options.
+        """Recognise each window of a file, as `watch` does; `top_k` and `early` as in `predict`.
 
-        A video shorter than a window is predicted whole. Raises VideoError.
+        A video shorter than a window is predicted whole. All windows together may take `time_limit`
+        seconds. Raises VideoError.
         """
         _check_windows(seconds, every)
+        limit = TimeLimit(time_limit)
+        return limit.over(self._segment(video, limit, seconds, every, **options))
+
+    def _segment(
+        self,
+        video: str | os.PathLike,
+        limit: TimeLimit,
+        seconds: float,
+        every: float,
+        **options: Any,
+    ) -> Generator[Prediction, None, None]:
         meter = Meter()
-        with meter.decoding():
-            reader = VideoReader(video, short_side=self.sampler.short_side)
-        with reader:
+        with self._open(video, limit, meter) as reader:
             part: dict[str, Any] = {"start": float(reader.times[0]), "end": reader.end}
             if part["end"] - part["start"] > seconds and not self.network.architecture.online:
-                yield from self._predict_parts(video, seconds, every or seconds, **part, **options)
+                step = every or seconds
+                yield from self._predict_parts(video, limit, seconds, step, **part, **options)
                 return
             if part["end"] - part["start"] > seconds:
                 chosen = regular_indices(reader.times, **part, interval=seconds / self.num_frames)
                 windows = {"seconds": seconds, "every": every, **part, **options}
-                name = os.fspath(video)
-                for window in self.watch(reader.scan(chosen), name=name, meter=meter, **windows):
+                source = {"name": os.fspath(video), "times": reader.times[chosen], "meter": meter}
+                for window in self.watch(reader.scan(chosen), **source, **windows):
                     yield replace(window, missing=reader.missing)
                 return
-        yield self.predict(video, **options)
+        yield self._predict_file(video, limit, **options)
 
     def _predict_parts(
         self,
         video: str | os.PathLike,
+        limit: TimeLimit,
         seconds: float,
         every: float,
         *,
@@ -175,7 +212,7 @@ class TrainedModel:
         for number in range(math.ceil((end - start) / every - ROUNDING)):
             begin = start + number * every
             until = min(begin + seconds, end)
-            part = self.predict(video, start=begin, end=until, **options)
+            part = self._predict_file(video, limit, start=begin, end=until, **options)
             yield replace(part, is_window=True)
 
     def watch(
@@ -186,6 +223,7 @@ class TrainedModel:
         every: float = 0.0,
         start: float | None = None,
         end: float | None = None,
+        times: Float[np.ndarray, "f"] | None = None,
         top_k: int = 5,
         early: bool = True,
         name: str = "",
@@ -201,6 +239,7 @@ class TrainedModel:
                 so that windows do not overlap.
             start: second at which the first window begins; by default that of the first frame.
             end: second at which the stream ends, if known.
+            times: seconds of all frames, if they and `start` are known.
             top_k: number of classes to name.
             early: whether windows may end early (Eq. 7).
             name: of the stream.
@@ -217,6 +256,7 @@ class TrainedModel:
             every=self._count_segments(every, seconds) if every else None,
             start=start,
             end=end,
+            times=times,
         )
 
         def read_cropped(read: Callable[[], Pixels]) -> Pixels:

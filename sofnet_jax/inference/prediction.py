@@ -101,6 +101,7 @@ class Prediction:
         frames = [f"{self.kept} of {self.num_frames} used"]
         frames += [f"stopped {', '.join(stops)}"] if stops else []
         frames += [f"{self.unseen} never looked at"] if self.unseen else []
+        network = "" if self.network_ms is None else f", {self.network_ms:.1f} network"
         share = f"{100 * self.spent.paper / self.plain.paper:.0f} % of the plain backbone's"
         return [
             make_printable(mask_passwords(self.video)),
@@ -111,7 +112,7 @@ class Prediction:
             f"  frames   {'; '.join(frames)}",
             f"  GFLOPs   {self.spent.paper:.4g}, {share} {self.plain.paper:.4g} "
             f"(all counted: {self.spent.full:.4g} of {self.plain.full:.4g})",
-            f"  ms       {self.decode_ms:.1f} decode, {self.network_ms:.1f} network",
+            f"  ms       {self.decode_ms:.1f} decode{network}",
         ]
 
     def describe_line(self) -> str:

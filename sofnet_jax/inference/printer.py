@@ -1,5 +1,6 @@
 """Predicts named videos and streams one after another, and prints and draws the predictions."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,17 @@ from sofnet_jax.host.address import mask_passwords
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import format_json, require_place
+from sofnet_jax.host.workers import Failure, count_cores
 from sofnet_jax.inference.drawing import STRIPS, draw_film, draw_picture
+from sofnet_jax.inference.many import predict_videos
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Meter, Prediction
 
 LIVE_WINDOW = 10.0  # seconds
+MANY = 32  # videos; up to so many, one at a time is faster or answers sooner
 LONG = 600.0  # seconds above which a single prediction hardly describes a video
+
+Source = tuple[str, UserError | None]  # a video, or a name that stands for none and why
 
 
 @dataclass
@@ -27,6 +33,7 @@ class Printer:
     Attributes:
         window: seconds of a window; 0 is all of a file, and `LIVE_WINDOW` of a stream.
         every: seconds from one window to the next; 0 is the length of a window.
+        time_limit: seconds that a file may take.
         as_json: print one JSON line per prediction.
         picture: where to draw the decisions, if anywhere.
         failed: whether a video could not be predicted.
@@ -37,23 +44,24 @@ class Printer:
     early: bool
     window: float
     every: float
+    time_limit: float
     as_json: bool
     picture: Path | None
     failed: bool = False
     _drawn: list[Prediction] = field(default_factory=list)
 
-    def print(self, names: Sequence[str]) -> None:
-        """Predict all videos that the names stand for. Raises UserError for the picture alone."""
+    def print(self, sources: Sequence[Source]) -> None:
+        """Predict all videos. Raises UserError for the picture alone."""
         for note in (*self.model.notes, *self._note_step()):
             _say(f"note: {note}")
-        for name in names:
-            try:
-                videos = find_videos(name)
-            except UserError as error:
-                self._fail(name, error)
-            else:
-                for video in videos:
-                    self._print_video(video)
+        if are_many(sources, self.window):
+            self._print_many(sources)
+        else:
+            for name, error in sources:
+                if error:
+                    self._fail(name, error)
+                else:
+                    self._print(name, self._predict(name))
         sys.stdout.flush()
         if self.picture and self._drawn:
             self._draw(self.picture)
@@ -64,10 +72,31 @@ class Printer:
         if self.every and abs(step - self.every) > 1e-3 * self.every:
             yield f"--every={self.every} is rounded to {step:.4g} s so that windows share frames"
 
-    def _print_video(self, video: str) -> None:
+    def _print_many(self, sources: Sequence[Source]) -> None:
+        """Print in the order of the sources, each as soon as those before it are done."""
+        places = [place for place, (_, error) in enumerate(sources) if not error]
+        done: dict[int, Prediction | Failure | UserError] = {
+            place: error for place, (_, error) in enumerate(sources) if error
+        }
+        outcomes = predict_videos(
+            self.model,
+            [(sources[place][0], None, None) for place in places],
+            top_k=self.top_k,
+            early=self.early,
+            num_threads=count_cores(),
+            time_limit=self.time_limit,
+        )
+        with contextlib.closing(outcomes):
+            for place, (name, _) in enumerate(sources):
+                while place not in done:
+                    number, outcome = next(outcomes)
+                    done[places[number]] = outcome
+                self._print(name, _give(done.pop(place)))
+
+    def _print(self, video: str, predictions: Iterator[Prediction]) -> None:
         shown, missing = False, 0.0
         try:
-            for prediction in self._predict(video):
+            for prediction in predictions:
                 missing = prediction.missing
                 if self.as_json:
                     lines = [format_json(prediction.to_json())]
@@ -80,6 +109,10 @@ class Printer:
                 shown = True
                 if self.picture:
                     self._drawn.append(prediction)
+                seconds = (prediction.end or 0.0) - (prediction.start or 0.0)
+                if seconds > LONG and not prediction.is_window:
+                    minutes = f"{seconds / 60:.0f} minutes"
+                    _say(f"note: {video} lasts {minutes}; --window=10 makes a timeline")
             if not shown:
                 raise VideoError(f"{video}: it ended before its first frame")
             if missing:
@@ -89,6 +122,7 @@ class Printer:
 
     def _predict(self, video: str) -> Iterator[Prediction]:
         options: dict[str, Any] = {"top_k": self.top_k, "early": self.early}
+        limited = {**options, "time_limit": self.time_limit}
         windows: dict[str, Any] = {"seconds": self.window or LIVE_WINDOW, "every": self.every}
         if is_live(video):
             self.model.require_online(video)
@@ -97,14 +131,9 @@ class Printer:
             for frames in streams:
                 yield from self.model.watch(frames, name=video, meter=meter, **options, **windows)
         elif self.window:
-            yield from self.model.segment(video, **options, **windows)
+            yield from self.model.segment(video, **limited, **windows)
         else:
-            prediction = self.model.predict(video, **options)
-            yield prediction
-            seconds = (prediction.end or 0.0) - (prediction.start or 0.0)
-            if seconds > LONG:
-                minutes = f"{seconds / 60:.0f} minutes"
-                _say(f"note: {video} lasts {minutes}; --window=10 makes a timeline")
+            yield self.model.predict(video, **limited)
 
     def _fail(self, video: str, error: Exception) -> None:
         self.failed = True
@@ -117,13 +146,37 @@ class Printer:
             if path.suffix == ".mp4":
                 draw_film(path, self._drawn)
             else:
-                draw_picture(path, self._drawn, self.model)
+                draw_picture(path, self._drawn, self.model, time_limit=self.time_limit)
         except VideoError as error:
             raise UserError(str(error)) from error
         except OSError as error:
             raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
         if len(self._drawn) > STRIPS and path.suffix == ".png":
             _say(f"note: {path} shows the first {STRIPS} of {len(self._drawn)} predictions")
+
+
+def find_sources(names: Sequence[str]) -> list[Source]:
+    """All videos that the names stand for."""
+    sources: list[Source] = []
+    for name in names:
+        try:
+            sources += [(video, None) for video in find_videos(name)]
+        except UserError as error:
+            sources.append((name, error))
+    return sources
+
+
+def are_many(sources: Sequence[Source], window: float) -> bool:
+    """Whether it pays to predict them in lockstep, which takes longer to compile."""
+    return len(sources) > MANY and not window and not any(is_live(name) for name, _ in sources)
+
+
+def _give(outcome: Prediction | Failure | UserError) -> Iterator[Prediction]:
+    if isinstance(outcome, UserError):
+        raise outcome
+    if isinstance(outcome, Failure):
+        raise VideoError(outcome.detail)
+    yield outcome
 
 
 def require_picture(path: Path, names: Sequence[str]) -> None:

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from sofnet_jax.data.views import ROUNDING
 from sofnet_jax.inference.online import Frame, Recognizer
@@ -16,7 +18,8 @@ from sofnet_jax.systems.early_exit import NEVER, Rule
 class Window:
     """A part of a stream, from second `start` to `end`, recognised as a video of its own.
 
-    Of its `num_frames`, those at `times` were looked at; the others followed an early exit.
+    Of its `num_frames`, those at `times` were looked at; the others followed an early exit. Of a
+    stream they are not known yet: then there is one for each segment.
     """
 
     start: float
@@ -53,12 +56,13 @@ class Windows:
         every: int | None = None,
         start: float | None = None,
         end: float | None = None,
+        times: Float[np.ndarray, "f"] | None = None,
     ):
         """Take a network from `deploy`, and windows of `num_frames` segments and `seconds`.
 
         `every` counts segments between the starts of windows; by default they do not overlap. The
         first starts at second `start`, by default that of the first frame; the stream ends at
-        `end`, if known.
+        `end`, if known, and its frames are at `times`, if known; those need `start`.
         """
         self._network = network
         self._recognizer = Recognizer(network, rule)  # copied for each window
@@ -67,6 +71,7 @@ class Windows:
         self._every = every or num_frames
         self._origin = start
         self._end = end
+        self._known = None if times is None else self._place(times)  # segments with a frame
         self._segment = -1  # that of the last frame looked at
         self._next = 0  # number of the next window
         self._open: list[_Open] = []
@@ -79,7 +84,7 @@ class Windows:
         """
         if self._origin is None:
             self._origin = time
-        segment = math.floor((time - self._origin) / self._interval - 0.5 + ROUNDING)
+        segment = int(self._place(time))
         if segment <= self._segment:
             return []
         missed = [w for w in self._open if w.first + self._num_frames <= segment]
@@ -103,8 +108,14 @@ class Windows:
     def conclude(self) -> list[Window]:
         """End the stream: return the incomplete windows; the next frame begins another stream."""
         done = [self._close(window, self._segment + 1) for window in list(self._open)]
-        self._origin, self._segment, self._next = None, -1, 0
+        self._origin, self._known = None, None
+        self._segment, self._next = -1, 0
         return done
+
+    def _place(self, times: Any) -> Any:
+        """The last segment whose centre is not after a time, or after each of several."""
+        assert self._origin is not None
+        return np.floor((times - self._origin) / self._interval - 0.5 + ROUNDING)
 
     def _begin(self, segment: int) -> list[_Open]:
         """The windows of which this segment is the first one seen."""
@@ -127,7 +138,10 @@ class Windows:
         elif until is not None:
             end = min(end, self._origin + until * self._interval)
         seen = len(window.times)
-        if result.ended:  # the unseen frames are counted by their times
+        if result.ended and self._known is not None:
+            begin, stop = np.searchsorted(self._known, [window.first, last])
+            seen = int(stop - begin)
+        elif result.ended:  # the unseen frames are counted by their times
             centres = math.ceil((end - start) / self._interval - 0.5 - ROUNDING)
             seen = max(seen, min(centres, self._num_frames))
         return Window(start, end, seen, tuple(window.times), result)

@@ -33,6 +33,11 @@ def require_devices() -> None:
         ) from error
 
 
+def hides_bar() -> bool | None:
+    """`disable` of a progress bar: process 0 shows it (None: on a terminal only), no other does."""
+    return jax.process_index() > 0 or None
+
+
 def pmap_train_step(step: Callable) -> Callable:
     """`step(state, batch) -> (state, metrics)` over all devices; donates the old state."""
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)

@@ -145,7 +145,8 @@ class Trainer:
     def bar(self) -> tqdm:
         """The progress bar, which a terminal shows from its first use on."""
         total, done = self.progress.experiment.total_steps, self.progress.step
-        return tqdm(total=total, initial=done, desc="train", unit="step", disable=None)
+        hidden = devices.hides_bar()
+        return tqdm(total=total, initial=done, desc="train", unit="step", disable=hidden)
 
     @contextlib.contextmanager
     def _timing(self, name: str) -> Iterator[None]:

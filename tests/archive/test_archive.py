@@ -20,12 +20,13 @@ from scene_video import write_scene
 import sofnet_jax
 from sofnet_jax.archive import gpu
 from sofnet_jax.archive.manifest import Entry, scan_manifest
-from sofnet_jax.archive.prefetch import Ahead, draw_ahead
-from sofnet_jax.archive.recognition import Settings, Worker, predict_videos
+from sofnet_jax.archive.recognition import Settings, Worker
 from sofnet_jax.archive.results import Shards
 from sofnet_jax.archive.store import fetch, join, list_files, read_file, write_file
 from sofnet_jax.host.errors import LostError, UserError
 from sofnet_jax.host.workers import Child, ChildDied, Failure
+from sofnet_jax.inference.many import predict_videos
+from sofnet_jax.inference.prefetch import Ahead, draw_ahead
 from sofnet_jax.weights.load import load_weights
 
 CLASSES = ["run", "jump", "swim", "dive", "fall"]

@@ -12,11 +12,11 @@ from specimens import create_specimen
 
 import sofnet_jax
 from sofnet_jax.archive.manifest import Entry
-from sofnet_jax.archive.recognition import predict_videos
 from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.drawing import draw_picture
+from sofnet_jax.inference.many import predict_videos
 from sofnet_jax.inference.printer import Printer
 from sofnet_jax.systems.early_exit import NEVER
 
@@ -148,9 +148,11 @@ def test_fewer_frames_than_positions(model, videos):
 
 
 def test_an_offline_network_does_not_even_connect_to_a_stream(model, capsys):
-    printer = Printer(model, 1, early=True, window=0.0, every=0.0, as_json=False, picture=None)
+    printer = Printer(
+        model, 1, early=True, window=0.0, every=0.0, time_limit=9.0, as_json=False, picture=None
+    )
     address = "tcp://127.0.0.1:9/x"  # where nothing answers
     if model.network.architecture.online:
         pytest.skip("it would connect")
-    printer.print([address])
+    printer.print([(address, None)])
     assert printer.failed and capsys.readouterr().err.startswith(f"error: {address}: this network")

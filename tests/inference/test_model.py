@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import sofnet_jax
 from sofnet_jax.benchmark.workload import load_workload
 from sofnet_jax.data.pipeline import create_eval_iterator
 from sofnet_jax.data.source import create_source
+from sofnet_jax.data.video import container
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.host.errors import UserError
@@ -196,6 +198,38 @@ def test_windows_of_a_file_are_its_parts(model, videos):
     np.testing.assert_array_equal(whole.trace.action, model.predict(path).trace.action)
 
 
+def test_windows_with_fewer_frames_than_segments(model, videos):
+    """Frames that the file lacks are neither counted as unseen nor priced."""
+    path = videos / "run/2.mp4"  # 25 frames a second, in segments of 1/50 s
+    sure = replace(model, rule=Rule(0.0, 1))
+    looked = [list(m.segment(path, seconds=0.16)) for m in (replace(model, rule=NEVER), sure)]
+    for whole, ended in zip(*looked, strict=True):
+        assert whole.unseen == 0 and whole.num_frames == len(whole.trace) <= 5
+        assert ended.num_frames == whole.num_frames and ended.plain == whole.plain
+    assert any(ended.unseen for ended in looked[1])
+
+
+def test_a_slow_decoder_is_stopped_at_the_time_limit(model, videos, monkeypatch):
+    packets, decode = [], container.Video._decode_packet
+
+    def slow(self, packet):
+        packets.append(packet)
+        time.sleep(0.02)
+        return decode(self, packet)
+
+    path = videos / "run/1.mp4"
+    whole = model.predict(path)
+    monkeypatch.setattr(container.Video, "_decode_packet", slow)
+    message = f"{path}: not done after 0.2 s; raise --time_limit"
+    with pytest.raises(VideoError, match=message):
+        model.predict(path, early=False, time_limit=0.2)
+    assert 3 < len(packets) <= 10
+    with pytest.raises(VideoError, match=message):
+        list(model.segment(path, seconds=1.0, time_limit=0.2))
+    with pytest.raises(VideoError, match=message):
+        read_frames(model, whole, time_limit=0.2)
+
+
 @pytest.mark.slow
 def test_nothing_is_compiled_after_loading(model, videos):
     compiled = []
@@ -250,6 +284,7 @@ def test_what_cannot_be_loaded(tmp_path, run, variables):
     safetensors.numpy.save_file({"encoder.weight": np.ones(3, np.float32)}, other)
     assert "other.safetensors" in _refuse(other)
     assert "nothing.pth" in _refuse(tmp_path / "nothing.pth")
+    assert "cannot be read (File name too long)" in _refuse(tmp_path / ("x" * 300))
     assert "leave out 'release'" in _refuse(run, variant="release")
     whole = write_weights(tmp_path / "whole.safetensors", variables)
     assert "no variant 'big'" in _refuse(whole, variant="big")

@@ -146,6 +146,16 @@ def test_a_window_of_few_frames_has_no_more(network, frames):
     assert [(w.num_frames, w.times) for w in found] == [(2, (1.0, 2.0)), (2, (3.0, 4.0))]
 
 
+def test_frames_after_an_early_exit_are_those_that_there_are(network, frames):
+    """Segments of 0.25 s, and a frame a second; a window ends with its first kept frame."""
+    options = {"num_frames": 32, "seconds": 8.0, "start": 0.0, "end": 33.0}
+    found = _run(Windows(network, Rule(0.0, 0), times=np.arange(33.0), **options), frames[:33])
+    unknown = _run(Windows(network, Rule(0.0, 0), **options), frames[:33])
+    ended = [w.result.ended for w in unknown]
+    assert [w.num_frames for w in found] == [8] * 4 and any(ended)
+    assert [w.num_frames for w in unknown] == [32 if early else 8 for early in ended]
+
+
 def test_no_frames_no_windows(network, frames):
     windows = Windows(network, num_frames=T, seconds=4.0)
     assert windows.conclude() == []

@@ -25,6 +25,12 @@ def test_batch_is_split_in_order_over_the_devices():
         np.testing.assert_array_equal(shard.data[0], x[2 * i : 2 * i + 2])
 
 
+@pytest.mark.parametrize("process, hidden", [(0, None), (1, True)])
+def test_only_process_0_shows_a_progress_bar(process, hidden, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    assert devices.hides_bar() is hidden
+
+
 def test_state_stays_replicated_and_the_batch_is_averaged():
     def step(state, batch):
         mean = devices.mean_over_devices(batch["x"].mean())

@@ -361,9 +361,24 @@ def test_a_programs_own_messages_are_heard_and_orbax_is_not(use, tmp_path, monke
     "arguments, place", [((), "/run"), (("/cache/x",), "/cache/x")], ids=["no name", "a name"]
 )
 def test_full_disk_is_that_of_the_file(arguments, place):
-    said = f"^cannot write to {place}: No space left on device; free some space"
+    said = f"^cannot write to {place}: No space left on device; free some space and run the same"
     with pytest.raises(UserError, match=said), explain_full_disk(Path("/run")):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *arguments)
+
+
+@pytest.mark.parametrize(
+    "code, remedy",
+    [
+        (errno.EROFS, "make the file system writable"),
+        (errno.EDQUOT, "free some space or have the quota raised"),
+        (errno.EFBIG, "raise the limit on the size of a file"),
+    ],
+)
+@pytest.mark.parametrize("kind", [OSError, ValueError])  # that of TensorStore
+def test_the_remedy_is_that_of_the_reason(kind, code, remedy):
+    with pytest.raises(UserError, match=remedy) as error, explain_full_disk(Path("/run")):
+        raise kind(f"Error writing: {os.strerror(code)}")
+    assert code == errno.EDQUOT or "free some space" not in str(error.value)
 
 
 @contextlib.contextmanager
@@ -382,7 +397,7 @@ def test_checkpoint_that_cannot_be_written_is_none(three, tmp_path):
     state = {"x": np.random.default_rng(4).random(10_000)}
     checkpoints = Checkpoints(folder, metric="top1")
     with pytest.raises(
-        UserError, match=f"cannot write to {tmp_path}: File too large; free some space"
+        UserError, match=f"cannot write to {tmp_path}: File too large; raise the limit on the size"
     ):
         with explain_full_disk(tmp_path), little_room():
             checkpoints.save(4, state, {"step": 4})

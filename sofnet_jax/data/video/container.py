@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 from array import array
 from collections.abc import Generator, Iterable, Iterator, Set
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from sofnet_jax.data.video.headers import codes_frames_only, counts_more_samples_than_bytes
 from sofnet_jax.host.address import mask_passwords
+from sofnet_jax.host.time_limit import TimeLimit
 
 PacketRange = tuple[int, int]  # the first and the last packet
 
@@ -104,21 +106,33 @@ def decode_packet(stream: Any, packet: av.Packet | None) -> list[av.VideoFrame]:
 class Video:
     """An open video file. Not for more than one thread at a time."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, limit: TimeLimit | None = None):
+        """Open a file, whose packets can be read until `limit` has passed. Raises VideoError."""
         self.path = path
+        self._limit = limit or TimeLimit()
         with report_errors(path):
             self._num_bytes = os.path.getsize(path)
-            if counts_more_samples_than_bytes(path):
+            if counts_more_samples_than_bytes(path, self.check_time):
                 raise VideoError(f"{path}: {_PROMISES}")
         self._open()
 
     def _open(self) -> None:
+        seconds = self._limit.seconds  # libav keeps to them within a call
+        timeout = seconds if math.isfinite(seconds) else None
         with report_errors(self.path):
             try:
-                self._container = av.open(self.path, metadata_errors="ignore", options=_OPTIONS)
+                self._container = av.open(
+                    self.path, metadata_errors="ignore", options=_OPTIONS, timeout=timeout
+                )
             except av.ArgumentError as error:  # what libav says of a format that is not allowed
                 raise ValueError(_REFUSED) from error
+            except av.ExitError:
+                self.check_time()
+                raise
         self._stream = find_stream(self._container, self.path)
+        for stream in self._container.streams:
+            if stream.index != self._stream.index:
+                stream.discard = av.stream.Discard.all
         self.no_frame = explain_no_frame(self._stream)
         self._codec = self._stream.codec_context
         self._codec.options = {"max_pixels": str(MAX_PIXELS)}
@@ -139,17 +153,30 @@ class Video:
 
     def _demux(self) -> Iterator[av.Packet]:
         """The packets in decode order, up to the end or the first that cannot be read."""
-        left = _REPEATS * self._num_bytes
+        left, number, own = _REPEATS * self._num_bytes, 0, self._stream.index
         # PyAV raises IndexError for streams that only a damaged packet mentions.
         with contextlib.suppress(av.FFmpegError, IndexError):
-            for number, packet in enumerate(self._container.demux(self._stream)):
+            for packet in self._container.demux():  # some formats discard nothing
+                self.check_time()
+                if packet.stream_index != own:
+                    continue
+                number += 1
                 left -= packet.size + 1
                 if left < 0:
                     raise VideoError(f"{self.path}: {_PROMISES}")
-                if number > MAX_FRAMES:
+                if number > MAX_FRAMES + 1:  # the last packet is empty
                     raise VideoError(f"{self.path}: more than {MAX_FRAMES:,} frames; cut it")
                 if packet.size:  # the decoder takes one without data for the end
                     yield packet
+        self.check_time()  # libav may have ended for it
+
+    def check_time(self) -> None:
+        """Raise VideoError if the time limit has passed."""
+        if self._limit.passed:
+            raise VideoError(
+                f"{self.path}: not done after {self._limit.seconds:g} s; raise --time_limit to "
+                "wait longer"
+            )
 
     def read_index(self) -> Index | None:
         """Read all packets. None if they do not tell how many frames there are, and when."""

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 _SEQUENCE_PARAMETER_SET = 7
@@ -82,19 +82,25 @@ def _frame_mbs_only(parameter_set: bytes) -> bool:
     return bits.number(1) == 1
 
 
-def counts_more_samples_than_bytes(path: str) -> bool:
-    """Whether an MP4 file does, or could, being compressed; False for other files."""
+def counts_more_samples_than_bytes(path: str, check: Callable[[], None] = lambda: None) -> bool:
+    """Whether an MP4 file does, or could, being compressed; False for other files.
+
+    `check` is called often, and may raise an error to end a long search.
+    """
     size = os.path.getsize(path)
     left: float = size
     with open(path, "rb") as file:
         at = 0
         while at < size:
+            check()
             length, kind = _read_header(file, at, size)
             if at == 0 and not kind.isalnum():
                 break  # not MP4
             if kind != b"mdat":
                 end = min(at + max(length, 8), size)
-                left -= sum(n for piece in _read_pieces(file, at, end) for n in _find_counts(piece))
+                for piece in _read_pieces(file, at, end):
+                    check()
+                    left -= sum(_find_counts(piece))
                 if left < 0:
                     return True
             if length < 8:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 
 from sofnet_jax.data.video.canvas import Canvas
 from sofnet_jax.data.video.container import Index, PacketRange, Video, VideoError, report_errors
+from sofnet_jax.host.time_limit import TimeLimit
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 # The time of a frame in seconds, and a function that decodes it.
@@ -53,17 +54,20 @@ class VideoReader:
     not tell the times (`Video.read_index`): then everything is decoded once.
     """
 
-    def __init__(self, path: str | os.PathLike, *, short_side: int = 0):
+    def __init__(
+        self, path: str | os.PathLike, *, short_side: int = 0, limit: TimeLimit | None = None
+    ):
         """Frames are scaled down to a short side of `short_side` pixels, unless that is 0.
 
-        Raises VideoError.
+        This and every other call raises VideoError for a damaged file, and once `limit` has passed.
         """
         self._path = os.fspath(path)
         self._short_side = short_side
+        self._limit = limit
         self._upcoming: Generator[tuple[Pixels, float], None, None] | None = None
         self._following = -1  # the number of the next frame of `_upcoming`
         self._passed = 0  # frames, where they are decoded in order
-        self._video = open_video(self._path)
+        self._video = open_video(self._path, limit)
         self._index = self._video.read_index()
         self._order = None if self._index is None else _sort_packets(self._index)
         if self._index is None or self._order is None:
@@ -150,6 +154,7 @@ class VideoReader:
                         pass
                     if not canvas.has(i):
                         break
+                    self._video.check_time()
                     yield canvas.images[i], time
                     done += 1
                 else:
@@ -198,12 +203,11 @@ class VideoReader:
     def _paint_in_threads(
         self, canvas: Canvas, packets: Int[np.ndarray, "n"], num_threads: int
     ) -> None:
-        assert self._index is not None
-        plan = _plan_ranges(packets, self._index)
+        plan = self._plan_ranges(packets)
         ranges = iter(plan)  # a thread that is free takes the next
 
         def assist() -> None:
-            with Video(self._path) as own:
+            with Video(self._path, self._limit) as own:
                 _exhaust(self._paint_packets(own, canvas, packets, ranges))
 
         with ThreadPoolExecutor(num_threads) as pool:
@@ -211,6 +215,26 @@ class VideoReader:
             _exhaust(self._paint_packets(self._video, canvas, packets, ranges))
         for result in assistance:
             result.result()
+
+    def _plan_ranges(self, wanted: Int[np.ndarray, "n"]) -> list[PacketRange]:
+        """The packets on which the `wanted` ones depend.
+
+        A range begins at the last keyframe that is neither decoded nor shown after the wanted
+        frame: what is decoded after a keyframe but shown before it may depend on earlier frames.
+        """
+        assert self._index is not None
+        index, keys = self._index, np.flatnonzero(self._index.keyframe)
+        ranges: list[PacketRange] = []
+        for last in np.sort(wanted).tolist():
+            self._video.check_time()  # a file may have keyframes without end
+            k = np.searchsorted(keys, last, side="right") - 1
+            while k >= 0 and index.pts[keys[k]] > index.pts[last]:
+                k -= 1
+            first = int(keys[k]) if k >= 0 else 0
+            while ranges and first <= ranges[-1][1]:
+                first = min(first, ranges.pop()[0])
+            ranges.append((first, last))
+        return ranges
 
     def _paint_packets(
         self,
@@ -222,7 +246,7 @@ class VideoReader:
         """Paint the frames of `packets` that come out, and yield the number of each."""
         assert self._index is not None
         if ranges is None:
-            ranges = iter(_plan_ranges(packets, self._index))
+            ranges = iter(self._plan_ranges(packets))
         number = {pts: i for i, pts in enumerate(self._index.pts[packets].tolist())}
         frames = video.decode_ranges(ranges, frozenset(packets.tolist()), self._index)
         with contextlib.closing(frames), report_errors(self._path):
@@ -256,7 +280,7 @@ class VideoReader:
         """Decode everything for the times of the frames that come out."""
         self._order = None
         self._video.close()
-        with Video(self._path) as video:
+        with Video(self._path, self._limit) as video:
             self.times = video.read_times()
         self._require_frames()
         self._rewind()
@@ -268,18 +292,18 @@ class VideoReader:
 
     def _rewind(self) -> None:
         self._video.close()
-        self._video = Video(self._path)
+        self._video = Video(self._path, self._limit)
         self._frames = enumerate(self._video.decode())
         self._passed = 0
 
 
-def open_video(path: str) -> Video:
-    """Raises VideoError if there is no such file, or no video in it."""
+def open_video(path: str, limit: TimeLimit | None = None) -> Video:
+    """Raises VideoError if there is no such file, or no video in it; `limit` is as in `Video`."""
     if not os.path.exists(path):
         raise VideoError(f"{path}: no such file")
     if not os.path.isfile(path):
         raise VideoError(f"{path}: not a plain file; pipe it into python -m sofnet_jax.predict -")
-    return Video(path)
+    return Video(path, limit)
 
 
 def _exhaust(numbers: Iterator[int]) -> None:
@@ -292,22 +316,3 @@ def _sort_packets(index: Index) -> Int[np.ndarray, "f"] | None:
     shown = np.flatnonzero(index.shown)
     order = shown[np.argsort(index.pts[shown], kind="stable")]
     return None if np.any(np.diff(index.pts[order]) == 0) else order
-
-
-def _plan_ranges(wanted: Int[np.ndarray, "n"], index: Index) -> list[PacketRange]:
-    """The packets on which the `wanted` ones depend.
-
-    A range begins at the last keyframe that is neither decoded nor shown after the wanted frame:
-    what is decoded after a keyframe but shown before it may depend on earlier frames.
-    """
-    keys = np.flatnonzero(index.keyframe)
-    ranges: list[PacketRange] = []
-    for last in np.sort(wanted).tolist():
-        k = np.searchsorted(keys, last, side="right") - 1
-        while k >= 0 and index.pts[keys[k]] > index.pts[last]:
-            k -= 1
-        first = int(keys[k]) if k >= 0 else 0
-        while ranges and first <= ranges[-1][1]:
-            first = min(first, ranges.pop()[0])
-        ranges.append((first, last))
-    return ranges
