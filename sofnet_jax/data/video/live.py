@@ -29,6 +29,7 @@ from sofnet_jax.data.video.container import (
     report_errors,
 )
 from sofnet_jax.data.video.reader import LazyFrame, Pixels
+from sofnet_jax.data.video.times import ASSUMED_RATE, CLOCK_OPTIONS, Times
 from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.paths import expand, find_spelling
 
@@ -37,7 +38,6 @@ ATTEMPTS = 10  # to reconnect; the pause doubles each time
 _PATIENCE = 10.0  # seconds to wait for a stream to open, and for each read
 _WAITING = 64  # frames of a live source; 200 MB in full HD
 _REPORT_EVERY = 60.0  # seconds
-_ASSUMED_RATE = 25  # frames per second if neither frames nor stream tell
 _HINT = "an MP4 with its index at the end cannot be streamed; pass the file"
 
 # A stream must not open files.
@@ -46,8 +46,7 @@ SCHEMES = (
     *("udp", "tcp", "tls", "ftp", "mmsh", "mmst"),
 )
 _PROTOCOLS = (*SCHEMES, "hls", "crypto", "httpproxy", "ffrtmphttp")
-# libav would take MPEG-TS time stamps that begin anew for an overflow, 26 hours later.
-_COMMON = {"correct_ts_overflow": "0", "max_pixels": str(MAX_PIXELS)}
+_COMMON = {**CLOCK_OPTIONS, "max_pixels": str(MAX_PIXELS)}
 _PIPE_OPTIONS = {"protocol_whitelist": "", **_COMMON}
 _OPTIONS = {
     "rtsp_transport": "tcp",
@@ -125,10 +124,8 @@ def connect(
                 stream = find_stream(container, source)
                 timed = has_time_stamps(container)
                 if ends and not timed and not stream.codec_context.framerate:
-                    say(
-                        f"note: {source} tells no frame rate; {_ASSUMED_RATE} per second is assumed"
-                    )
-                times = _Times(stream, timed or ends)
+                    say(f"note: {source} tells no frame rate; {ASSUMED_RATE} per second is assumed")
+                times = Times(stream, timed or ends)
                 frames = _read(container, stream, times, short_side, decoding)
                 first = next(frames, None)
                 if first is not None:
@@ -290,46 +287,10 @@ class _Backlog:
         self._reported += count
 
 
-class _Times:
-    """The times of one connection's frames in seconds.
-
-    Time stamps have begun anew once those of decoding, in whose order packets come, step back: the
-    next frame that is not later than the one before then follows it at the stream's rate.
-    """
-
-    def __init__(self, stream: Any, stamped: bool):
-        """Without `stamped`, times are those of arrival."""
-        self._interval = float(1 / (stream.guessed_rate or _ASSUMED_RATE))
-        self._unit = float(stream.time_base)  # frames that were held back do not know theirs
-        self._stamped = stamped
-        self._shift = 0.0
-        self._last = -self._interval
-        self._dts: int | None = None
-        self._anew = False
-
-    def take(self, packet: av.Packet) -> None:
-        """Note the next packet's time of decoding."""
-        if packet.dts is not None:
-            self._anew |= self._dts is not None and packet.dts < self._dts
-            self._dts = packet.dts
-
-    def place(self, frame: av.VideoFrame) -> float:
-        """The time of the next frame."""
-        following = self._last + self._interval
-        at = following if frame.pts is None else frame.pts * self._unit + self._shift
-        if not self._stamped:
-            at = time.monotonic()
-        elif self._anew and at <= self._last:
-            self._shift += following - at
-            self._anew, at = False, following
-        self._last = at
-        return at
-
-
 def _read(
     container: Any,
     stream: Any,
-    times: _Times,
+    times: Times,
     short_side: int,
     decoding: Callable[[], contextlib.AbstractContextManager],
 ) -> Iterator[LazyFrame]:

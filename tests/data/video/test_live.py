@@ -209,7 +209,8 @@ _MOTION_JPEG = {"codec": "mjpeg", "form": "mjpeg", "rate": 5}
 def test_frames_without_time_stamps_have_those_of_arrival(serve, monkeypatch):
     ticks = itertools.count(1000)
     clock = types.SimpleNamespace(monotonic=lambda: 0.2 * next(ticks))
-    monkeypatch.setattr(live, "time", clock)
+    monkeypatch.setattr("sofnet_jax.data.video.live.time", clock)
+    monkeypatch.setattr("sofnet_jax.data.video.times.time", clock)
     images = [_write_stream([number], **_MOTION_JPEG) for number in range(30)]
     head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
     parts = [head % len(image) + image + b"\r\n" for image in images]
