@@ -38,6 +38,7 @@ ATTEMPTS = 10  # to reconnect; the pause doubles each time
 _PATIENCE = 10.0  # seconds to wait for a stream to open, and for each read
 _WAITING = 64  # frames of a live source; 200 MB in full HD
 _REPORT_EVERY = 60.0  # seconds
+_GIVE = "give a video, a folder, a pattern or an address"
 _HINT = "an MP4 with its index at the end cannot be streamed; pass the file"
 
 # A stream must not open files.
@@ -81,19 +82,36 @@ def find_videos(name: str) -> list[str]:
     if is_live(name):
         return [name]
     path = find_spelling(expand(name))
-    if Path(path).is_dir():
+    if path and Path(path).is_dir():
         videos = [str(file) for file in find_files(Path(path)) if is_video(file.name)]
         if not videos:
             raise UserError(f"{name}: no videos in it (looked for {' '.join(EXTENSIONS)})")
         return videos
-    if Path(path).exists():
+    if path and Path(path).exists():
         return [path]
-    found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
-    videos = [file for file in found if os.path.isfile(file)]
+    videos = _match(path) if glob.has_magic(path) else []
     if not videos:
         what = "no file matches" if glob.has_magic(path) else "no such file or folder"
-        raise UserError(f"{name}: {what}; give a video, a folder, a pattern or an address")
+        raise UserError(f"{name or 'an empty name'}: {what}; {_GIVE}")
     return videos
+
+
+def _match(pattern: str) -> list[str]:
+    """The files that match a pattern. Raises OSError if a folder cannot be listed."""
+    _require_listable(pattern)
+    found = sorted(glob.glob(pattern, recursive=True))
+    return [file for file in found if not os.path.isdir(file)]
+
+
+def _require_listable(pattern: str) -> None:
+    """Raise OSError if a folder that `glob` lists cannot be listed, which it would not tell."""
+    parent, name = os.path.split(pattern)
+    if glob.has_magic(parent):
+        _require_listable(parent)
+    if glob.has_magic(name):
+        folders = glob.glob(pattern if name == "**" else parent or ".", recursive=True)
+        for folder in filter(os.path.isdir, folders):
+            os.listdir(folder)
 
 
 def connect(
@@ -126,7 +144,8 @@ def connect(
                 if ends and not timed and not stream.codec_context.framerate:
                     say(f"note: {source} tells no frame rate; {ASSUMED_RATE} per second is assumed")
                 times = Times(stream, timed or ends)
-                frames = _read(container, stream, times, short_side, decoding)
+                tell = functools.partial(_tell_cut, source, say) if ends else _ignore
+                frames = _read(container, stream, times, short_side, decoding, tell)
                 first = next(frames, None)
                 if first is not None:
                     frames = itertools.chain([first], frames)
@@ -293,11 +312,14 @@ def _read(
     times: Times,
     short_side: int,
     decoding: Callable[[], contextlib.AbstractContextManager],
+    tell: Callable[[Exception], None],
 ) -> Iterator[LazyFrame]:
-    """Yield the frames up to the end or the first error."""
+    """Yield the frames up to the end or the first error, of which `tell` is told."""
     stream.thread_type = "NONE"
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    for packet in itertools.chain(_demux(container, stream), [None]):  # None: what is held back
+    for packet in itertools.chain(
+        _demux(container, stream, tell), [None]
+    ):  # None: what is held back
         if packet is not None:
             times.take(packet)
         with decoding():
@@ -306,10 +328,19 @@ def _read(
             yield times.place(frame), functools.partial(_convert, frame, short_side)
 
 
-def _demux(container: Any, stream: Any) -> Iterator[av.Packet]:
-    """Yield the packets up to the end or the first error."""
-    with contextlib.suppress(av.FFmpegError, OSError):
+def _demux(container: Any, stream: Any, tell: Callable[[Exception], None]) -> Iterator[av.Packet]:
+    try:
         yield from (packet for packet in container.demux(stream) if packet.size)
+    except (av.FFmpegError, OSError) as error:
+        tell(error)
+
+
+def _tell_cut(source: str, say: Callable[[str], None], error: Exception) -> None:
+    say(f"note: {source} is cut off ({getattr(error, 'strerror', None) or error})")
+
+
+def _ignore(error: Exception) -> None:
+    """An error of a live stream is reported as the end of its connection."""
 
 
 def _convert(frame: av.VideoFrame, short_side: int) -> Pixels:
