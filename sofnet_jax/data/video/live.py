@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import queue
+import stat
 import sys
 import threading
 import time
@@ -65,12 +66,17 @@ def is_live(name: str) -> bool:
 
 def _is_camera(name: str) -> bool:
     """True for a camera and for links to one, such as those in /dev/v4l/by-id."""
-    return os.path.realpath(name).startswith(CAMERA)
+    return (os.path.realpath(name) if os.path.islink(name) else name).startswith(CAMERA)
 
 
 def is_pipe(name: str) -> bool:
     """True for standard input and named pipes, such as the shell's <(…)."""
-    return name == STDIN or Path(expand(name)).is_fifo()
+    if name == STDIN:
+        return True
+    try:
+        return stat.S_ISFIFO(os.stat(expand(name)).st_mode)
+    except (OSError, ValueError):  # whoever opens it says why
+        return False
 
 
 @explain_unreadable()

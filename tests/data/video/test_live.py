@@ -17,7 +17,7 @@ from numbered_frame import draw_number, read_number
 
 from sofnet_jax.data.video import live
 from sofnet_jax.data.video.container import VideoError
-from sofnet_jax.data.video.live import connect, find_videos
+from sofnet_jax.data.video.live import connect, find_videos, is_live
 from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.host.errors import UserError
 
@@ -171,6 +171,13 @@ def test_a_folder_that_cannot_be_read_is_named(name, tmp_path, close_folder):
         find_videos(str(tmp_path / name))
 
 
+def test_what_cannot_be_looked_at_is_not_live(tmp_path, close_folder):
+    (tmp_path / "run").mkdir()
+    close_folder(tmp_path / "run")
+    for name in (f"{tmp_path}/run/1.mp4", "a" * 300, "a\0b"):
+        assert not is_live(name)
+
+
 def test_what_matches_a_pattern_is_not_left_out_silently(tmp_path):
     (tmp_path / "b.mp4").touch()
     (tmp_path / "a.mp4").symlink_to("nowhere")
@@ -191,7 +198,7 @@ def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(UserError, match="^the current folder: cannot be read .No such file"):
-        find_videos("a.mp4")
+        find_videos(".")
 
 
 def test_a_file_that_does_not_arrive_whole_is_noted(monkeypatch):
