@@ -2,14 +2,16 @@
 
 import re
 
-# Between user and host; a number after the first colon is a port.
-_USER = re.compile(r"(?<=:/)(/?[^\s/:@]*:)(?!\d+(?:/|\s|$))\S*(?=@)")
+# Between user and host; a number after the first colon is a port. Spaces belong to a password
+# that was not escaped, as it should be, but none follows its colon.
+_PASSWORD = r"(?!\s|\d+(?:/|\s|$))(?:[^\n/]*(?=@)(?!@\S*@)|\S*(?=@))"
+_USER = re.compile(rf"(?<=:/)(/?[^\s/:@]*:){_PASSWORD}")
 # Cameras and clouds take passwords and keys as parameters, also within the path.
 _PARAMETER = re.compile(
     r"(?i)(?<=[?&/;])([\w.-]*(?:pass|pwd|token|key|secret|signature|auth)[\w.-]*=)"
     r"[^&\s/;]+?(?=:?(?:[&\s/;]|$))"
 )
-_ADDRESS = re.compile(r"\w[\w+.-]*:/\S+")
+_ADDRESS = re.compile(rf"\w[\w+.-]*:/(?:/?[^\s/:@]*:{_PASSWORD})?\S+")
 
 
 def mask_passwords(text: str) -> str:

@@ -1,6 +1,7 @@
 """Running a command: a user's mistake ends it with one line and an exit code, no traceback."""
 
 import ast
+import errno
 import functools
 import io
 import re
@@ -15,7 +16,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from sofnet_jax.host.errors import DEFECT, UserError, choose_exit_code, shorten
+from sofnet_jax.host.errors import DEFECT, MISTAKE, UserError, choose_exit_code, shorten
 from sofnet_jax.host.paths import expand
 from sofnet_jax.host.signals import Interrupted
 from sofnet_jax.host.streams import lasting_streams, printing
@@ -36,6 +37,15 @@ METHODS = flags.DEFINE_list(
     "Methods of report/ablations.py, e.g. sofnet,frameexit, or tables that show them.",
 )
 DATASET = flags.DEFINE_string("dataset", "", "Data set to select, if the runs are on several.")
+
+# What the system refuses again and again, and what to do about it.
+_REFUSALS = {
+    errno.EACCES: "change its permissions, or give another path",
+    errno.EPERM: "change its permissions, or give another path",
+    errno.ELOOP: "give a path whose links lead to a file",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOTDIR: "give a path that leads through folders",
+}
 
 HELP = {"-h", "-?", "--help", "-help", "--helpshort", "--helpfull"}
 
@@ -66,7 +76,9 @@ def _run(main: Callable[[list[str]], None]) -> None:
         _exit(str(interrupted), interrupted.exit_code)
     except KeyboardInterrupt as interrupt:
         _exit("interrupted", choose_exit_code(interrupt))
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename and error.errno in _REFUSALS:
+            _exit(f"error: {error.filename}: {error.strerror}; {_REFUSALS[error.errno]}", MISTAKE)
         traceback.print_exc()
         sys.exit(DEFECT)
 

@@ -78,7 +78,8 @@ def explain_unreadable() -> Iterator[None]:
     except OSError as error:
         denied = isinstance(error, PermissionError)
         remedy = "; change its permissions or leave it out" if denied else ""
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}){remedy}") from error
+        place = error.filename or "the current folder"  # it alone is asked for without a name
+        raise UserError(f"{place}: cannot be read ({error.strerror}){remedy}") from error
 
 
 def first_line(error: BaseException) -> str:

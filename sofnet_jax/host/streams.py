@@ -72,6 +72,8 @@ def printing() -> Iterator[None]:
             yield
             print(end="", flush=True)  # sys.stdout is None if it was closed from the start
         except OSError as error:
+            if error.filename is not None:  # it is about a file
+                raise
             discard(sys.stdout)
             if not isinstance(error, BrokenPipeError):
                 reason = error.strerror or error

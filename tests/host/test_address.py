@@ -13,6 +13,8 @@ from sofnet_jax.host.errors import LostError, UserError
         ("rtsp://user:secret@host:554/1", "rtsp://user:***@host:554/1"),
         ("rtsp://:secret@host/1", "rtsp://:***@host/1"),
         ("rtsp://user:p@ss/w:rd@host/1", "rtsp://user:***@host/1"),  # not escaped as it should be
+        ("rtsp://user:a secret@host/1", "rtsp://user:***@host/1"),
+        ("rtsp://user:a@ secret@[::1]:5/1", "rtsp://user:***@[::1]:5/1"),
         ("rtsp:/user:secret@host/1", "rtsp:/user:***@host/1"),  # mistyped
         ("rtsp://user:12345@host/1", "rtsp://user:***@host/1"),
         ("http://h/live?user=a&pwd=secret&x=1", "http://h/live?user=a&pwd=***&x=1"),
@@ -32,6 +34,8 @@ def test_passwords_are_masked(text, shown):
     "text",
     [
         "rtsp://host:554/live@2x/1",
+        "http://host: not a video stream (asked by user@host)",
+        "http://host:80 is not that of user@host",
         "http://host:8080/a.ts?channel=1&start=0:30",
         "user@host:/videos/a.mp4",
         "/videos/a:b@c/password=1.mp4",

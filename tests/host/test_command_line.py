@@ -1,5 +1,8 @@
 """Mistakes in a configuration file are one line that names the file."""
 
+import errno
+import os
+
 import pytest
 from command import call
 
@@ -55,3 +58,19 @@ def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
     assert code == 1 and err.startswith(f"error: {tmp_path}/val.csv: no videos in it")
     code, _, err = call("prepare", "videos", "--annotations=~/train", "--videos=~/none", "--out=~")
     assert code == 1 and err.startswith(f"error: {tmp_path}/none: no such folder")
+
+
+@pytest.mark.parametrize(
+    "code, remedy",
+    [
+        (errno.EACCES, "change its permissions, or give another path"),
+        (errno.ENAMETOOLONG, "give a shorter path"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_that_names_the_file(code, remedy, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code), "/closed/a")
+
+    monkeypatch.setattr("sofnet_jax.inference.load.load", refuse)
+    said = f"error: /closed/a: {os.strerror(code)}; {remedy}\n"
+    assert call("predict", "a.mp4", "--checkpoint=run") == (1, "", said)

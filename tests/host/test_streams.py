@@ -7,7 +7,7 @@ import sys
 import pytest
 from program import ROOT
 
-from sofnet_jax.host.streams import LastingStream, lasting_streams
+from sofnet_jax.host.streams import LastingStream, lasting_streams, printing
 
 
 def open_broken_pipe():
@@ -62,3 +62,8 @@ def test_closed_streams_are_replaced_and_lend_no_descriptor(closed, tmp_path):
     script.write_text(CLOSED)
     done = subprocess.run(f"{sys.executable} {script} {closed} </dev/null", shell=True, cwd=ROOT)
     assert done.returncode == 9
+
+
+def test_an_error_about_a_file_is_not_one_of_standard_output():
+    with pytest.raises(FileNotFoundError, match="/nothing"), printing():
+        open("/nothing")

@@ -15,6 +15,7 @@ from av.video.frame import PictureType
 from jaxtyping import Bool, Float, Int
 
 from sofnet_jax.data.video.headers import codes_frames_only, counts_more_samples_than_bytes
+from sofnet_jax.data.video.times import CLOCK_OPTIONS, Times
 from sofnet_jax.host.address import mask_passwords
 from sofnet_jax.host.time_limit import TimeLimit
 
@@ -25,8 +26,10 @@ _REFUSED = "a picture, a playlist or an unusual format; convert it to MP4"
 _REPEATS = 8  # how often, on average, an index may refer to a byte of the file
 MAX_PIXELS = 8192 * 4608  # a frame; a damaged header may promise any number
 MAX_FRAMES = 10_000_000  # a file: four days at 25 a second; the index of all is held in memory
+FILE = "file:"  # so that libav takes a name with a colon for a name
 # A file must not open other files or the network, as playlists and image patterns would.
 _OPTIONS = {
+    **CLOCK_OPTIONS,
     "max_pixels": str(MAX_PIXELS),
     "protocol_whitelist": "file",
     "format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,ivf,obu,"
@@ -34,7 +37,6 @@ _OPTIONS = {
 }
 _SEEKABLE = ("mov", "matroska")  # have an index of their own
 _NOT_CODED = 8  # bytes; so short an MPEG-4 packet says that there is no picture
-_REORDERED = 32  # frames; no codec reorders by more
 _GAP = 1 << 20  # bytes; a seek pays off only beyond it
 # By their standards, no picture depends on one that these decoders skip as "NONREF".
 _THINNED = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
@@ -122,7 +124,10 @@ class Video:
         with report_errors(self.path):
             try:
                 self._container = av.open(
-                    self.path, metadata_errors="ignore", options=_OPTIONS, timeout=timeout
+                    FILE + self.path,
+                    metadata_errors="ignore",
+                    options=_OPTIONS,
+                    timeout=timeout,
                 )
             except av.ArgumentError as error:  # what libav says of a format that is not allowed
                 raise ValueError(_REFUSED) from error
@@ -316,33 +321,22 @@ class Video:
 
     def read_times(self) -> Float[np.ndarray, "f"]:
         """Decode everything; return the times of the frames that come out, in seconds."""
-        pts, count = array("q"), 0
-        for frame in self.decode():
-            count += 1
-            if frame.pts is not None:
-                pts.append(frame.pts)
-        if len(pts) < count:  # without time stamps
-            return np.arange(count) / float(self._stream.guessed_rate or 25)
-        return self.seconds(np.sort(_join(np.frombuffer(pts, np.int64))))
+        clock, times = Times(self._stream), array("d")
+        for packet in itertools.chain(self._packets, [None]):  # None: what is held back
+            if packet is not None:
+                clock.take(packet)
+            times.extend(map(clock.place, self._decode_packet(packet)))
+        return self._count_from_start(np.sort(np.frombuffer(times)))
 
     def seconds(self, pts: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
         """Convert time stamps to seconds from the beginning of the file, sound or picture."""
-        times = pts * float(self._stream.time_base or 0)
+        return self._count_from_start(pts * float(self._stream.time_base or 0))
+
+    def _count_from_start(self, times: Float[np.ndarray, "f"]) -> Float[np.ndarray, "f"]:
         origin = self._container.start_time
         if origin is None:
             return times - times.min(initial=np.inf)
         return times - origin / av.time_base
-
-
-def _join(pts: Int[np.ndarray, "f"]) -> Int[np.ndarray, "f"]:
-    """Make time stamps continue where they restart, as in concatenated files.
-
-    Steps back that reordered frames explain are kept.
-    """
-    steps = np.diff(pts)
-    interval = int(np.median(np.abs(steps))) if len(steps) else 0
-    steps[steps < -_REORDERED * interval] = interval
-    return np.concatenate([pts[:1], pts[:1] + np.cumsum(steps)])
 
 
 def _has_one_layer(codec: av.VideoCodecContext) -> bool:

@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import queue
+import stat
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from sofnet_jax.data.video.container import (
     report_errors,
 )
 from sofnet_jax.data.video.reader import LazyFrame, Pixels
+from sofnet_jax.data.video.times import ASSUMED_RATE, CLOCK_OPTIONS, Times
 from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.paths import expand, find_spelling
 
@@ -37,7 +39,7 @@ ATTEMPTS = 10  # to reconnect; the pause doubles each time
 _PATIENCE = 10.0  # seconds to wait for a stream to open, and for each read
 _WAITING = 64  # frames of a live source; 200 MB in full HD
 _REPORT_EVERY = 60.0  # seconds
-_ASSUMED_RATE = 25  # frames per second if neither frames nor stream tell
+_GIVE = "give a video, a folder, a pattern or an address"
 _HINT = "an MP4 with its index at the end cannot be streamed; pass the file"
 
 # A stream must not open files.
@@ -46,8 +48,7 @@ SCHEMES = (
     *("udp", "tcp", "tls", "ftp", "mmsh", "mmst"),
 )
 _PROTOCOLS = (*SCHEMES, "hls", "crypto", "httpproxy", "ffrtmphttp")
-# libav would take MPEG-TS time stamps that begin anew for an overflow, 26 hours later.
-_COMMON = {"correct_ts_overflow": "0", "max_pixels": str(MAX_PIXELS)}
+_COMMON = {**CLOCK_OPTIONS, "max_pixels": str(MAX_PIXELS)}
 _PIPE_OPTIONS = {"protocol_whitelist": "", **_COMMON}
 _OPTIONS = {
     "rtsp_transport": "tcp",
@@ -65,12 +66,17 @@ def is_live(name: str) -> bool:
 
 def _is_camera(name: str) -> bool:
     """True for a camera and for links to one, such as those in /dev/v4l/by-id."""
-    return os.path.realpath(name).startswith(CAMERA)
+    return (os.path.realpath(name) if os.path.islink(name) else name).startswith(CAMERA)
 
 
 def is_pipe(name: str) -> bool:
     """True for standard input and named pipes, such as the shell's <(…)."""
-    return name == STDIN or Path(expand(name)).is_fifo()
+    if name == STDIN:
+        return True
+    try:
+        return stat.S_ISFIFO(os.stat(expand(name)).st_mode)
+    except (OSError, ValueError):  # whoever opens it says why
+        return False
 
 
 @explain_unreadable()
@@ -82,19 +88,36 @@ def find_videos(name: str) -> list[str]:
     if is_live(name):
         return [name]
     path = find_spelling(expand(name))
-    if Path(path).is_dir():
+    if path and Path(path).is_dir():
         videos = [str(file) for file in find_files(Path(path)) if is_video(file.name)]
         if not videos:
             raise UserError(f"{name}: no videos in it (looked for {' '.join(EXTENSIONS)})")
         return videos
-    if Path(path).exists():
+    if path and Path(path).exists():
         return [path]
-    found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
-    videos = [file for file in found if os.path.isfile(file)]
+    videos = _match(path) if glob.has_magic(path) else []
     if not videos:
         what = "no file matches" if glob.has_magic(path) else "no such file or folder"
-        raise UserError(f"{name}: {what}; give a video, a folder, a pattern or an address")
+        raise UserError(f"{name or 'an empty name'}: {what}; {_GIVE}")
     return videos
+
+
+def _match(pattern: str) -> list[str]:
+    """The files that match a pattern. Raises OSError if a folder cannot be listed."""
+    _require_listable(pattern)
+    found = sorted(glob.glob(pattern, recursive=True))
+    return [file for file in found if not os.path.isdir(file)]
+
+
+def _require_listable(pattern: str) -> None:
+    """Raise OSError if a folder that `glob` lists cannot be listed, which it would not tell."""
+    parent, name = os.path.split(pattern)
+    if glob.has_magic(parent):
+        _require_listable(parent)
+    if glob.has_magic(name):
+        folders = glob.glob(pattern if name == "**" else parent or ".", recursive=True)
+        for folder in filter(os.path.isdir, folders):
+            os.listdir(folder)
 
 
 def connect(
@@ -125,11 +148,10 @@ def connect(
                 stream = find_stream(container, source)
                 timed = has_time_stamps(container)
                 if ends and not timed and not stream.codec_context.framerate:
-                    say(
-                        f"note: {source} tells no frame rate; {_ASSUMED_RATE} per second is assumed"
-                    )
-                times = _Times(stream, timed or ends)
-                frames = _read(container, stream, times, short_side, decoding)
+                    say(f"note: {source} tells no frame rate; {ASSUMED_RATE} per second is assumed")
+                times = Times(stream, timed or ends)
+                tell = functools.partial(_tell_cut, source, say) if ends else _ignore
+                frames = _read(container, stream, times, short_side, decoding, tell)
                 first = next(frames, None)
                 if first is not None:
                     frames = itertools.chain([first], frames)
@@ -290,53 +312,20 @@ class _Backlog:
         self._reported += count
 
 
-class _Times:
-    """The times of one connection's frames in seconds.
-
-    Time stamps have begun anew once those of decoding, in whose order packets come, step back: the
-    next frame that is not later than the one before then follows it at the stream's rate.
-    """
-
-    def __init__(self, stream: Any, stamped: bool):
-        """Without `stamped`, times are those of arrival."""
-        self._interval = float(1 / (stream.guessed_rate or _ASSUMED_RATE))
-        self._unit = float(stream.time_base)  # frames that were held back do not know theirs
-        self._stamped = stamped
-        self._shift = 0.0
-        self._last = -self._interval
-        self._dts: int | None = None
-        self._anew = False
-
-    def take(self, packet: av.Packet) -> None:
-        """Note the next packet's time of decoding."""
-        if packet.dts is not None:
-            self._anew |= self._dts is not None and packet.dts < self._dts
-            self._dts = packet.dts
-
-    def place(self, frame: av.VideoFrame) -> float:
-        """The time of the next frame."""
-        following = self._last + self._interval
-        at = following if frame.pts is None else frame.pts * self._unit + self._shift
-        if not self._stamped:
-            at = time.monotonic()
-        elif self._anew and at <= self._last:
-            self._shift += following - at
-            self._anew, at = False, following
-        self._last = at
-        return at
-
-
 def _read(
     container: Any,
     stream: Any,
-    times: _Times,
+    times: Times,
     short_side: int,
     decoding: Callable[[], contextlib.AbstractContextManager],
+    tell: Callable[[Exception], None],
 ) -> Iterator[LazyFrame]:
-    """Yield the frames up to the end or the first error."""
+    """Yield the frames up to the end or the first error, of which `tell` is told."""
     stream.thread_type = "NONE"
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    for packet in itertools.chain(_demux(container, stream), [None]):  # None: what is held back
+    for packet in itertools.chain(
+        _demux(container, stream, tell), [None]
+    ):  # None: what is held back
         if packet is not None:
             times.take(packet)
         with decoding():
@@ -345,10 +334,19 @@ def _read(
             yield times.place(frame), functools.partial(_convert, frame, short_side)
 
 
-def _demux(container: Any, stream: Any) -> Iterator[av.Packet]:
-    """Yield the packets up to the end or the first error."""
-    with contextlib.suppress(av.FFmpegError, OSError):
+def _demux(container: Any, stream: Any, tell: Callable[[Exception], None]) -> Iterator[av.Packet]:
+    try:
         yield from (packet for packet in container.demux(stream) if packet.size)
+    except (av.FFmpegError, OSError) as error:
+        tell(error)
+
+
+def _tell_cut(source: str, say: Callable[[str], None], error: Exception) -> None:
+    say(f"note: {source} is cut off ({getattr(error, 'strerror', None) or error})")
+
+
+def _ignore(error: Exception) -> None:
+    """An error of a live stream is reported as the end of its connection."""
 
 
 def _convert(frame: av.VideoFrame, short_side: int) -> Pixels:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import stat
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -299,9 +300,12 @@ class VideoReader:
 
 def open_video(path: str, limit: TimeLimit | None = None) -> Video:
     """Raises VideoError if there is no such file, or no video in it; `limit` is as in `Video`."""
-    if not os.path.exists(path):
-        raise VideoError(f"{path}: no such file")
-    if not os.path.isfile(path):
+    with report_errors(path, "cannot be read"):
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError as error:
+            raise VideoError(f"{path}: no such file") from error
+    if not stat.S_ISREG(mode):
         raise VideoError(f"{path}: not a plain file; pipe it into python -m sofnet_jax.predict -")
     return Video(path, limit)
 

@@ -286,6 +286,29 @@ def test_time_goes_on_where_one_file_was_put_behind_another(write_video, tmp_pat
     assert np.allclose(times - times[0], np.arange(128) / 25, rtol=0, atol=0.001)
 
 
+@pytest.mark.parametrize("begins", [(0, 0, 0), (25_000, 0, 10)], ids=["short", "far"])
+def test_time_goes_on_however_short_the_files_or_far_their_clocks(begins, write_video, tmp_path):
+    """A part is shorter than the frames a codec may reorder; a step is longer than a minute."""
+    parts = [
+        write_video(
+            tmp_path / "part.ts", range(20 * i, 20 * i + 20), ticks=range(begin, begin + 20)
+        ).read_bytes()
+        for i, begin in enumerate(begins)
+    ]
+    (tmp_path / "all.ts").write_bytes(b"".join(parts))
+    frames, times = read_frames(tmp_path / "all.ts", _all)
+    assert read_numbers(frames) == list(range(60))
+    assert np.allclose(times - times[0], np.arange(60) / 25, rtol=0, atol=0.001)
+
+
+def test_a_colon_in_a_name_is_no_protocol(write_video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", range(2))
+    for name in ("12:30.mp4", "pipe:0.mp4", "file:a.mp4"):
+        path = write_video(tmp_path / "sub/written.mp4", range(5)).rename(tmp_path / name)
+        assert path.exists() and len(read_frames(name, _all)[0]) == 5
+
+
 # Display matrices (ISO 14496-12, tkhd: x' = a x + c y, y' = b x + d y), and what
 # they make of a picture. Telephones held upright write the clockwise turn.
 _ORIENTATIONS = {

@@ -1,5 +1,6 @@
 """Streams that break off are found again; what was lost is said."""
 
+import errno
 import functools
 import http.server
 import io
@@ -16,7 +17,7 @@ from numbered_frame import draw_number, read_number
 
 from sofnet_jax.data.video import live
 from sofnet_jax.data.video.container import VideoError
-from sofnet_jax.data.video.live import connect, find_videos
+from sofnet_jax.data.video.live import connect, find_videos, is_live
 from sofnet_jax.data.video.reader import VideoReader
 from sofnet_jax.host.errors import UserError
 
@@ -161,13 +162,56 @@ def test_no_such_camera(tmp_path):
         next(connect("/dev/video99", say=print))
 
 
-@pytest.mark.parametrize("name", ["", "run", "run/1.mp4"])
+@pytest.mark.parametrize("name", ["", "run", "run/1.mp4", "*/*.mp4", "run/*", "**", "**/*"])
 def test_a_folder_that_cannot_be_read_is_named(name, tmp_path, close_folder):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/1.mp4").touch()
     close_folder(tmp_path / "run")
     with pytest.raises(UserError, match=f"^{tmp_path}/run: cannot be read .Permission denied"):
         find_videos(str(tmp_path / name))
+
+
+def test_what_cannot_be_looked_at_is_not_live(tmp_path, close_folder):
+    (tmp_path / "run").mkdir()
+    close_folder(tmp_path / "run")
+    for name in (f"{tmp_path}/run/1.mp4", "a" * 300, "a\0b"):
+        assert not is_live(name)
+
+
+def test_what_matches_a_pattern_is_not_left_out_silently(tmp_path):
+    (tmp_path / "b.mp4").touch()
+    (tmp_path / "a.mp4").symlink_to("nowhere")
+    (tmp_path / "c.mp4").mkdir()
+    expected = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")]
+    assert find_videos(str(tmp_path / "*.mp4")) == expected
+    with pytest.raises(UserError, match="no file matches"):
+        find_videos(str(tmp_path / "c.*"))
+
+
+def test_an_empty_name_is_not_the_current_folder():
+    with pytest.raises(UserError, match="^an empty name: no such file or folder; give a video"):
+        find_videos("")
+
+
+def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UserError, match="^the current folder: cannot be read .No such file"):
+        find_videos(".")
+
+
+def test_a_file_that_does_not_arrive_whole_is_noted(monkeypatch):
+    """As a server that closes the connection before all that it announced."""
+    content = _write_stream(range(30))
+    read = mock.Mock(side_effect=[content, OSError(errno.EIO, os.strerror(errno.EIO))])
+    monkeypatch.setattr("sys.stdin", mock.Mock(fileno=lambda: 0))
+    file = mock.MagicMock(read=read)
+    file.__enter__.return_value = file
+    monkeypatch.setattr("builtins.open", lambda *_, **__: file)
+    notes = []
+    assert sum(len(list(frames)) for frames in connect("-", say=notes.append)) > 20
+    assert notes == ["note: - is cut off (Input/output error)"]
 
 
 def test_a_file_is_found_in_the_other_unicode_form(tmp_path):
@@ -209,7 +253,8 @@ _MOTION_JPEG = {"codec": "mjpeg", "form": "mjpeg", "rate": 5}
 def test_frames_without_time_stamps_have_those_of_arrival(serve, monkeypatch):
     ticks = itertools.count(1000)
     clock = types.SimpleNamespace(monotonic=lambda: 0.2 * next(ticks))
-    monkeypatch.setattr(live, "time", clock)
+    monkeypatch.setattr("sofnet_jax.data.video.live.time", clock)
+    monkeypatch.setattr("sofnet_jax.data.video.times.time", clock)
     images = [_write_stream([number], **_MOTION_JPEG) for number in range(30)]
     head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
     parts = [head % len(image) + image + b"\r\n" for image in images]

@@ -135,6 +135,13 @@ def test_a_last_frame_that_is_shown_long_is_not_missing(write_video, tmp_path):
 
 def test_no_video(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
-    for name, reason in (("none.mp4", "no such file"), ("text.mp4", "not a readable video")):
+    (tmp_path / "link.mp4").symlink_to("link.mp4")
+    for name, reason in (
+        ("none.mp4", "no such file"),
+        ("text.mp4", "not a readable video"),
+        ("link.mp4", "cannot be read .Too many levels of symbolic links"),
+        ("text.mp4/1.mp4", "cannot be read .Not a directory"),
+        ("a\0b.mp4", "cannot be read .embedded null byte"),
+    ):
         with pytest.raises(VideoError, match=f"{name}: {reason}"):
             VideoReader(tmp_path / name)
