@@ -33,7 +33,8 @@ def lock_folder(folder: Path, who: str) -> Iterator[None]:
         _refuse_links(folder)
         file = (folder / ".lock").open("a")
     except FileExistsError as error:
-        raise UserError(f"{folder} is a file; give a folder") from error
+        kind = "a link that leads nowhere" if os.path.islink(error.filename) else "a file"
+        raise UserError(f"{error.filename} is {kind}; give a folder") from error
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
     with file:

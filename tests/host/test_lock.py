@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from sofnet_jax.data.synthetic.dataset import create_synthetic, is_synthetic
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.lock import InUseError, lock_folder
 
 
@@ -20,6 +21,15 @@ def test_second_holder_is_refused(tmp_path):
             pass
     with lock_folder(tmp_path, "training"):
         pass
+
+
+def test_what_is_no_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nothing")
+    for name, kind in (("file", "a file"), ("link", "a link that leads nowhere")):
+        with pytest.raises(UserError, match=f"/{name} is {kind}; give a folder"):
+            with lock_folder(tmp_path / name, "training"):
+                pass
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL])
