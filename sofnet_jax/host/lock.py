@@ -57,6 +57,15 @@ def try_lock(file: IO, *, wait: bool = False) -> bool:
     return True
 
 
+def excludes_others(file: IO) -> bool:
+    """Whether the lock of a locked file is one: False on a file system without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 @functools.cache  # a sweep asks again and again
 def _note_missing_lock(path: str, reason: str) -> None:
     say_note(

@@ -613,3 +613,10 @@ def test_file_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "read_arrays", Mock(side_effect=error))
     with pytest.raises(UserError, match=f"^cannot read {path}: Input/output error$"):
         read_tensors(path)
+
+
+def test_a_closed_folder_is_not_called_a_missing_file(tmp_path, close_folder):
+    (tmp_path / "closed").mkdir()
+    close_folder(tmp_path / "closed")
+    with pytest.raises(UserError, match=f"^{tmp_path}/closed: cannot be read .Permission denied"):
+        read_tensors(tmp_path / "closed/a.npz")
