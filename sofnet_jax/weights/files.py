@@ -100,7 +100,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metad
         with write_whole(path) as partial:
             partial.write_bytes(file.getvalue())
     except OSError as error:
-        raise UserError(f"cannot write {path}: {first_line(error)}") from error
+        reason = error.strerror or first_line(error)
+        raise UserError(f"cannot write {path}: {reason}") from error
 
 
 def require_writable(path: Path) -> None:

@@ -286,7 +286,11 @@ def test_time_goes_on_where_one_file_was_put_behind_another(write_video, tmp_pat
     assert np.allclose(times - times[0], np.arange(128) / 25, rtol=0, atol=0.001)
 
 
-@pytest.mark.parametrize("begins", [(0, 0, 0), (25_000, 0, 10)], ids=["short", "far"])
+@pytest.mark.parametrize(
+    "begins",
+    [(0, 0, 0), (25_000, 0, 10), tuple(range(2**33 // 3600 - 65, 2**33 // 3600 - 10, 20))],
+    ids=["short", "far", "the last number is passed"],
+)
 def test_time_goes_on_however_short_the_files_or_far_their_clocks(begins, write_video, tmp_path):
     """A part is shorter than the frames a codec may reorder; a step is longer than a minute."""
     parts = [
