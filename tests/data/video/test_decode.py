@@ -286,11 +286,7 @@ def test_time_goes_on_where_one_file_was_put_behind_another(write_video, tmp_pat
     assert np.allclose(times - times[0], np.arange(128) / 25, rtol=0, atol=0.001)
 
 
-@pytest.mark.parametrize(
-    "begins",
-    [(0, 0, 0), (25_000, 0, 10), tuple(range(2**33 // 3600 - 65, 2**33 // 3600 - 10, 20))],
-    ids=["short", "far", "the last number is passed"],
-)
+@pytest.mark.parametrize("begins", [(0, 0, 0), (25_000, 0, 10)], ids=["short", "far"])
 def test_time_goes_on_however_short_the_files_or_far_their_clocks(begins, write_video, tmp_path):
     """A part is shorter than the frames a codec may reorder; a step is longer than a minute."""
     parts = [
@@ -301,6 +297,18 @@ def test_time_goes_on_however_short_the_files_or_far_their_clocks(begins, write_
     ]
     (tmp_path / "all.ts").write_bytes(b"".join(parts))
     frames, times = read_frames(tmp_path / "all.ts", _all)
+    assert read_numbers(frames) == list(range(60))
+    assert np.allclose(times - times[0], np.arange(60) / 25, rtol=0, atol=0.001)
+
+
+@pytest.mark.parametrize("bf", ["0", "3"])
+def test_time_goes_on_where_time_stamps_reach_their_last(bf, write_video, tmp_path):
+    """Those of MPEG have 33 bits; reordered frames pass the last one before they are decoded."""
+    begin = 2**33 // 3600 - 50  # 90,000 a second
+    path = write_video(
+        tmp_path / "a.ts", range(60), ticks=range(begin, begin + 60), codec_options={"bf": bf}
+    )
+    frames, times = read_frames(path, _all)
     assert read_numbers(frames) == list(range(60))
     assert np.allclose(times - times[0], np.arange(60) / 25, rtol=0, atol=0.001)
 
