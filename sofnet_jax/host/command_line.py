@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from sofnet_jax.host.errors import DEFECT, MISTAKE, UserError, choose_exit_code, shorten
 from sofnet_jax.host.paths import expand
-from sofnet_jax.host.signals import Interrupted
+from sofnet_jax.host.signals import Interrupted, repeating_interrupts, starting
 from sofnet_jax.host.streams import lasting_streams, printing
 
 # Defined here, since one process may import several commands.
@@ -58,7 +58,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
             stream.reconfigure(errors="backslashreplace")
-    with lasting_streams():
+    with lasting_streams(), repeating_interrupts():
         _run(main)
 
 
@@ -85,9 +85,10 @@ def _run(main: Callable[[list[str]], None]) -> None:
 
 def _start(main: Callable[[list[str]], None], argv: list[str]) -> None:
     # Imports JAX, which takes seconds: later than help and mistakes in flags.
-    from sofnet_jax.host.compilation import keep_compiled_programs
+    with starting():
+        from sofnet_jax.host.compilation import keep_compiled_programs
 
-    keep_compiled_programs()
+        keep_compiled_programs()
     main(argv)
 
 

@@ -33,7 +33,8 @@ def lock_folder(folder: Path, who: str) -> Iterator[None]:
         _refuse_links(folder)
         file = (folder / ".lock").open("a")
     except FileExistsError as error:
-        raise UserError(f"{folder} is a file; give a folder") from error
+        kind = "a link that leads nowhere" if os.path.islink(error.filename) else "a file"
+        raise UserError(f"{error.filename} is {kind}; give a folder") from error
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
     with file:
@@ -53,6 +54,15 @@ def try_lock(file: IO, *, wait: bool = False) -> bool:
         return False
     except OSError as error:  # NFS, Lustre and FUSE may be without locks
         _note_missing_lock(str(file.name), error.strerror or str(error))
+    return True
+
+
+def excludes_others(file: IO) -> bool:
+    """Whether the lock of a locked file is one: False on a file system without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
     return True
 
 

@@ -3,11 +3,15 @@
 import contextlib
 import os
 import signal
+import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 # On preemption, Slurm sends SIGTERM twice within milliseconds.
 SECONDS_OF_ONE_REQUEST = 1.0
+_PAUSE = 0.01  # seconds
 
 
 class Interruption:
@@ -44,6 +48,49 @@ class Interruption:
 
     def __exit__(self, *_) -> None:
         self._restore()
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, while there is nothing to lose.
+
+    Some libraries turn a KeyboardInterrupt during their import into an ImportError.
+    """
+
+    def leave(*_) -> None:
+        with contextlib.suppress(OSError):  # nobody may read it
+            os.write(2, b"interrupted\n")
+        os._exit(128 + signal.SIGINT)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, for example
+        yield
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def repeating_interrupts() -> Iterator[None]:
+    """Repeat a Ctrl-C that comes where Python drops it, as in JAX's part of garbage collection."""
+    hook = sys.unraisablehook
+
+    def repeat(odd: Any) -> None:
+        if isinstance(odd.exc_value, KeyboardInterrupt):
+            main = threading.main_thread().ident
+            timer = threading.Timer(_PAUSE, signal.pthread_kill, (main, signal.SIGINT))
+            timer.daemon = True
+            timer.start()
+        else:
+            hook(odd)
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 class Interrupted(Exception):

@@ -6,6 +6,7 @@ Reading a file never executes code: a pickle that holds anything but tensors is 
 import io
 import os
 import re
+import stat
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sofnet_jax.host.errors import UserError, first_line
+from sofnet_jax.host.errors import UserError, explain_unreadable, first_line
 from sofnet_jax.host.files import check_archive, read_arrays, write_whole
 
 Tensors = dict[str, np.ndarray]
@@ -36,7 +37,7 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
 
     Raises UserError if the file is missing, damaged, of another kind, or holds more than tensors.
     """
-    if not os.path.isfile(path):
+    if not _is_file(path):
         raise UserError(
             f"{path}: no such file; give a run's folder, a weight file or hub:owner/name"
         )
@@ -68,6 +69,15 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
     return tensors, metadata
 
 
+@explain_unreadable()
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file. Raises UserError if a folder above it is closed."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metadata) -> None:
     """Write the kind of file that the suffix names, whole or not at all.
 
@@ -90,7 +100,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Metad
         with write_whole(path) as partial:
             partial.write_bytes(file.getvalue())
     except OSError as error:
-        raise UserError(f"cannot write {path}: {first_line(error)}") from error
+        reason = error.strerror or first_line(error)
+        raise UserError(f"cannot write {path}: {reason}") from error
 
 
 def require_writable(path: Path) -> None:

@@ -7,7 +7,15 @@ import sys
 import time
 from unittest.mock import Mock
 
-from sofnet_jax.host.signals import SECONDS_OF_ONE_REQUEST, Interruption
+import pytest
+from program import ROOT
+
+from sofnet_jax.host.signals import (
+    SECONDS_OF_ONE_REQUEST,
+    Interruption,
+    repeating_interrupts,
+    starting,
+)
 
 PROGRAM = """
 import time
@@ -42,3 +50,46 @@ def test_two_signals_at_once_are_one_request_and_a_later_one_acts_immediately():
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS_OF_ONE_REQUEST + 10) == -signal.SIGTERM
+
+
+def test_ctrl_c_in_the_start_ends_it_at_once():
+    program = """
+import os, signal
+from sofnet_jax.host.signals import starting
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with starting():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"interrupted\n")
+
+
+@pytest.fixture
+def set_handler():
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_after_the_start_ctrl_c_is_as_before(handler, set_handler):
+    set_handler(handler)
+    with starting():
+        pass
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_that_python_drops_comes_again(set_handler):
+    class Odd:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    set_handler(signal.default_int_handler)
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), repeating_interrupts():
+        Odd()
+        time.sleep(5)
+    assert sys.unraisablehook is hook

@@ -613,3 +613,17 @@ def test_file_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "read_arrays", Mock(side_effect=error))
     with pytest.raises(UserError, match=f"^cannot read {path}: Input/output error$"):
         read_tensors(path)
+
+
+def test_a_closed_folder_is_not_called_a_missing_file(tmp_path, close_folder):
+    (tmp_path / "closed").mkdir()
+    close_folder(tmp_path / "closed")
+    with pytest.raises(UserError, match=f"^{tmp_path}/closed: cannot be read .Permission denied"):
+        read_tensors(tmp_path / "closed/a.npz")
+
+
+def test_a_file_that_cannot_be_written_is_called_by_its_own_name(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as caught:
+        files.write_tensors(tmp_path / "file/a.npz", {}, {})
+    assert str(caught.value) == f"cannot write {tmp_path}/file/a.npz: Not a directory"

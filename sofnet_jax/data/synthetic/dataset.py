@@ -6,6 +6,7 @@ confusing frames (see `scenes`), none of which depends on the class.
 """
 
 import csv
+import glob
 import json
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from sofnet_jax.data.synthetic.people import POSES
 from sofnet_jax.data.synthetic.scenes import draw_video
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.host.lock import try_lock
+from sofnet_jax.host.lock import excludes_others, try_lock
 from sofnet_jax.host.workers import Failure, count_cores, map_in_order
 
 VERSION = 4  # of the pixels and files; raise it with any change to them
@@ -100,6 +101,8 @@ def create_synthetic(
     with open(root.parent / f".{root.name}.lock", "a") as lock:
         try_lock(lock, wait=True)
         if not _is_written(root, meta):  # by the process that held the lock
+            if excludes_others(lock):
+                _remove_abandoned(root)
             _write_whole(root, meta, num_workers)
 
 
@@ -129,15 +132,23 @@ def _is_written(root: Path, meta: dict[str, int]) -> bool:
     return True
 
 
-def _write_whole(root: Path, meta: dict[str, int], num_workers: int | None) -> None:
-    """Write the data set beside `root`, then rename it."""
-    for abandoned in root.parent.glob(f".{root.name}.*.partial"):  # by a process that was killed
+def _remove_abandoned(root: Path) -> None:
+    """Remove what processes that were killed left; others must not be writing."""
+    for abandoned in root.parent.glob(f".{glob.escape(root.name)}.*.partial"):
         shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def _write_whole(root: Path, meta: dict[str, int], num_workers: int | None) -> None:
+    """Write the data set beside `root`, then rename it, unless another process was faster."""
     folder = Path(tempfile.mkdtemp(".partial", f".{root.name}.", root.parent))
     try:
         _write_files(folder, meta, num_workers)
         folder.chmod(0o755)  # mkdtemp makes it private
-        folder.rename(root)
+        try:
+            folder.rename(root)
+        except OSError:
+            if not _is_written(root, meta):
+                raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

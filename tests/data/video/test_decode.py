@@ -301,6 +301,18 @@ def test_time_goes_on_however_short_the_files_or_far_their_clocks(begins, write_
     assert np.allclose(times - times[0], np.arange(60) / 25, rtol=0, atol=0.001)
 
 
+@pytest.mark.parametrize("bf", ["0", "3"])
+def test_time_goes_on_where_time_stamps_reach_their_last(bf, write_video, tmp_path):
+    """Those of MPEG have 33 bits; reordered frames pass the last one before they are decoded."""
+    begin = 2**33 // 3600 - 50  # 90,000 a second
+    path = write_video(
+        tmp_path / "a.ts", range(60), ticks=range(begin, begin + 60), codec_options={"bf": bf}
+    )
+    frames, times = read_frames(path, _all)
+    assert read_numbers(frames) == list(range(60))
+    assert np.allclose(times - times[0], np.arange(60) / 25, rtol=0, atol=0.001)
+
+
 def test_a_colon_in_a_name_is_no_protocol(write_video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4", range(2))

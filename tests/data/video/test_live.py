@@ -233,8 +233,8 @@ def _stamp(frames):
 @pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])  # frames in order, and reordered
 @pytest.mark.parametrize(
     "begins",
-    [(0, 0), (40, 30, 35), (25_000, 0)],  # no step back of over a minute is an overflow
-    ids=["looped", "overlapping", "restarted"],
+    [(0, 0), (40, 30, 35), (25_000, 0), (2_000_000, 0)],
+    ids=["looped", "overlapping", "restarted", "half a day lower"],
 )
 def test_no_frame_is_lost_where_time_stamps_begin_anew(begins, codec, serve):
     parts = [
