@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # leaves the accelerator to the runs
     config = require_fields(CONFIG.value)
     if why := find_contradiction(flatten_fields(config.to_dict()), METHODS["sofnet"]):
-        raise UserError(f"--config: {why}; the sweep makes such changes itself")
+        raise UserError(f"--config: {why}; leave that to --methods")
     workdir = Path(expand(WORKDIR.value or ""))
     seeds = command_line.read_seeds(config.seed)
     grid = create_grid(config, workdir, choose_methods(command_line.METHODS.value), seeds)

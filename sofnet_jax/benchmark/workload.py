@@ -112,7 +112,10 @@ def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str | None =
     """
     model = load(checkpoint, dtype=dtype)
     if not isinstance(model.network, FoldedSoFNet):
-        raise UserError(f"{checkpoint}: a network without gates stops nothing")
+        raise UserError(
+            f"{checkpoint} holds a network of another system than SoF-Net, which this benchmark "
+            "measures; give a run of SoF-Net"
+        )
     frames = []
     for video in videos:
         try:

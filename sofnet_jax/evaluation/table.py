@@ -57,8 +57,9 @@ def format_result(name: str, result: Mapping[str, Any]) -> str:
         rows[f"{name}, early exit"] = result["eval_early"]
     metrics = result["eval"]
     text = [format_table(rows)]
-    if any(key.startswith(_STOP) for key in metrics):
-        text.append("res#: share of the frames stopped there, in %; exit: share never seen")
+    if stops := [key.removeprefix(_STOP) for key in metrics if key.startswith(_STOP)]:
+        names = "res#" if all(name.startswith("res") for name in stops) else ", ".join(stops)
+        text.append(f"{names}: share of the frames stopped there, in %; exit: share never seen")
     if "relevant" in metrics:
         text.append(
             f"in span: share of the kept frames inside the annotated action "

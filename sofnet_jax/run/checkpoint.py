@@ -334,8 +334,9 @@ def require_same(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path
     for name in sorted(asked.keys() | saved.keys()):
         if saved.get(name) != asked.get(name):
             there, here = (shorten(repr(fields.get(name)), 80) for fields in (saved, asked))
+            field = "data.num_frames" if name == "model.num_frames" else name  # what is configured
             raise UserError(
-                f"{where} holds a checkpoint of another run: {name} is {there} there and {here} "
+                f"{where} holds a checkpoint of another run: {field} is {there} there and {here} "
                 "in the configuration; give the fields it was trained with, or another --workdir"
             )
 

@@ -21,6 +21,7 @@ _FRAMEEXIT = {
     "model.system": "frameexit",
     "eval.threshold": 0.99,
     "eval.min_frames": 0,
+    "frameexit.online": False,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "tsn": {"model.system": "tsn"},
@@ -70,6 +71,13 @@ def apply_variant(config: ConfigDict, variant: str) -> ConfigDict:
                     f"variants '{other}' and '{word}' differ in {field}; leave one out"
                 )
         config.update_from_flattened_dict(changes)
+    foreign = list_foreign(config.model.system)
+    for field, (word, _) in changed.items():
+        if field in foreign:
+            raise ValueError(
+                f"variant '{word}' changes {field}, which the system {config.model.system} does "
+                "not read; leave it out"
+            )
     return config
 
 

@@ -1,6 +1,6 @@
 """The systems, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sofnet_jax.host.errors import UserError, shorten
@@ -12,6 +12,9 @@ from sofnet_jax.systems.tsn import TSN
 
 # New systems are added here, or by the file that defines one, when it is imported.
 SYSTEMS: dict[str, Any] = {s.name: s for s in (SoFNetSystem, ReleasedSoFNet, TSN, FrameExitSystem)}
+
+# What the class of a system has beside the protocol.
+CLASS_MEMBERS = ("create", "create_architecture", "architecture_type", "module_type", "naming")
 
 
 def find_system(architecture: Any, name: str = "") -> Any:
@@ -26,7 +29,7 @@ def find_registered(name: Any, source: str) -> Any:
         raise UserError(
             f"{source} holds weights of a system {shorten(repr(name), 40)}, which is not "
             "registered; in Python, first import the file that adds it to "
-            "sofnet_jax.systems.registry.SYSTEMS"
+            "sofnet_jax.systems.registry.SYSTEMS; for a command, list it there"
         )
     return SYSTEMS[name]
 
@@ -53,6 +56,18 @@ def create_system(
     if name not in SYSTEMS:
         raise UserError(f"model.system is '{name}'; choose one of {', '.join(SYSTEMS)}")
     system = SYSTEMS[name]
+    _require_members(name, system, CLASS_MEMBERS)
     if architecture is None:
         architecture = system.create_architecture(fields, num_classes)
-    return system.create(fields, architecture, **options)
+    created = system.create(fields, architecture, **options)
+    _require_members(name, created, [m for m in vars(System) if not m.startswith("_")])
+    return created
+
+
+def _require_members(name: str, owner: Any, members: Iterable[str]) -> None:
+    """Raises UserError if a system lacks one of these."""
+    if missing := [member for member in members if getattr(owner, member, None) is None]:
+        raise UserError(
+            f"the system '{name}' lacks {', '.join(missing)}; add to its class in "
+            f"{SYSTEMS[name].__module__} what docs/systems.md describes"
+        )

@@ -400,7 +400,8 @@ class FoldedTSN:
     @property
     def dtype(self) -> DTypeLike:
         """Type of the layers."""
-        return self.spans[0].layers.dtype
+        # A gate on pixels, which has no layers, may come first.
+        return next(span.layers.dtype for span in self.spans if hasattr(span, "layers"))
 
     def begin(self, num_frames: Int[Array, "b"], shape: Sequence[int]) -> State:
         """The state before the first frame: zeros."""

@@ -40,8 +40,11 @@ class Progress:
             UserError: it belongs to another model, is damaged, or is from an older version.
         """
         record, folder = self.checkpoints.read_record(step), self.checkpoints.directory
-        refuse_older(folder, self.experiment.identity, record["identity"])
-        require_same(record["identity"], self.experiment.identity, folder)
+        saved, asked = record["identity"], self.experiment.identity
+        if (name := "model.system") in saved:  # another system has other fields in any version
+            require_same({name: saved[name]}, {name: asked[name]}, folder)
+        refuse_older(folder, asked, saved)
+        require_same(saved, asked, folder)
         refuse_older(folder, ("init_from",), record["schedule"])
         self.state = devices.replicate(self.checkpoints.restore(step, self.state))
         self.step, self.schedule = step, record["schedule"]

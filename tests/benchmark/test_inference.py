@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from specimens import create_specimen
 
 from sofnet_jax.benchmark import inference as benchmark
 from sofnet_jax.benchmark import start as start_benchmark
@@ -148,3 +150,10 @@ def test_reports_the_start(monkeypatch):
     assert len(re.findall(r"(\d+\.\d) s", line)) == 3
     first, later, _ = cached
     assert first == later > 0  # everything was compiled by the first start, and found by the second
+
+
+def test_another_system_is_refused(monkeypatch):
+    model = SimpleNamespace(network=create_specimen("frameexit").network)
+    monkeypatch.setattr(workload, "load", lambda checkpoint, dtype: model)
+    with pytest.raises(UserError, match="^run holds a network of another system than SoF-Net"):
+        workload.load_workload("run", ["x.mp4"])

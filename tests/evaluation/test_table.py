@@ -54,6 +54,14 @@ def test_table_names_what_is_missing():
     assert text.splitlines()[0].split()[-6:] == ["%", "res1", "exit", "in", "span", "%"]
 
 
+def test_legend_names_the_actions_of_any_system():
+    result = create_result(PREDICTIONS, **ARGUMENTS)
+    assert "\nres#: share of the frames stopped there" in format_result("SoF-Net", result)
+    metrics = {name.replace("stop/res1", "stop/dull"): x for name, x in result["eval"].items()}
+    text = format_result("Mine", {"eval": metrics, "unreadable": {}})
+    assert "\ndull: share of the frames stopped there" in text and "res#" not in text
+
+
 def test_network_without_gates_is_not_terminated_early():
     all_kept = replace(PREDICTIONS, action=np.zeros((2, 2), int), actions=(KEPT,))
     prices = Prices(np.array([4.0]), np.array([5.0]))

@@ -103,6 +103,20 @@ def test_variants_that_contradict_each_other_are_refused(words):
     get_config("tsn,160,tsn")
 
 
+def test_variants_of_two_orders_are_refused():
+    with pytest.raises(ValueError, match="'frameexit_online' differ in frameexit.online; leave"):
+        get_config("frameexit,frameexit_online")
+
+
+@pytest.mark.parametrize("words", ["tsn,fc", "fc,frameexit"])
+def test_a_variant_that_the_system_does_not_read_is_refused(words):
+    system = words.replace(",", "").replace("fc", "")
+    message = f"^variant 'fc' changes model.temporal, which the system {system} does not read; "
+    with pytest.raises(ValueError, match=message):
+        get_config(words)
+    get_config("release,fc")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fields_and_their_types_are_those_of_the_defaults(name):
     types = {field: type(value) for field, value in _flatten(_load(name)).items()}

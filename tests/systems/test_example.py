@@ -1,5 +1,6 @@
 """The system of docs/similar.py, as a user adds it."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -63,6 +64,11 @@ def test_it_speaks_the_protocol(specimen):
     state = specimen.network.begin(jnp.full(1, 3), (SIZE, SIZE, 3))
     assert isinstance(specimen.system, System) and isinstance(specimen.network, Network)
     assert isinstance(state, State) and all(isinstance(s, Span) for s in specimen.network.spans)
+
+
+def test_a_first_span_needs_no_layers(specimen):
+    network = dataclasses.replace(specimen.network, spans=(object(), specimen.network.spans[-1]))
+    assert network.dtype == FLOAT32
 
 
 def test_all_ways_decide_alike(specimen):
@@ -181,6 +187,15 @@ def test_without_registration(run, similar, monkeypatch):
         with pytest.raises(UserError, match="a system 'similar', which is not registered") as error:
             function(str(run))
         assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("member", ["deploy", "module_type"])
+def test_a_system_that_lacks_a_member_is_refused(similar, monkeypatch, member):
+    part = type("Part", (similar.Similar,), {member: None})
+    monkeypatch.setitem(SYSTEMS, "similar", part)
+    fields = flatten_fields(similar.get_config().to_dict())
+    with pytest.raises(UserError, match=f"^the system 'similar' lacks {member}; add to its class"):
+        create_system(fields, num_classes=2)
 
 
 def test_shift_is_refused(similar):

@@ -1,6 +1,7 @@
 """Laws of training for every system: in two goes as in one, whatever evaluation's batches are."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from sofnet_jax.run.config import apply_variant, create_default
 from sofnet_jax.run.predictions import read_predictions
 from sofnet_jax.training.experiment import Experiment
 from sofnet_jax.training.loop import evaluate, train
+from sofnet_jax.training.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,17 @@ def test_fields_that_do_not_fit(data):
     config = create_config(data, "frameexit,tsm_online")
     with pytest.raises(UserError, match=r"model\.shift: FrameExit"):
         Experiment(config)
+
+
+@pytest.mark.parametrize("fields", [{"model.system": "tsn"}, {"data.num_frames": 5}])
+def test_a_checkpoint_of_another_system_or_length_is_named(data, tmp_path, fields):
+    config = create_config(data, "frameexit")
+    stored = {"identity": Experiment(config).identity}
+    config.update_from_flattened_dict(fields)
+    checkpoints = SimpleNamespace(directory=tmp_path, read_record=lambda step: stored)
+    progress = SimpleNamespace(experiment=Experiment(config), checkpoints=checkpoints)
+    ((field, value),) = fields.items()
+    there = {"model.system": "frameexit", "data.num_frames": 4}[field]
+    message = f"another run: {field} is {there!r} there and {value!r} in the configuration; give"
+    with pytest.raises(UserError, match=message):
+        Progress.restore(progress, 1)

@@ -245,5 +245,6 @@ def test_a_run_of_a_system_that_is_not_registered(tmp_path):
         line = refuse(function, str(run))
         assert line == (
             f"{run} holds weights of a system 'mine', which is not registered; in Python, first "
-            "import the file that adds it to sofnet_jax.systems.registry.SYSTEMS"
+            "import the file that adds it to sofnet_jax.systems.registry.SYSTEMS; for a command, "
+            "list it there"
         )
