@@ -145,7 +145,7 @@ def test_many_files_are_printed_in_order_as_one_at_a_time(predict, place, monkey
         return (code, stderr, lines), probabilities, milliseconds
 
     expected, probabilities, _ = read()
-    monkeypatch.setattr(printer, "MANY", 2)
+    monkeypatch.setattr(printer, "MANY_CPU", 2)
     found, together, milliseconds = read()
     assert found == expected and found[0] == 1 and len(found[2]) == 6
     for p, q in zip(probabilities, together, strict=True):
@@ -154,7 +154,7 @@ def test_many_files_are_printed_in_order_as_one_at_a_time(predict, place, monkey
 
 
 def test_many_files_are_described_without_the_time_of_their_network(predict, place, monkeypatch):
-    monkeypatch.setattr(printer, "MANY", 2)
+    monkeypatch.setattr(printer, "MANY_CPU", 2)
     _, stdout, _ = predict(*[place / "other.mp4"] * 3)
     assert len(re.findall(r"^  ms       [\d.]+ decode$", stdout, re.MULTILINE)) == 3
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.live import connect, find_videos, is_live
 from sofnet_jax.host.address import mask_passwords
@@ -20,7 +22,8 @@ from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Meter, Prediction
 
 LIVE_WINDOW = 10.0  # seconds
-MANY = 32  # videos; up to so many, one at a time is faster or answers sooner
+# Videos; up to so many, one at a time is done sooner, for lockstep takes longer to load.
+MANY, MANY_CPU = 32, 256
 LONG = 600.0  # seconds above which a single prediction hardly describes a video
 
 Source = tuple[str, UserError | None]  # a video, or a name that stands for none and why
@@ -167,8 +170,9 @@ def find_sources(names: Sequence[str]) -> list[Source]:
 
 
 def are_many(sources: Sequence[Source], window: float) -> bool:
-    """Whether it pays to predict them in lockstep, which takes longer to compile."""
-    return len(sources) > MANY and not window and not any(is_live(name) for name, _ in sources)
+    """Whether it pays to predict them in lockstep."""
+    least = MANY_CPU if jax.default_backend() == "cpu" else MANY
+    return len(sources) > least and not window and not any(is_live(name) for name, _ in sources)
 
 
 def _give(outcome: Prediction | Failure | UserError) -> Iterator[Prediction]:
