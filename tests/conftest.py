@@ -12,6 +12,8 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache/xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
+import signal
+
 import av
 import jax
 import pytest
@@ -118,3 +120,11 @@ def decoded(monkeypatch):
 
     monkeypatch.setattr(container.Video, "_decode_packet", count)
     return packets
+
+
+@pytest.fixture
+def set_handler():
+    """Sets what Ctrl-C does; in a background job it is ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)

@@ -174,7 +174,8 @@ def test_few_videos_are_under_way_at_a_time(place):
     assert len(opened) < 40
 
 
-def test_videos_that_nobody_waits_for_are_not_read_on(place):
+def test_videos_that_nobody_waits_for_are_not_read_on(place, set_handler):
+    set_handler(signal.default_int_handler)
     model = sofnet_jax.load(place / "run", many=True)
     endless = write_endless(place / "endless.y4m")
     begun, main = time.monotonic(), threading.main_thread().ident

@@ -67,13 +67,6 @@ with starting():
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"interrupted\n")
 
 
-@pytest.fixture
-def set_handler():
-    before = signal.getsignal(signal.SIGINT)
-    yield lambda handler: signal.signal(signal.SIGINT, handler)
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
 def test_after_the_start_ctrl_c_is_as_before(handler, set_handler):
     set_handler(handler)
