@@ -238,6 +238,15 @@ def test_a_film_of_several_videos_is_refused_before_the_work(predict, place, tmp
     assert stderr == f"error: --visualize={film}: an .mp4 shows one video; give a .png\n"
 
 
+def test_a_film_in_place_of_its_video_is_refused_before_the_work(predict, place):
+    video = place / "videos/a.mp4"
+    before = video.read_bytes()
+    code, stdout, stderr = predict(video, f"--visualize={video}")
+    assert (code, stdout, video.read_bytes()) == (1, "", before)
+    reason = "the copy would replace its video; give another name"
+    assert stderr == f"error: --visualize={video}: {reason}\n"
+
+
 def test_standard_input(program, place):
     with open(place / "stream.ts", "rb") as file:
         code, stdout, stderr = program("-", "--window=1", "--json", stdin=file)

@@ -58,7 +58,7 @@ def try_lock(file: IO, *, wait: bool = False) -> bool:
 
 
 def excludes_others(file: IO) -> bool:
-    """Whether the lock of a locked file is one: False on a file system without locks."""
+    """True if the lock of this locked file works; False on a file system without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -24,7 +24,7 @@ class TimeLimit:
 
     @property
     def passed(self) -> bool:
-        """Whether the seconds are used up."""
+        """True once the seconds are used up."""
         return time.monotonic() > self._until or self._left < 0
 
     def end(self) -> None:

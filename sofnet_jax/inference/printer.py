@@ -11,6 +11,7 @@ import jax
 
 from sofnet_jax.data.video.decode import VideoError
 from sofnet_jax.data.video.live import connect, find_videos, is_live
+from sofnet_jax.data.video.rewrite import require_other_file
 from sofnet_jax.host.address import mask_passwords
 from sofnet_jax.host.command_line import make_printable
 from sofnet_jax.host.errors import UserError
@@ -22,7 +23,7 @@ from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.prediction import Meter, Prediction
 
 LIVE_WINDOW = 10.0  # seconds
-# Videos; up to so many, one at a time is done sooner, for lockstep takes longer to load.
+# Numbers of videos up to which one at a time is faster, since lockstep takes longer to load.
 MANY, MANY_CPU = 32, 256
 LONG = 600.0  # seconds above which a single prediction hardly describes a video
 
@@ -170,7 +171,7 @@ def find_sources(names: Sequence[str]) -> list[Source]:
 
 
 def are_many(sources: Sequence[Source], window: float) -> bool:
-    """Whether it pays to predict them in lockstep."""
+    """True if there are enough files for lockstep to be the faster way."""
     least = MANY_CPU if jax.default_backend() == "cpu" else MANY
     return len(sources) > least and not window and not any(is_live(name) for name, _ in sources)
 
@@ -189,8 +190,14 @@ def require_picture(path: Path, names: Sequence[str]) -> None:
         raise UserError(f"--visualize={path}: give the name of a .png or an .mp4")
     if any(map(is_live, names)):
         raise UserError("--visualize is for files; a stream is gone after its prediction")
-    if path.suffix == ".mp4" and (len(names) > 1 or len(find_videos(names[0])) > 1):
-        raise UserError(f"--visualize={path}: an .mp4 shows one video; give a .png")
+    if path.suffix == ".mp4":
+        video, *others = find_videos(names[0])
+        if others or len(names) > 1:
+            raise UserError(f"--visualize={path}: an .mp4 shows one video; give a .png")
+        try:
+            require_other_file(video, path)
+        except VideoError as error:
+            raise UserError(f"--visualize={error}") from error
     try:
         require_place(path)
     except OSError as error:

@@ -18,8 +18,8 @@ from sofnet_jax.systems.early_exit import NEVER, Rule
 class Window:
     """A part of a stream, from second `start` to `end`, recognised as a video of its own.
 
-    Of its `num_frames`, those at `times` were looked at; the others followed an early exit. Of a
-    stream they are not known yet: then there is one for each segment.
+    `times` are those of the frames looked at; the rest of its `num_frames` followed an early exit. A
+    stream's later frames are not known yet, so one is counted for each segment.
     """
 
     start: float

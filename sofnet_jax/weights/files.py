@@ -71,7 +71,7 @@ def read_tensors(path: Path) -> tuple[Tensors, Metadata]:
 
 @explain_unreadable()
 def _is_file(path: Path) -> bool:
-    """Whether there is such a file. Raises UserError if a folder above it is closed."""
+    """True for a file. Raises UserError if permissions of a folder above it hide it."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -29,9 +29,14 @@ def rewrite(
     OSError.
     """
     with VideoReader(source, short_side=short_side) as reader:
-        if target.exists() and target.samefile(source):
-            raise VideoError(f"{target}: the copy would replace its video; give another name")
+        require_other_file(source, target)
         _write(reader, target, draw)
+
+
+def require_other_file(source: str | os.PathLike, target: Path) -> None:
+    """Raise VideoError if a copy at `target` would replace its video `source`."""
+    if target.exists() and target.samefile(source):
+        raise VideoError(f"{target}: the copy would replace its video; give another name")
 
 
 def _write(reader: VideoReader, target: Path, draw: Callable[[Pixels, float], Pixels]) -> None:
