@@ -18,8 +18,8 @@ from sofnet_jax.systems.early_exit import NEVER, Rule
 class Window:
     """A part of a stream, from second `start` to `end`, recognised as a video of its own.
 
-    `times` are those of the frames looked at; the rest of its `num_frames` followed an early exit. A
-    stream's later frames are not known yet, so one is counted for each segment.
+    `times` are those of the frames looked at; the rest of its `num_frames` followed an early exit.
+    A stream's later frames are not known yet, so one is counted for each segment.
     """
 
     start: float

@@ -85,7 +85,8 @@ def _frame_mbs_only(parameter_set: bytes) -> bool:
 def counts_more_samples_than_bytes(path: str, check: Callable[[], None] = lambda: None) -> bool:
     """True for an MP4 file that declares more samples than it has bytes; False for other files.
 
-    A compressed header may declare any number, so it counts as too many. `check` is called often, and may raise an error to end a long search.
+    A compressed header may declare any number, so it counts as too many. `check` is called often,
+    and may raise an error to end a long search.
     """
     size = os.path.getsize(path)
     left: float = size
