@@ -1,14 +1,15 @@
-"""Your own videos: a starting point for a few hundred of them, with weights trained on ImageNet.
+"""Your own videos: a starting point for tens to thousands, with weights trained on ImageNet.
 
     python -m sofnet_jax.main --config configs/videos.py --workdir runs/videos \
         --config.data.train=train --config.data.val=val \
         --config.init_from=resnet50.pth
 
 Data: for each split a folder with one sub-folder per class, or a CSV with `path,label[,label…]`; if
-your videos have several labels each, add --config.eval.metric=map.
+your videos have several labels each, add --config.eval.metric=map. `sofnet_jax.compare` in place of
+`sofnet_jax.main` trains TSN first, for comparison, and gives SoF-Net its network.
 Hardware: one GPU. On a CPU take fewer and smaller frames and a smaller network:
 `--config configs/videos.py:112 --config.data.num_frames=8 --config.model.backbone=resnet18`, with
-weights of that network.
+weights of that network. docs/training.md says what to expect, and what to change.
 """
 
 from ml_collections import ConfigDict
@@ -20,10 +21,27 @@ def get_config(variant: str = "") -> ConfigDict:
     """Create the configuration; `sofnet_jax/run` lists all fields and variants."""
     c = create_default()
     c.data.num_workers = 4
-    c.model.forward_bias = 2.0  # few steps an epoch: start with gates that let most frames through
     c.train.batch_size = 8
     c.train.log_every = 5
     c.eval.batch_size = 8
     c.eval.every_epochs = 5
     c.eval.metric = "top1"
+
+    # The network, as TSN: ten passes, but no fewer steps than fifty videos would need.
+    c.train.warmup_epochs = 10
+    c.train.joint_epochs = 0
+    c.train.least_steps = 400
+    c.optimizer.learning_rate = 0.005
+    c.optimizer.schedule = "cosine"
+
+    # The gates. All fields below depart from the paper, whose gates take 25,000 steps of SGD; fifty
+    # videos make 400, in which they do not move. docs/training.md has a measurement for each.
+    c.train.gate_steps = 2000  # from stored features a step takes hundredths of a second
+    c.optimizer.policy_name = "adam"  # the gradient on a gate is small, and the steps are few
+    c.optimizer.policy_rate = 0.2  # 0.001
+    c.model.forward_bias = 2.0  # else the first steps see one frame in 32, and learn nothing
+    c.temperature.initial = 1.0  # at 5 the self-supervision drowns the gates' other gradients
+    c.temperature.final = 0.5
+    c.loss.alpha = 0.65  # a network that already fits its videos leaves L_cls small
+    c.loss.reference_gflops = 2.52  # the paper's network; so α means the same for any other
     return apply_variant(c, variant)

@@ -22,6 +22,7 @@ from sofnet_jax.host.paths import expand
 from sofnet_jax.parallel import processes
 from sofnet_jax.report.ablations import METHODS, create_config, find_contradiction
 from sofnet_jax.run.config import flatten_fields, require_fields
+from sofnet_jax.run.fields import SOFNETS
 from sofnet_jax.training.loop import train
 
 for name in ("config", "workdir", "seeds", "methods"):
@@ -66,11 +67,19 @@ def compare(
     for name in ("tsn", *methods):
         print(f"\n=== {name}, seed {seed}", flush=True)
         own = create_config(config, METHODS[name], seed)
+        if own.model.system in SOFNETS and own.train.gate_steps:
+            _share_network(own, workdir / f"tsn_seed{seed}")
         result = train(own, workdir / f"{name}_seed{seed}")
         rows[METHODS[name].title] = result["eval"]
         if "eval_early" in result:
             rows[f"{METHODS[name].title}, early exit"] = result["eval_early"]
     return rows
+
+
+def _share_network(config: ConfigDict, tsn: Path) -> None:
+    """Begin with the gates, in place: the network that they are given is TSN's."""
+    config.init_from = str(tsn)
+    config.train.warmup_epochs = config.train.joint_epochs = 0
 
 
 def format_comparison(results: dict[int, dict[str, dict[str, float]]]) -> str:

@@ -198,12 +198,6 @@ def _append(rows: dict[str, list[np.ndarray]], pending: tuple | None) -> None:
         return
     batch, steps = pending
     values = {name: batch[name] for name in ("index", "valid", "labels", "relevant")}
-    values |= {name: _fetch(value) for name, value in steps._asdict().items()}
+    values |= {name: devices.fetch(value) for name, value in steps._asdict().items()}
     for name, value in values.items():
         rows.setdefault(name, []).append(np.asarray(value))
-
-
-def _fetch(x: jax.Array) -> np.ndarray:
-    """[devices, b, …] of this process to [devices·b, …]."""
-    shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
-    return np.concatenate([np.asarray(s.data)[0] for s in shards])

@@ -48,7 +48,7 @@ def pmap_predict_step(step: Callable) -> Callable:
     return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=0)
 
 
-def put_batch(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+def put_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Send this process's part of a batch to its devices: [b, …] to [devices, b / devices, …]."""
     devices = jax.local_devices()
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
@@ -56,7 +56,13 @@ def put_batch(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     def put(x: np.ndarray) -> jax.Array:
         return jax.device_put(x.reshape(len(devices), -1, *x.shape[1:]), sharding)
 
-    return {name: put(x) for name, x in batch.items()}
+    return jax.tree.map(put, dict(batch))
+
+
+def fetch(x: jax.Array) -> np.ndarray:
+    """What `pmap_predict_step` returns, this process's part: [devices, b, …] to [devices·b, …]."""
+    shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
+    return np.concatenate([np.asarray(s.data)[0] for s in shards])
 
 
 def replicate(tree: Any) -> Any:

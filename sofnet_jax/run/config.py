@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.files import read_json
 from sofnet_jax.parallel.devices import require_devices
-from sofnet_jax.run.fields import FIELDS, PRECISIONS, list_foreign
+from sofnet_jax.run.fields import FIELDS, LATER, PRECISIONS, list_foreign
 
 DTYPES = {name: getattr(jnp, name) for name in PRECISIONS}
 # What the words after the colon of `--config configs/X.py:tsn,192` change; a number is data.size.
@@ -145,7 +145,8 @@ def read_fields(path: Path) -> dict[str, Any]:
 
 
 def _convert_older(given: dict[str, Any]) -> None:
-    """Name the system of a run of version 0.1.0, in place, if there is one that does the same."""
+    """Complete the fields of a run of version 0.1.0, in place, if a system does the same."""
+    given |= LATER | given
     if "model.gates" in given:  # there were two systems
         given.setdefault("model.system", "sofnet" if given["model.gates"] else "tsn")
     if "released.clip_norm" in given:  # and a switch for every difference of sofnet_released
@@ -155,6 +156,11 @@ def _convert_older(given: dict[str, Any]) -> None:
             given |= clip_norm
         elif all(switches) and given.get("model.system") == "sofnet":
             given |= clip_norm | {"model.system": "sofnet_released"}
+
+
+def complete(saved: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
+    """Fields that a run stored, with those that it lacks because it is of version 0.1.0."""
+    return {name: value for name, value in LATER.items() if name in asked} | dict(saved)
 
 
 def refuse_older(path: Path, expected: Collection[str], found: Collection[str]) -> None:

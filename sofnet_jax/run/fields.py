@@ -58,6 +58,7 @@ class Field:
     role: Role
     allowed: Range | tuple[str, ...]  # a range, or the choices
     comment: str  # meaning and unit
+    later: bool = False  # added since 0.1.0, whose runs did what the default says
     source: str = ""  # the `data.source` that reads this field; "" if all do
     systems: tuple[str, ...] = ()  # the systems that read it; () if all do
 
@@ -92,12 +93,17 @@ def _is_like(value: Any, default: Any) -> bool:
     return type(value) is type(default)
 
 
+def _add(*arguments: Any) -> Field:
+    """A field that runs of version 0.1.0 lack."""
+    return replace(Field(*arguments), later=True)
+
+
 def _read_by(systems: tuple[str, ...], *fields: Field) -> tuple[Field, ...]:
     """Fields that only some systems read."""
     return tuple(replace(field, systems=systems) for field in fields)
 
 
-_SOFNETS = ("sofnet", "sofnet_released")
+SOFNETS = ("sofnet", "sofnet_released")
 FIELDS = (
     Field("seed", 0, "schedule", FROM_0, "seed of weights, order, crops, dropout and gates"),
     Field("init_from", "", "schedule", ANY, "weights: a file, a run's folder, or hub:owner/name"),
@@ -133,7 +139,7 @@ FIELDS = (
     Field("model.shift", "", "identity", SHIFTS, "temporal shift of TSM; '': none"),
     Field("model.dropout", 0.5, "identity", BELOW_1, "rate before the final classifier"),
     *_read_by(
-        _SOFNETS,
+        SOFNETS,
         Field("model.gates", (1, 2, 3, 4, 5), "identity", ANY, "stages with a gate"),
         Field("model.hidden", 512, "identity", FROM_1, "units of each LSTM"),
         Field("model.temporal", True, "identity", ANY, "False: a linear layer, no LSTM (Table 4)"),
@@ -156,14 +162,28 @@ FIELDS = (
     Field("train.accumulate", 1, "outcome", ANY, "micro-batches per step on each device"),
     Field("train.warmup_epochs", 15, "schedule", FROM_0, "epochs of the warm-up"),
     Field("train.joint_epochs", 60, "outcome", FROM_0, "epochs of the joint training"),
+    _add(
+        *("train.least_steps", 0, "schedule", FROM_0),
+        "steps of the first phase, whose epochs are added to until it has as many",
+    ),
     Field("train.dtype", "float32", "outcome", PRECISIONS, "precision of the backbone"),
     Field("train.remat", False, "indifferent", ANY, "recompute activations to save memory"),
     Field("train.sync_batchnorm", False, "outcome", ANY, "share statistics among all devices"),
     Field("train.log_every", 10, "indifferent", FROM_1, "steps between two lines of the log"),
+    # With few videos, the joint training is too short for gates. With gate_steps it trains the
+    # network alone, as TSN; then the gates learn from its features, which no longer change.
+    *_read_by(
+        SOFNETS,
+        _add("train.gate_steps", 0, "schedule", FROM_0, "steps of the gates alone, at the end"),
+        _add(
+            *("train.feature_epochs", 8, "schedule", FROM_1),
+            "passes over the videos whose features these steps draw from",
+        ),
+    ),
     # SoF-Net's losses. Tiny backbones need the GFLOPs of a ResNet-50 at 168×168, 2.52, for L_eff to
     # matter.
     *_read_by(
-        _SOFNETS,
+        SOFNETS,
         Field(
             "loss.alpha", 0.9, "schedule", UNIT, "weight of accuracy; cost has 1 - alpha (Eq. 8)"
         ),
@@ -174,8 +194,14 @@ FIELDS = (
         Field("loss.reference_gflops", 0.0, "schedule", FROM_0, "a frame's in L_eff; 0: real ones"),
     ),
     Field("optimizer.name", "sgd", "identity and schedule", ("sgd", "adam"), "optimizer"),
+    _add(
+        *("optimizer.policy_name", "", "identity and schedule", ("", "sgd", "adam")),
+        "optimizer of the gates; '': the same",
+    ),
     Field("optimizer.learning_rate", 0.001, "schedule", FROM_0, "of everything but the gates"),
     Field("optimizer.policy_rate", 1.0, "schedule", FROM_0, "the gates' rate, as a multiple"),
+    # "cosine" leads it to 0 in every phase, however long that is.
+    _add("optimizer.schedule", "drops", "schedule", ("drops", "cosine"), "of the learning rate"),
     Field(
         "optimizer.drop_epochs", (30,), "schedule", EPOCHS, "epochs after which it falls to 1/10"
     ),
@@ -185,6 +211,10 @@ FIELDS = (
     # Temperature of the Gumbel-softmax: initial · exp(-decay · joint epoch).
     Field("temperature.initial", 5.0, "schedule", POSITIVE, "temperature at the first joint epoch"),
     Field("temperature.decay", 0.045, "schedule", FROM_0, "exponent per joint epoch"),
+    _add(
+        *("temperature.final", 0.0, "schedule", FROM_0),
+        "at the end, reached exponentially however long the phase is; 0: as decay says",
+    ),
     # Evaluation. "last" or "best" checkpoint: for --mode evaluate, the final table and init_from.
     Field("eval.batch_size", 24, "indifferent", FROM_1, "videos per step, over all devices"),
     Field("eval.every_epochs", 1, "outcome", FROM_1, "epochs between evaluations, each saved"),
@@ -197,6 +227,7 @@ FIELDS = (
     Field("parallel.num_processes", 0, "indifferent", ANY, "processes; 0: ask the environment"),
     Field("parallel.process_id", -1, "indifferent", ANY, "this process; -1: ask the environment"),
 )
+LATER = {field.name: field.default for field in FIELDS if field.later}
 INDIFFERENT = {field.name for field in FIELDS if field.role == "indifferent"}
 
 

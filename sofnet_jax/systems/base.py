@@ -111,11 +111,16 @@ class Phase(NamedTuple):
         name: of the phase.
         epochs: its length.
         part: the training videos that it sees: all, or one of two parts that share none.
+        steps: its length, where it is not counted in epochs.
+        frozen: whether the backbone's features of a frame no longer change, so that they are
+            computed once; the system is a `FrozenSystem`.
     """
 
     name: str
     epochs: int
     part: Literal["all", "most", "held out"] = "all"
+    steps: int = 0
+    frozen: bool = False
 
 
 class Learning(NamedTuple):
@@ -247,6 +252,19 @@ class System(Protocol):
 
     def deploy(self, variables: Any, **options: Any) -> Any:
         """The `Network` for inference; `dtype` and `winograd` as in `tsn.prepare`."""
+
+
+class FrozenSystem(System, Protocol):
+    """A system whose last phase is frozen. Its batches have features in place of pixels."""
+
+    def extract(self, variables: Any, frames: Any) -> Any:
+        """The features of `frames` (b, t, h, w, 3): a dictionary of arrays (b, t, …)."""
+
+    def begin_gates(self, params: Any, moments: Any) -> Any:
+        """The parameters before the first step of the phase.
+
+        `moments` are mean and standard deviation of every feature, by the dictionary's names.
+        """
 
 
 @runtime_checkable

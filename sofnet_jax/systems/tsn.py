@@ -134,6 +134,10 @@ def choose_backbone(name: str, *, num_classes: int, width: int = 0) -> dict[str,
     }
 
 
+Features = dict[str, Float[Array, "b t _"]]  # pooled, by stage
+Frames = UInt8[Array, "b t h w 3"] | Mapping[str, Float[Array, "b t _"]]  # or their features
+
+
 class FrameNetwork(nn.Module):
     """A backbone and a classifier that run on every frame, for TSN and what builds on it.
 
@@ -152,10 +156,10 @@ class FrameNetwork(nn.Module):
         a = self.architecture
         return ResNet(a.backbone, self.dtype, self.bn_axis, self.remat, updates, name="backbone")
 
-    def run_backbone(
-        self, frames: UInt8[Array, "b t h w 3"], train: bool
-    ) -> dict[str, Float[Array, "b t _"]]:
+    def run_backbone(self, frames: Frames, train: bool) -> Features:
         """Pooled features of all stages (Eq. 1) for all frames at once."""
+        if isinstance(frames, Mapping):
+            return dict(frames)
         b, t = frames.shape[:2]
         online = self.architecture.shift == "online"
 
@@ -184,6 +188,15 @@ class FrameNetwork(nn.Module):
         sample = partial(jax.random.bernoulli, p=1 - rate, shape=x.shape[1:])
         keep = draw(sample, self.make_rng("dropout"), index)
         return jnp.where(keep, x / (1 - rate), 0)
+
+
+class FeatureNetwork(FrameNetwork):
+    """The backbone of a network, with its weights: frames to features."""
+
+    @nn.compact
+    def __call__(self, frames: UInt8[Array, "b t h w 3"]) -> Features:
+        """Pooled features of all stages, as at inference."""
+        return self.run_backbone(frames, False)
 
 
 class TSNNetwork(FrameNetwork):
@@ -251,7 +264,7 @@ class TSN:
     def train(
         self,
         variables: Tree,
-        batch: Mapping[str, Array],
+        batch: Mapping[str, Any],
         *,
         phase: int,
         temperature: Array,
@@ -277,7 +290,7 @@ class TSN:
 def run_module(
     module: nn.Module,
     variables: Tree,
-    batch: Mapping[str, Array],
+    batch: Mapping[str, Any],
     keys: Mapping[str, Array],
     **options: Any,
 ) -> tuple[Any, Tree]:

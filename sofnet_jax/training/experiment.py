@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
+import math
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any, cast
 
 import jax
+import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -20,10 +24,16 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.paths import expand
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.config import DTYPES, check_config, flatten_fields, select_fields
-from sofnet_jax.systems.base import Phase, System
+from sofnet_jax.systems.base import FrozenSystem, Phase, System
 from sofnet_jax.systems.registry import create_system
+from sofnet_jax.training.features import Features, compute_features
 from sofnet_jax.training.optimizer import create_optimizer
-from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
+from sofnet_jax.training.schedules import (
+    create_cosine_schedule,
+    create_learning_rate_schedule,
+    create_progress_schedule,
+    create_temperature_schedule,
+)
 from sofnet_jax.training.step import create_train_step
 
 SYNTHETIC_ROOT = Path("~/.cache/sofnet_jax/synthetic")
@@ -41,7 +51,14 @@ class Stage:
     @property
     def stop(self) -> int:
         """The first step after it."""
-        return self.start + self.phase.epochs * self.steps_per_epoch
+        return self.start + (self.phase.steps or self.phase.epochs * self.steps_per_epoch)
+
+    @property
+    def ends(self) -> list[int]:
+        """The steps after which an epoch is over; of a phase counted in steps, its quarters."""
+        if steps := self.phase.steps:
+            return [self.start + math.ceil(quarter * steps / 4) for quarter in range(1, 5)]
+        return [*range(self.start + self.steps_per_epoch, self.stop + 1, self.steps_per_epoch)]
 
 
 class Experiment:
@@ -62,29 +79,46 @@ class Experiment:
         )
         self.stages = _create_stages(self.system, self.train_source, config)
         o, first = config.optimizer, self.stages[0]
-        self.learning_rate = create_learning_rate_schedule(
-            o.learning_rate,
-            drop_epochs=tuple(o.drop_epochs),
-            steps_per_epoch=first.steps_per_epoch,
-            warmup_epochs=self.system.drop_offset,
-            restart=first.stop if self.system.learning.freezes else None,
-        )
-        self.temperature = create_temperature_schedule(
-            **config.temperature,
-            steps_per_epoch=first.steps_per_epoch,
-            warmup_epochs=config.train.warmup_epochs,
-        )
-        self.optimizer = create_optimizer(
+        self.learning_rate = self._create_learning_rate()
+        self.temperature = self._create_temperature()
+        self.features: Features | None = None  # of the videos of a frozen phase
+        self.create_optimizer = functools.partial(
+            create_optimizer,
             o.name,
             self.learning_rate,
             momentum=o.momentum,
             weight_decay=o.weight_decay,
             warmup_steps=first.stop if len(self.stages) > 1 else 0,
             policy_rate=o.policy_rate,
+            policy_name=o.policy_name,
             clip_norm=o.clip_norm,
             learning=self.system.learning,
         )
+        self.optimizer = self.create_optimizer()
         self.evaluator = Evaluator(self.system, self.val_source, config)
+
+    def _create_learning_rate(self) -> optax.Schedule:
+        o, first = self.config.optimizer, self.stages[0]
+        if o.schedule == "cosine":
+            return create_cosine_schedule(o.learning_rate, [stage.stop for stage in self.stages])
+        return create_learning_rate_schedule(
+            o.learning_rate,
+            drop_epochs=tuple(o.drop_epochs),
+            steps_per_epoch=first.steps_per_epoch,
+            warmup_epochs=self.system.drop_offset,
+            restart=first.stop if self.system.learning.freezes else None,
+        )
+
+    def _create_temperature(self) -> optax.Schedule:
+        t, last = self.config.temperature, self.stages[-1]
+        if t.final:
+            return create_progress_schedule(t.initial, t.final, range(last.start, last.stop))
+        return create_temperature_schedule(
+            t.initial,
+            t.decay,
+            steps_per_epoch=last.steps_per_epoch,
+            warmup_epochs=self.config.train.warmup_epochs,
+        )
 
     @property
     def total_steps(self) -> int:
@@ -94,15 +128,13 @@ class Experiment:
     @property
     def milestones(self) -> list[int]:
         """The steps after which a checkpoint is written and evaluated, ascending."""
-        ends = [
-            step
-            for stage in self.stages
-            for step in range(
-                stage.start + stage.steps_per_epoch, stage.stop + 1, stage.steps_per_epoch
-            )
-        ]
         every = self.config.eval.every_epochs
-        return sorted({*ends[every - 1 :: every], self.total_steps})
+        by_epochs = [stage for stage in self.stages if not stage.phase.steps]
+        ends = [step for stage in by_epochs for step in stage.ends][every - 1 :: every]
+        for stage in self.stages:
+            if stage.phase.steps:
+                ends += [stage.start, *stage.ends]
+        return sorted({*ends, self.total_steps} - {0})
 
     def count_epochs(self, step: int) -> float:
         """The number of epochs after a step."""
@@ -135,7 +167,7 @@ class Experiment:
         """The optimizer step of a phase."""
         return create_train_step(
             self.system,
-            self.optimizer,
+            self.create_optimizer(holds=self.stages[phase].phase.frozen),
             phase=phase,
             learning_rate=self.learning_rate,
             temperature=self.temperature,
@@ -145,14 +177,35 @@ class Experiment:
     def create_train_iterator(self, first_step: int) -> Generator[Batch, None, None]:
         """The batches of this process, from an optimizer step on."""
         step = first_step
-        for _, group in itertools.groupby(self.stages, lambda stage: stage.phase.part):
+        for _, group in itertools.groupby(self.stages, lambda s: (s.phase.part, s.phase.frozen)):
             stages = list(group)  # phases on the same videos share an order
             start, stop = stages[0].start, stages[-1].stop
             if step < stop:
-                batches = self._create_batches(stages[0].source, step - start)
+                batches = self._begin_batches(stages[0], step - start)
                 with contextlib.closing(batches):
                     yield from itertools.islice(batches, stop - step)
                 step = stop
+
+    def prepare_features(self, stage: Stage, variables: Any) -> Features:
+        """The features of a frozen phase, computed once, from replicated variables."""
+        if self.features is None:
+            passes = math.ceil(len(range(stage.start, stage.stop)) / stage.steps_per_epoch)
+            passes = min(self.config.train.feature_epochs, passes)
+            with contextlib.closing(self._create_batches(stage.source, stage.start)) as batches:
+                self.features = compute_features(
+                    batches,
+                    passes * stage.steps_per_epoch,
+                    cast(FrozenSystem, self.system).extract,
+                    variables,
+                )
+        return self.features
+
+    def _begin_batches(self, stage: Stage, step: int) -> Generator[Any, None, None]:
+        """The batches of the phases that begin with `stage`, from their step number `step` on."""
+        if stage.phase.frozen:
+            assert self.features, "prepare_features comes first"
+            return self.features.repeat(self.config.seed, step)
+        return self._create_batches(stage.source, step)
 
     def _create_batches(self, source: Source, step: int) -> Generator[Batch, None, None]:
         c = self.config
@@ -192,7 +245,12 @@ class Experiment:
             f"videos, {len(self.train_source.classes)} classes, {c.data.num_frames} frames of "
             f"{c.data.size}×{c.data.size}",
             "training": " + ".join(
-                f"{stage.phase.epochs} epochs of {stage.steps_per_epoch} steps ({stage.phase.name})"
+                (
+                    f"{stage.phase.steps} steps"
+                    if stage.phase.steps
+                    else f"{stage.phase.epochs} epochs of {stage.steps_per_epoch} steps"
+                )
+                + f" ({stage.phase.name})"
                 for stage in self.stages
             )
             + f", {c.train.batch_size} videos a step, "
@@ -221,6 +279,9 @@ def _create_stages(system: System, source: Source, config: ConfigDict) -> list[S
                 f"train.batch_size is {batch_size}, but there are only {len(videos)} training "
                 "videos" + ("" if phase.part == "all" else f" ({phase.part})") + "; lower it"
             )
+        if phase.epochs and not stages:
+            least = math.ceil(config.train.least_steps / steps)
+            phase = phase._replace(epochs=max(phase.epochs, least))
         stages.append(Stage(phase, videos, stages[-1].stop if stages else 0, steps))
     return stages
 

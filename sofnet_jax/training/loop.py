@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from sofnet_jax.parallel import devices
 from sofnet_jax.run.checkpoint import Checkpoints, has_checkpoint, require_same
 from sofnet_jax.run.log import Writer
 from sofnet_jax.run.result import write_config
+from sofnet_jax.systems.base import FrozenSystem
 from sofnet_jax.training.experiment import Experiment
 from sofnet_jax.training.profile import Clock, Trace, choose_steps
 from sofnet_jax.training.progress import Progress, begin
@@ -133,6 +134,7 @@ class Trainer:
         with closing(batches), self.bar, Trace(folder, steps) as trace:
             self._evaluate_if_due()  # unless that was done before the training was stopped
             while p.step < e.total_steps:
+                self._begin_frozen_phase()
                 until = next(step for step in e.milestones if step > p.step)
                 self._train_until(until, batches, trace)
                 with self._timing("save"):
@@ -140,6 +142,19 @@ class Trainer:
                 self._evaluate_if_due()
             if self.pace and jax.process_index() == 0:
                 self.bar.write(describe_peaks())
+
+    def _begin_frozen_phase(self) -> None:
+        """Computes the features of a phase in which they no longer change, if that is next."""
+        p, e = self.progress, self.progress.experiment
+        stage = e.stages[e.find_phase(p.step)]
+        if not stage.phase.frozen:
+            return
+        with self._timing("features"):
+            features = e.prepare_features(stage, p.state.variables)
+        if p.step == stage.start:
+            system = cast(FrozenSystem, e.system)
+            params = system.begin_gates(devices.to_host(p.state.params), features.moments)
+            p.state = dataclasses.replace(p.state, params=devices.replicate(params))
 
     @functools.cached_property
     def bar(self) -> tqdm:

@@ -19,26 +19,37 @@ def create_optimizer(
     weight_decay: float,
     warmup_steps: int,
     learning: Learning,
+    policy_name: Literal["", "sgd", "adam"] = "",
     policy_rate: float = 1.0,
     clip_norm: float = 0.0,
+    holds: bool = False,
 ) -> optax.GradientTransformation:
     """SGD exactly as torch.optim.SGD computes it, or Adam.
 
     SGD: g ← ∇ + weight_decay·p (every parameter, coupled); m ← momentum·m + g; p ← p − lr·m.
-    The parameters that decide, whose first names begin with one of `learning.policy`, have, as it
-    were, an optimizer of their own: it starts after `warmup_steps`, and its learning rate is
-    `policy_rate` times the others'; if `learning.freezes`, the others' ends there. A gradient whose
-    norm over all parameters is larger than `clip_norm` is scaled down to it, unless that is 0.
+    The parameters that decide, whose first names begin with one of `learning.policy`, have an
+    optimizer of their own, `policy_name` if that is given: it starts after `warmup_steps`, and its
+    learning rate is `policy_rate` times the others'; if `learning.freezes`, the others' ends there.
+    A gradient whose norm over all parameters is larger than `clip_norm` is scaled down to it,
+    unless that is 0. With `holds` it is the same after `warmup_steps`, if the others' has ended
+    there, and does not compute what changes nothing.
     """
-    moments = optax.trace(momentum) if name == "sgd" else optax.scale_by_adam(b1=momentum)
     mask = learning.decays and partial(jax.tree.map, learning.decays)
-    direction = optax.chain(optax.add_decayed_weights(weight_decay, mask=mask), moments)
-    if learning.rate:
-        direction = optax.chain(direction, optax.stateless(partial(_scale, learning.rate)))
+
+    def direct(name: str) -> optax.GradientTransformation:
+        moments = optax.trace(momentum) if name == "sgd" else optax.scale_by_adam(b1=momentum)
+        direction = optax.chain(optax.add_decayed_weights(weight_decay, mask=mask), moments)
+        if learning.rate:
+            direction = optax.chain(direction, optax.stateless(partial(_scale, learning.rate)))
+        return direction
+
+    direction = direct(name)
     others = _restart(direction, warmup_steps) if learning.restarts else direction
     if learning.freezes:
         others = optax.conditionally_mask(others, lambda step: step < warmup_steps)
-    policies = optax.chain(direction, optax.scale(policy_rate))
+    if holds:
+        others = optax.GradientTransformation(others.init, _hold)
+    policies = optax.chain(direct(policy_name or name), optax.scale(policy_rate))
     parts = optax.partition(
         {
             "policies": optax.conditionally_mask(policies, lambda step: step >= warmup_steps),
@@ -61,6 +72,10 @@ def select(params: optax.Params, prefixes: tuple[str, ...]) -> optax.Params:
 
 def _scale(rate: Callable[[Any], float], updates: optax.Updates, _) -> optax.Updates:
     return jax.tree_util.tree_map_with_path(lambda path, u: rate(path) * u, updates)
+
+
+def _hold(updates: optax.Updates, state: Any, _: Any = None) -> tuple[optax.Updates, Any]:
+    return optax.tree.zeros_like(updates), state
 
 
 def _restart(inner: optax.GradientTransformation, first_step: int) -> optax.GradientTransformation:

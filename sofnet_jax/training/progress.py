@@ -14,7 +14,7 @@ from sofnet_jax.host.files import write_json
 from sofnet_jax.host.git import read_commit
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.checkpoint import Checkpoints, require_same
-from sofnet_jax.run.config import refuse_older
+from sofnet_jax.run.config import complete, refuse_older
 from sofnet_jax.training.experiment import Experiment
 from sofnet_jax.training.step import TrainState, create_state
 from sofnet_jax.weights.load import Report, initialise, load_weights
@@ -43,11 +43,13 @@ class Progress:
         saved, asked = record["identity"], self.experiment.identity
         if (name := "model.system") in saved:  # another system has other fields in any version
             require_same({name: saved[name]}, {name: asked[name]}, folder)
+        saved = complete(saved, asked)
         refuse_older(folder, asked, saved)
         require_same(saved, asked, folder)
         refuse_older(folder, ("init_from",), record["schedule"])
         self.state = devices.replicate(self.checkpoints.restore(step, self.state))
-        self.step, self.schedule = step, record["schedule"]
+        self.step = step
+        self.schedule = complete(record["schedule"], self.experiment.schedule)
         self.left_out = record["left_out"]
 
     def save(self) -> None:

@@ -1,5 +1,8 @@
 """Schedules over optimizer steps, as Optax schedules."""
 
+import itertools
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
@@ -36,3 +39,20 @@ def create_learning_rate_schedule(
     if restart is None:
         return schedule
     return optax.join_schedules([schedule, optax.constant_schedule(base)], [restart])
+
+
+def create_cosine_schedule(base: float, ends: Sequence[int]) -> optax.Schedule:
+    """From `base` down to 0 along half a cosine, anew in every phase; `ends` are their ends."""
+    bounds = sorted({0, *ends})  # phases may be empty
+    parts = [optax.cosine_decay_schedule(base, b - a) for a, b in itertools.pairwise(bounds)]
+    return optax.join_schedules(parts, bounds[1:-1])
+
+
+def create_progress_schedule(initial: float, final: float, bounds: range) -> optax.Schedule:
+    """`initial`, from the start of `bounds` exponentially to `final` at their end."""
+
+    def schedule(step: Array | int) -> Array:
+        progress = jnp.clip((step - bounds.start) / len(bounds), 0, 1)
+        return initial * (final / initial) ** progress
+
+    return schedule

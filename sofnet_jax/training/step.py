@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
@@ -76,7 +76,7 @@ def create_train_step(
             own; gradients and running statistics are averaged.
     """
 
-    def compute_gradients(state: TrainState, batch: dict[str, Array]):
+    def compute_gradients(state: TrainState, batch: dict[str, Any]):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         dropout_key, gate_key = jax.random.split(key)
 
@@ -93,7 +93,7 @@ def create_train_step(
         gradients, (stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
         return gradients, stats, metrics
 
-    def step(state: TrainState, batch: dict[str, Array]):
+    def step(state: TrainState, batch: dict[str, Any]):
         batch = dict(batch)
         interrupt = batch.pop("interrupt").mean()
         results = _average_over_micro_batches(compute_gradients, state, batch, accumulate)
@@ -113,7 +113,7 @@ def create_train_step(
     return devices.pmap_train_step(step)
 
 
-def select_arrays(batch: Batch, stop: bool = False) -> dict[str, np.ndarray]:
+def select_arrays(batch: Batch, stop: bool = False) -> dict[str, Any]:
     """The arrays of a batch for a training step, and this process's request to stop.
 
     The request travels with the batch, so that all processes learn of it in the same step.
@@ -123,7 +123,7 @@ def select_arrays(batch: Batch, stop: bool = False) -> dict[str, np.ndarray]:
 
 
 def _average_over_micro_batches(
-    compute: Callable, state: TrainState, batch: dict[str, Array], accumulate: int
+    compute: Callable, state: TrainState, batch: dict[str, Any], accumulate: int
 ):
     """Mean of `compute(state, micro_batch)` over equal parts of the batch, one after another."""
     if accumulate == 1:
@@ -134,7 +134,7 @@ def _average_over_micro_batches(
         lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute, state, first)
     )
 
-    def body(total: PyTree, part: dict[str, Array]):
+    def body(total: PyTree, part: dict[str, Any]):
         return jax.tree.map(jnp.add, total, compute(state, part)), None
 
     total, _ = jax.lax.scan(body, zero, parts)

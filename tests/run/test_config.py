@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from command import call
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sofnet_jax.data.annotations.benchmark import read_annotation
 from sofnet_jax.data.prepared.library import Library, find_tasks
@@ -21,6 +21,7 @@ from sofnet_jax.data.prepared.record import Format
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.run.config import (
     check_fields,
+    complete,
     create_default,
     flatten_fields,
     get_config,
@@ -29,7 +30,7 @@ from sofnet_jax.run.config import (
     refuse_older,
     select_fields,
 )
-from sofnet_jax.run.fields import FIELDS
+from sofnet_jax.run.fields import FIELDS, LATER
 from sofnet_jax.systems.registry import SYSTEMS, create_system
 from sofnet_jax.training.loop import train
 
@@ -127,16 +128,17 @@ def test_a_stored_run_is_compared_by_these_fields():
     config = create_default()
     groups = {
         "model": "system backbone width gates hidden temporal shift forward_bias dropout",
-        "optimizer": "name",
+        "optimizer": "name policy_name",
     }
     expected = {f"{group}.{name}" for group, names in groups.items() for name in names.split()}
     assert select_fields(config, "identity").keys() == expected
     groups = {
         "data": "num_frames size scales flip",
         "loss": "alpha beta guidance reference_gflops",
-        "optimizer": "name learning_rate policy_rate drop_epochs momentum weight_decay clip_norm",
-        "temperature": "initial decay",
-        "train": "batch_size warmup_epochs",
+        "optimizer": "name policy_name learning_rate policy_rate schedule drop_epochs momentum "
+        "weight_decay clip_norm",
+        "temperature": "initial decay final",
+        "train": "batch_size warmup_epochs least_steps gate_steps feature_epochs",
     }
     expected = {f"{group}.{name}" for group, names in groups.items() for name in names.split()}
     expected |= {"init_from", "seed"}
@@ -148,14 +150,19 @@ def test_a_stored_run_is_compared_by_these_fields():
         assert schedule["optimizer.drop_epochs"] == (30,) and schedule["data.flip"] is True
         config.model.system = "tsn"  # which has no gates, and one loss
         assert select_fields(config, "schedule").keys() == {
-            name for name in schedule if not name.startswith("loss.")
+            name
+            for name in schedule
+            if not name.startswith(("loss.", "train.gate_", "train.feature_"))
         }
         config.model.system = "sofnet"
 
 
 def test_a_stored_run_of_tsn_is_compared_by_the_fields_that_it_reads():
     expected = {f"model.{name}" for name in ("system", "backbone", "width", "shift", "dropout")}
-    assert select_fields(get_config("tsn"), "identity").keys() == expected | {"optimizer.name"}
+    assert select_fields(get_config("tsn"), "identity").keys() == expected | {
+        "optimizer.name",
+        "optimizer.policy_name",
+    }
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -332,3 +339,18 @@ def test_a_run_that_lacks_fields_is_refused_by_its_name(tmp_path):
     message = f"{tmp_path} was written by an older version, without model.shift; train again"
     with pytest.raises(UserError, match=message):
         refuse_older(tmp_path, ["seed", "model.shift"], {"seed": 0})
+
+
+def test_a_run_of_version_0_1_0_lacks_later_fields_and_did_what_their_defaults_say(tmp_path):
+    fields = {f.name: f.default for f in FIELDS if f.name not in LATER}
+    assert len(LATER) >= 6 and all(LATER[f.name] == f.default for f in FIELDS if f.later)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(unflatten_dict(fields, sep=".")))
+    found = read_fields(path)
+    assert found.keys() == {f.name for f in FIELDS}
+    assert {name: found[name] for name in LATER} == LATER
+    saved = {"optimizer.name": "sgd"}
+    assert complete(saved, ["optimizer.name", "optimizer.policy_name"]) == saved | {
+        "optimizer.policy_name": ""
+    }
+    assert complete({"optimizer.policy_name": "adam"}, LATER)["optimizer.policy_name"] == "adam"

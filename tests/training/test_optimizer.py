@@ -124,3 +124,58 @@ def test_policies_are_selected_by_name():
     selected = jax.tree.leaves_with_path(select(_create_tree(0), ("policy_", "inner_")))
     assert {path[0].key for path, chosen in selected if chosen} == {"policy_res1", "inner_res1"}
     assert {path[0].key for path, chosen in selected if not chosen} == {"backbone", "head"}
+
+
+@pytest.mark.parametrize("policy_name", ["", "adam"])
+def test_an_optimizer_that_holds_what_has_ended_does_the_same(policy_name):
+    def create(holds):
+        return create_optimizer(
+            "sgd",
+            _SCHEDULE,
+            momentum=_MOMENTUM,
+            weight_decay=_DECAY,
+            warmup_steps=2,
+            learning=Learning(policy=("policy_", "inner_"), freezes=True),
+            policy_name=policy_name,
+            holds=holds,
+        )
+
+    whole, holding = create(False), create(True)
+    params = _create_tree(0)
+    state = whole.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(holding.init(params))
+    for step in range(2):  # the others learn, and the policies do not
+        updates, state = whole.update(_create_tree(1 + step), state, params)
+        params = optax.apply_updates(params, updates)
+    for step in range(2, 5):
+        gradients = _create_tree(1 + step)
+        expected, after = whole.update(gradients, state, params)
+        found, state = holding.update(gradients, state, params)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert not any(np.any(x) for x in jax.tree.leaves(found["backbone"]))
+        assert np.any(found["policy_res1"]["w_hh"])
+        params = optax.apply_updates(params, found)
+
+
+def test_gates_may_have_another_optimizer_than_the_network():
+    def update(**names):
+        optimizer = create_optimizer(
+            **names,
+            learning_rate=_SCHEDULE,
+            momentum=_MOMENTUM,
+            weight_decay=_DECAY,
+            warmup_steps=0,
+            learning=Learning(policy=("policy_", "inner_")),
+        )
+        params = _create_tree(0)
+        return optimizer.update(_create_tree(1), optimizer.init(params), params)[0]
+
+    sgd, adam, both = (
+        update(name="sgd"),
+        update(name="adam"),
+        update(name="sgd", policy_name="adam"),
+    )
+    for name in _SHAPES:
+        expected = adam if name.startswith(("policy_", "inner_")) else sgd
+        jax.tree.map(np.testing.assert_array_equal, both[name], expected[name])
+        assert not np.array_equal(*(jax.tree.leaves(tree[name])[0] for tree in (sgd, adam)))

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sofnet_jax.training.schedules import create_learning_rate_schedule, create_temperature_schedule
+from sofnet_jax.training.schedules import (
+    create_cosine_schedule,
+    create_learning_rate_schedule,
+    create_progress_schedule,
+    create_temperature_schedule,
+)
 
 
 def _evaluate(schedule, steps):
@@ -65,3 +70,19 @@ def test_learning_rate_is_the_first_again_after_a_restart():
     )
     rates = [float(schedule(step)) for step in range(16)]
     np.testing.assert_allclose(rates, [0.1] * 8 + [0.01] * 4 + [0.1] * 4, rtol=1e-6)
+
+
+def test_cosine_leads_to_zero_in_every_phase():
+    schedule = create_cosine_schedule(0.5, [4, 4, 10])  # the second phase is empty
+    assert schedule(0) == schedule(4) == 0.5  # the next phase begins anew
+    assert schedule(2) == pytest.approx(0.25)  # half of four steps: (1 + cos(π/2)) / 2
+    assert schedule(7) == pytest.approx(0.25) and schedule(10) == pytest.approx(0, abs=1e-9)
+    rates = [float(schedule(step)) for step in range(4, 11)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_temperature_by_progress():
+    schedule = create_progress_schedule(4.0, 1.0, range(10, 20))
+    assert float(schedule(0)) == float(schedule(10)) == 4
+    assert float(schedule(15)) == pytest.approx(2)  # half way of two halvings
+    assert float(schedule(20)) == float(schedule(99)) == pytest.approx(1)

@@ -93,7 +93,7 @@ class FrameExitSystem:
     def train(
         self,
         variables: Tree,
-        batch: Mapping[str, Array],
+        batch: Mapping[str, Any],
         *,
         phase: int,
         temperature: Array,

@@ -1,6 +1,7 @@
 """SoF-Net: frames → features of every stage → scan over the gates → consensus (Eqs. 1–6)."""
 
 from functools import partial
+from typing import cast
 
 import flax.linen as nn
 import flax.struct
@@ -24,7 +25,7 @@ from sofnet_jax.systems.sofnet.gates import (
     gate_step,
     run_gates,
 )
-from sofnet_jax.systems.tsn import FrameNetwork, draw
+from sofnet_jax.systems.tsn import FrameNetwork, Frames, draw
 
 
 @flax.struct.dataclass
@@ -64,10 +65,11 @@ class SoFNet(FrameNetwork):
     @nn.compact
     def __call__(
         self,
-        frames: UInt8[Array, "b t h w 3"],
+        frames: Frames,
         *,
         train: bool = False,
         gated: bool = True,
+        frozen: bool = False,
         index: Int[Array, "b"] | None = None,
         temperature: Array | float = 1.0,
         noise: Float[Array, "b t k 2"] | None = None,
@@ -75,16 +77,18 @@ class SoFNet(FrameNetwork):
         """Scores a batch of videos.
 
         Args:
-            frames: uint8 pixels; normalised here, on the device.
+            frames: uint8 pixels, normalised here, on the device; or their pooled features.
             train: use batch statistics, dropout and Gumbel noise.
             gated: False is the warm-up: every frame is kept and no gate runs (k = 0).
+            frozen: whether, in training, backbone and classifier run as at inference.
             index: number of each video in the global batch. It keys the dropout and Gumbel
                 streams, so they do not depend on the batch's layout over devices.
             temperature: of the Gumbel-softmax.
             noise: Gumbel noise that replaces the stream `gate`.
         """
         a = self.architecture
-        b, t = frames.shape[:2]
+        b, t = jax.tree.leaves(frames)[0].shape[:2]
+        learns = train and not frozen
         index = jnp.arange(b) if index is None else index
         gated = gated or self.is_initializing()
         if train and gated and noise is None:
@@ -92,15 +96,15 @@ class SoFNet(FrameNetwork):
             noise = draw(sample, self.make_rng("gate"), index)
         decision = None
         if gated and a.shift == "online" and not self.is_initializing():
-            x, decision = self._run_in_order(frames, train, noise, temperature)
+            x, decision = self._run_in_order(cast(Array, frames), train, noise, temperature)
         else:
-            pooled = self.run_backbone(frames, train)
+            pooled = self.run_backbone(frames, learns)
             x = pooled["res5"]
             if gated:
                 with full_precision():
                     decision = run_gates(*self._encode(pooled), noise, temperature, self.semantics)
 
-        frame_logits = self.classify(x, train, index)
+        frame_logits = self.classify(x, learns, index)
         if decision is None:
             return _create_ungated_outputs(frame_logits, a.hidden)
         inner = self._run_inner_classifiers(decision.hidden)

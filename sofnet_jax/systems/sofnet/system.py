@@ -6,9 +6,11 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, UInt8
+import numpy as np
+from jaxtyping import Array, Float, UInt8
 
 from sofnet_jax.backbones.folded import Tree
+from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.base import Learning, Phase, Steps
 from sofnet_jax.systems.losses import compute_top1
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
@@ -17,8 +19,9 @@ from sofnet_jax.systems.sofnet.gates import PAPER
 from sofnet_jax.systems.sofnet.losses import Objective, compute_lookup
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 from sofnet_jax.systems.sofnet.weights import NAMING
-from sofnet_jax.systems.tsn import list_steps, run_module
+from sofnet_jax.systems.tsn import FeatureNetwork, Features, list_steps, run_module
 
+Moments = tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d"]]  # mean and standard deviation
 _ARCHITECTURE = (
     "backbone",
     "width",
@@ -33,12 +36,18 @@ _ARCHITECTURE = (
 
 @dataclasses.dataclass(frozen=True)
 class SoFNetSystem:
-    """SoF-Net: a warm-up in which every frame is kept, then gates and network together."""
+    """SoF-Net: a warm-up in which every frame is kept, then gates and network together.
+
+    Or, with `train.gate_steps`, which the paper does not have, the network alone, as TSN, then the
+    gates alone.
+    """
 
     architecture: Architecture
     module: SoFNet
     phases: tuple[Phase, ...]
     objective: Objective
+    drop_offset: int
+    learning: Learning = Learning(policy=("policy_", "inner_"))
     architecture_type = Architecture
     module_type = SoFNet
     objective_type = Objective
@@ -47,27 +56,31 @@ class SoFNetSystem:
     name = "sofnet"
     title = "SoF-Net"
     via = 0
-    learning = Learning(policy=("policy_", "inner_"))
 
     @classmethod
     def create(
         cls, fields: Mapping[str, Any], architecture: Architecture, **options: Any
     ) -> "SoFNetSystem":
         """From the fields of a configuration. Raises UserError for fields that do not fit."""
+        if fields["train.gate_steps"] and architecture.shift == "online":
+            raise UserError(
+                "train.gate_steps: with the online shift, features depend on the gates and cannot "
+                "be stored; set it to 0 and train.joint_epochs instead"
+            )
         paper = architecture.prices(fields["data.size"]).paper
+        warmup = fields["train.warmup_epochs"]
         return cls(
             architecture,
             SoFNet(architecture, semantics=cls.semantics, **options),
-            (
-                Phase("warm-up", fields["train.warmup_epochs"]),
-                Phase("joint", fields["train.joint_epochs"]),
-            ),
+            create_phases(warmup, fields["train.joint_epochs"], fields["train.gate_steps"]),
             cls.objective_type(
                 compute_lookup(paper, fields["loss.reference_gflops"]),
                 alpha=fields["loss.alpha"],
                 beta=fields["loss.beta"],
                 guidance=fields["loss.guidance"],
             ),
+            drop_offset=warmup,
+            learning=cls.learning._replace(freezes=fields["train.gate_steps"] > 0),
         )
 
     @staticmethod
@@ -76,15 +89,10 @@ class SoFNetSystem:
         own = {name: fields[f"model.{name}"] for name in _ARCHITECTURE}
         return create_architecture(**own | {"gates": tuple(own["gates"])}, num_classes=num_classes)
 
-    @property
-    def drop_offset(self) -> int:
-        """The warm-up."""
-        return self.phases[0].epochs
-
     def train(
         self,
         variables: Tree,
-        batch: Mapping[str, Array],
+        batch: Mapping[str, Any],
         *,
         phase: int,
         temperature: Array,
@@ -92,6 +100,7 @@ class SoFNetSystem:
     ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
         """The loss of Eq. 8; L_cls in the warm-up. `noise` in the batch replaces the stream."""
         options = {"gated": phase > 0, "temperature": temperature, "noise": batch.get("noise")}
+        options["frozen"] = self.phases[phase].frozen
         outputs, statistics = run_module(self.module, variables, batch, keys, **options)
         losses = self.objective(outputs, batch["labels"])
         metrics = self._describe(outputs, batch["labels"]) | {
@@ -116,6 +125,39 @@ class SoFNetSystem:
         outputs = cast(Outputs, self.module.apply(variables, frames))
         return list_steps(outputs.frame_logits.astype(jnp.float32), outputs.decision.stop)
 
+    def extract(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Features:
+        """Pooled features of all stages, from which gates and classifier can run."""
+        return cast(
+            Features, FeatureNetwork(self.architecture, self.module.dtype).apply(variables, frames)
+        )
+
+    def begin_gates(self, params: Tree, moments: Mapping[str, Moments]) -> Tree:
+        """The parameters with gates that see every feature with mean 0 and standard deviation 1.
+
+        Averaged features of a trained network vary by a tenth of their mean; gates as the paper
+        initialises them hardly tell frames apart, and learn slowly to.
+        """
+        policies = {f"policy_{name}": moments[name] for name in self.architecture.gate_names}
+        return dict(params) | {
+            name: dict(params[name]) | {"embed": standardise(params[name]["embed"], *both)}
+            for name, both in policies.items()
+        }
+
     def deploy(self, variables: Tree, **options: Any) -> FoldedSoFNet:
         """The network for inference."""
         return deploy(self.architecture, variables, semantics=self.module.semantics, **options)
+
+
+def create_phases(warmup: int, joint: int, gate_steps: int) -> tuple[Phase, Phase]:
+    """The phases, from the fields of `train`."""
+    if gate_steps:
+        return Phase("network", warmup + joint), Phase("gates", 0, steps=gate_steps, frozen=True)
+    return Phase("warm-up", warmup), Phase("joint", joint)
+
+
+def standardise(
+    layer: Mapping[str, Any], mean: Float[np.ndarray, "d"], deviation: Float[np.ndarray, "d"]
+) -> dict[str, Any]:
+    """A linear layer that does to x what `layer` does to (x − mean) / deviation."""
+    kernel = layer["kernel"] / jnp.maximum(deviation, 1e-5)[:, None]
+    return {"kernel": kernel, "bias": layer["bias"] - mean @ kernel}
