@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from sofnet_jax.evaluation.collapse import describe_collapse
 from sofnet_jax.host.command_line import say_note
 from sofnet_jax.host.errors import UserError, explain_full_disk
 from sofnet_jax.host.files import require_place
@@ -256,6 +257,9 @@ class Trainer:
                 f"mAP {100 * m['map']:.1f} %, {m['gflops_per_video']:.4g} GFLOPs/V, "
                 f"{100 * m['usage']:.1f} % used" + (self.pace and f"; {self.pace}")
             )
+            late = step >= e.stages[-1].ends[0] and step < e.total_steps  # the end has a note too
+            if late and (collapse := describe_collapse(m, e.config)):
+                self.bar.write(f"note: {collapse}")
         p.checkpoints.rate(step, m)
 
 
@@ -282,4 +286,6 @@ def _conclude(progress: Progress, place: Path | None) -> dict[str, Any]:
     }
     if jax.process_index() == 0:
         e.evaluator.write(place, predictions, result)
+        if collapse := describe_collapse(result["eval"], e.config):
+            say_note(collapse)
     return result
