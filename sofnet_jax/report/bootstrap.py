@@ -56,12 +56,27 @@ def compute_difference(
         UserError: the runs have no video in common, or labels differ.
     """
     matched = _match([*a, *b])
-    num_videos = len(matched[0].ids)
-    rng = np.random.default_rng(seed)
-    weights = np.ones((1 + resamples, num_videos))  # the first row is the original sample
-    weights[1:] = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), resamples)
+    weights = draw_weights(matched[0].ids, resamples=resamples, seed=seed)
     accuracies = [compute_weighted_accuracy(scored, weights, metric) for scored in matched]
-    differences = np.mean(accuracies[: len(a)], 0) - np.mean(accuracies[len(a) :], 0)
+    return summarise(np.mean(accuracies[: len(a)], 0) - np.mean(accuracies[len(a) :], 0))
+
+
+def draw_weights(
+    ids: Sequence[str], *, resamples: int = 1000, seed: int = 0
+) -> Float[np.ndarray, "r v"]:
+    """How often each sample has each video: the original one, once each, then the resamples.
+
+    An id that occurs several times is one video, which is drawn with all of its occurrences.
+    """
+    names, index = np.unique(np.array(ids), return_inverse=True)
+    rng, count = np.random.default_rng(seed), len(names)
+    weights = np.ones((1 + resamples, count))
+    weights[1:] = rng.multinomial(count, np.full(count, 1 / count), resamples)
+    return weights.take(index, axis=1)
+
+
+def summarise(differences: Float[np.ndarray, "r"]) -> Difference:
+    """The difference in the original sample, and the interval of those in the resamples."""
     low, high = np.nanpercentile(differences[1:], _INTERVAL)
     return Difference(float(differences[0]), float(low), float(high))
 
