@@ -8,6 +8,7 @@ inner classifiers' accuracy there (validation videos), and the gradient of every
 W_q (training videos). Written to gates.json and drawn to gates.svg.
 """
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -29,6 +30,8 @@ from sofnet_jax.training.progress import Progress, _initialise
 from sofnet_jax.training.step import create_state, select_arrays
 
 BEFORE = {
+    "model.hidden": 512,
+    "train.gate_steps": 2000,
     "optimizer.policy_name": "",
     "optimizer.policy_rate": 1.0,
     "loss.alpha": 0.9,
@@ -77,7 +80,7 @@ def follow(e: Experiment, standardised: bool) -> list[dict]:
     features = e.prepare_features(stage, state.variables)
     if standardised:
         params = e.system.begin_gates(devices.to_host(state.params), features.moments)
-        state.params = devices.replicate(params)
+        state = dataclasses.replace(state, params=devices.replicate(params))
     videos = read_validation(e, state.variables)
     sample = [select_arrays(batch) for batch in itertools.islice(features.repeat(1, 0), BATCHES)]
     step, batches, rows = e.create_train_step(1), features.repeat(e.config.seed, 0), []
@@ -169,8 +172,8 @@ def draw(rows: dict, path: Path) -> None:
         steps = [row["step"] for row in own]
 
         def plot(panel, field, steps=steps, own=own, **style):
-            for values, colour in zip(zip(*(r[field] for r in own), strict=True), colours):
-                panel.plot(steps, values, color=colour, **style)
+            for k, values in enumerate(zip(*(r[field] for r in own), strict=True)):
+                panel.plot(steps, values, color=colours[k], **style)
 
         plot(panels[0], "forward_inside")
         plot(panels[0], "forward_outside", linestyle=":")

@@ -179,6 +179,10 @@ FIELDS = (
             *("train.feature_epochs", 8, "schedule", FROM_1),
             "passes over the videos whose features these steps draw from",
         ),
+        _add(
+            *("optimizer.classifier_rate", 0.0, "schedule", FROM_0),
+            "the classifier's rate in these steps, as a multiple of the gates'",
+        ),
     ),
     # SoF-Net's losses. Tiny backbones need the GFLOPs of a ResNet-50 at 168×168, 2.52, for L_eff to
     # matter.

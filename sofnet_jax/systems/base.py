@@ -130,6 +130,8 @@ class Learning(NamedTuple):
         policy: the first names of the parameters that decide, which learn at a rate of their own,
             from the second phase on.
         freezes: whether all other parameters stop learning when these begin.
+        refined: the first names of parameters that then go on learning beside these, as these do,
+            at a rate that is `refined_rate` times theirs.
         restarts: whether all others lose their momentum when these begin.
         rate: the learning rate of a parameter as a multiple, by its path; None: 1 for all.
         decays: whether the weights of a parameter decay; None: all do.
@@ -137,6 +139,8 @@ class Learning(NamedTuple):
 
     policy: tuple[str, ...] = ()
     freezes: bool = False
+    refined: tuple[str, ...] = ()
+    refined_rate: float = 1.0
     restarts: bool = False
     rate: Callable[[Any], float] | None = None
     decays: Callable[[Any], bool] | None = None

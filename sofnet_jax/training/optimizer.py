@@ -29,7 +29,8 @@ def create_optimizer(
     SGD: g ← ∇ + weight_decay·p (every parameter, coupled); m ← momentum·m + g; p ← p − lr·m.
     The parameters that decide, whose first names begin with one of `learning.policy`, have an
     optimizer of their own, `policy_name` if that is given: it starts after `warmup_steps`, and its
-    learning rate is `policy_rate` times the others'; if `learning.freezes`, the others' ends there.
+    learning rate is `policy_rate` times the others'; if `learning.freezes`, the others' ends there,
+    and for those of `learning.refined` one like the policies' follows.
     A gradient whose norm over all parameters is larger than `clip_norm` is scaled down to it,
     unless that is 0. With `holds` it is the same after `warmup_steps`, if the others' has ended
     there, and does not compute what changes nothing.
@@ -49,16 +50,19 @@ def create_optimizer(
         others = optax.conditionally_mask(others, lambda step: step < warmup_steps)
     if holds:
         others = optax.GradientTransformation(others.init, _hold)
-    policies = optax.chain(direct(policy_name or name), optax.scale(policy_rate))
-    parts = optax.partition(
-        {
-            "policies": optax.conditionally_mask(policies, lambda step: step >= warmup_steps),
-            "others": others,
-        },
-        lambda params: jax.tree.map(
-            lambda is_policy: "policies" if is_policy else "others", select(params, learning.policy)
-        ),
-    )
+    deciding = optax.chain(direct(policy_name or name), optax.scale(policy_rate))
+    policies = optax.conditionally_mask(deciding, lambda step: step >= warmup_steps)
+    rules = {"policies": policies, "others": others}
+    if learning.refined:
+        rules["refined"] = _add(others, optax.chain(policies, optax.scale(learning.refined_rate)))
+
+    def label(params: optax.Params) -> optax.Params:
+        return jax.tree.map(
+            lambda policy, refined: "policies" if policy else "refined" if refined else "others",
+            *(select(params, learning.policy), select(params, learning.refined)),
+        )
+
+    parts = optax.partition(rules, label)
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     return optax.chain(*clip, parts, optax.scale_by_learning_rate(learning_rate))
 
@@ -72,6 +76,22 @@ def select(params: optax.Params, prefixes: tuple[str, ...]) -> optax.Params:
 
 def _scale(rate: Callable[[Any], float], updates: optax.Updates, _) -> optax.Updates:
     return jax.tree_util.tree_map_with_path(lambda path, u: rate(path) * u, updates)
+
+
+def _add(
+    a: optax.GradientTransformation, b: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """The sum of both updates."""
+
+    def init(params: optax.Params):
+        return a.init(params), b.init(params)
+
+    def update(updates: optax.Updates, states, params: optax.Params | None = None):
+        first, a_state = a.update(updates, states[0], params)
+        second, b_state = b.update(updates, states[1], params)
+        return optax.tree.add(first, second), (a_state, b_state)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _hold(updates: optax.Updates, state: Any, _: Any = None) -> tuple[optax.Updates, Any]:

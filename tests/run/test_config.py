@@ -135,8 +135,8 @@ def test_a_stored_run_is_compared_by_these_fields():
     groups = {
         "data": "num_frames size scales flip",
         "loss": "alpha beta guidance reference_gflops",
-        "optimizer": "name policy_name learning_rate policy_rate schedule drop_epochs momentum "
-        "weight_decay clip_norm",
+        "optimizer": "name policy_name learning_rate policy_rate classifier_rate schedule "
+        "drop_epochs momentum weight_decay clip_norm",
         "temperature": "initial decay final",
         "train": "batch_size warmup_epochs least_steps gate_steps feature_epochs",
     }
@@ -152,7 +152,7 @@ def test_a_stored_run_is_compared_by_these_fields():
         assert select_fields(config, "schedule").keys() == {
             name
             for name in schedule
-            if not name.startswith(("loss.", "train.gate_", "train.feature_"))
+            if not name.startswith(("loss.", "train.gate_", "train.feature_", "optimizer.class"))
         }
         config.model.system = "sofnet"
 

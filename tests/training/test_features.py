@@ -1,6 +1,7 @@
 """Phases in which only the gates learn, from features that are computed once."""
 
 import itertools
+import json
 import re
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from program import read_state
 from scene_video import write_scene
 
+from sofnet_jax.compare import compare
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.parallel import devices
 from sofnet_jax.run.config import apply_variant, create_default
@@ -158,3 +160,26 @@ def test_the_first_phase_has_enough_steps(data):
 def test_the_online_shift_is_refused(data):
     with pytest.raises(UserError, match=re.escape("train.gate_steps: with the online shift")):
         Experiment(create_config(data, "tsm_online"))
+
+
+def test_the_classifier_may_learn_beside_the_gates(data, tmp_path):
+    config = create_config(data)
+    config.optimizer.classifier_rate = 0.1
+    train(config, tmp_path / "sofnet")
+    train(create_config(data, "tsn"), tmp_path / "tsn")
+    after, tsn = read_state(tmp_path / "sofnet"), read_state(tmp_path / "tsn")
+    for name, value in _select(tsn, "backbone").items():
+        np.testing.assert_array_equal(after[name], value, name)
+    for name, value in _select(tsn, "head").items():
+        moved = np.abs(after[name] - value)
+        assert 0 < moved.max() < 0.1 * 0.01 * STEPS * 1.5, name  # Adam's steps are its rate long
+
+
+def test_compare_gives_the_network_of_tsn_to_the_gates(data, tmp_path):
+    rows = compare(create_config(data), tmp_path, seed=0)
+    assert list(rows) == ["TSN", "SoF-Net", "SoF-Net, early exit"]
+    tsn, sofnet = (read_state(tmp_path / f"{name}_seed0") for name in ("tsn", "sofnet"))
+    result = json.loads((tmp_path / "sofnet_seed0/result.json").read_text())
+    assert result["step"] == STEPS  # none for the network
+    for name, value in _select(tsn, "backbone", "head").items():
+        np.testing.assert_array_equal(sofnet[name], value, name)

@@ -179,3 +179,43 @@ def test_gates_may_have_another_optimizer_than_the_network():
         expected = adam if name.startswith(("policy_", "inner_")) else sgd
         jax.tree.map(np.testing.assert_array_equal, both[name], expected[name])
         assert not np.array_equal(*(jax.tree.leaves(tree[name])[0] for tree in (sgd, adam)))
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_a_refined_parameter_learns_as_the_others_and_then_beside_the_policies(holds):
+    def create(holds=False, **fields):
+        return create_optimizer(
+            "sgd",
+            _SCHEDULE,
+            momentum=_MOMENTUM,
+            weight_decay=_DECAY,
+            warmup_steps=2,
+            policy_name="adam",
+            policy_rate=3.0,
+            holds=holds,
+            learning=Learning(**fields),
+        )
+
+    ours = create(policy=("policy_",), freezes=True, refined=("head",), refined_rate=0.5)
+    plain = create(policy=("policy_",), freezes=True)
+    as_policy = create(policy=("policy_", "head"), freezes=True)
+    params = _create_tree(0)
+    states = [each.init(params) for each in (ours, plain, as_policy)]
+    for step in range(4):
+        gradients = _create_tree(1 + step)
+        if step == 2 and holds:
+            ours = create(
+                True, policy=("policy_",), freezes=True, refined=("head",), refined_rate=0.5
+            )
+        found = []
+        for i, optimizer in enumerate((ours, plain, as_policy)):
+            updates, states[i] = optimizer.update(gradients, states[i], params)
+            found.append(updates)
+        mine, others, policies = found
+        if step < 2:
+            jax.tree.map(np.testing.assert_array_equal, mine, others)
+        else:
+            half = jax.tree.map(lambda x: 0.5 * x, policies["head"])
+            jax.tree.map(np.testing.assert_array_equal, mine["head"], half)
+            assert np.any(mine["head"]["kernel"]) and not np.any(others["head"]["kernel"])
+            jax.tree.map(np.testing.assert_array_equal, mine["policy_res1"], others["policy_res1"])

@@ -80,7 +80,7 @@ class SoFNet(FrameNetwork):
             frames: uint8 pixels, normalised here, on the device; or their pooled features.
             train: use batch statistics, dropout and Gumbel noise.
             gated: False is the warm-up: every frame is kept and no gate runs (k = 0).
-            frozen: whether, in training, backbone and classifier run as at inference.
+            frozen: whether, in training, the backbone runs as at inference.
             index: number of each video in the global batch. It keys the dropout and Gumbel
                 streams, so they do not depend on the batch's layout over devices.
             temperature: of the Gumbel-softmax.
@@ -88,7 +88,6 @@ class SoFNet(FrameNetwork):
         """
         a = self.architecture
         b, t = jax.tree.leaves(frames)[0].shape[:2]
-        learns = train and not frozen
         index = jnp.arange(b) if index is None else index
         gated = gated or self.is_initializing()
         if train and gated and noise is None:
@@ -98,13 +97,13 @@ class SoFNet(FrameNetwork):
         if gated and a.shift == "online" and not self.is_initializing():
             x, decision = self._run_in_order(cast(Array, frames), train, noise, temperature)
         else:
-            pooled = self.run_backbone(frames, learns)
+            pooled = self.run_backbone(frames, train and not frozen)
             x = pooled["res5"]
             if gated:
                 with full_precision():
                     decision = run_gates(*self._encode(pooled), noise, temperature, self.semantics)
 
-        frame_logits = self.classify(x, learns, index)
+        frame_logits = self.classify(x, train, index)
         if decision is None:
             return _create_ungated_outputs(frame_logits, a.hidden)
         inner = self._run_inner_classifiers(decision.hidden)

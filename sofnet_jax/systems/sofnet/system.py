@@ -39,7 +39,7 @@ class SoFNetSystem:
     """SoF-Net: a warm-up in which every frame is kept, then gates and network together.
 
     Or, with `train.gate_steps`, which the paper does not have, the network alone, as TSN, then the
-    gates alone.
+    gates alone, or with the classifier, on features that no longer change.
     """
 
     architecture: Architecture
@@ -80,7 +80,9 @@ class SoFNetSystem:
                 guidance=fields["loss.guidance"],
             ),
             drop_offset=warmup,
-            learning=cls.learning._replace(freezes=fields["train.gate_steps"] > 0),
+            learning=_choose_learning(
+                cls.learning, fields["train.gate_steps"], fields["optimizer.classifier_rate"]
+            ),
         )
 
     @staticmethod
@@ -111,13 +113,21 @@ class SoFNetSystem:
         return losses.total, (statistics, metrics)
 
     def _describe(self, outputs: Outputs, labels: Array) -> dict[str, Array]:
-        """Accuracy of a training batch and, if gates ran, the shares of its frames by fate."""
+        """Accuracy of a training batch and, if gates ran, what they do.
+
+        That is the shares of its frames by fate, each gate's mean probability of forward without
+        noise, and the accuracy of its inner classifier with the mean of all frames.
+        """
         metrics = {"top1": compute_top1(outputs.video_logits, labels)}
         if outputs.decision.gates.shape[-1]:
             metrics["usage"] = jax.lax.stop_gradient(outputs.kept.mean())
             stop = outputs.decision.stop
             names = self.architecture.gate_names
             metrics |= {f"stop/{name}": (stop == k).mean() for k, name in enumerate(names)}
+            forward = jax.nn.softmax(outputs.decision.logits)[..., 1].mean((0, 1))
+            inner = jax.vmap(compute_top1, (1, None))(outputs.inner_logits.mean(1), labels)
+            metrics |= {f"forward/{name}": forward[k] for k, name in enumerate(names)}
+            metrics |= {f"inner_top1/{name}": inner[k] for k, name in enumerate(names)}
         return metrics
 
     def evaluate(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Steps:
@@ -153,6 +163,14 @@ def create_phases(warmup: int, joint: int, gate_steps: int) -> tuple[Phase, Phas
     if gate_steps:
         return Phase("network", warmup + joint), Phase("gates", 0, steps=gate_steps, frozen=True)
     return Phase("warm-up", warmup), Phase("joint", joint)
+
+
+def _choose_learning(learning: Learning, gate_steps: int, classifier_rate: float) -> Learning:
+    """With gates that learn alone, or with the classifier, if that has a rate."""
+    if not gate_steps:
+        return learning
+    refined = ("head",) if classifier_rate else ()
+    return learning._replace(freezes=True, refined=refined, refined_rate=classifier_rate)
 
 
 def standardise(
