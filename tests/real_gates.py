@@ -47,6 +47,12 @@ RECIPES = {
 }
 EVERY, BATCHES = 200, 8
 TERMS = ("cls", "eff", "inner", "self")
+TITLES = (
+    "P(forward): inside solid, outside dotted",
+    "share of pseudo-labels that are 1",
+    "top-1 of the inner classifiers, inside",
+    "gradient on W_q, mean over gates",
+)
 
 
 def main(run: str, out: str) -> None:
@@ -177,24 +183,25 @@ def draw(rows: dict, path: Path) -> None:
 
         plot(panels[0], "forward_inside")
         plot(panels[0], "forward_outside", linestyle=":")
-        panels[0].set(ylabel=name, ylim=(0, 1), title="P(forward): inside —, outside ⋯")
         plot(panels[1], "pseudo_inside")
         plot(panels[1], "pseudo_outside", linestyle=":")
-        panels[1].set(ylim=(0, 1), title="pseudo-label 1: inside —, outside ⋯")
         plot(panels[2], "inner_top1")
-        panels[2].set(ylim=(0, 1), title="inner classifiers, top-1 inside")
         for k, term in enumerate(TERMS):
             values = [np.mean([gate[k] for gate in row["gradients"]]) for row in own]
             panels[3].semilogy(steps, values, label=term)
-        panels[3].set(title="gradient on W_q, mean of gates")
-        panels[3].legend(fontsize=7)
+        panels[0].set_ylabel(name)
+        for panel in panels[:3]:
+            panel.set_ylim(0, 1)
+    for panel, title in zip(axes[0], TITLES, strict=True):
+        panel.set_title(title, fontsize=10)
+    axes[0][3].legend(fontsize=7)
     for k, colour in enumerate(colours):
         axes[0][0].plot([], [], color=colour, label=f"res{k + 1}")
     axes[0][0].legend(fontsize=7)
     for panel in axes[-1]:
         panel.set_xlabel("step")
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
