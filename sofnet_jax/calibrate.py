@@ -21,7 +21,12 @@ from absl import flags
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
-from sofnet_jax.evaluation.metrics import compute_answer, compute_fates, compute_map
+from sofnet_jax.evaluation.metrics import (
+    compute_answer,
+    compute_fates,
+    compute_map,
+    compute_metrics,
+)
 from sofnet_jax.evaluation.table import align_columns
 from sofnet_jax.host import command_line
 from sofnet_jax.host.command_line import make_printable, say_note
@@ -63,11 +68,17 @@ def main(argv: list[str]) -> None:
     outcomes = compute_outcomes(predictions, runs[0].prices)
     used = {run.rule["threshold"] for run in runs}
     choice = calibrate(outcomes, metric=metric, loss=loss, thresholds=used)
-    count = f"{len(runs)} run{'s' * (len(runs) > 1)} of {make_printable(runs[0].method)}"
+    who = f"{len(runs)} run{'s' * (len(runs) > 1)} of {make_printable(runs[0].method)}"
     extent = f"{len(predictions.ids)} videos of {predictions.num_frames} frames"
     text = format_choice(choice, outcomes, metric=metric, loss=loss)
     with printing():
-        print(f"{count}, {extent}; {text}", flush=True)
+        print(f"{who}, {extent}; {text}", flush=True)
+        if choice.rules and (judged := judge(runs, metric=metric, loss=loss)):
+            lost, saved, count = judged
+            print(
+                f"runs judged by rules picked on runs of other videos: {_sign(lost)} points lost, "
+                f"{100 * saved:.1f} % of the GFLOPs saved, mean of {count}"
+            )
     if len(runs) == 1:
         say_note("the rule was picked on the videos that it is judged on, which is optimistic")
 
@@ -212,6 +223,35 @@ def calibrate(
     options: dict[str, Any] = {"metric": metric, "loss": loss, "thresholds": thresholds}
     found = [_find_cheapest(outcomes, never, least, **options) for least in range(num_steps)]
     return Choice(never, tuple(p for p in found if p.gflops < never.gflops))
+
+
+def judge(runs: Sequence[Run], *, metric: Metric, loss: float) -> tuple[float, float, int] | None:
+    """What rules do on videos that they were not picked on: accuracy lost and GFLOPs saved.
+
+    The rule of each run is picked on the runs that share no video with it. Both are shares, means
+    of the runs that have such others, whose number is last; None if there are none.
+    """
+    found = []
+    for run in runs:
+        own = set(run.predictions.ids)
+        others = [other.predictions for other in runs if own.isdisjoint(other.predictions.ids)]
+        if not others:
+            continue
+        choice = calibrate(compute_outcomes(pool(others), run.prices), metric=metric, loss=loss)
+        rule = choice.best.rule if choice.rules else NEVER
+        never = compute_metrics(run.predictions, prices=run.prices)
+        ended = compute_metrics(
+            run.predictions,
+            prices=run.prices,
+            threshold=rule.threshold,
+            min_frames=rule.min_frames,
+        )
+        saved = 1 - ended["gflops_per_video"] / never["gflops_per_video"]
+        found.append((never[metric] - ended[metric], saved))
+    if not found:
+        return None
+    lost, saved = np.mean(found, 0).tolist()
+    return lost, saved, len(found)
 
 
 def _find_cheapest(

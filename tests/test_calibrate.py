@@ -14,6 +14,7 @@ from sofnet_jax.calibrate import (
     compute_loss,
     compute_outcomes,
     format_choice,
+    judge,
     list_thresholds,
     load_runs,
     pool,
@@ -261,6 +262,29 @@ def test_the_command_pools_runs_and_its_rule_keeps_the_loss(system, tmp_path):
     saved = 100 * (1 - metrics["gflops_per_video"] / never["gflops_per_video"])
     assert saved > 1 and f"which saves {saved:.1f} % of the GFLOPs\n" in out
     assert f"\nloss: {100 * (never['top1'] - metrics['top1']):+.1f} points of top-1" in out
+
+
+def test_rules_are_judged_on_runs_that_they_were_not_picked_on(tmp_path):
+    # On one run the first frame is always right, on the other never: each rule fails there.
+    p = draw_predictions(0)
+    runs = []
+    for i, first in enumerate((9 * p.labels, 9 * np.roll(p.labels, 1, axis=1))):
+        logits = np.tile(99 * p.labels[:, None], (1, p.logits.shape[1], 1))
+        logits[:, 0] = first
+        own = dataclasses.replace(p, ids=tuple(f"{i}/{id}" for id in p.ids), logits=logits)
+        runs.append(_write(tmp_path / str(i), "tsn", own))
+    loaded = load_runs(list(map(str, runs)))
+    lost, saved, count = judge(loaded, metric="top1", loss=0.5)
+    # The second is ended after its first frame: all of its answers are lost. The first is ended
+    # after its second frame, without a loss. Of four frames one and two were looked at.
+    assert count == 2 and lost == pytest.approx(0.5)
+    assert saved == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert judge(loaded[:1], metric="top1", loss=0.5) is None
+    _, out, _ = call("calibrate", *runs)
+    assert out.endswith(
+        "runs judged by rules picked on runs of other videos: +50.0 points lost, "
+        "62.5 % of the GFLOPs saved, mean of 2\n"
+    )
 
 
 def test_map_is_another_accuracy(tmp_path):
