@@ -263,9 +263,10 @@ def _find_cheapest(
     loss: float,
     thresholds: Collection[float],
 ) -> Point:
-    """The lowest threshold within the loss, or `never` if there is none.
+    """The lowest threshold that is, with all higher ones, within the loss; `never` without one.
 
-    The higher the threshold, the later videos end, and the more they cost.
+    The higher the threshold, the later videos end, and the more they cost. A lower one that is
+    within the loss although one above is not owes that to chance.
     """
     num_steps = outcomes.sure.shape[1]
     late = np.arange(1, num_steps + 1) > min_frames
@@ -273,12 +274,13 @@ def _find_cheapest(
     tried = sorted({0.0, *list_thresholds(surest, _MOST[metric]), *thresholds})
     goes_on = surest[..., None] <= np.array(tried, surest.dtype)  # rounded as `Rule` does
     ends = np.minimum(goes_on.sum(1), num_steps - 1)
-    points = (
-        outcomes.measure(Rule(threshold, min_frames), end, metric)
-        for threshold, end in zip(tried, ends.T, strict=True)
-    )
-    least = never.accuracy - loss / 100 - _ROUNDING
-    return next((point for point in points if point.accuracy >= least), never)
+    least, found = never.accuracy - loss / 100 - _ROUNDING, never
+    for threshold, end in reversed([*zip(tried, ends.T, strict=True)]):
+        point = outcomes.measure(Rule(threshold, min_frames), end, metric)
+        if point.accuracy < least:
+            break
+        found = point
+    return found
 
 
 def list_thresholds(surest: Float[np.ndarray, "v s"], most: int) -> list[float]:
