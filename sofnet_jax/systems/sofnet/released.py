@@ -3,6 +3,7 @@
 `docs/fidelity.md` compares both, point by point. N is the number of gates.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +76,7 @@ class ReleasedObjective(Objective):
         return optax.sigmoid_binary_cross_entropy(logits, pseudo_labels).mean((1, 2))
 
 
+@dataclasses.dataclass(frozen=True)
 class ReleasedSoFNet(SoFNetSystem):
     """SoF-Net as released. What its configuration also changes is the variant `release`."""
 
@@ -88,7 +90,7 @@ class ReleasedSoFNet(SoFNetSystem):
         remembers=True,
         forces=False,
     )
-    learning = Learning(
+    learning: Learning = Learning(
         SoFNetSystem.learning.policy, restarts=True, rate=compute_rate, decays=is_matrix
     )
     via = 224

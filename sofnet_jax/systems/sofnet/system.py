@@ -46,7 +46,7 @@ class SoFNetSystem:
     module: SoFNet
     phases: tuple[Phase, ...]
     objective: Objective
-    drop_offset: int
+    drop_offset: int = 0
     learning: Learning = Learning(policy=("policy_", "inner_"))
     architecture_type = Architecture
     module_type = SoFNet
