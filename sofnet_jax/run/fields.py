@@ -195,6 +195,10 @@ FIELDS = (
             "loss.beta", 0.9, "schedule", UNIT, "weight of L_inner; L_self has 1 - beta (Eq. 12)"
         ),
         Field("loss.guidance", True, "schedule", ANY, "False leaves L_pg out (Tables 4 and D)"),
+        _add(
+            *("loss.floor", 0.0, "schedule", BELOW_1),
+            "share of L_eff's largest value below which it pushes a video no further",
+        ),
         Field("loss.reference_gflops", 0.0, "schedule", FROM_0, "a frame's in L_eff; 0: real ones"),
     ),
     Field("optimizer.name", "sgd", "identity and schedule", ("sgd", "adam"), "optimizer"),

@@ -134,7 +134,7 @@ def test_a_stored_run_is_compared_by_these_fields():
     assert select_fields(config, "identity").keys() == expected
     groups = {
         "data": "num_frames size scales flip",
-        "loss": "alpha beta guidance reference_gflops",
+        "loss": "alpha beta guidance floor reference_gflops",
         "optimizer": "name policy_name learning_rate policy_rate classifier_rate schedule "
         "drop_epochs momentum weight_decay clip_norm",
         "temperature": "initial decay final",

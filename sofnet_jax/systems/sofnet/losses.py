@@ -36,12 +36,14 @@ class Objective:
         alpha: weight of accuracy against cost.
         beta: weight of the inner classifiers against the policies' self-supervision.
         guidance: False leaves L_pg out of the total; its terms are still reported.
+        floor: the share of its largest value below which L_eff of a video pushes no further.
     """
 
     lookup: tuple[float, ...]
     alpha: float
     beta: float
     guidance: bool = True
+    floor: float = 0.0
 
     def __call__(self, outputs: Outputs, labels: Float[Array, "b n"]) -> Losses:
         """The losses of a batch in training mode with multi-hot labels; L_cls in the warm-up."""
@@ -50,13 +52,19 @@ class Objective:
         zero = jnp.zeros(())
         if not outputs.inner_logits.shape[2]:
             return Losses(classification, classification, zero, zero, zero)
-        efficiency = self.compute_efficiency(outputs).mean()
+        efficiency = self._limit(self.compute_efficiency(outputs)).mean()
         inner = self.compute_inner(outputs, targets).mean()
         self_ = self.compute_self(outputs, targets).mean()
         total = self.alpha * classification + (1 - self.alpha) * efficiency
         if self.guidance:
             total = total + self.beta * inner + (1 - self.beta) * self_
         return Losses(total, classification, efficiency, inner, self_)
+
+    def _limit(self, efficiency: Float[Array, "b"]) -> Float[Array, "b"]:
+        """L_eff of each video, or the least that counts."""
+        if not self.floor:
+            return efficiency
+        return jnp.maximum(efficiency, self.floor * sum(self.lookup) / len(self.lookup))
 
     def compute_efficiency(self, outputs: Outputs) -> Float[Array, "b"]:
         """L_eff (Eq. 11)."""

@@ -78,6 +78,7 @@ class SoFNetSystem:
                 alpha=fields["loss.alpha"],
                 beta=fields["loss.beta"],
                 guidance=fields["loss.guidance"],
+                floor=fields["loss.floor"],
             ),
             drop_offset=warmup,
             learning=_choose_learning(

@@ -224,3 +224,18 @@ def test_no_gates():
     losses = Objective(lookup=(), alpha=0.8, beta=0.7)(outputs, _SECOND)
     assert float(losses.total) == pytest.approx(math.log(4 / 3))
     assert losses.efficiency == losses.inner == losses.self == 0
+
+
+def test_below_its_floor_the_efficiency_loss_pushes_no_further():
+    gates = jnp.array([[[1.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]])
+    objective = Objective((3.0, 1.0), alpha=0.5, beta=0.5, floor=0.5)
+    # The largest value is (3 + 1) / 2 = 2, so the floor is 1. The first video costs
+    # (3 + 1 + 3) / 4 = 1.75, and the second 3 / 4.
+
+    def limit(gates):
+        return objective._limit(compute_efficiency_loss(gates, jnp.array([3.0, 1.0])))
+
+    np.testing.assert_allclose(limit(gates), [1.75, 1.0])
+    gradient = jax.grad(lambda gates: limit(gates).sum())(gates)
+    np.testing.assert_allclose(gradient[0], [[0.75, 0.25]] * 2)
+    np.testing.assert_array_equal(gradient[1], 0)
