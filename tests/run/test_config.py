@@ -68,6 +68,8 @@ TINY = {
     "train.batch_size": 4,  # of 4 videos, so an epoch is a step
     "train.warmup_epochs": 1,
     "train.joint_epochs": 1,
+    "train.least_steps": 0,
+    "train.gate_steps": 0,
     "eval.batch_size": 4,
 }
 
