@@ -257,7 +257,8 @@ class Trainer:
                 f"mAP {100 * m['map']:.1f} %, {m['gflops_per_video']:.4g} GFLOPs/V, "
                 f"{100 * m['usage']:.1f} % used" + (self.pace and f"; {self.pace}")
             )
-            late = step >= e.stages[-1].ends[0] and step < e.total_steps  # the end has a note too
+            first = next(iter(e.stages[-1].ends), step)
+            late = first <= step < e.total_steps  # the end has a note of its own
             if late and (collapse := describe_collapse(m, e.config)):
                 self.bar.write(f"note: {collapse}")
         p.checkpoints.rate(step, m)
