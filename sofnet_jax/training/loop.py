@@ -288,5 +288,5 @@ def _conclude(progress: Progress, place: Path | None) -> dict[str, Any]:
     if jax.process_index() == 0:
         e.evaluator.write(place, predictions, result)
         if collapse := describe_collapse(result["eval"], e.config):
-            say_note(collapse)
+            print(f"note: {collapse}", flush=True)
     return result
