@@ -35,7 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer.schedule = "cosine"
 
     # The gates. All fields below depart from the paper, whose gates take 25,000 steps of SGD; fifty
-    # videos make 400, in which they do not move. docs/training.md has a measurement for each.
+    # videos make 400, in which they do not move. docs/training.md gives the reasons.
     c.train.gate_steps = 4000  # from stored features, a step takes hundredths of a second
     c.optimizer.policy_name = "adam"  # the gradient on a gate is small, and the steps are few
     c.optimizer.policy_rate = 0.4  # 0.002

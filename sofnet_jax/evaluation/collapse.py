@@ -26,7 +26,7 @@ def describe_collapse(metrics: Mapping[str, float], config: ConfigDict) -> str:
         elif config.train.gate_steps:
             remedy += f" or raise train.gate_steps ({config.train.gate_steps})"
         else:
-            remedy += " or set train.gate_steps=2000, which trains the gates by themselves"
+            remedy += " or set train.gate_steps=4000, which trains the gates by themselves"
     elif metrics["usage"] * config.data.num_frames < 1.001:  # the last frame is forced through
         what, remedy = "the gates stop every frame but the last", f"raise {alpha}"
         if bias < 2:

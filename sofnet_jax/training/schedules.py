@@ -43,7 +43,7 @@ def create_learning_rate_schedule(
 
 def create_cosine_schedule(base: float, ends: Sequence[int]) -> optax.Schedule:
     """From `base` down to 0 along half a cosine, anew in every phase; `ends` are their ends."""
-    bounds = sorted({0, *ends})  # phases may be empty
+    bounds = sorted({0, max(1, *ends), *ends})  # phases may be empty
     parts = [optax.cosine_decay_schedule(base, b - a) for a, b in itertools.pairwise(bounds)]
     return optax.join_schedules(parts, bounds[1:-1])
 
@@ -52,7 +52,7 @@ def create_progress_schedule(initial: float, final: float, bounds: range) -> opt
     """`initial`, from the start of `bounds` exponentially to `final` at their end."""
 
     def schedule(step: Array | int) -> Array:
-        progress = jnp.clip((step - bounds.start) / len(bounds), 0, 1)
+        progress = jnp.clip((step - bounds.start) / max(len(bounds), 1), 0, 1)
         return initial * (final / initial) ** progress
 
     return schedule

@@ -145,7 +145,7 @@ class SoFNetSystem:
     def begin_gates(self, params: Tree, moments: Mapping[str, Moments]) -> Tree:
         """The parameters with gates that see every feature with mean 0 and standard deviation 1.
 
-        Averaged features of a trained network vary by a tenth of their mean; gates as the paper
+        Averaged features of a trained network vary little around a large mean; gates as the paper
         initialises them hardly tell frames apart, and learn slowly to.
         """
         policies = {f"policy_{name}": moments[name] for name in self.architecture.gate_names}
