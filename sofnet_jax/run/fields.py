@@ -171,14 +171,18 @@ FIELDS = (
     Field("train.sync_batchnorm", False, "outcome", ANY, "share statistics among all devices"),
     Field("train.log_every", 10, "indifferent", FROM_1, "steps between two lines of the log"),
     # With few videos, the joint training is too short for gates. With gate_steps it trains the
-    # network alone, as TSN; then the gates learn from its features, which no longer change.
+    # network alone, as TSN; then the gates learn from its features, which no longer change. Of
+    # FrameExit they replace gate_epochs.
     *_read_by(
-        SOFNETS,
+        (*SOFNETS, "frameexit"),
         _add("train.gate_steps", 0, "schedule", FROM_0, "steps of the gates alone, at the end"),
         _add(
             *("train.feature_epochs", 8, "schedule", FROM_1),
             "passes over the videos whose features these steps draw from",
         ),
+    ),
+    *_read_by(
+        SOFNETS,
         _add(
             *("optimizer.classifier_rate", 0.0, "schedule", FROM_0),
             "the classifier's rate in these steps, as a multiple of the gates'",

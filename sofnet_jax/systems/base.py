@@ -6,7 +6,7 @@ network (one video frame by frame, many in lockstep, a whole video as one progra
 state and runs what it asks for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -21,6 +21,8 @@ Pooling = Literal["mean", "last"]  # of the used steps' logits, or those of the 
 
 DONE = -1  # in place of a span: nothing is left to run
 UNDECIDED = -1  # in place of an action: the frame is in progress
+
+Moments = tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d"]]  # mean and standard deviation
 
 
 class Spending(NamedTuple):
@@ -264,7 +266,7 @@ class FrozenSystem(System, Protocol):
     def extract(self, variables: Any, frames: Any) -> Any:
         """The features of `frames` (b, t, h, w, 3): a dictionary of arrays (b, t, …)."""
 
-    def begin_gates(self, params: Any, moments: Any) -> Any:
+    def begin_gates(self, params: Any, moments: Mapping[str, Moments]) -> Any:
         """The parameters before the first step of the phase.
 
         `moments` are mean and standard deviation of every feature, by the dictionary's names.

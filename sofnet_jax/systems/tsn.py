@@ -190,13 +190,20 @@ class FrameNetwork(nn.Module):
         return jnp.where(keep, x / (1 - rate), 0)
 
 
-class FeatureNetwork(FrameNetwork):
-    """The backbone of a network, with its weights: frames to features."""
-
+class _FeatureNetwork(FrameNetwork):
     @nn.compact
     def __call__(self, frames: UInt8[Array, "b t h w 3"]) -> Features:
-        """Pooled features of all stages, as at inference."""
         return self.run_backbone(frames, False)
+
+
+def extract_features(
+    architecture: Architecture,
+    dtype: DTypeLike,
+    variables: Tree,
+    frames: UInt8[Array, "b t h w 3"],
+) -> Features:
+    """Pooled features of all stages, as at inference, of any network on this backbone."""
+    return cast(Features, _FeatureNetwork(architecture, dtype).apply(variables, frames))
 
 
 class TSNNetwork(FrameNetwork):

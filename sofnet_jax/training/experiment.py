@@ -137,12 +137,19 @@ class Experiment:
         return sorted({*ends, self.total_steps} - {0})
 
     def count_epochs(self, step: int) -> float:
-        """The number of epochs after a step."""
+        """The number of epochs after a step; phases that are counted in steps add none."""
         return sum(
             (min(step, stage.stop) - stage.start) / stage.steps_per_epoch
             for stage in self.stages
-            if step > stage.start
+            if step > stage.start and not stage.phase.steps
         )
+
+    def describe_step(self, step: int) -> str:
+        """How far the training is after a step, as its phase is counted."""
+        stage = next((s for s in reversed(self.stages) if s.start < step), self.stages[0])
+        if steps := stage.phase.steps:
+            return f"{stage.phase.name}, step {step - stage.start} of {steps}"
+        return f"epoch {self.count_epochs(step):.0f}"
 
     @property
     def identity(self) -> dict[str, object]:

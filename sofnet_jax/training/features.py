@@ -7,13 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 from tqdm import tqdm
 
 from sofnet_jax.data.batch import Batch
 from sofnet_jax.parallel import devices
-
-Moments = tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d"]]  # mean and standard deviation
+from sofnet_jax.systems.base import Moments
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,11 @@ def _measure(batches: list[Any]) -> dict[str, Moments]:
     """Moments over all videos and frames of all processes, in float64."""
     moments = {}
     for stage in batches[0]["frames"]:
-        x = np.concatenate([batch["frames"][stage] for batch in batches]).astype(np.float64)
-        sums = np.stack([x.sum((0, 1)), np.square(x).sum((0, 1))])
-        total = devices.gather(sums[None]).sum(0) / (x.shape[0] * x.shape[1] * jax.process_count())
-        mean, square = total
+        sums, count = np.zeros(()), 0
+        for batch in batches:
+            x = batch["frames"][stage].astype(np.float64)
+            sums = sums + np.stack([x.sum((0, 1)), np.square(x).sum((0, 1))])
+            count += x.shape[0] * x.shape[1]
+        mean, square = devices.gather(sums[None]).sum(0) / (count * jax.process_count())
         moments[stage] = mean, np.sqrt(np.maximum(square - mean**2, 0))
     return moments

@@ -253,7 +253,7 @@ class Trainer:
         m = result["eval"]
         if is_main:
             self.bar.write(
-                f"epoch {e.count_epochs(step):.0f}: top-1 {100 * m['top1']:.1f} %, "
+                f"{e.describe_step(step)}: top-1 {100 * m['top1']:.1f} %, "
                 f"mAP {100 * m['map']:.1f} %, {m['gflops_per_video']:.4g} GFLOPs/V, "
                 f"{100 * m['usage']:.1f} % used" + (self.pace and f"; {self.pace}")
             )

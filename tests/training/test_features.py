@@ -93,6 +93,32 @@ def test_a_training_resumes_within_the_gates(data, tmp_path, monkeypatch, stoppe
         np.testing.assert_array_equal(parts[name], value, name)
 
 
+def test_gates_of_frameexit_learn_alone_on_videos_held_out(data, tmp_path, capsys):
+    config = create_config(data, "frameexit")
+    config.frameexit.update({"features": 12, "gate_features": (6, 4), "held_out": 0.5})
+    stages = Experiment(config).stages
+    assert [stage.phase.part for stage in stages] == ["most", "held out"]
+    assert stages[1].stop - stages[1].start == STEPS
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)
+    system = Experiment(config).system
+    variables = system.module.init(jax.random.key(0), jnp.array(frames))
+    features = system.extract(variables, jnp.array(frames))
+    assert set(features) == {"res5"}
+    outputs, again = (system.module.apply(variables, x) for x in (jnp.array(frames), features))
+    np.testing.assert_allclose(outputs.step_logits, again.step_logits, rtol=1e-5, atol=1e-6)
+
+    train(config, tmp_path)
+    assert f"gates, step {STEPS} of {STEPS}: top-1" in capsys.readouterr().out
+    end = read_state(tmp_path)
+    config.train.gate_steps = 1
+    config.frameexit.gate_epochs = 9  # not read
+    train(config, tmp_path / "less")
+    start = read_state(tmp_path / "less")
+    moved = {name for name, value in end.items() if not np.array_equal(value, start[name])}
+    weights = {name for name in moved if "opt_state" not in name and "'step'" not in name}
+    assert weights and all("'gates'" in name for name in weights)
+
+
 def test_gates_see_features_standardised():
     rng = np.random.default_rng(0)
     x = rng.normal(3, [0.1, 1, 5], (50, 3))

@@ -4,12 +4,12 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 from sofnet_jax.backbones.layers import BatchNorm, full_precision
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.systems.frameexit.architecture import Architecture
-from sofnet_jax.systems.tsn import FrameNetwork
+from sofnet_jax.systems.tsn import FrameNetwork, Frames
 
 
 @flax.struct.dataclass
@@ -55,7 +55,7 @@ class FrameExit(FrameNetwork):
     @nn.compact
     def __call__(
         self,
-        frames: UInt8[Array, "b t h w 3"],
+        frames: Frames,
         *,
         train: bool = False,
         gated: bool = True,
@@ -64,8 +64,8 @@ class FrameExit(FrameNetwork):
         """Scores a batch of videos.
 
         Args:
-            frames: uint8 pixels in temporal order, T a video. They are put into the architecture's
-                order and normalised here, on the device.
+            frames: uint8 pixels in temporal order, T a video, or their pooled features. They are
+                put into the architecture's order, and pixels normalised, here, on the device.
             train: use batch statistics and dropout. With `gated`, only in the gates; nothing else
                 then receives a gradient.
             gated: whether the gates run.
@@ -76,14 +76,16 @@ class FrameExit(FrameNetwork):
             UserError: another number of frames than the network has classifiers.
         """
         a = self.architecture
-        if frames.shape[1] != a.num_frames:
+        b, t = jax.tree.leaves(frames)[0].shape[:2]
+        if t != a.num_frames:
             raise UserError(
-                f"the videos have {frames.shape[1]} frames, but this FrameExit has a classifier "
+                f"the videos have {t} frames, but this FrameExit has a classifier "
                 f"for each of {a.num_frames}; sample {a.num_frames}"
             )
         learns = train and not gated
-        index = jnp.arange(len(frames)) if index is None else index
-        pooled = self.run_backbone(frames[:, a.order(a.num_frames)], learns)["res5"]
+        index = jnp.arange(b) if index is None else index
+        frames = jax.tree.map(lambda x: x[:, a.order(t)], frames)
+        pooled = self.run_backbone(frames, learns)["res5"]
         with full_precision():
             z = accumulate(MLP(a.features, self.bn_axis, name="mlp")(pooled, learns))
             if gated:

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from sofnet_jax.backbones.folded import Tree
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.systems.base import UNDECIDED, Learning, Phase, Steps
+from sofnet_jax.systems.base import UNDECIDED, Learning, Moments, Phase, Steps
 from sofnet_jax.systems.frameexit.architecture import (
     EXIT,
     FIRST,
@@ -24,7 +24,7 @@ from sofnet_jax.systems.frameexit.losses import compute_losses
 from sofnet_jax.systems.frameexit.network import FrameExit, Outputs
 from sofnet_jax.systems.frameexit.weights import NAMING
 from sofnet_jax.systems.losses import compute_top1
-from sofnet_jax.systems.tsn import run_module
+from sofnet_jax.systems.tsn import extract_features, run_module
 
 _ARCHITECTURE = ("online", "features", "gate_features")
 
@@ -60,13 +60,14 @@ class FrameExitSystem:
         """From the fields of a configuration. Raises UserError for fields that do not fit."""
         if fields["model.shift"]:
             raise UserError("model.shift: FrameExit looks at frames out of order; leave it out")
-        warmup = fields["train.warmup_epochs"]
+        warmup, gate_steps = fields["train.warmup_epochs"], fields["train.gate_steps"]
+        epochs = 0 if gate_steps else fields["frameexit.gate_epochs"]
         return cls(
             architecture,
             FrameExit(architecture, **options),
             (
                 Phase("network", warmup + fields["train.joint_epochs"], "most"),
-                Phase("gates", fields["frameexit.gate_epochs"], "held out"),
+                Phase("gates", epochs, "held out", gate_steps, frozen=gate_steps > 0),
             ),
             drop_offset=warmup,
             beta=fields["frameexit.beta"],
@@ -122,6 +123,17 @@ class FrameExitSystem:
         action = jnp.where(position == count - 1, LAST, action)
         action = jnp.where(position > end, UNDECIDED, action)
         return Steps(outputs.step_logits, time, action)
+
+    def extract(
+        self, variables: Tree, frames: UInt8[Array, "b t h w 3"]
+    ) -> dict[str, Float[Array, "b t d"]]:
+        """Pooled features of the last stage, all that MLP, classifiers and gates read."""
+        features = extract_features(self.architecture, self.module.dtype, variables, frames)
+        return {"res5": features["res5"]}
+
+    def begin_gates(self, params: Tree, moments: Mapping[str, Moments]) -> Tree:
+        """The parameters as they are: BatchNorm standardises what the gates see."""
+        return params
 
     def deploy(self, variables: Tree, **options: Any) -> FoldedFrameExit:
         """The network for inference."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, UInt8
 
 from sofnet_jax.backbones.folded import Tree
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.systems.base import Learning, Phase, Steps
+from sofnet_jax.systems.base import Learning, Moments, Phase, Steps
 from sofnet_jax.systems.losses import compute_top1
 from sofnet_jax.systems.sofnet.architecture import Architecture, create_architecture
 from sofnet_jax.systems.sofnet.folded import FoldedSoFNet, deploy
@@ -19,9 +19,8 @@ from sofnet_jax.systems.sofnet.gates import PAPER
 from sofnet_jax.systems.sofnet.losses import Objective, compute_lookup
 from sofnet_jax.systems.sofnet.network import Outputs, SoFNet
 from sofnet_jax.systems.sofnet.weights import NAMING
-from sofnet_jax.systems.tsn import FeatureNetwork, Features, list_steps, run_module
+from sofnet_jax.systems.tsn import Features, extract_features, list_steps, run_module
 
-Moments = tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d"]]  # mean and standard deviation
 _ARCHITECTURE = (
     "backbone",
     "width",
@@ -138,9 +137,7 @@ class SoFNetSystem:
 
     def extract(self, variables: Tree, frames: UInt8[Array, "b t h w 3"]) -> Features:
         """Pooled features of all stages, from which gates and classifier can run."""
-        return cast(
-            Features, FeatureNetwork(self.architecture, self.module.dtype).apply(variables, frames)
-        )
+        return extract_features(self.architecture, self.module.dtype, variables, frames)
 
     def begin_gates(self, params: Tree, moments: Mapping[str, Moments]) -> Tree:
         """The parameters with gates that see every feature with mean 0 and standard deviation 1.
