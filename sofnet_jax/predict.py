@@ -44,7 +44,15 @@ WINDOW = flags.DEFINE_float(
 )
 EVERY = flags.DEFINE_float("every", 0.0, "Seconds between windows; 0: the window's length.", 0.0)
 EARLY = flags.DEFINE_bool("early", True, "Let a video end early once its prediction is sure.")
-DTYPE = flags.DEFINE_enum("dtype", None, PRECISIONS, "Precision; default: the device's fastest.")
+DTYPE = flags.DEFINE_enum(
+    "dtype", None, PRECISIONS, "Precision of the layers; default: the device's fastest in JAX."
+)
+ENGINE = flags.DEFINE_enum(
+    "engine",
+    "jax",
+    ["jax", "onnxruntime", "openvino", "auto"],
+    "What runs the layers on a CPU; auto: the fastest that is installed.",
+)
 SIZE = flags.DEFINE_integer(
     "size", None, "Side of the frames in pixels; default: the run's.", 1, LARGEST_SIZE
 )
@@ -81,7 +89,7 @@ def main(argv: list[str]) -> None:
 
 def _read_options() -> dict[str, Any]:
     """Which network to load, and what to show it."""
-    options = (WHICH, DTYPE, SIZE, NUM_FRAMES, VARIANT)
+    options = (WHICH, DTYPE, SIZE, NUM_FRAMES, VARIANT, ENGINE)
     return {flag.name: flag.value for flag in options}
 
 

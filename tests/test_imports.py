@@ -13,7 +13,7 @@ LAYERS = (
     ("systems",),
     ("run",),
     ("weights",),
-    ("evaluation",),
+    ("engines", "evaluation"),
     ("inference", "training"),
     ("archive", "report"),
     ("benchmark",),

@@ -42,6 +42,7 @@ class Settings:
     early: bool
     num_threads: int  # that read videos
     time_limit: float  # seconds within which some video must be finished
+    engine: str = "jax"
 
 
 class Worker:
@@ -136,4 +137,5 @@ def _load(settings: Settings) -> TrainedModel:
         num_frames=settings.num_frames,
         variant=settings.variant,
         many=True,
+        engine=settings.engine,
     )

@@ -1,7 +1,7 @@
 """A backbone for inference: BatchNorm folded into the convolutions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import flax.struct
@@ -72,6 +72,19 @@ class Block:
         return nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
+@runtime_checkable
+class AnyLayers(Protocol):
+    """Layers of a backbone that run together, wherever they run; as `Layers`, which run in JAX."""
+
+    @property
+    def layers(self) -> tuple["Stem | Block", ...]: ...
+    @property
+    def dtype(self) -> DTypeLike: ...
+    def __call__(
+        self, x: Shaped[Any, "b _ _ _"], past: Channels | None = None
+    ) -> tuple[Any, Any, Channels]: ...
+
+
 @flax.struct.dataclass
 class Layers:
     """Layers of a backbone that run together, of any number of stages."""
@@ -97,10 +110,11 @@ class Layers:
     @property
     def dtype(self) -> DTypeLike:
         """Type of the weights and of the computation."""
-        return jax.tree.leaves(self.layers)[0].dtype
+        weights = jax.tree.leaves(self.layers)
+        return weights[0].dtype if weights else jnp.float32
 
 
-def create_past(parts: Sequence[Layers], shape: tuple[int, ...]) -> Past:
+def create_past(parts: Sequence[AnyLayers], shape: tuple[int, ...]) -> Past:
     """What shifting blocks read before the first kept frame, for frames (b, h, w, 3): zeros."""
     past = []
     x = jax.ShapeDtypeStruct(shape, jnp.uint8)

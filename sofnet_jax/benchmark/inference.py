@@ -95,7 +95,7 @@ def _classify_all(work: Workload, count: int) -> None:
     """Run TSN on all videos, `count` frames at a time."""
     for video in work.videos:
         for t in range(0, len(video), count):
-            _, (logits, _) = extract(work.tsn.spans[0], video[t : t + count])
+            _, (logits, _) = extract(work.tsn, 0, video[t : t + count])
             np.asarray(logits)
 
 
@@ -118,10 +118,10 @@ def _measure_parts(work: Workload, repeats: int) -> list[str]:
     alone: dict[str, Callable[[], Any]] = {}
     gated: dict[str, Callable[[], Any]] = {}
     x: Any = jax.device_put(frame, find_device(network))
-    for span in network.spans:
-        alone[span.name] = functools.partial(extract, span, x)
-        gated[f"{span.name} and its gate"] = functools.partial(see, span, state, x)
-        x, _ = extract(span, x)
+    for i, span in enumerate(network.spans):
+        alone[span.name] = functools.partial(extract, network, i, x)
+        gated[f"{span.name} and its gate"] = functools.partial(see, network, i, state, x)
+        x, _ = extract(network, i, x)
     seconds = interleave(alone | gated, 10 * repeats)
     parts = []
     for name in alone:

@@ -9,6 +9,7 @@ from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.paths import expand
+from sofnet_jax.inference.choice import choose_engine
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
@@ -29,6 +30,7 @@ def load(
     num_frames: int | None = None,
     variant: str = "",
     many: bool = False,
+    engine: str = "jax",
 ) -> TrainedModel:
     """Load a trained network and compile it.
 
@@ -41,6 +43,8 @@ def load(
         size: side of the frames in pixels; by default the configuration's.
         num_frames: frames of a video; by default the configuration's.
         variant: of the defaults, such as "release" for weights of the authors.
+        engine: what runs the layers: jax, onnxruntime, openvino, or auto, the fastest of those that
+            are installed. The others run on the CPU.
         many: compile what `many.predict_videos` needs, in place of what the model's methods need.
 
     Raises:
@@ -101,11 +105,13 @@ def load(
         short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
         via=system.via,
     )
-    network = system.deploy(variables, dtype=None if dtype is None else DTYPES[dtype])
+    plain = dtype if engine == "jax" else "float32"  # what other engines round, they round
+    network = system.deploy(variables, dtype=None if plain is None else DTYPES[plain])
+    network, choice = choose_engine(network, engine, dtype or "float32", size)
     (Lockstep if many else Recognizer)(network).warm_up(size, size)
     classes = weights.classes or tuple(map(str, range(network.architecture.num_classes)))
     rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
-    return TrainedModel(network, classes, sampler, rule, notes)
+    return TrainedModel(network, classes, sampler, rule, (*notes, choice) if choice else notes)
 
 
 def _create_fields(variant: str) -> dict[str, Any]:

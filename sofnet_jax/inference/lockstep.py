@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from sofnet_jax.data.views import check_pixels
+from sofnet_jax.engines.network import has_engine
 from sofnet_jax.inference.online import Recorder, finish, hand_over, pack
 from sofnet_jax.systems.base import Network, Result, Span, choose, find_device
 from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
@@ -221,9 +222,27 @@ class Lockstep:
         slots = [self._slots.get(row) for row in rows.tolist()]
         fresh = np.array([slot is None or slot.fresh for slot in slots])
         counts = np.array([-1 if slot is None else slot.num_frames for slot in slots], np.int32)
+        begun = self._first, rows, fresh, counts
+        if has_engine(self._network):
+            return self._compute_in_engine(i, source, *begun)
         self._carried[i], self._states, needed, logits = _advance(
-            span, source, self._states, self._carried[i], self._first, rows, fresh, counts
+            span, source, self._states, self._carried[i], *begun
         )
+        return needed, logits
+
+    def _compute_in_engine(
+        self, i: int, source: Any, first: Watched, rows: Int[np.ndarray, "b"], *begun: Any
+    ) -> tuple[Int[Array, "b 3"], Float[Array, "b n"] | None]:
+        """The same, if layers run in an engine; what a row carries is then in this memory."""
+        span = self._network.spans[i]
+        if not span.looks:
+            there = [source.get(row, source[rows[0]]) for row in rows.tolist()]  # or in no row
+            source = jax.tree.map(lambda *x: np.stack(x), *there)
+        state = _begin_rows(span, self._states, first, rows, *begun)
+        carry, evidence = span.extract(state.inner, source)
+        for place, row in enumerate(rows.tolist()):
+            self._carried[i][row] = jax.tree.map(lambda x, place=place: x[place], carry)
+        self._states, needed, logits = _settle(span, self._states, state, evidence, rows)
         return needed, logits
 
     def _stack(self, pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:
@@ -236,6 +255,8 @@ class Lockstep:
 
     def _create_carried(self) -> list[Any]:
         """Memory for what each span leaves to its followers, in every row."""
+        if has_engine(self._network):
+            return [{} for _ in self._network.spans]
         carried: list[Any] = []
         rows = self._num_slots + 1
         pixels = jax.ShapeDtypeStruct((rows, *self._shape), np.uint8)
@@ -295,17 +316,39 @@ def _advance(
     of fresh rows begin with `first`, for videos of `counts` frames.
     """
     x = source if span.looks else _take(source, rows)
-    state = _take(states, rows)
-    if span.looks:
-        begun = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), first, state)
-        begun = replace(begun, inner=replace(begun.inner, num_frames=counts))
-        state = choose(fresh, begun, state)
+    state = _begin_rows(span, states, first, rows, fresh, counts)
     carry, evidence = span.extract(state.inner, x)
-    state = state.follow(span.decide(state.inner, evidence), answers=span.answers)
     if span.followers:
         carried = _put(carried, rows, carry)
+    return carried, *_settle(span, states, state, evidence, rows)
+
+
+@jax.jit
+def _begin_rows(
+    span: Span,
+    states: Watched,
+    first: Watched,
+    rows: Int[Array, "b"],
+    fresh: Bool[Array, "b"],
+    counts: Int[Array, "b"],
+) -> Watched:
+    """The states of rows; the first ones where they are fresh."""
+    state = _take(states, rows)
+    if not span.looks:
+        return state
+    begun = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), first, state)
+    begun = replace(begun, inner=replace(begun.inner, num_frames=counts))
+    return choose(fresh, begun, state)
+
+
+@functools.partial(jax.jit, donate_argnums=1)
+def _settle(
+    span: Span, states: Watched, state: Watched, evidence: Any, rows: Int[Array, "b"]
+) -> tuple[Watched, Int[Array, "b 3"], Shaped[Array, "b n"] | None]:
+    """Decide about rows in the state `state`, and write their new states to `states`."""
+    state = state.follow(span.decide(state.inner, evidence), answers=span.answers)
     logits = hand_over(state.answer) if span.answers else None
-    return carried, _put(states, rows, state), hand_over(pack(state)), logits
+    return _put(states, rows, state), hand_over(pack(state)), logits
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -11,20 +11,36 @@ from jaxtyping import Array, Float
 from scipy.special import softmax
 
 from sofnet_jax.data.views import check_pixels
+from sofnet_jax.engines.network import has_engine
 from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Result, Span, Trace, find_device
 from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
 
 
-@jax.jit
-def see(span: Span, state: Watched, x: Any) -> tuple[Any, Watched, Array, Array | None]:
+def see(
+    network: Network, i: int, state: Watched, x: Any
+) -> tuple[Any, Watched, Array, Array | None]:
     """Run a span on a frame: what a follower starts with, the state, and the host's part of it."""
+    span = network.spans[i]
+    if not has_engine(network):
+        return _see(span, state, x)
+    carry, evidence = span.extract(state.inner, x)
+    return carry, *decide(span, state, evidence)
+
+
+@jax.jit
+def _see(span: Span, state: Watched, x: Any) -> tuple[Any, Watched, Array, Array | None]:
     carry, evidence = span.extract(state.inner, x)
     return carry, *_decide(span, state, evidence)
 
 
-@jax.jit
-def extract(span: Span, x: Any) -> tuple[Any, Any]:
+def extract(network: Network, i: int, x: Any) -> tuple[Any, Any]:
     """The layers of a span, which several videos share."""
+    span = network.spans[i]
+    return span.extract(None, x) if has_engine(network) else _extract(span, x)
+
+
+@jax.jit
+def _extract(span: Span, x: Any) -> tuple[Any, Any]:
     return span.extract(None, x)
 
 
@@ -124,7 +140,7 @@ class Frame:
         """What the decision of a span reads; `before` ran on the same frame."""
         if span not in self._found:
             x = self._pixels if before is None else self._found[before][0]
-            self._found[span] = extract(self.network.spans[span], x)
+            self._found[span] = extract(self.network, span, x)
         return self._found[span][1]
 
 
@@ -142,16 +158,20 @@ class Recognizer:
         self.reset()
 
     def warm_up(self, height: int, width: int) -> None:
-        """Compile everything for frames of a size; `step` and `result` then compile nothing."""
+        """Compile everything for frames of a size, by running it.
+
+        Afterwards `step` and `result` compile nothing.
+        """
         blank = np.zeros((height, width, 3), np.uint8)
         state = self._begin(blank.shape)
         frame = Frame(self.network, blank)
 
         def run(i: int, x: Any, before: int | None) -> None:
             span = self.network.spans[i]
-            carry, *_ = see(span, state, x)
+            carry, *found = see(self.network, i, state, x)
             if self.network.shares:
-                decide(span, state, frame.find(i, before))
+                found += decide(span, state, frame.find(i, before))
+            jax.block_until_ready(found)
             for follower in span.followers:
                 run(follower, carry, i)
 
@@ -237,12 +257,13 @@ class Recognizer:
 
     def _run(self, x: Any) -> None:
         """Run the next span."""
+        assert self._state is not None
         i = self._record.span
-        span, logits = self.network.spans[i], None
         if self._last is None:
-            self._carry, self._state, needed, logits = see(span, self._state, x)
+            self._carry, self._state, needed, logits = see(self.network, i, self._state, x)
         else:
             evidence = self._last.find(i, self._before)
+            span = self.network.spans[i]
             self._state, needed, logits = decide(span, self._state, evidence)
         self._before = i
         self._record.read(self._read(needed), None if logits is None else np.asarray(logits)[0])

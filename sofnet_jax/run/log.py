@@ -7,30 +7,16 @@ import contextlib
 import json
 import math
 import re
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from sofnet_jax.host.absence import pretend_absence
 from sofnet_jax.host.files import format_json, write_whole
-
-
-@contextlib.contextmanager
-def pretend_absence(name: str) -> Iterator[None]:
-    """Hides a package from imports inside, unless it is imported already."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # makes its import fail
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
 
 with pretend_absence("torch"):  # tensorboardX would import it, which takes seconds
     from tensorboardX.event_file_writer import EventsWriter

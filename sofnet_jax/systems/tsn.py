@@ -18,8 +18,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from sofnet_jax.backbones.costs import compute_pool_cost, compute_stage_costs
+from sofnet_jax.backbones.folded import AnyLayers, Layers, Stem, Tree, create_past, fold_stages
 from sofnet_jax.backbones.folded import Block as FoldedBlock
-from sofnet_jax.backbones.folded import Layers, Stem, Tree, create_past, fold_stages
 from sofnet_jax.backbones.layers import average_pool, full_precision, normalise
 from sofnet_jax.backbones.resnet import ResNet
 from sofnet_jax.backbones.shift import Past, shift_frames
@@ -387,14 +387,14 @@ class State:
 class WholeSpan:
     """All layers and the classifier, or those that follow another span."""
 
-    layers: Layers
+    layers: AnyLayers
     head: Head
     name: str = flax.struct.field(pytree_node=False, default="frame")
     looks: bool = flax.struct.field(pytree_node=False, default=True)
     answers = True
     followers = ()
 
-    def extract(self, state: State | None, x: Array) -> tuple[None, Any]:
+    def extract(self, state: State | None, x: Any) -> tuple[None, Any]:
         """Run the layers and the classifier."""
         _, pooled, left = self.layers(x, None if state is None else state.past[-1])
         return None, (self.head(pooled), left)

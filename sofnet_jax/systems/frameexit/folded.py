@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from sofnet_jax.backbones.folded import Layers, Tree
+from sofnet_jax.backbones.folded import AnyLayers, Layers, Tree
 from sofnet_jax.backbones.layers import BatchNorm, full_precision
 from sofnet_jax.systems.base import DONE, UNDECIDED, Next, choose, create_next
 from sofnet_jax.systems.frameexit.architecture import EXIT, FIRST, LAST, NEXT, Architecture
@@ -93,7 +93,7 @@ def multiply(
 class LookSpan:
     """A frame: backbone, MLP, running maximum, and the gate of its position."""
 
-    layers: Layers
+    layers: AnyLayers
     mlp: Layer
     gates: tuple[Layer, Layer]
     exit: tuple[Float[Array, "m e"], Float[Array, "m"]]  # the gates' last layer
@@ -102,7 +102,7 @@ class LookSpan:
     answers = False
     followers = (ANSWER,)
 
-    def extract(self, state: State | None, x: Array) -> tuple[Any, Any]:
+    def extract(self, state: State | None, x: Any) -> tuple[Any, Any]:
         """The features u_t of a frame; the classifier starts with the maximum in the state."""
         _, pooled, _ = self.layers(x)
         with full_precision():
@@ -152,7 +152,7 @@ class AnswerSpan:
     answers = True
     followers = ()
 
-    def extract(self, state: State | None, x: Array) -> tuple[None, Any]:
+    def extract(self, state: State | None, x: Any) -> tuple[None, Any]:
         """Nothing: the classifier reads the state."""
         return None, ()
 

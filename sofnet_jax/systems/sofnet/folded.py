@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from sofnet_jax.backbones.folded import Layers, Tree
+from sofnet_jax.backbones.folded import AnyLayers, Layers, Tree
 from sofnet_jax.backbones.layers import full_precision
 from sofnet_jax.backbones.shift import Channels, Past
 from sofnet_jax.systems import tsn
@@ -93,7 +93,7 @@ class State(tsn.State):
 class GatedSpan:
     """The layers before gate k, and the gate."""
 
-    layers: Layers
+    layers: AnyLayers
     gate: Gate
     name: str = flax.struct.field(pytree_node=False)
     k: int = flax.struct.field(pytree_node=False)
@@ -134,7 +134,7 @@ class GatedSpan:
 class FinalSpan:
     """The layers after the last gate, possibly none, and the classifier."""
 
-    layers: Layers
+    layers: AnyLayers
     head: tsn.Head
     k: int = flax.struct.field(pytree_node=False)  # number of gates
     name = "head"

@@ -1,0 +1,27 @@
+"""What an inference engine other than JAX is."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+# Arrays in the order of a model's inputs to those of its outputs, which belong to the caller.
+Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A library that runs ONNX models on this machine; one file each, which alone knows it.
+
+    Attributes:
+        name: in options and in `pip install 'sofnet_jax[NAME]'`.
+        dtypes: the precisions in which it can run layers here, fastest last.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtypes(self) -> tuple[str, ...]: ...
+
+    def compile(self, model: bytes, dtype: str) -> Run:
+        """Prepare a model; inputs and outputs stay float32 whatever `dtype` rounds inside."""

@@ -1,0 +1,43 @@
+"""The inference engines, by name."""
+
+import importlib
+
+import jax
+
+from sofnet_jax.engines.base import Engine
+from sofnet_jax.engines.network import move_layers
+from sofnet_jax.host.errors import UserError, first_line
+from sofnet_jax.systems.base import Network
+
+ENGINES = ("onnxruntime", "openvino")  # modules beside this one
+NAMES = ("jax", *ENGINES, "auto")
+
+
+def find_engine(name: str) -> Engine:
+    """The engine of a name. Raises UserError if it is not installed or cannot start."""
+    try:
+        return importlib.import_module(f"sofnet_jax.engines.{name}").ENGINE
+    except ImportError as error:
+        reason = first_line(error)
+        raise UserError(
+            f"the engine {name} is not installed ({reason}): pip install 'sofnet_jax[{name}]'"
+        ) from error
+    except Exception as error:  # each has exceptions of its own
+        raise UserError(f"the engine {name} does not start: {first_line(error)}") from error
+
+
+def use_engine(network: Network, name: str, dtype: str) -> Network:
+    """The network, which is float32 in JAX, with its layers in the engine of this name.
+
+    Raises UserError if the engine is not installed, or cannot compute in `dtype` on this machine.
+    """
+    if jax.default_backend() != "cpu":
+        raise UserError(f"the engine {name} runs on the CPU: set JAX_PLATFORMS=cpu")
+    engine = find_engine(name)
+    if dtype not in engine.dtypes:
+        usable = " and ".join(engine.dtypes)
+        raise UserError(f"the engine {name} computes in {usable} on this machine, not in {dtype}")
+    try:
+        return move_layers(network, engine, dtype)
+    except Exception as error:
+        raise UserError(f"the engine {name} failed: {first_line(error)}") from error
