@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "recognise actions in videos, streams and archives",
     "prepare": "prepare a data set for fast training, or inspect one",
     "convert": "convert weights between file formats",
+    "export": "write a trained network as one program, for ONNX or for JAX alone",
     "calibrate": "choose the rule of early exit that saves most within a loss of accuracy",
     "compare": "train TSN and SoF-Net on the same budget and compare them",
     "sweep": "train several methods with several seeds",

@@ -11,7 +11,6 @@ from jaxtyping import Float, Shaped
 from sofnet_jax.backbones.folded import Layers
 from sofnet_jax.backbones.shift import Channels
 from sofnet_jax.engines.base import Engine
-from sofnet_jax.engines.layers import create_layers_model
 
 
 @jax.tree_util.register_static
@@ -22,10 +21,12 @@ class EngineLayers:
     """
 
     def __init__(self, layers: Layers, engine: Engine, dtype: str):
-        """Compile the layers, whose weights are float32."""
+        """Compile the layers, whose weights are float32. Needs the package onnx."""
+        from sofnet_jax.engines.layers import create_layers_model  # JAX alone does without onnx
+
         self.layers = layers.layers
         self.dtype: DTypeLike = jnp.dtype(dtype)
-        self._traced = layers
+        self.traced = layers  # in JAX
         self._run = engine.compile(create_layers_model(layers), dtype)
 
     def __call__(
@@ -33,7 +34,7 @@ class EngineLayers:
     ) -> tuple[Float[Any, "b _ _ _"], Float[Any, "b c"], Channels]:
         """Features, their average, and the `past` of a later frame, as `Layers` finds them."""
         if isinstance(x, jax.core.Tracer):  # somebody asks for shapes
-            return self._traced(x, past)
+            return self.traced(x, past)
         features, pooled, *left = self._run([np.asarray(array) for array in (x, *(past or ()))])
         return features, jnp.asarray(pooled), tuple(map(jnp.asarray, left))
 
@@ -46,6 +47,15 @@ def move_layers(network: Any, engine: Engine, dtype: str) -> Any:
         return EngineLayers(part, engine, dtype) if holds else part
 
     return jax.tree.map(move, network, is_leaf=lambda part: isinstance(part, Layers))
+
+
+def restore_layers(network: Any) -> Any:
+    """The network with its layers in JAX again."""
+
+    def restore(part: Any) -> Any:
+        return part.traced if isinstance(part, EngineLayers) else part
+
+    return jax.tree.map(restore, network, is_leaf=lambda part: isinstance(part, EngineLayers))
 
 
 def has_engine(network: Any) -> bool:

@@ -16,6 +16,7 @@ NAMES = ("jax", *ENGINES, "auto")
 def find_engine(name: str) -> Engine:
     """The engine of a name. Raises UserError if it is not installed or cannot start."""
     try:
+        importlib.import_module("onnx")
         return importlib.import_module(f"sofnet_jax.engines.{name}").ENGINE
     except ImportError as error:
         reason = first_line(error)

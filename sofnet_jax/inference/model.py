@@ -13,7 +13,8 @@ from jaxtyping import Float, Int, UInt8
 
 from sofnet_jax.data.video.reader import LazyFrame, Pixels, VideoReader
 from sofnet_jax.data.views import ROUNDING, Sampler, regular_indices
-from sofnet_jax.host.errors import UserError
+from sofnet_jax.engines.network import restore_layers
+from sofnet_jax.host.errors import UserError, first_line
 from sofnet_jax.host.paths import expand
 from sofnet_jax.host.time_limit import TimeLimit
 from sofnet_jax.inference.online import Recognizer
@@ -292,20 +293,47 @@ class TrainedModel:
     def _count_segments(self, every: float, seconds: float) -> int:
         return max(round(every * self.num_frames / seconds), 1)
 
-    def export(self, path: str | os.PathLike, *, platforms: Sequence[str] = ()) -> None:
-        """Write the network, its gates and its early exit as one program that needs only JAX.
+    def export(
+        self, path: str | os.PathLike, *, platforms: Sequence[str] = (), parts: bool = False
+    ) -> None:
+        """Write the network, its gates and its early exit as one program.
 
-        See `program.export_program`. `platforms` to run on, such as "cpu" and "cuda", are by
-        default the current one. Raises UserError for an unknown one, or if the file cannot be
-        written.
+        A file that ends in .onnx is an ONNX model (`portable.write_video_model`); with `parts`,
+        the path is a folder for a model of each span (`portable.write_parts`). Any other file is a
+        program that needs only JAX (`program.export_program`); `platforms` that it runs on, such as
+        "cpu" and "cuda", are by default the current one.
+
+        Raises:
+            UserError: an unknown platform, a path that cannot be written, onnx is missing, or the
+                system computes what `engines.jaxpr` has no rule for.
         """
         path = Path(expand(path))
         if unknown := set(platforms) - PLATFORMS:
             raise UserError(f"no platform {min(unknown)}; choose of {', '.join(sorted(PLATFORMS))}")
+        network = restore_layers(self.network)
         try:
-            export_program(path, self.network, self.size, self.rule, platforms=platforms)
+            if parts or path.suffix == ".onnx":
+                self._export_onnx(path, network, parts)
+            else:
+                export_program(path, network, self.size, self.rule, platforms=platforms)
         except OSError as error:
             raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+
+    def _export_onnx(self, path: Path, network: Network, parts: bool) -> None:
+        try:
+            from sofnet_jax.inference import portable
+        except ImportError as error:
+            raise UserError(
+                f"cannot write ONNX ({first_line(error)}): pip install 'sofnet_jax[onnx]'"
+            ) from error
+        metadata = portable.create_metadata(network, self.classes, self.sampler, self.rule)
+        if parts:
+            path.mkdir(parents=True, exist_ok=True)
+        write = portable.write_parts if parts else portable.write_video_model
+        try:
+            write(path, network, self.rule, self.size, metadata)
+        except NotImplementedError as error:
+            raise UserError(f"this system cannot be written as ONNX: {error}") from error
 
     def conclude(
         self,
