@@ -5,7 +5,8 @@
         --videos=/tmp/real/composites --num_frames=16 --short_side=128 --out=/tmp/real/fold0
 
 The sets are jhmdb21, ucf101_10, ut_interaction, weizmann and composites. After the set comes the
-part to validate with: a fold, UCF101's split, UT-Interaction's set, or Weizmann's person.
+part to validate with: a fold, UCF101's split, UT-Interaction's set, or Weizmann's persons, as
+daria+denis+eli.
 `SOFNET_MATERIAL` names the folder that has them in `videos/`; none of it enters the repository.
 """
 
@@ -48,7 +49,7 @@ SETS: dict[str, tuple[str, Callable[[Row, str], bool]]] = {
     "jhmdb21": ("jhmdb21/videos", lambda row, part: row["fold5"] == part),
     "ucf101_10": ("ucf101_10/videos", lambda row, part: row[f"ucf101_split{part}"] == "test"),
     "ut_interaction": ("", lambda row, part: (row["group"] > "seq10") == (part == "2")),
-    "weizmann": ("", lambda row, part: row["group"] == part),
+    "weizmann": ("", lambda row, part: row["group"] in part.split("+")),
 }
 
 
