@@ -3,17 +3,20 @@
 usage: python -m sofnet_jax.benchmark train --config=FILE
        python -m sofnet_jax.benchmark data
        python -m sofnet_jax.benchmark inference [VIDEO… --checkpoint=RUN] [FLAGS]
+       python -m sofnet_jax.benchmark engines [--sizes=…] [--stops=…]
        python -m sofnet_jax.benchmark runtime --workdir=SWEEP
 example: python -m sofnet_jax.benchmark inference --sizes=168,224
 
 `inference` forces the gates to stop frames as in the paper's Figure 3, or as --stops says: the
 percentages of frames stopped after res1 … res5, used, and never seen. With --checkpoint a trained
-network decides, on videos. `runtime` measures the networks of a sweep, for Table 3 of its report.
+network decides, on videos. `engines` sets JAX, ONNX Runtime and OpenVINO beside each
+other, on a CPU. `runtime` measures the networks of a sweep, for Table 3 of its report.
 """
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from sofnet_jax.benchmark.decoding import benchmark_decoding
@@ -65,6 +68,8 @@ def main(argv: list[str]) -> None:
             lines = benchmark_pipeline(REPEATS.value or 10, VIDEOS.value)
         case ["inference", *videos]:
             lines = _measure_inference(videos)
+        case ["engines"]:
+            lines = _measure_engines()
         case ["runtime"]:
             if WORKDIR.value is None:
                 raise UserError("--workdir is missing; give the folder of a sweep")
@@ -77,7 +82,7 @@ def main(argv: list[str]) -> None:
         case _:
             raise UserError(
                 "say what to measure: python -m sofnet_jax.benchmark train --config …, data, "
-                "inference, or runtime"
+                "inference, engines, or runtime"
             )
     for line in lines:
         print(line, flush=True)
@@ -92,17 +97,38 @@ def _measure_inference(videos: list[str]) -> Iterator[str]:
         files = [file for name in videos for file in find_videos(name)]
         workloads = [load_workload(CHECKPOINT.value, files, dtype=DTYPE.value)]
     else:
-        sizes, stops = _read_numbers("sizes", SIZES.value), _read_numbers("stops", STOPS.value)
-        if not sizes or not all(size in range(32, 4097) for size in sizes):
-            raise UserError(f"--sizes={','.join(SIZES.value)}: give sides of 32 to 4096 pixels")
+        sizes, stops = _read_sizes(), _read_numbers("stops", STOPS.value)
         dtype = DTYPE.value and DTYPES[DTYPE.value]
-        workloads = [create_workload(int(size), stops, dtype=dtype) for size in sizes]
+        workloads = [create_workload(size, stops, dtype=dtype) for size in sizes]
     keep_freed_memory()  # to the advantage of all, including PyTorch
     yield describe_host()
     yield from benchmark_inference(workloads, REPEATS.value or 5)
     if MINUTES.value and not CHECKPOINT.value:
         yield from benchmark_stream(workloads[0], MINUTES.value)
         yield from benchmark_start(workloads[0].size)
+
+
+def _measure_engines() -> Iterator[str]:
+    try:
+        from sofnet_jax.benchmark.engines import benchmark_engines  # needs the package onnx
+    except ImportError as error:
+        raise UserError(f"{error}: pip install 'sofnet_jax[onnxruntime,openvino]'") from error
+    if jax.default_backend() != "cpu":
+        raise UserError("engines run on the CPU: set JAX_PLATFORMS=cpu")
+    sizes, stops = _read_sizes(), _read_numbers("stops", STOPS.value)
+    keep_freed_memory()
+    yield describe_host()
+    for size in sizes:
+        yield from benchmark_engines(
+            create_workload(size, stops, dtype="float32"), REPEATS.value or 5
+        )
+
+
+def _read_sizes() -> list[int]:
+    sizes = _read_numbers("sizes", SIZES.value)
+    if not sizes or not all(size in range(32, 4097) for size in sizes):
+        raise UserError(f"--sizes={','.join(SIZES.value)}: give sides of 32 to 4096 pixels")
+    return [int(size) for size in sizes]
 
 
 def _read_numbers(flag: str, texts: list[str]) -> list[float]:

@@ -1,12 +1,13 @@
 """Measure functions beside each other, and describe the host."""
 
+import os
 import platform
 import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
@@ -16,8 +17,33 @@ from sofnet_jax.host.workers import count_cores
 Key = TypeVar("Key")
 
 
+STEADY = 1.3  # of what was measured: a median this much above the best was disturbed
+BUSY = 0.5  # of the processes that want to run beside this one
+
+
+class Times(NamedTuple):
+    """The least and the median time of several calls."""
+
+    best: float
+    median: float
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether nothing else seems to have run beside them."""
+        return self.median <= STEADY * self.best
+
+    def scale(self, factor: float) -> "Times":
+        """The same in another unit."""
+        return Times(self.best * factor, self.median * factor)
+
+
 def interleave(functions: Mapping[Key, Callable[[], Any]], repeats: int) -> dict[Key, float]:
     """Median seconds of functions called in turn, after one call each to compile and warm up."""
+    return {name: each.median for name, each in time_in_turn(functions, repeats).items()}
+
+
+def time_in_turn(functions: Mapping[Key, Callable[[], Any]], repeats: int) -> dict[Key, Times]:
+    """Seconds of functions called in turn, after one call each to compile and warm up."""
     times: dict[Key, list[float]] = {name: [] for name in functions}
     for i in range(repeats + 1):
         for name, function in functions.items():
@@ -25,7 +51,13 @@ def interleave(functions: Mapping[Key, Callable[[], Any]], repeats: int) -> dict
             jax.block_until_ready(function())
             if i:
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: Times(min(own), statistics.median(own)) for name, own in times.items()}
+
+
+def describe_load() -> str:
+    """The mean load of the last minute, and whether that disturbs a measurement."""
+    load = os.getloadavg()[0]
+    return f"load {load:.1f}" + (", the machine was busy" if load > BUSY else "")
 
 
 def describe_tenths(rows: Mapping[str, Sequence[float]], digits: int) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from sofnet_jax.backbones.folded import Block, Convolution, Layers, Stem
+from sofnet_jax.backbones.folded import AnyLayers, Block, Convolution, Stem
 from sofnet_jax.backbones.layers import PIXEL_MEAN, PIXEL_STD
 from sofnet_jax.backbones.shift import SHARE
 from sofnet_jax.backbones.winograd import WinogradConvolution, restore_kernel
@@ -15,7 +15,7 @@ _CHANNELS_FIRST, _CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def add_layers(
-    graph: Graph, layers: Layers, x: str, past: Sequence[str] = ()
+    graph: Graph, layers: AnyLayers, x: str, past: Sequence[str] = ()
 ) -> tuple[str, str, list[str]]:
     """Add the nodes of `Layers.__call__`; return the names of its results.
 
@@ -39,7 +39,7 @@ def add_layers(
     return x, pooled, left
 
 
-def create_layers_model(layers: Layers) -> bytes:
+def create_layers_model(layers: AnyLayers) -> bytes:
     """A model of some layers: `x`, `past0`, … to `features`, `pooled`, `left0`, ….
 
     The number and the size of images may vary.

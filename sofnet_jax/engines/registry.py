@@ -7,6 +7,7 @@ import jax
 from sofnet_jax.engines.base import Engine
 from sofnet_jax.engines.network import move_layers
 from sofnet_jax.host.errors import UserError, first_line
+from sofnet_jax.host.memory import keep_freed_memory
 from sofnet_jax.systems.base import Network
 
 ENGINES = ("onnxruntime", "openvino")  # modules beside this one
@@ -38,6 +39,7 @@ def use_engine(network: Network, name: str, dtype: str) -> Network:
     if dtype not in engine.dtypes:
         usable = " and ".join(engine.dtypes)
         raise UserError(f"the engine {name} computes in {usable} on this machine, not in {dtype}")
+    keep_freed_memory()  # an engine's outputs are new memory, frame by frame
     try:
         return move_layers(network, engine, dtype)
     except Exception as error:
