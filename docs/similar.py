@@ -159,13 +159,18 @@ class Gate:
         x, pooled, _ = self.layers(x)
         return x, normalise(pooled)
 
-    def decide(self, state: State, evidence: Float[Array, "b d"]) -> State:
+    def score(self, state: State, evidence: Float[Array, "b d"]) -> tuple[Array, Array]:
+        """Compare the frame with the last kept one."""
+        return keep(evidence, state.reference, self.threshold), evidence
+
+    def decide(self, state: State, scores: tuple[Array, Array]) -> State:
         """Keep the frame or ask for the next one."""
-        kept = keep(evidence, state.reference, self.threshold) > 0.5
+        forward, features = scores
+        kept = forward > 0.5
         zero = jnp.zeros_like(state.kept)
         onward = Next(zero + 1, state.next.time, zero + UNDECIDED)
         following = choose(kept, onward, state.close(STOPPED))
-        reference = choose(kept, evidence, state.reference)
+        reference = choose(kept, features, state.reference)
         return dataclasses.replace(state, next=following, reference=reference)
 
 

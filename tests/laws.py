@@ -13,6 +13,7 @@ from sofnet_jax.inference import online
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.program import run_videos
+from sofnet_jax.systems.base import decide
 from sofnet_jax.systems.early_exit import NEVER, Rule, watch
 
 VIDEOS = 12
@@ -115,7 +116,7 @@ def _count_span_macs(network):
 
     def run(span, state, x):
         carry, evidence = span.extract(state, x)
-        return carry, span.decide(state, evidence)
+        return carry, decide(span, state, evidence)
 
     for i, span in enumerate(network.spans):
         before = None if span.looks else next(j for j in sources if i in _followers(network, j))

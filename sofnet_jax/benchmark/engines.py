@@ -10,10 +10,10 @@ import numpy as np
 
 from sofnet_jax.benchmark.hand_loop import HandLoop, create_span_models
 from sofnet_jax.benchmark.stopwatch import Times, describe_load, time_in_turn
-from sofnet_jax.benchmark.workload import Workload, run_loop, run_program
+from sofnet_jax.benchmark.workload import Workload, classify, run_loop, run_program
 from sofnet_jax.engines.registry import ENGINES, find_engine, use_engine
 from sofnet_jax.host.errors import UserError
-from sofnet_jax.inference.online import Recognizer, extract
+from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.portable import write_video_model
 from sofnet_jax.systems.base import Network
 from sofnet_jax.systems.early_exit import NEVER
@@ -146,8 +146,7 @@ def _classify(tsn: Network, videos: Any) -> None:
     """TSN on one frame after another."""
     for video in videos:
         for t in range(len(video)):
-            _, (logits, _) = extract(tsn, 0, video[t : t + 1])
-            np.asarray(logits)
+            classify(tsn, video[t : t + 1])
 
 
 def _require_same(work: Workload, found: list[np.ndarray], what: str) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from sofnet_jax.benchmark.stopwatch import interleave
-from sofnet_jax.benchmark.workload import Workload, run_loop, run_program
+from sofnet_jax.benchmark.workload import Workload, classify, run_loop, run_program
 from sofnet_jax.host.errors import first_line
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer, extract, see
@@ -95,8 +94,7 @@ def _classify_all(work: Workload, count: int) -> None:
     """Run TSN on all videos, `count` frames at a time."""
     for video in work.videos:
         for t in range(0, len(video), count):
-            _, (logits, _) = extract(work.tsn, 0, video[t : t + count])
-            np.asarray(logits)
+            classify(work.tsn, video[t : t + count])
 
 
 def _measure_many(work: Workload) -> dict[str, float]:

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from sofnet_jax.benchmark.forced_gates import RULE, create_fates, draw_pictures, force
 from sofnet_jax.data.video.decode import VideoError
+from sofnet_jax.engines.network import has_engine
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.drawing import read_frames
 from sofnet_jax.inference.load import load
@@ -125,6 +126,19 @@ def load_workload(checkpoint: str, videos: Sequence[str], *, dtype: str | None =
     if not frames:
         raise UserError("none of the videos can be read")
     return Workload(checkpoint, model.network, model.rule, frames)
+
+
+@jax.jit
+def _classify(span: WholeSpan, frames: UInt8[Array, "b h w 3"]) -> Float[Array, "b n"]:
+    return span.score(None, span.extract(None, frames)[1])[0]
+
+
+def classify(tsn: Network, frames: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b n"]:
+    """The logits of frames by TSN."""
+    span = tsn.spans[0]
+    if has_engine(tsn):
+        return np.asarray(span.score(None, span.extract(None, frames)[1])[0])
+    return np.asarray(_classify(span, frames))
 
 
 def run_loop(

@@ -47,6 +47,28 @@ class Scope:
         return self.graph.add("Concat", *parts, axis=0)
 
 
+def create_graph(
+    program: core.ClosedJaxpr, used: Sequence[int], made: Sequence[int]
+) -> onnx.GraphProto:
+    """A graph of a traced function, from those of its inputs to those of its outputs.
+
+    Raises:
+        NotImplementedError: an operation that no rule is written for.
+    """
+    graph = Graph()
+    names = [f"in{i}" for i in range(len(program.in_avals))]
+    found = add_program(Scope(graph), program, names)
+    outputs = {f"out{i}": program.out_avals[i] for i in made}
+    for i, name in zip(made, outputs, strict=True):
+        graph.rename(found[i], name)
+    inputs = {names[i]: program.in_avals[i] for i in used}
+    return graph.finish(
+        "program",
+        [_describe(name, aval) for name, aval in inputs.items()],
+        [_describe(name, aval) for name, aval in outputs.items()],
+    )
+
+
 def add_program(scope: Scope, program: core.ClosedJaxpr, inputs: Sequence[str]) -> list[str]:
     """Add the nodes of a traced function.
 

@@ -5,7 +5,7 @@ import importlib
 import jax
 
 from sofnet_jax.engines.base import Engine
-from sofnet_jax.engines.network import move_layers
+from sofnet_jax.engines.network import move_network
 from sofnet_jax.host.errors import UserError, first_line
 from sofnet_jax.host.memory import keep_freed_memory
 from sofnet_jax.systems.base import Network
@@ -29,7 +29,7 @@ def find_engine(name: str) -> Engine:
 
 
 def use_engine(network: Network, name: str, dtype: str) -> Network:
-    """The network, which is float32 in JAX, with its layers in the engine of this name.
+    """The network, which is float32 in JAX, with its spans in the engine of this name.
 
     Raises UserError if the engine is not installed, or cannot compute in `dtype` on this machine.
     """
@@ -41,6 +41,6 @@ def use_engine(network: Network, name: str, dtype: str) -> Network:
         raise UserError(f"the engine {name} computes in {usable} on this machine, not in {dtype}")
     keep_freed_memory()  # an engine's outputs are new memory, frame by frame
     try:
-        return move_layers(network, engine, dtype)
+        return move_network(network, engine, dtype)
     except Exception as error:
         raise UserError(f"the engine {name} failed: {first_line(error)}") from error

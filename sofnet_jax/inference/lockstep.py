@@ -242,7 +242,8 @@ class Lockstep:
         carry, evidence = span.extract(state.inner, source)
         for place, row in enumerate(rows.tolist()):
             self._carried[i][row] = jax.tree.map(lambda x, place=place: x[place], carry)
-        self._states, needed, logits = _settle(span, self._states, state, evidence, rows)
+        scores = span.score(state.inner, evidence)
+        self._states, needed, logits = _settle(span, self._states, state, scores, rows)
         return needed, logits
 
     def _stack(self, pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:
@@ -320,7 +321,7 @@ def _advance(
     carry, evidence = span.extract(state.inner, x)
     if span.followers:
         carried = _put(carried, rows, carry)
-    return carried, *_settle(span, states, state, evidence, rows)
+    return carried, *_settle(span, states, state, span.score(state.inner, evidence), rows)
 
 
 @jax.jit
@@ -343,10 +344,10 @@ def _begin_rows(
 
 @functools.partial(jax.jit, donate_argnums=1)
 def _settle(
-    span: Span, states: Watched, state: Watched, evidence: Any, rows: Int[Array, "b"]
+    span: Span, states: Watched, state: Watched, scores: Any, rows: Int[Array, "b"]
 ) -> tuple[Watched, Int[Array, "b 3"], Shaped[Array, "b n"] | None]:
     """Decide about rows in the state `state`, and write their new states to `states`."""
-    state = state.follow(span.decide(state.inner, evidence), answers=span.answers)
+    state = state.follow(span.decide(state.inner, scores), answers=span.answers)
     logits = hand_over(state.answer) if span.answers else None
     return _put(states, rows, state), hand_over(pack(state)), logits
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 
 from sofnet_jax.data.video.reader import LazyFrame, Pixels, VideoReader
 from sofnet_jax.data.views import ROUNDING, Sampler, regular_indices
-from sofnet_jax.engines.network import restore_layers
+from sofnet_jax.engines.network import restore_network
 from sofnet_jax.host.errors import UserError, first_line
 from sofnet_jax.host.paths import expand
 from sofnet_jax.host.time_limit import TimeLimit
@@ -310,7 +310,7 @@ class TrainedModel:
         path = Path(expand(path))
         if unknown := set(platforms) - PLATFORMS:
             raise UserError(f"no platform {min(unknown)}; choose of {', '.join(sorted(PLATFORMS))}")
-        network = restore_layers(self.network)
+        network = restore_network(self.network)
         try:
             if parts or path.suffix == ".onnx":
                 self._export_onnx(path, network, parts)

@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from sofnet_jax.data.views import check_pixels
 from sofnet_jax.engines.network import has_engine
+from sofnet_jax.systems import base
 from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Result, Span, Trace, find_device
 from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
 
@@ -24,7 +25,7 @@ def see(
     if not has_engine(network):
         return _see(span, state, x)
     carry, evidence = span.extract(state.inner, x)
-    return carry, *decide(span, state, evidence)
+    return carry, *decide(network, i, state, evidence)
 
 
 @jax.jit
@@ -44,10 +45,26 @@ def _extract(span: Span, x: Any) -> tuple[Any, Any]:
     return span.extract(None, x)
 
 
-@jax.jit
-def decide(span: Span, state: Watched, evidence: Any) -> tuple[Watched, Array, Array | None]:
+def decide(
+    network: Network, i: int, state: Watched, evidence: Any
+) -> tuple[Watched, Array, Array | None]:
     """The decision of a span on what its layers found."""
+    span = network.spans[i]
+    if has_engine(network):
+        return _follow(span, state, span.score(state.inner, evidence))
+    return _follow_evidence(span, state, evidence)
+
+
+@jax.jit
+def _follow_evidence(
+    span: Span, state: Watched, evidence: Any
+) -> tuple[Watched, Array, Array | None]:
     return _decide(span, state, evidence)
+
+
+@jax.jit
+def _follow(span: Span, state: Watched, scores: Any) -> tuple[Watched, Array, Array | None]:
+    return _hand_over(span, state, span.decide(state.inner, scores))
 
 
 @jax.jit
@@ -58,7 +75,11 @@ def finish(state: Watched) -> tuple[Watched, Array]:
 
 
 def _decide(span: Span, state: Watched, evidence: Any) -> tuple[Watched, Array, Array | None]:
-    state = state.follow(span.decide(state.inner, evidence), answers=span.answers)
+    return _hand_over(span, state, base.decide(span, state.inner, evidence))
+
+
+def _hand_over(span: Span, state: Watched, inner: Any) -> tuple[Watched, Array, Array | None]:
+    state = state.follow(inner, answers=span.answers)
     return state, hand_over(pack(state)), hand_over(state.answer) if span.answers else None
 
 
@@ -170,7 +191,7 @@ class Recognizer:
             span = self.network.spans[i]
             carry, *found = see(self.network, i, state, x)
             if self.network.shares:
-                found += decide(span, state, frame.find(i, before))
+                found += decide(self.network, i, state, frame.find(i, before))
             jax.block_until_ready(found)
             for follower in span.followers:
                 run(follower, carry, i)
@@ -263,8 +284,7 @@ class Recognizer:
             self._carry, self._state, needed, logits = see(self.network, i, self._state, x)
         else:
             evidence = self._last.find(i, self._before)
-            span = self.network.spans[i]
-            self._state, needed, logits = decide(span, self._state, evidence)
+            self._state, needed, logits = decide(self.network, i, self._state, evidence)
         self._before = i
         self._record.read(self._read(needed), None if logits is None else np.asarray(logits)[0])
 

@@ -18,7 +18,7 @@ from sofnet_jax.engines.layers import add_layers
 from sofnet_jax.host.files import write_json, write_whole
 from sofnet_jax.inference.online import pack
 from sofnet_jax.inference.program import run_video
-from sofnet_jax.systems.base import Network
+from sofnet_jax.systems.base import Network, decide
 from sofnet_jax.systems.early_exit import Rule, Watched, watch
 
 _CARRY = "carry."
@@ -169,7 +169,7 @@ def write_parts(
             carry, evidence = span.extract(
                 old.inner, jax.tree.unflatten(form, leaves[len(state) :])
             )
-            new = old.follow(span.decide(old.inner, evidence), answers=span.answers)
+            new = old.follow(decide(span, old.inner, evidence), answers=span.answers)
             return [*list_state(new), new.answer, *jax.tree.leaves(carry)]
 
         shapes = jax.eval_shape(

@@ -10,7 +10,7 @@ from jax import export as jax_export
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from sofnet_jax.host.files import write_whole
-from sofnet_jax.systems.base import DONE, UNDECIDED, Network
+from sofnet_jax.systems.base import DONE, UNDECIDED, Network, decide
 from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
 
 
@@ -78,7 +78,7 @@ def _run(network: Network, i: int, state: Watched, x: Any) -> Watched:
     """Run a span, and what follows it on the same frame."""
     span = network.spans[i]
     carry, evidence = span.extract(state.inner, x)
-    state = state.follow(span.decide(state.inner, evidence), answers=span.answers)
+    state = state.follow(decide(span, state.inner, evidence), answers=span.answers)
     return _branch(network, span.followers, state, carry)
 
 

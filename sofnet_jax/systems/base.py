@@ -312,10 +312,13 @@ class Span(Protocol):
     followers: tuple[int, ...]
 
     def extract(self, state: Any, x: Any) -> tuple[Any, Any]:
-        """Run the layers on b frames: what a follower starts with, and what `decide` reads."""
+        """Run the layers on b frames: what a follower starts with, and what `score` reads."""
 
-    def decide(self, state: Any, evidence: Any) -> Any:
-        """The state after the decision on these frames."""
+    def score(self, state: Any, evidence: Any) -> Any:
+        """Run gates and classifiers on what the layers found: what `decide` reads."""
+
+    def decide(self, state: Any, scores: Any) -> Any:
+        """The state after the decision on these frames. It multiplies no matrices."""
 
 
 @runtime_checkable
@@ -348,8 +351,14 @@ class Network(Protocol):
 
 
 def find_device(network: Network) -> jax.Device:
-    """The device that holds a network's weights."""
-    return jax.tree.leaves(network)[0].device
+    """The device that holds a network's weights; the default one if JAX does not hold them."""
+    weights = jax.tree.leaves(network)
+    return weights[0].device if weights else jax.local_devices()[0]
+
+
+def decide(span: Span, state: Any, evidence: Any) -> Any:
+    """The state after a span's scores and decision."""
+    return span.decide(state, span.score(state, evidence))
 
 
 def create_next(batch: int) -> Next:

@@ -395,13 +395,18 @@ class WholeSpan:
     followers = ()
 
     def extract(self, state: State | None, x: Any) -> tuple[None, Any]:
-        """Run the layers and the classifier."""
+        """Run the layers."""
         _, pooled, left = self.layers(x, None if state is None else state.past[-1])
-        return None, (self.head(pooled), left)
+        return None, (pooled, left)
 
-    def decide(self, state: State, evidence: tuple[Float[Array, "b n"], Any]) -> State:
+    def score(self, state: State | None, evidence: tuple[Float[Array, "b d"], Any]) -> Any:
+        """Run the classifier."""
+        pooled, left = evidence
+        return self.head(pooled), left
+
+    def decide(self, state: State, scores: tuple[Float[Array, "b n"], Any]) -> State:
         """Count the logits, and ask for the next frame."""
-        logits, left = evidence
+        logits, left = scores
         return replace(state, past=(*state.past[:-1], left), **state.count(logits, 0))
 
 

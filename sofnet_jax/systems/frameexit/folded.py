@@ -103,22 +103,30 @@ class LookSpan:
     followers = (ANSWER,)
 
     def extract(self, state: State | None, x: Any) -> tuple[Any, Any]:
-        """The features u_t of a frame; the classifier starts with the maximum in the state."""
+        """Run the layers; the classifier starts with the maximum in the state."""
         _, pooled, _ = self.layers(x)
-        with full_precision():
-            return pooled[:, :0], self.mlp(pooled)
+        return pooled[:, :0], pooled
 
-    def decide(self, state: State, evidence: Float[Array, "b d"]) -> State:
-        """Ask the gate: the classifier answers, or the next frame follows."""
+    def score(
+        self, state: State, evidence: Float[Array, "b c"]
+    ) -> tuple[Float[Array, "b d"], Bool[Array, "b"]]:
+        """Run MLP and gate: the running maximum of features u_t, and whether the gate exits."""
         t, before = state.position, state.maximum
-        maximum = jnp.maximum(before, evidence)
+        with full_precision():
+            features = self.mlp(evidence)
+        maximum = jnp.maximum(before, features)
         asks = (t > 0) & (t < state.last)
 
         def ask() -> Bool[Array, "b"]:
             with full_precision():
                 return self._ask(maximum, before, jnp.clip(t - 1, 0, state.last - 1)) > 0
 
-        exits = asks & jax.lax.cond(asks.any(), ask, lambda: jnp.zeros_like(asks))
+        return maximum, asks & jax.lax.cond(asks.any(), ask, lambda: jnp.zeros_like(asks))
+
+    def decide(self, state: State, scores: tuple[Float[Array, "b d"], Bool[Array, "b"]]) -> State:
+        """Do what the gate says: the classifier answers, or the next frame follows."""
+        maximum, exits = scores
+        t = state.position
         classify = (t == 0) | exits | (t == state.last)
         onward = state.create_next(LOOK, t + 1, NEXT)
         return replace(
@@ -156,11 +164,14 @@ class AnswerSpan:
         """Nothing: the classifier reads the state."""
         return None, ()
 
-    def decide(self, state: State, evidence: tuple[()]) -> State:
-        """Classify. A video goes on after its first frame only."""
-        t = state.position
+    def score(self, state: State, evidence: tuple[()]) -> Float[Array, "b n"]:
+        """Run the position's classifier."""
         with full_precision():
-            answer = multiply(state.maximum, self.kernel, t) + self.bias[t]
+            return multiply(state.maximum, self.kernel, state.position) + self.bias[state.position]
+
+    def decide(self, state: State, scores: Float[Array, "b n"]) -> State:
+        """Answer. A video goes on after its first frame only."""
+        t = state.position
         first = t == 0
         action = jnp.where(first, FIRST, jnp.where(t == state.last, LAST, EXIT))
         span = jnp.where(first, LOOK, DONE)
@@ -168,7 +179,7 @@ class AnswerSpan:
             state,
             next=state.create_next(span, t + 1, action),
             position=t + 1,
-            answer=answer,
+            answer=scores,
         )
 
 
@@ -176,7 +187,7 @@ class AnswerSpan:
 class FoldedFrameExit:
     """FrameExit as `deploy` creates it. All but the layers of the backbone is float32."""
 
-    spans: tuple[LookSpan, AnswerSpan]
+    spans: tuple[Any, ...]
     architecture: Architecture = flax.struct.field(pytree_node=False)
     shares = True
 

@@ -115,10 +115,14 @@ class GatedSpan:
         x, pooled, left = self.layers(x if self.looks else x[0], _recall(state, self.k))
         return (x, pooled), (pooled, left)
 
-    def decide(self, state: State, evidence: tuple[Float[Array, "b d"], Channels]) -> State:
-        """Ask the gate: the frame goes on, or the next one follows."""
+    def score(self, state: State, evidence: tuple[Float[Array, "b d"], Channels]) -> Any:
+        """Run the gate."""
         pooled, left = evidence
-        h, c, logits = self.gate(pooled, state.cells[:, self.k, 0], state.cells[:, self.k, 1])
+        return self.gate(pooled, state.cells[:, self.k, 0], state.cells[:, self.k, 1]), left
+
+    def decide(self, state: State, scores: Any) -> State:
+        """Do what the gate says: the frame goes on, or the next one follows."""
+        (h, c, logits), left = scores
         state = state.propose(self.k, left, h, c)
         forced = state.forced | (state.last & (state.kept == 0) & state.forces)
         forward = forwards(logits) | forced
@@ -150,10 +154,15 @@ class FinalSpan:
         _, pooled, left = self.layers(features, _recall(state, self.k))
         return None, (pooled, left)
 
-    def decide(self, state: State, evidence: tuple[Float[Array, "b d"], Channels]) -> State:
-        """Keep the frame: count its logits, and store what the gates proposed."""
+    def score(self, state: State, evidence: tuple[Float[Array, "b d"], Channels]) -> Any:
+        """Run the classifier."""
         pooled, left = evidence
-        counted = state.count(self.head(pooled), self.k)
+        return self.head(pooled), left
+
+    def decide(self, state: State, scores: tuple[Float[Array, "b n"], Channels]) -> State:
+        """Keep the frame: count its logits, and store what the gates proposed."""
+        logits, left = scores
+        counted = state.count(logits, self.k)
         past = _set(state.left, self.k, left)
         return replace(state, cells=state.proposed, past=past, **counted)
 
