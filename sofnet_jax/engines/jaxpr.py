@@ -48,24 +48,29 @@ class Scope:
 
 
 def create_graph(
-    program: core.ClosedJaxpr, used: Sequence[int], made: Sequence[int]
+    program: core.ClosedJaxpr,
+    used: Sequence[int],
+    made: Sequence[int],
+    inner: Mapping[str, Inner] | None = None,
 ) -> onnx.GraphProto:
-    """A graph of a traced function, from those of its inputs to those of its outputs.
+    """A graph of a traced function, from some of its inputs to some of its outputs.
+
+    Features of layers may be among them; they have channels first, other than in JAX.
 
     Raises:
         NotImplementedError: an operation that no rule is written for.
     """
     graph = Graph()
     names = [f"in{i}" for i in range(len(program.in_avals))]
-    found = add_program(Scope(graph), program, names)
+    found = add_program(Scope(graph, inner or {}), program, names)
     outputs = {f"out{i}": program.out_avals[i] for i in made}
     for i, name in zip(made, outputs, strict=True):
         graph.rename(found[i], name)
     inputs = {names[i]: program.in_avals[i] for i in used}
     return graph.finish(
         "program",
-        [_describe(name, aval) for name, aval in inputs.items()],
-        [_describe(name, aval) for name, aval in outputs.items()],
+        [describe(name, aval.dtype, [None] * aval.ndim) for name, aval in inputs.items()],
+        [describe(name, aval.dtype, [None] * aval.ndim) for name, aval in outputs.items()],
     )
 
 

@@ -1,13 +1,15 @@
 """A backbone's layers as ONNX nodes. They keep channels first, as engines other than JAX want."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 import onnx
 
 from sofnet_jax.backbones.folded import AnyLayers, Block, Convolution, Stem
 from sofnet_jax.backbones.layers import PIXEL_MEAN, PIXEL_STD
-from sofnet_jax.backbones.shift import SHARE
+from sofnet_jax.backbones.shift import SHARE, Channels
 from sofnet_jax.backbones.winograd import WinogradConvolution, restore_kernel
 from sofnet_jax.engines.graph import Graph, create_model, describe
 
@@ -110,3 +112,24 @@ def _shift(graph: Graph, x: str, channels: int, past: str) -> tuple[str, str]:
 def _count_inputs(block: Block) -> int:
     """Channels that a block reads."""
     return block.convolutions[0].kernel.shape[-2]
+
+
+@jax.tree_util.register_static
+class NamedLayers:
+    """`Layers` that a traced program calls by a name, under which they have ONNX nodes."""
+
+    def __init__(self, layers: AnyLayers, name: str):
+        self.layers, self.dtype = layers.layers, layers.dtype
+        self.name, self._traced = name, layers
+
+    def __call__(self, x: Any, past: Channels | None = None) -> tuple[Any, Any, Channels]:
+        def call(x: Any, past: Channels | None) -> tuple[Any, Any, Channels]:
+            return self._traced(x, past)
+
+        call.__name__ = self.name
+        return jax.jit(call)(x, past)
+
+    def add(self, graph: Graph, inputs: Sequence[str]) -> list[str]:
+        """Add their nodes."""
+        features, pooled, left = add_layers(graph, self._traced, inputs[0], inputs[1:])
+        return [features, pooled, *left]

@@ -24,8 +24,8 @@ def see(
     span = network.spans[i]
     if not has_engine(network):
         return _see(span, state, x)
-    carry, evidence = span.extract(state.inner, x)
-    return carry, *decide(network, i, state, evidence)
+    carry, scores = span.see(state.inner, x)
+    return carry, *_follow(span, state, scores)
 
 
 @jax.jit

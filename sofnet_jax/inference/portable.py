@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax import export as jax_export
 
 from sofnet_jax.backbones.folded import Layers
-from sofnet_jax.backbones.shift import Channels
 from sofnet_jax.data.views import Sampler
 from sofnet_jax.engines.graph import Graph, create_model, describe
 from sofnet_jax.engines.jaxpr import Inner, Scope, add_program
-from sofnet_jax.engines.layers import add_layers
+from sofnet_jax.engines.layers import NamedLayers
 from sofnet_jax.host.files import write_json, write_whole
 from sofnet_jax.inference.online import pack
 from sofnet_jax.inference.program import run_video
@@ -22,27 +21,6 @@ from sofnet_jax.systems.base import Network, decide
 from sofnet_jax.systems.early_exit import Rule, Watched, watch
 
 _CARRY = "carry."
-
-
-@jax.tree_util.register_static
-class _NamedLayers:
-    """`Layers` that a traced program calls by a name, under which they have ONNX nodes."""
-
-    def __init__(self, layers: Layers, name: str):
-        self.layers, self.dtype = layers.layers, layers.dtype
-        self.name, self._traced = name, layers
-
-    def __call__(self, x: Any, past: Channels | None = None) -> tuple[Any, Any, Channels]:
-        def call(x: Any, past: Channels | None) -> tuple[Any, Any, Channels]:
-            return self._traced(x, past)
-
-        call.__name__ = self.name
-        return jax.jit(call)(x, past)
-
-    def add(self, graph: Graph, inputs: Sequence[str]) -> list[str]:
-        """Add their nodes."""
-        features, pooled, left = add_layers(graph, self._traced, inputs[0], inputs[1:])
-        return [features, pooled, *left]
 
 
 class Translator:
@@ -60,7 +38,7 @@ class Translator:
     def _name(self, part: Any) -> Any:
         if not isinstance(part, Layers) or not part.layers:
             return part
-        named = _NamedLayers(part, f"sofnet_layers_{len(self._inner)}")
+        named = NamedLayers(part, f"sofnet_layers_{len(self._inner)}")
         self._inner[named.name] = named.add
         return named
 
