@@ -153,6 +153,35 @@ def test_many_files_are_printed_in_order_as_one_at_a_time(predict, place, monkey
     assert all(ms["decode"] > 0 and ms["network"] is None for ms in milliseconds)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_other_engines_predict_alike(many, predict, place, monkeypatch):
+    """Files, windows and files in lockstep, which take an engine's models of their own."""
+    monkeypatch.setattr(printer, "MANY_CPU", 1 if many else 99)
+    arguments = [place / "videos/a.mp4", place / "other.mp4", "--json"]
+    for more in ([],) if many else ([], ["--window=0.5", "--every=0.25"]):
+        lines = {}
+        for engine in ("jax", "onnxruntime", "openvino"):
+            code, stdout, stderr = predict(*arguments, *more, f"--engine={engine}")
+            assert (code, stderr) == (0, "")
+            lines[engine] = list(map(json.loads, stdout.splitlines()))
+        assert len(lines["jax"]) >= 2
+        for own, *others in zip(*lines.values(), strict=True):
+            for other in others:
+                assert other["frames"] == own["frames"] and other["gflops"] == own["gflops"]
+                for one, two in zip(own["classes"], other["classes"], strict=True):
+                    assert one["name"] == two["name"]
+                    assert one["probability"] == pytest.approx(two["probability"], abs=1e-5)
+
+
+def test_the_fastest_engine_is_told(predict, place):
+    code, _, stderr = predict(place / "other.mp4", "--engine=auto")
+    assert code == 0
+    pattern = (
+        r"note: engine: \w+, float32; \w+ takes [\d.]+ × as long; \w+ takes [\d.]+ × as long\n"
+    )
+    assert re.fullmatch(pattern, stderr), stderr
+
+
 def test_many_files_are_described_without_the_time_of_their_network(predict, place, monkeypatch):
     monkeypatch.setattr(printer, "MANY_CPU", 2)
     _, stdout, _ = predict(*[place / "other.mp4"] * 3)
@@ -323,6 +352,10 @@ _MISTAKES = {
     "text for a picture": (["a.mp4", "--visualize=out.txt"], "give the name of a .png or an .mp4"),
     "a picture of a stream": (["-", "--visualize=out.png"], "--visualize is for files"),
     "a picture in a file": (["a.mp4", f"--visualize={__file__}/out.png"], "cannot write to /"),
+    "an engine without bfloat16": (
+        ["a.mp4", "--engine=onnxruntime", "--dtype=bfloat16"],
+        "the engine onnxruntime computes in float32 on this machine, not in bfloat16",
+    ),
     "no window": (["a.mp4", "--every=1"], "--every needs --window"),
     "negative window": (["a.mp4", "--window=-1"], "window"),
     "window of no length": (["a.mp4", "--window=1e-12"], "--window=1e-12: give 0.01 to 86400"),
