@@ -54,8 +54,21 @@ class Graph:
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[onnx.ValueInfoProto],
     ) -> onnx.GraphProto:
-        """The graph with these inputs and outputs."""
-        return helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
+        """The graph with these inputs and outputs, and the nodes and constants that they need."""
+        needed, nodes = {each.name for each in outputs}, []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                nodes.append(node)
+                needed |= _list_inputs(node)
+        constants = [constant for constant in self.constants if constant.name in needed]
+        return helper.make_graph(nodes[::-1], name, inputs, outputs, constants)
+
+
+def _list_inputs(node: onnx.NodeProto) -> set[str]:
+    """The names of the values that a node reads, also within its subgraphs."""
+    subgraphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    inner = [_list_inputs(each) for graph in subgraphs for each in graph.node]
+    return {*node.input}.union(*inner)
 
 
 def describe(name: str, dtype: Any, shape: Sequence[int | str | None]) -> onnx.ValueInfoProto:

@@ -151,6 +151,7 @@ def test_another_program_needs_neither_this_project_nor_jax(tmp_path):
     done = subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True)
     prediction = model.predict(video)
     names = [prediction.actions[a].name for a in prediction.trace.action]
+    assert done.stderr == ""  # no warning either
     assert json.loads(done.stdout) == [prediction.guesses[0].name, names]
 
 
