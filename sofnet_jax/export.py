@@ -47,8 +47,6 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{target} exists; give another name, or --overwrite")
     if target.is_dir() != PARTS.value and os.path.lexists(target):
         raise UserError(f"{target} is {'a folder' if target.is_dir() else 'a file'}")
-    if PARTS.value and PLATFORMS.value:
-        raise UserError("--platforms: ONNX models name no platform; leave it out")
     options: dict[str, Any] = {flag.name: flag.value for flag in (WHICH, SIZE, NUM_FRAMES, VARIANT)}
     model = load(source, dtype="float32", **options)
     model.export(target, platforms=PLATFORMS.value, parts=PARTS.value)

@@ -55,7 +55,10 @@ def test_mistakes_are_one_line(run, tmp_path):
         ([run, tmp_path, "--overwrite"], "is a folder"),
         ([run, tmp_path / "there.onnx", "--parts", "--overwrite"], "there.onnx is a file"),
         ([run, tmp_path / "there.onnx/a.onnx"], "cannot write to"),
-        ([run, tmp_path / "a", "--parts", "--platforms=cpu"], "--platforms: ONNX models name no"),
+        (
+            [run, tmp_path / "a", "--parts", "--platforms=cpu"],
+            "platforms are for programs that JAX runs",
+        ),
         ([run, tmp_path / "a", "--platforms=tpux"], "no platform tpux"),
         ([tmp_path / "nothing", tmp_path / "a.onnx"], "nothing"),
     ]:

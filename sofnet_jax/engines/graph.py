@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sofnet_jax.host.errors import first_line
+
 # Both are older than the packages that the extras install, so that other programs can read files.
 OPSET, IR_VERSION = 18, 9
 
@@ -78,11 +80,18 @@ def describe(name: str, dtype: Any, shape: Sequence[int | str | None]) -> onnx.V
 
 
 def create_model(graph: onnx.GraphProto, metadata: Mapping[str, str] | None = None) -> bytes:
-    """A whole model, checked; `metadata` can be read from it by its names."""
+    """A whole model; `metadata` can be read from it by its names.
+
+    Raises:
+        NotImplementedError: it does not pass ONNX's checks, or is too large.
+    """
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(
         graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="sofnet_jax"
     )
     helper.set_model_props(model, dict(metadata or {}))
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString()
+    except Exception as error:  # of the checker, or more than the 2 GB that a file may have
+        raise NotImplementedError(f"the model is not valid: {first_line(error)}") from error

@@ -24,15 +24,18 @@ class Scope:
         graph: to add nodes to.
         inner: functions under `jax.jit` that have nodes of their own, by name.
         sizes: values of the dimensions that are not known yet, by name.
+        features: what those functions leave to each other with channels first, other than in JAX,
+            so that nothing else may read it.
     """
 
     graph: Graph
     inner: Mapping[str, Inner] = field(default_factory=dict)
     sizes: Mapping[str, str] = field(default_factory=dict)
+    features: set[str] = field(default_factory=set)
 
     def within(self) -> "Scope":
         """The same in a subgraph."""
-        return Scope(Graph(self.graph), self.inner, self.sizes)
+        return Scope(Graph(self.graph), self.inner, self.sizes, self.features)
 
     def shape(self, sizes: Sequence[Any]) -> str:
         """A shape as a value."""
@@ -51,27 +54,31 @@ def create_graph(
     program: core.ClosedJaxpr,
     used: Sequence[int],
     made: Sequence[int],
-    inner: Mapping[str, Inner] | None = None,
-) -> onnx.GraphProto:
+    inner: Mapping[str, Inner],
+    features: Sequence[int],
+) -> tuple[onnx.GraphProto, set[int]]:
     """A graph of a traced function, from some of its inputs to some of its outputs.
 
-    Features of layers may be among them; they have channels first, other than in JAX.
+    The inputs of the numbers `features` have channels first; the numbers of such outputs are
+    returned.
 
     Raises:
         NotImplementedError: an operation that no rule is written for.
     """
     graph = Graph()
     names = [f"in{i}" for i in range(len(program.in_avals))]
-    found = add_program(Scope(graph, inner or {}), program, names)
+    scope = Scope(graph, inner, features={names[i] for i in features})
+    found = add_program(scope, program, names)
     outputs = {f"out{i}": program.out_avals[i] for i in made}
     for i, name in zip(made, outputs, strict=True):
         graph.rename(found[i], name)
     inputs = {names[i]: program.in_avals[i] for i in used}
-    return graph.finish(
-        "program",
-        [describe(name, aval.dtype, [None] * aval.ndim) for name, aval in inputs.items()],
-        [describe(name, aval.dtype, [None] * aval.ndim) for name, aval in outputs.items()],
-    )
+    described = [
+        [describe(name, aval.dtype, [None] * aval.ndim) for name, aval in each.items()]
+        for each in (inputs, outputs)
+    ]
+    left = {i for i, name in enumerate(found) if name in scope.features}
+    return graph.finish("program", *described), left
 
 
 def add_program(scope: Scope, program: core.ClosedJaxpr, inputs: Sequence[str]) -> list[str]:
@@ -97,7 +104,10 @@ def _add_equations(scope: Scope, jaxpr: core.Jaxpr, inputs: Sequence[str]) -> li
         name = equation.primitive.name
         if name not in RULES:
             raise NotImplementedError(f"no ONNX for the JAX operation {name}")
-        outputs = RULES[name](scope, equation, [read(atom) for atom in equation.invars])
+        inputs = [read(atom) for atom in equation.invars]
+        if name not in _NESTING and scope.features.intersection(inputs):
+            raise NotImplementedError(f"no ONNX for {name} of features, which only layers may read")
+        outputs = RULES[name](scope, equation, inputs)
         outputs = [outputs] if isinstance(outputs, str) else outputs
         values |= dict(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
@@ -106,9 +116,19 @@ def _add_equations(scope: Scope, jaxpr: core.Jaxpr, inputs: Sequence[str]) -> li
 Rule = Callable[[Scope, Any, Sequence[str]], str | Sequence[str]]
 
 
-def _plain(kind: str) -> Rule:
-    """An elementwise operation that has the same meaning in ONNX."""
-    return lambda scope, equation, inputs: scope.graph.add(kind, *inputs)
+_NUMBERS = (np.float32, np.int32, np.int64)  # other integers wrap around, or do not
+
+
+def _plain(kind: str, *dtypes: Any) -> Rule:
+    """An elementwise operation that has the same meaning in ONNX for these types."""
+
+    def add(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
+        dtype = equation.invars[0].aval.dtype
+        if dtypes and dtype not in dtypes:
+            raise NotImplementedError(f"no ONNX for {kind} of {dtype}")
+        return scope.graph.add(kind, *inputs)
+
+    return add
 
 
 def _nothing(scope: Scope, equation: Any, inputs: Sequence[str]) -> Sequence[str]:
@@ -120,11 +140,18 @@ def _not_equal(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
 
 
 def _convert(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
-    return _cast(scope, inputs[0], equation.params["new_dtype"])
+    old, new = equation.invars[0].aval.dtype, np.dtype(equation.params["new_dtype"])
+    if np.issubdtype(old, np.floating) and np.issubdtype(new, np.integer):
+        raise NotImplementedError(f"no ONNX for {old} as {new}: engines differ out of its range")
+    return _cast(scope, inputs[0], new)
 
 
 def _cast(scope: Scope, x: str, dtype: Any) -> str:
     return scope.graph.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def _invert_root(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
+    return scope.graph.add("Reciprocal", scope.graph.add("Sqrt", inputs[0]))
 
 
 def _clamp(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
@@ -145,13 +172,17 @@ def _broadcast(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
     aligned: list[Any] = [1] * len(shape)
     for place, size in zip(places, before, strict=True):
         aligned[place] = size
-    x = scope.graph.add("Reshape", inputs[0], scope.shape(aligned)) if shape else inputs[0]
+    x = _reshape_to(scope, inputs[0], aligned) if shape else inputs[0]
     return scope.graph.add("Expand", x, scope.shape(shape))
 
 
 def _reshape(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
     """Also for `squeeze` and `expand_dims`."""
-    return scope.graph.add("Reshape", inputs[0], scope.shape(equation.outvars[0].aval.shape))
+    return _reshape_to(scope, inputs[0], equation.outvars[0].aval.shape)
+
+
+def _reshape_to(scope: Scope, x: str, sizes: Sequence[Any]) -> str:
+    return scope.graph.add("Reshape", x, scope.shape(sizes), allowzero=1)
 
 
 def _transpose(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
@@ -199,38 +230,49 @@ def _slice_dynamically(scope: Scope, equation: Any, inputs: Sequence[str]) -> st
 
 
 def _gather(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
-    """`x[indices]`, whose indices are within bounds."""
+    """`x[indices]`; as in JAX, indices that would leave the array are moved into it."""
     d, x = equation.params["dimension_numbers"], equation.invars[0].aval
+    if equation.params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP:
+        raise NotImplementedError("no ONNX for a gather that fills in what is out of bounds")
     trailing = tuple(
         range(equation.outvars[0].aval.ndim - x.ndim + 1, equation.outvars[0].aval.ndim)
     )
     first = d.start_index_map == d.collapsed_slice_dims == (0,) and d.offset_dims == trailing
     if not first or equation.params["slice_sizes"] != (1, *x.shape[1:]):
         raise NotImplementedError("no ONNX for a gather other than along the first axis")
-    indices = scope.graph.add("Squeeze", inputs[1], scope.graph.constant([-1]))
-    return scope.graph.add("Gather", inputs[0], indices, axis=0)
+    graph = scope.graph
+    indices = graph.add("Squeeze", _cast(scope, inputs[1], np.int64), graph.constant([-1]))
+    last = graph.add("Sub", scope.shape([x.shape[0]]), graph.constant([1]))
+    last = graph.add("Squeeze", last, graph.constant([0]))
+    indices = graph.add("Min", graph.add("Max", indices, graph.constant(0)), last)
+    return graph.add("Gather", inputs[0], indices, axis=0)
 
 
 def _scatter(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
-    """`x.at[…, index, …].set(update)`, with one index."""
+    """`x.at[…, index, …].set(update)`, with one index; without effect if that is out of bounds."""
     x, index, update = inputs
     d = equation.params["dimension_numbers"]
+    if equation.params["mode"] == jax.lax.GatherScatterMode.CLIP:
+        raise NotImplementedError("no ONNX for a scatter that moves indices into bounds")
     if len(d.scatter_dims_to_operand_dims) != 1 or equation.invars[1].aval.shape != (1,):
         raise NotImplementedError("no ONNX for a scatter with several indices")
     (axis,), aval, graph = d.scatter_dims_to_operand_dims, equation.invars[0].aval, scope.graph
+    if d.inserted_window_dims != (axis,) or equation.invars[2].aval.ndim != aval.ndim - 1:
+        raise NotImplementedError("no ONNX for a scatter of a window")
     size = graph.add("Squeeze", scope.shape([aval.shape[axis]]), graph.constant([0]))
     places = graph.add("Range", graph.constant(0), size, graph.constant(1))
     chosen = graph.add("Equal", places, _cast(scope, index, np.int64))
     shape = [1] * aval.ndim
     shape[axis] = -1
     chosen = graph.add("Reshape", chosen, graph.constant(shape))
-    if d.inserted_window_dims:
-        update = graph.add("Unsqueeze", update, graph.constant([axis]))
+    update = graph.add("Unsqueeze", update, graph.constant([axis]))
     return graph.add("Where", chosen, update, x)
 
 
 def _reduce(kind: str) -> Rule:
     def add(scope: Scope, equation: Any, inputs: Sequence[str]) -> str:
+        if not equation.params["axes"]:  # all of them, to ONNX
+            return inputs[0]
         axes = scope.graph.constant(equation.params["axes"], np.int64)
         return scope.graph.add(kind, inputs[0], axes, keepdims=0)
 
@@ -255,7 +297,9 @@ def _call(scope: Scope, equation: Any, inputs: Sequence[str]) -> Sequence[str]:
     """A function within the function."""
     program = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
     if inner := scope.inner.get(equation.params.get("name", "")):
-        return inner(scope.graph, inputs)
+        outputs = inner(scope.graph, inputs)
+        scope.features.add(outputs[0])
+        return outputs
     return add_program(scope, program, inputs)
 
 
@@ -319,9 +363,14 @@ def _describe(name: str, aval: Any) -> onnx.ValueInfoProto:
     return describe(name, aval.dtype, sizes)
 
 
+_NESTING = {"jit", "custom_jvp_call", "cond", "while"}  # what is within reads their inputs
 RULES: dict[str, Rule] = {
-    **{name: _plain(name.capitalize()) for name in ("add", "sub", "mul", "div", "max", "min")},
-    **{name: _plain(name.capitalize()) for name in ("exp", "tanh", "neg", "and", "or", "not")},
+    **{n: _plain(n.capitalize(), *_NUMBERS) for n in ("add", "sub", "mul", "div", "max", "min")},
+    **{n: _plain(n.capitalize(), np.float32) for n in ("exp", "log", "tanh", "sqrt")},
+    **{n: _plain(n.capitalize(), bool) for n in ("and", "or", "not")},
+    "neg": _plain("Neg", *_NUMBERS),
+    "abs": _plain("Abs", *_NUMBERS),
+    "rsqrt": _invert_root,
     "eq": _plain("Equal"),
     "ne": _not_equal,
     "lt": _plain("Less"),

@@ -5,19 +5,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from sofnet_jax.backbones.folded import AnyLayers, Layers
 from sofnet_jax.backbones.shift import Channels
 from sofnet_jax.engines.base import Engine, Run
 
 
+@flax.struct.dataclass
+class ChannelsFirst:
+    """Features that layers in an engine left to those of the next span, which alone may read them.
+
+    They have another layout than in JAX, so this is no array, which a system could compute with.
+    """
+
+    array: Float[Any, "*b c h w"]
+
+
 class EngineLayers:
-    """`Layers` in an engine. The features that one span leaves to the next have channels first."""
+    """`Layers` in an engine, compiled when they first run."""
 
     def __init__(self, layers: Layers, engine: Engine, dtype: str):
         """Take layers whose weights are float32."""
@@ -31,33 +42,41 @@ class EngineLayers:
 
         return self._engine.compile(create_layers_model(self._traced), self.dtype.name)
 
-    def __call__(
-        self, x: Shaped[Any, "b _ _ _"], past: Channels | None = None
-    ) -> tuple[Float[Any, "b _ _ _"], Float[Any, "b c"], Channels]:
+    def __call__(self, x: Any, past: Channels | None = None) -> tuple[Any, Any, Channels]:
         """Features, their average, and the `past` of a later frame, as `Layers` finds them."""
         if isinstance(x, jax.core.Tracer):  # somebody asks for shapes
             return self._traced(x, past)
+        x = x.array if isinstance(x, ChannelsFirst) else x
         features, pooled, *left = self._run([np.asarray(array) for array in (x, *(past or ()))])
-        return features, pooled, tuple(map(jnp.asarray, left))
+        return ChannelsFirst(features), pooled, tuple(map(jnp.asarray, left))
 
 
 @jax.tree_util.register_static
 class EngineSpan:
-    """A span in an engine: its layers, and in float32 its scores. JAX compiles its decision only.
+    """A span in an engine: its layers, and in float32 its scores. JAX makes its decision.
 
     Each model is compiled when it is first needed.
 
     Attributes:
         span: in JAX.
+        decision: the same without its layers, which JAX compiles.
     """
 
     def __init__(self, span: Any, engine: Engine, dtype: str):
-        self.span, self._engine, self._dtype = span, engine, dtype
+        self.span = self.decision = self._extracting = span
+        self._engine, self._dtype, self._named = engine, dtype, None
+        self._compiled: dict[Any, Callable | None] = {}
         layers = getattr(span, "layers", None)
-        self._layers: Any = layers if layers is not None and layers.layers else None
-        self._compiled: dict[Any, Callable] = {}
+        if layers is not None and layers.layers:
+            from sofnet_jax.engines.layers import NamedLayers
+
+            self.decision = replace(span, layers=Layers(()))
+            self._extracting = replace(span, layers=EngineLayers(layers, engine, dtype))
+            self._named = NamedLayers(layers, "sofnet_layers")
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "span" not in vars(self):  # while it is copied
+            raise AttributeError(name)
         return getattr(self.span, name)
 
     @property
@@ -65,35 +84,26 @@ class EngineSpan:
         """In the engine."""
         return self._extracting.layers
 
-    @functools.cached_property
-    def _extracting(self) -> Any:
-        """The span with its layers in the engine."""
-        if self._layers is None:
-            return self.span
-        return replace(self.span, layers=EngineLayers(self._layers, self._engine, self._dtype))
-
-    @functools.cached_property
-    def _named(self) -> Any:
-        from sofnet_jax.engines.layers import NamedLayers
-
-        return NamedLayers(self._layers, "layers")
-
     def extract(self, state: Any, x: Any) -> tuple[Any, Any]:
         """As the span."""
         return self._extracting.extract(state, x)
 
     def score(self, state: Any, evidence: Any) -> Any:
         """As the span."""
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((state, evidence))):
-            return self.span.score(state, evidence)
-        return self._run(self.span.score, {}, state, evidence)
+        arguments = state, evidence
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+            return self.span.score(*arguments)
+        if run := self._find(self.span.score, arguments):
+            return run(arguments)
+        return _score_in_jax(self.decision, *arguments)
 
     def see(self, state: Any, x: Any) -> tuple[Any, Any]:
         """What a follower starts with, and the scores; of one model if layers are float32, too."""
-        if self._layers is None or self._dtype != "float32":
-            carry, evidence = self.extract(state, x)
-            return carry, self.score(state, evidence)
-        return self._run(self._see, {self._named.name: self._named.add}, state, x)
+        if self._named is not None and self._dtype == "float32":
+            if run := self._find(self._see, (state, x)):
+                return run((state, x))
+        carry, evidence = self.extract(state, x)
+        return carry, self.score(state, evidence)
 
     def _see(self, state: Any, x: Any) -> tuple[Any, Any]:
         carry, evidence = replace(self.span, layers=self._named).extract(state, x)
@@ -101,57 +111,73 @@ class EngineSpan:
 
     def decide(self, state: Any, scores: Any) -> Any:
         """As the span."""
-        return self.span.decide(state, scores)
+        return self.decision.decide(state, scores)
 
-    def _run(self, function: Callable, inner: dict[str, Any], *arguments: Any) -> Any:
+    def _find(self, function: Callable, arguments: Any) -> Callable | None:
+        """A function of such arguments in the engine; None if there is no ONNX for it."""
         leaves, tree = jax.tree.flatten(arguments)
         key = function.__name__, tree, *(np.shape(leaf) for leaf in leaves)
         if key not in self._compiled:
-            self._compiled[key] = _compile(function, inner, self._engine, leaves, tree)
-        return self._compiled[key](leaves)
+            inner = {self._named.name: self._named.add} if self._named else {}
+            try:
+                self._compiled[key] = _compile(function, inner, self._engine, arguments)
+            except NotImplementedError:
+                self._compiled[key] = None
+        return self._compiled[key]
+
+
+@jax.jit
+def _score_in_jax(span: Any, state: Any, evidence: Any) -> Any:
+    return span.score(state, evidence)
 
 
 def _compile(
-    function: Callable, inner: dict[str, Any], engine: Engine, leaves: Sequence[Any], tree: Any
-) -> Callable:
-    """A function of the leaves of arguments, in an engine; in JAX if there is no ONNX for it."""
+    function: Callable, inner: dict[str, Any], engine: Engine, arguments: Any
+) -> Callable[[Any], Any]:
+    """A function of arguments like these in an engine. Raises NotImplementedError."""
     from sofnet_jax.engines.graph import create_model
     from sofnet_jax.engines.jaxpr import create_graph
 
-    def call(*leaves: Any) -> Any:
-        return function(*jax.tree.unflatten(tree, leaves))
-
-    program, outputs = jax.make_jaxpr(call, return_shape=True)(*map(_find_shape, leaves))
-    form = jax.tree.structure(outputs)
+    leaves, tree = jax.tree.flatten(arguments, is_leaf=_is_features)
+    program, outputs = jax.make_jaxpr(
+        lambda *leaves: function(*jax.tree.unflatten(tree, leaves)), return_shape=True
+    )(*map(_find_shape, leaves))
+    variables = program.jaxpr.invars, program.jaxpr.outvars
     atoms = [atom for equation in program.jaxpr.eqns for atom in equation.invars]
     read = {atom for atom in atoms if not isinstance(atom, Literal)}
-    used = [i for i, each in enumerate(program.jaxpr.invars) if each in read]
-    passed = {each: i for i, each in enumerate(program.jaxpr.invars)}
-    made = [i for i, each in enumerate(program.jaxpr.outvars) if each not in passed]
-    if not made:
-        return lambda leaves: call(*leaves)
-    try:
-        run = engine.compile(create_model(create_graph(program, used, made, inner)), "float32")
-    except NotImplementedError:
-        compiled = jax.jit(call)
-        return lambda leaves: compiled(*leaves)
+    used = [i for i, each in enumerate(variables[0]) if each in read]
+    passed = {each: i for i, each in enumerate(variables[0])}
+    made = [i for i, each in enumerate(variables[1]) if each not in passed]
+    given = [i for i, each in enumerate(leaves) if _is_features(each)]
+    graph, features = create_graph(program, used, made, inner, given)
+    run = engine.compile(create_model(graph), "float32") if made else None
+    form = jax.tree.structure(outputs)
 
-    def run_leaves(leaves: Sequence[Any]) -> Any:
-        found = iter(run([np.asarray(leaves[i]) for i in used]))
-        outputs = program.jaxpr.outvars
-        return jax.tree.unflatten(
-            form, [leaves[passed[each]] if each in passed else next(found) for each in outputs]
+    def call(arguments: Any) -> Any:
+        leaves = jax.tree.leaves(arguments, is_leaf=_is_features)
+        arrays = [leaf.array if _is_features(leaf) else leaf for leaf in leaves]
+        found = dict(
+            zip(made, run([np.asarray(arrays[i]) for i in used]) if run else (), strict=True)
         )
+        results = [
+            found[i] if i in found else leaves[passed[each]] for i, each in enumerate(variables[1])
+        ]
+        results = [ChannelsFirst(x) if i in features else x for i, x in enumerate(results)]
+        return jax.tree.unflatten(form, results)
 
-    return run_leaves
+    return call
+
+
+def _is_features(part: Any) -> bool:
+    return isinstance(part, ChannelsFirst)
 
 
 def _find_shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape of an argument in JAX, where features have channels last, other than here."""
-    shape, dtype = np.shape(leaf), leaf.dtype
-    if isinstance(leaf, np.ndarray) and len(shape) == 4 and dtype == np.float32:
-        shape = shape[0], *shape[2:], shape[1]
-    return jax.ShapeDtypeStruct(shape, dtype)
+    """The shape of an argument in JAX, where features have their channels last."""
+    if _is_features(leaf):
+        b, c, h, w = np.shape(leaf.array)
+        return jax.ShapeDtypeStruct((b, h, w, c), jnp.float32)
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
 
 
 def move_network(network: Any, engine: Engine, dtype: str) -> Any:
@@ -161,8 +187,9 @@ def move_network(network: Any, engine: Engine, dtype: str) -> Any:
 
 def restore_network(network: Any) -> Any:
     """The network with its spans in JAX again."""
-    spans = (span.span if isinstance(span, EngineSpan) else span for span in network.spans)
-    return replace(network, spans=tuple(spans))
+    spans: Sequence[Any] = network.spans
+    restored = (span.span if isinstance(span, EngineSpan) else span for span in spans)
+    return replace(network, spans=tuple(restored))
 
 
 def has_engine(network: Any) -> bool:

@@ -1,5 +1,6 @@
 """OpenVINO."""
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,26 +31,31 @@ class OpenVino:
     def compile(self, model: bytes, dtype: str) -> Run:
         """Prepare a model once for every size of its inputs: fixed sizes run faster."""
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[dtype]}
+        lock = threading.Lock()
         requests: dict[tuple[tuple[int, ...], ...], openvino.InferRequest] = {}
 
         def prepare(shapes: tuple[tuple[int, ...], ...]) -> openvino.InferRequest:
-            network = self._core.read_model(model)
-            network.reshape(dict(enumerate(map(list, shapes))))
-            return self._core.compile_model(network, "CPU", options).create_infer_request()
+            try:
+                network = self._core.read_model(model)
+                network.reshape(dict(enumerate(map(list, shapes))))
+                return self._core.compile_model(network, "CPU", options).create_infer_request()
+            except RuntimeError as error:  # which begins with a place in its own source
+                raise RuntimeError(str(error).strip().splitlines()[-1]) from error
 
         def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
             shapes = tuple(array.shape for array in arrays)
-            if shapes not in requests:
-                requests[shapes] = prepare(shapes)
-            request = requests[shapes]
-            count = len(request.model_outputs)
             inputs = [np.require(array, requirements=["C", "W"]) for array in arrays]
-            for i, array in enumerate(inputs):
-                request.set_input_tensor(i, openvino.Tensor(array, shared_memory=True))
-            request.infer()
-            # The next call overwrites the request's own memory. Copies are faster than outputs in
-            # new memory, which no cache holds yet.
-            return [request.get_output_tensor(i).data.copy() for i in range(count)]
+            with lock:  # a request runs once at a time
+                if shapes not in requests:
+                    requests[shapes] = prepare(shapes)
+                request = requests[shapes]
+                count = len(request.model_outputs)
+                for i, array in enumerate(inputs):
+                    request.set_input_tensor(i, openvino.Tensor(array, shared_memory=True))
+                request.infer()
+                # The next call overwrites the request's own memory. Copies are faster than outputs
+                # in new memory, which no cache holds yet.
+                return [request.get_output_tensor(i).data.copy() for i in range(count)]
 
         return run
 

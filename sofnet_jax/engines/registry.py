@@ -3,6 +3,7 @@
 import importlib
 
 import jax
+import numpy as np
 
 from sofnet_jax.engines.base import Engine
 from sofnet_jax.engines.network import move_network
@@ -39,8 +40,8 @@ def use_engine(network: Network, name: str, dtype: str) -> Network:
     if dtype not in engine.dtypes:
         usable = " and ".join(engine.dtypes)
         raise UserError(f"the engine {name} computes in {usable} on this machine, not in {dtype}")
+    if not all(np.isfinite(weights).all() for weights in jax.tree.leaves(network)):
+        # OpenVINO's ReLU turns NaN into 0, so that nobody would notice.
+        raise UserError("the network's weights are not all numbers")
     keep_freed_memory()  # an engine's outputs are new memory, frame by frame
-    try:
-        return move_network(network, engine, dtype)
-    except Exception as error:
-        raise UserError(f"the engine {name} failed: {first_line(error)}") from error
+    return move_network(network, engine, dtype)

@@ -38,7 +38,7 @@ def choose_engine(network: Network, name: str, dtype: str, size: int) -> tuple[N
         return moved, ""
     networks = {"jax": network} if np.dtype(dtype) == network.dtype else {}
     times: dict[str, float] = {}
-    reasons = []
+    reasons = [] if networks else ["jax was left out: it does not use this type's instructions"]
     for engine in (*ENGINES, *networks):
         try:
             moved = networks.get(engine) or use_engine(network, engine, dtype)

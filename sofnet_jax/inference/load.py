@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from sofnet_jax.data.video.canvas import MAX_BYTES
 from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError, explain_unreadable
@@ -105,6 +107,8 @@ def load(
         short_side=0 if fields["data.source"] == "synthetic" else fields["data.short_side"],
         via=system.via,
     )
+    if engine == "auto" and jax.default_backend() != "cpu":
+        engine = "jax"  # the others run on the CPU
     plain = dtype if engine == "jax" else "float32"  # what other engines round, they round
     network = system.deploy(variables, dtype=None if plain is None else DTYPES[plain])
     network, choice = choose_engine(network, engine, dtype or "float32", size)

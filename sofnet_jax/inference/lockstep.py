@@ -238,12 +238,12 @@ class Lockstep:
         if not span.looks:
             there = [source.get(row, source[rows[0]]) for row in rows.tolist()]  # or in no row
             source = jax.tree.map(lambda *x: np.stack(x), *there)
-        state = _begin_rows(span, self._states, first, rows, *begun)
+        state = _begin_rows(span.decision, self._states, first, rows, *begun)
         carry, evidence = span.extract(state.inner, source)
         for place, row in enumerate(rows.tolist()):
             self._carried[i][row] = jax.tree.map(lambda x, place=place: x[place], carry)
         scores = span.score(state.inner, evidence)
-        self._states, needed, logits = _settle(span, self._states, state, scores, rows)
+        self._states, needed, logits = _settle(span.decision, self._states, state, scores, rows)
         return needed, logits
 
     def _stack(self, pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:

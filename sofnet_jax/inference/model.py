@@ -311,8 +311,11 @@ class TrainedModel:
         if unknown := set(platforms) - PLATFORMS:
             raise UserError(f"no platform {min(unknown)}; choose of {', '.join(sorted(PLATFORMS))}")
         network = restore_network(self.network)
+        is_onnx = parts or path.suffix.lower() == ".onnx"
+        if is_onnx and platforms:
+            raise UserError("platforms are for programs that JAX runs; an ONNX model names none")
         try:
-            if parts or path.suffix == ".onnx":
+            if is_onnx:
                 self._export_onnx(path, network, parts)
             else:
                 export_program(path, network, self.size, self.rule, platforms=platforms)
@@ -327,8 +330,6 @@ class TrainedModel:
                 f"cannot write ONNX ({first_line(error)}): pip install 'sofnet_jax[onnx]'"
             ) from error
         metadata = portable.create_metadata(network, self.classes, self.sampler, self.rule)
-        if parts:
-            path.mkdir(parents=True, exist_ok=True)
         write = portable.write_parts if parts else portable.write_video_model
         try:
             write(path, network, self.rule, self.size, metadata)

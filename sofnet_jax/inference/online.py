@@ -25,7 +25,7 @@ def see(
     if not has_engine(network):
         return _see(span, state, x)
     carry, scores = span.see(state.inner, x)
-    return carry, *_follow(span, state, scores)
+    return carry, *_follow(span.decision, state, scores)
 
 
 @jax.jit
@@ -51,7 +51,7 @@ def decide(
     """The decision of a span on what its layers found."""
     span = network.spans[i]
     if has_engine(network):
-        return _follow(span, state, span.score(state.inner, evidence))
+        return _follow(span.decision, state, span.score(state.inner, evidence))
     return _follow_evidence(span, state, evidence)
 
 

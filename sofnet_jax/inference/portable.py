@@ -53,7 +53,9 @@ class Translator:
                 if not isinstance(size, int):
                     shape = graph.add("Shape", name, start=axis, end=axis + 1)
                     sizes[str(size)] = graph.add("Squeeze", shape, graph.constant([0]))
-        found = add_program(Scope(graph, self._inner, sizes), program, list(inputs))
+        features = {n for n, each in inputs.items() if n.startswith(_CARRY) and each.ndim == 4}
+        scope = Scope(graph, self._inner, sizes, features)
+        found = add_program(scope, program, list(inputs))
         for value, name in zip(found, outputs, strict=True):
             graph.rename(value, name)
         pairs = inputs.items(), zip(outputs, program.out_avals, strict=True)
@@ -78,14 +80,23 @@ def create_metadata(
             "frames": sampler.num_frames,
             "sampling": "the centre of each of as many equal segments",
             "size": sampler.size,
-            "crop": "scale the short side to 8/7 of the size, bilinear and antialiased; the centre",
+            "short side": sampler.short_side,
+            "crop": _describe_crop(sampler),
             "pixels": "uint8 RGB, not normalised",
         },
         "order": network.architecture.order(sampler.num_frames).tolist(),
         "actions": [action._asdict() for action in network.architecture.actions],
         "early exit": {"threshold": rule.threshold, "min_frames": rule.min_frames},
     }
-    return {name: json.dumps(fact, ensure_ascii=False) for name, fact in facts.items()}
+    return {name: json.dumps(fact) for name, fact in facts.items()}
+
+
+def _describe_crop(sampler: Sampler) -> str:
+    first, side = sampler.short_side, sampler.via or sampler.size
+    text = f"scale a short side above {first} to {first} pixels; " if first else ""
+    text += f"scale the short side to 8/7 of {side} pixels, bilinear and antialiased, and take the "
+    text += f"central {side}×{side}"
+    return text + (f"; of these the nearest {sampler.size}×{sampler.size}" if sampler.via else "")
 
 
 def write_video_model(
@@ -116,53 +127,75 @@ def write_parts(
 
     A loop elsewhere keeps the arrays `state.…` and `carry.…` and passes them on by name; `needed`
     says which span follows, -1 for none, on which frame, and what was done with the last one.
-    `parts.json` lists the spans.
+    `parts.json` lists the spans; it is written last, and without it the folder is not complete.
     """
     translator = Translator(network, metadata)
-    network = translator.network
-    begun = watch(network, rule, jnp.full(1, -1, jnp.int32), (size, size, 3))
-    tree, state = jax.tree.structure(begun), _name_leaves("state", begun)
-    after = [f"next.{name}" for name in state]
+    state = watch(translator.network, rule, jnp.full(1, -1, jnp.int32), (size, size, 3))
+    models = _translate_ends(translator, state, rule, size)
+    spans = _translate_spans(translator, state, size)
+    models |= {f"{i}_{span.name}.onnx": model for i, (span, model) in enumerate(spans)}
+    facts = {name: json.loads(text) for name, text in metadata.items()}
+    files = [name for name in models if name[0].isdigit()]
+    listed = [
+        {"file": file, "looks": span.looks, "followers": list(span.followers)}
+        for file, (span, _) in zip(files, spans, strict=True)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "parts.json").unlink(missing_ok=True)
+    for old in folder.glob("[0-9]*_*.onnx"):
+        old.unlink()
+    for name, model in models.items():
+        _write(folder / name, model)
+    write_json(folder / "parts.json", {"spans": listed, **facts})
 
-    def list_state(new: Watched) -> list[Any]:
-        return [*jax.tree.leaves(new), pack(new)]
 
-    def start(count: Any) -> list[Any]:
-        return list_state(watch(network, rule, count, (size, size, 3)))
+def _translate_ends(
+    translator: Translator, begun: Watched, rule: Rule, size: int
+) -> dict[str, bytes]:
+    """The models that begin and finish a video."""
+    state = _name_leaves("state", begun)
+    tree, outputs = jax.tree.structure(begun), [*(f"next.{name}" for name in state), "needed"]
+
+    def begin(count: Any) -> list[Any]:
+        return _list_state(watch(translator.network, rule, count, (size, size, 3)))
 
     def finish(*leaves: Any) -> list[Any]:
-        return list_state(jax.tree.unflatten(tree, leaves).finish())
+        return _list_state(jax.tree.unflatten(tree, leaves).finish())
 
     count = {"num_frames": jax.ShapeDtypeStruct((1,), jnp.int32)}
-    _write(folder / "begin.onnx", translator.translate(start, count, [*after, "needed"]))
-    _write(folder / "finish.onnx", translator.translate(finish, state, [*after, "needed"]))
+    return {
+        "begin.onnx": translator.translate(begin, count, outputs),
+        "finish.onnx": translator.translate(finish, state, outputs),
+    }
+
+
+def _translate_spans(translator: Translator, begun: Watched, size: int) -> list[tuple[Any, bytes]]:
+    """Each span with its model."""
+    tree, state = jax.tree.structure(begun), _name_leaves("state", begun)
     pixels = {"pixels": jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)}
     carried: dict[int, tuple[Any, dict[str, Any]]] = {}
-    listed = []
-    for i, span in enumerate(network.spans):
+    translated = []
+    for i, span in enumerate(translator.network.spans):
         form, given = (jax.tree.structure(0), pixels) if span.looks else carried[i]
 
         def see(*leaves: Any, span: Any = span, form: Any = form) -> list[Any]:
             old = jax.tree.unflatten(tree, leaves[: len(state)])
-            carry, evidence = span.extract(
-                old.inner, jax.tree.unflatten(form, leaves[len(state) :])
-            )
+            x = jax.tree.unflatten(form, leaves[len(state) :])
+            carry, evidence = span.extract(old.inner, x)
             new = old.follow(decide(span, old.inner, evidence), answers=span.answers)
-            return [*list_state(new), new.answer, *jax.tree.leaves(carry)]
+            return [*_list_state(new), new.answer, *jax.tree.leaves(carry)]
 
-        shapes = jax.eval_shape(
-            lambda s, x, span=span: span.extract(s, x)[0],
-            begun.inner,
-            jax.tree.unflatten(form, given.values()),
-        )
-        left = _name_leaves(_CARRY + span.name, shapes)
-        outputs = [*after, "needed", "logits", *left]
-        name = f"{i}_{span.name}.onnx"
-        _write(folder / name, translator.translate(see, state | given, outputs))
-        carried |= dict.fromkeys(span.followers, (jax.tree.structure(shapes), left))
-        listed.append({"file": name, "looks": span.looks, "followers": list(span.followers)})
-    facts = {name: json.loads(text) for name, text in metadata.items()}
-    write_json(folder / "parts.json", {"spans": listed, **facts})
+        x = jax.tree.unflatten(form, given.values())
+        carry = jax.eval_shape(lambda s, x, span=span: span.extract(s, x)[0], begun.inner, x)
+        left = _name_leaves(_CARRY + span.name, carry)
+        outputs = [*(f"next.{name}" for name in state), "needed", "logits", *left]
+        translated.append((span, translator.translate(see, state | given, outputs)))
+        carried |= dict.fromkeys(span.followers, (jax.tree.structure(carry), left))
+    return translated
+
+
+def _list_state(state: Watched) -> list[Any]:
+    return [*jax.tree.leaves(state), pack(state)]
 
 
 def _write(path: Path, model: bytes) -> None:

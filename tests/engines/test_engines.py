@@ -1,13 +1,27 @@
 """Inference engines: in each of them every system decides as evaluation does."""
 
+import copy
 import dataclasses
+import gc
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import flax.struct
 import numpy as np
 import pytest
 from gated_network import SIZE, draw_videos
-from laws import TOLERANCE, VIDEOS, check_all, check_company, find_rule, read, run_lockstep
+from laws import (
+    TOLERANCE,
+    VIDEOS,
+    check_all,
+    check_company,
+    find_rule,
+    read,
+    run_lockstep,
+    run_online,
+)
 from specimens import NAMES, create_specimen
 
 from sofnet_jax.engines import registry
@@ -18,6 +32,7 @@ from sofnet_jax.inference import choice
 from sofnet_jax.inference.choice import choose_engine
 from sofnet_jax.inference.online import Frame, Recognizer
 from sofnet_jax.systems.early_exit import NEVER, Rule
+from sofnet_jax.systems.sofnet.folded import GatedSpan
 
 
 def move(name, engine, dtype="float32"):
@@ -75,6 +90,58 @@ def test_a_stopped_last_frame_is_kept_after_others_have_run(engine):
         expected = alone.result()
         np.testing.assert_array_equal(recognizer.result().logits, expected.logits)
         assert expected.trace.action.tolist() == [5]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_serves_several_threads(engine):
+    specimen = move("sofnet", engine)
+    videos = list(specimen.draw(VIDEOS))
+    alone = [result.logits for result in run_online(specimen.network, videos, NEVER)]
+
+    def run(i):
+        [result] = run_online(specimen.network, [videos[i % VIDEOS]], NEVER)
+        return np.array_equal(result.logits, alone[i % VIDEOS])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(4 * VIDEOS)))
+
+
+class Reading(GatedSpan):
+    """A span that reads the features of its layers, which have another layout in an engine."""
+
+    def extract(self, state, x):
+        (features, pooled), evidence = super().extract(state, x)
+        return (features, pooled), (pooled + features[:, :, :2].max((1, 2)), evidence[1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_features_are_read_by_layers_alone(engine):
+    specimen = create_specimen("sofnet")
+    first, *others = specimen.network.spans
+    reading = flax.struct.dataclass(Reading)(**vars(first))
+    network = dataclasses.replace(specimen.network, spans=(reading, *others))
+    list(run_online(network, specimen.draw(1), NEVER))  # in JAX it may
+    with pytest.raises(UserError, match=f"the engine {engine} failed: .*ChannelsFirst"):
+        choose_engine(network, engine, "float32", SIZE)
+
+
+def test_weights_that_are_not_numbers_are_refused():
+    network = create_specimen("tsn").network
+    [span] = network.spans
+    head = dataclasses.replace(span.head, bias=span.head.bias.at[0].set(np.nan))
+    network = dataclasses.replace(network, spans=(dataclasses.replace(span, head=head),))
+    with pytest.raises(UserError, match="the network's weights are not all numbers"):
+        choose_engine(network, "openvino", "float32", SIZE)
+
+
+def test_a_network_in_an_engine_is_copied_and_freed():
+    network = move("sofnet", "onnxruntime").network
+    [_] = run_online(network, create_specimen("sofnet").draw(1), NEVER)
+    assert has_engine(copy.copy(network))
+    span = weakref.ref(network.spans[0])
+    del network
+    gc.collect()
+    assert span() is None
 
 
 def test_bfloat16_rounds_the_layers_alone():

@@ -16,6 +16,7 @@ C = np.array([True, False, True])
 
 PROGRAMS = {
     "arithmetic": (lambda a: jnp.tanh(-a) * a / (a * a + 2) - jnp.exp(a) + jax.nn.sigmoid(a), [A]),
+    "roots": (lambda a: jnp.sqrt(abs(a)) * jax.lax.rsqrt(abs(a) + 1) + jnp.log(abs(a) + 1), [A]),
     "extremes": (lambda a: jnp.minimum(jnp.maximum(a, 0), jax.lax.clamp(0.1, a, 0.5)), [A]),
     "comparisons": (
         lambda n: jnp.stack([n == 1, n != 1, n < 1, n <= 1, n > 1, n >= 1]) | ~(n > 0) & (n < 5),
@@ -29,6 +30,9 @@ PROGRAMS = {
     "splitting": (lambda a: jnp.split(a, [1, 3], axis=1), [A]),
     "slices": (lambda a: (a[1:, ::2], a[:, 0]), [A]),
     "rows": (lambda a, n: a[n], [A, N]),
+    "rows out of bounds": (lambda a, n: a.at[n + 2].get(mode="clip"), [A, N]),
+    "an update out of bounds": (lambda a, n: a.at[n[0] + 7].set(1.0), [A, N]),
+    "nothing": (lambda a: (a[:, :0].reshape(0, 3), jnp.sum(a, ())), [A]),
     "a part": (lambda a, n: jax.lax.dynamic_slice(a, (n[0], 0), (2, 4)), [A, N]),  # moved inside
     "an update": (lambda a, n: a.at[n[0]].set(7.0).at[:, 2].set(a[:, 0]), [A, N]),
     "reductions": (lambda a, c: (a.sum(1), a.max(0), c.any()), [A, C]),
@@ -102,13 +106,21 @@ def test_every_rule_is_seen():
         (lambda a: a[:, jnp.array([0, 2])], "no ONNX for a gather other than along the first"),
         (lambda a: a.at[jnp.array([0, 2])].set(0.0), "no ONNX for a scatter with several"),
         (
-            lambda a: jax.lax.switch(a[0, 0].astype(int), [lambda: a, lambda: -a, lambda: a * a]),
+            lambda a: jax.lax.switch(
+                (a[0, 0] > 0) + jnp.int32(1), [lambda: a, lambda: -a, lambda: a * a]
+            ),
             "no ONNX for a branch with more than two ways",
         ),
         (
-            lambda a: jax.lax.select_n(a.astype(jnp.int32), a, a, a),
+            lambda a: jax.lax.select_n((a > 0) + jnp.int32(0), a, a, a),
             "no ONNX for a selection among more than two",
         ),
+        (lambda a: a.astype(jnp.int32), "no ONNX for float32 as int32: engines differ"),
+        (lambda a: (a > 0).astype(jnp.uint8) + jnp.uint8(200), "no ONNX for Add of uint8"),
+        (lambda a: (a > 0).astype(jnp.int32) & 3, "no ONNX for And of int32"),
+        (lambda a: a.at[1:3].set(0.0), "no ONNX for a scatter of a window"),
+        (lambda a: a.at[jnp.int32(9)].set(0.0, mode="clip"), "moves indices into bounds"),
+        (lambda a: a.at[jnp.array([9])].get(mode="fill"), "fills in what is out of bounds"),
     ],
 )
 def test_what_has_no_rule_is_named(function, text):

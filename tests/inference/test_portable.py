@@ -15,6 +15,7 @@ from laws import TOLERANCE, VIDEOS, find_rule, run_online
 from specimens import FLOAT32, NAMES, create_specimen
 
 from sofnet_jax.data.views import Sampler
+from sofnet_jax.engines import jaxpr
 from sofnet_jax.engines.openvino import openvino
 from sofnet_jax.engines.registry import use_engine
 from sofnet_jax.host.errors import UserError
@@ -182,13 +183,37 @@ def test_a_network_in_an_engine_is_written_as_well(tmp_path):
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
+def test_parts_replace_those_of_another_network(tmp_path, monkeypatch):
+    for name in ("sofnet", "tsn"):
+        model = TrainedModel(
+            create_specimen(name).network, tuple(CLASSES), Sampler(10, SIZE), NEVER
+        )
+        model.export(tmp_path, parts=True)
+    files = ["0_frame.onnx", "begin.onnx", "finish.onnx", "parts.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.delitem(jaxpr.RULES, "dot_general")  # fails after the first models
+    with pytest.raises(UserError, match="dot_general"):
+        model.export(tmp_path, parts=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_is_cropped_twice_is_told():
+    network = create_specimen("tsn").network
+    sampler = Sampler(16, 168, short_side=256, via=224)
+    crop = json.loads(create_metadata(network, CLASSES, sampler, NEVER)["preprocessing"])["crop"]
+    assert "above 256" in crop and "central 224×224" in crop and crop.endswith("168×168")
+
+
 def test_what_cannot_be_written_is_said(tmp_path, monkeypatch):
     specimen = create_specimen("tsn")
     model = TrainedModel(specimen.network, tuple(CLASSES), Sampler(10, SIZE), NEVER)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write to .*file/a.onnx"):
         model.export(tmp_path / "file/a.onnx")
-    monkeypatch.delitem(jax_rules(), "dot_general")
+    with pytest.raises(UserError, match="an ONNX model names none"):
+        model.export(tmp_path / "a.ONNX", platforms=["cpu"])
+    monkeypatch.delitem(jaxpr.RULES, "dot_general")
     with pytest.raises(UserError, match="as ONNX: no ONNX for the JAX operation dot_general"):
         model.export(tmp_path / "a.onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -200,9 +225,3 @@ def test_what_cannot_be_written_is_said(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install 'sofnet_jax\[onnx\]'"):
         model.export(tmp_path / "a.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def jax_rules():
-    from sofnet_jax.engines import jaxpr
-
-    return jaxpr.RULES

@@ -18,9 +18,12 @@ from specimens import FLOAT32, Specimen, create_specimen
 
 import sofnet_jax
 from sofnet_jax import convert
+from sofnet_jax.engines.registry import ENGINES, find_engine, use_engine
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.inference.portable import write_video_model
 from sofnet_jax.run.config import flatten_fields
 from sofnet_jax.systems.base import Network, Span, State, System
+from sofnet_jax.systems.early_exit import NEVER
 from sofnet_jax.systems.registry import SYSTEMS, create_system
 from sofnet_jax.weights.load import Weights, create_shapes, initialise, load_weights
 from sofnet_jax.weights.names import to_state_dict
@@ -73,6 +76,19 @@ def test_a_first_span_needs_no_layers(specimen):
 
 def test_all_ways_decide_alike(specimen):
     laws.check_decisions(specimen, compiled=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_and_onnx_decide_alike(specimen, engine, tmp_path):
+    moved = dataclasses.replace(specimen, network=use_engine(specimen.network, engine, "float32"))
+    videos = specimen.draw(laws.VIDEOS)
+    steps = laws.check_all(moved, videos, NEVER, compiled=False)
+    assert laws.read(laws.run_lockstep(moved.network, videos, NEVER))[1] == steps
+    write_video_model(tmp_path / "a.onnx", specimen.network, NEVER, SIZE, {})
+    run = find_engine(engine).compile((tmp_path / "a.onnx").read_bytes(), "float32")
+    for video, own in zip(videos, steps, strict=True):
+        _, _, actions = run([video])
+        assert list(enumerate(actions.tolist())) == own
 
 
 def test_no_later_frame_changes_an_earlier_step(specimen):
