@@ -436,12 +436,15 @@ def test_the_example_of_lockstep(run_example):
 
 
 @pytest.mark.slow
-def test_the_examples_of_the_readme(run_example):
+def test_the_examples_of_the_readme(run_example, model, tmp_path):
     *guesses, frames, gflops, first, _, _, _, last = run_example("README.md", 0)
     assert len(guesses) == 5 and all(re.fullmatch(r" *[\d.]+ %  \w+", line) for line in guesses)
     assert re.fullmatch(r"\{'res1': \d.*\} \d \d", frames) and gflops.endswith("GFLOPs")
     assert first.startswith("0.0 0.5 ") and last.startswith("2.0 ")
-    shape, *stops = run_example("docs/inference.md", 1)  # of the program that the first has left
+    [line] = run_example("docs/onnx.md", 0)  # of the program that the first has left
+    assert re.fullmatch(r"\w+ \['(res\d|kept)'(, '(res\d|kept)')*\]", line)
+    model.export(tmp_path / "mine.program")
+    shape, *stops = run_example("docs/inference.md", 1)
     assert shape.startswith("(2, 5) ") and len(stops) >= 1
 
 
