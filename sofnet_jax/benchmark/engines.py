@@ -78,7 +78,7 @@ def _compare(times: Mapping[Way, Times], ratio: float) -> Iterator[str]:
 
 
 def _create_programs(work: Workload) -> tuple[dict[Way, Program], list[str]]:
-    """What is measured, and a line for each engine that is not."""
+    """The programs to measure, and a remark for each engine that cannot run."""
     jax = functools.partial(Way, "jax", "float32")
     programs: dict[Way, Program] = {
         jax(TSN): functools.partial(_classify, work.tsn, work.videos),

@@ -1,4 +1,4 @@
-"""What somebody would write by hand for SoF-Net and one engine: spans as ONNX, and a loop."""
+"""A hand-written loop over ONNX models of SoF-Net's spans, as a rival for one engine."""
 
 from collections.abc import Sequence
 

@@ -29,7 +29,7 @@ class Times(NamedTuple):
 
     @property
     def is_steady(self) -> bool:
-        """Whether nothing else seems to have run beside them."""
+        """Whether median and best are close, as on an idle machine."""
         return self.median <= STEADY * self.best
 
     def scale(self, factor: float) -> "Times":

@@ -1,4 +1,4 @@
-"""What an inference engine other than JAX is."""
+"""The protocol of inference engines other than JAX."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable

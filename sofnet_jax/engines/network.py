@@ -98,7 +98,7 @@ class EngineSpan:
         return _score_in_jax(self.decision, *arguments)
 
     def see(self, state: Any, x: Any) -> tuple[Any, Any]:
-        """What a follower starts with, and the scores; of one model if layers are float32, too."""
+        """Extract and score. In float32 one model does both."""
         if self._named is not None and self._dtype == "float32":
             if run := self._find(self._see, (state, x)):
                 return run((state, x))
@@ -193,5 +193,5 @@ def restore_network(network: Any) -> Any:
 
 
 def has_engine(network: Any) -> bool:
-    """Whether the spans of a network run in an engine."""
+    """Return True if an engine runs the network's spans."""
     return any(isinstance(span, EngineSpan) for span in network.spans)

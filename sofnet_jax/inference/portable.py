@@ -73,7 +73,7 @@ def _describe(name: str, array: Any) -> Any:
 def create_metadata(
     network: Network, classes: Sequence[str], sampler: Sampler, rule: Rule
 ) -> dict[str, str]:
-    """What a program must know beside the model, as JSON by name."""
+    """Classes, preprocessing, order, actions and early exit, each as JSON."""
     facts = {
         "classes": list(classes),
         "preprocessing": {
