@@ -112,7 +112,7 @@ def _measure_engines() -> Iterator[str]:
     try:
         from sofnet_jax.benchmark.engines import benchmark_engines  # needs the package onnx
     except ImportError as error:
-        raise UserError(f"{error}: pip install 'sofnet_jax[onnxruntime,openvino]'") from error
+        raise UserError(f"{error}: pip install '.[onnxruntime,openvino]'") from error
     if jax.default_backend() != "cpu":
         raise UserError("engines run on the CPU: set JAX_PLATFORMS=cpu")
     sizes, stops = _read_sizes(), _read_numbers("stops", STOPS.value)

@@ -14,7 +14,7 @@ class Engine(Protocol):
     """A library that runs ONNX models on this machine; one file each, which alone knows it.
 
     Attributes:
-        name: in options and in `pip install 'sofnet_jax[NAME]'`.
+        name: in options and in `pip install '.[NAME]'`.
         dtypes: the precisions in which it can run layers here, fastest last.
     """
 

@@ -23,7 +23,7 @@ def find_engine(name: str) -> Engine:
     except ImportError as error:
         reason = first_line(error)
         raise UserError(
-            f"the engine {name} is not installed ({reason}): pip install 'sofnet_jax[{name}]'"
+            f"the engine {name} is not installed ({reason}): pip install '.[{name}]'"
         ) from error
     except Exception as error:  # each has exceptions of its own
         raise UserError(f"the engine {name} does not start: {first_line(error)}") from error

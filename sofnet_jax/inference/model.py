@@ -327,7 +327,7 @@ class TrainedModel:
             from sofnet_jax.inference import portable
         except ImportError as error:
             raise UserError(
-                f"cannot write ONNX ({first_line(error)}): pip install 'sofnet_jax[onnx]'"
+                f"cannot write ONNX ({first_line(error)}): pip install '.[onnx]'"
             ) from error
         metadata = portable.create_metadata(network, self.classes, self.sampler, self.rule)
         write = portable.write_parts if parts else portable.write_video_model
