@@ -68,7 +68,9 @@ def classify_folded(variables, architecture, pixels) -> np.ndarray:
 
     @jax.jit
     def score(network, frames):
-        _, (logits, _) = network.spans[0].extract(None, frames)
+        span = network.spans[0]
+        _, evidence = span.extract(None, frames)
+        logits, _ = span.score(None, evidence)
         return logits
 
     batches = np.split(pixels, len(pixels) // BATCH)
