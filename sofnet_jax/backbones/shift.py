@@ -12,6 +12,7 @@ computed, so the shift ignores stops: such a network can be trained and evaluate
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -19,8 +20,8 @@ from jaxtyping import Array, Float
 SHARE = 8  # one channel in eight comes from a neighbour
 
 # The input channels that a later frame reads: for each shifting block of a stage or span, and for
-# all stages or spans.
-Channels = tuple[Float[Array, "b _ _ _"], ...]
+# all stages or spans. Arrays of JAX, or of NumPy if an engine made them.
+Channels = tuple[Float[Any, "b _ _ _"], ...]
 Past = tuple[Channels, ...]
 
 # Maps a block's input and what the last kept frame left there (None: nothing) to the input of its

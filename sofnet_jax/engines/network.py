@@ -15,6 +15,8 @@ from jaxtyping import Float
 from sofnet_jax.backbones.folded import AnyLayers, Layers
 from sofnet_jax.backbones.shift import Channels
 from sofnet_jax.engines.base import Engine, Run
+from sofnet_jax.systems import early_exit
+from sofnet_jax.systems.early_exit import Settled, Watched
 
 
 @flax.struct.dataclass
@@ -48,29 +50,28 @@ class EngineLayers:
             return self._traced(x, past)
         x = x.array if isinstance(x, ChannelsFirst) else x
         features, pooled, *left = self._run([np.asarray(array) for array in (x, *(past or ()))])
-        return ChannelsFirst(features), pooled, tuple(map(jnp.asarray, left))
+        return ChannelsFirst(features), pooled, tuple(left)
 
 
 @jax.tree_util.register_static
 class EngineSpan:
-    """A span in an engine: its layers, and in float32 its scores. JAX makes its decision.
+    """A span in an engine: its layers, and in float32 its scores and its decision.
 
-    Each model is compiled when it is first needed.
+    Each model is compiled when it is first needed. States are arrays of NumPy or JAX.
 
     Attributes:
         span: in JAX.
-        decision: the same without its layers, which JAX compiles.
     """
 
     def __init__(self, span: Any, engine: Engine, dtype: str):
-        self.span = self.decision = self._extracting = span
+        self.span = self._extracting = self._bare = span
         self._engine, self._dtype, self._named = engine, dtype, None
         self._compiled: dict[Any, Callable | None] = {}
         layers = getattr(span, "layers", None)
         if layers is not None and layers.layers:
             from sofnet_jax.engines.layers import NamedLayers
 
-            self.decision = replace(span, layers=Layers(()))
+            self._bare = replace(span, layers=Layers(()))
             self._extracting = replace(span, layers=EngineLayers(layers, engine, dtype))
             self._named = NamedLayers(layers, "sofnet_layers")
 
@@ -88,37 +89,40 @@ class EngineSpan:
         """As the span."""
         return self._extracting.extract(state, x)
 
-    def score(self, state: Any, evidence: Any) -> Any:
-        """As the span."""
-        arguments = state, evidence
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
-            return self.span.score(*arguments)
-        if run := self._find(self.span.score, arguments):
-            return run(arguments)
-        return _score_in_jax(self.decision, *arguments)
+    def settle(self, state: Watched, evidence: Any) -> Settled:
+        """As `early_exit.settle`."""
+        if run := self._find(early_exit.settle, self._bare, (state, evidence)):
+            return run((state, evidence))
+        return _settle_in_jax(self._bare, state, evidence)
 
-    def see(self, state: Any, x: Any) -> tuple[Any, Any]:
-        """Extract and score. In float32 one model does both."""
-        if self._named is not None and self._dtype == "float32":
-            if run := self._find(self._see, (state, x)):
-                return run((state, x))
-        carry, evidence = self.extract(state, x)
-        return carry, self.score(state, evidence)
+    def see(self, state: Watched, x: Any) -> tuple[Any, Settled]:
+        """As `early_exit.see`. In float32 one model does it all."""
+        if run := self._find_whole(early_exit.see, (state, x)):
+            return run((state, x))
+        carry, evidence = self.extract(state.inner, x)
+        return carry, self.settle(state, evidence)
 
-    def _see(self, state: Any, x: Any) -> tuple[Any, Any]:
-        carry, evidence = replace(self.span, layers=self._named).extract(state, x)
-        return carry, self.span.score(state, evidence)
+    def classify(self, x: Any) -> Any:
+        """The scores of frames by a span that reads no state."""
+        if run := self._find_whole(_classify, (x,)):
+            return run((x,))
+        _, evidence = self.extract(None, x)
+        if run := self._find(_score, self._bare, (evidence,)):
+            return run((evidence,))
+        return self.span.score(None, evidence)
 
-    def decide(self, state: Any, scores: Any) -> Any:
-        """As the span."""
-        return self.decision.decide(state, scores)
+    def _find_whole(self, function: Callable, arguments: Any) -> Callable | None:
+        if self._named is None or self._dtype != "float32":
+            return None
+        return self._find(function, replace(self.span, layers=self._named), arguments)
 
-    def _find(self, function: Callable, arguments: Any) -> Callable | None:
-        """A function of such arguments in the engine; None if there is no ONNX for it."""
+    def _find(self, function: Callable, span: Any, arguments: Any) -> Callable | None:
+        """A function of a span and such arguments in the engine; None if it has no ONNX."""
         leaves, tree = jax.tree.flatten(arguments)
         key = function.__name__, tree, *(np.shape(leaf) for leaf in leaves)
         if key not in self._compiled:
             inner = {self._named.name: self._named.add} if self._named else {}
+            function = functools.partial(function, span)
             try:
                 self._compiled[key] = _compile(function, inner, self._engine, arguments)
             except NotImplementedError:
@@ -126,9 +130,15 @@ class EngineSpan:
         return self._compiled[key]
 
 
-@jax.jit
-def _score_in_jax(span: Any, state: Any, evidence: Any) -> Any:
-    return span.score(state, evidence)
+_settle_in_jax = jax.jit(early_exit.settle)
+
+
+def _classify(span: Any, x: Any) -> Any:
+    return _score(span, span.extract(None, x)[1])
+
+
+def _score(span: Any, evidence: Any) -> Any:
+    return span.score(None, evidence)
 
 
 def _compile(
@@ -139,19 +149,24 @@ def _compile(
     from sofnet_jax.engines.jaxpr import create_graph
 
     leaves, tree = jax.tree.flatten(arguments, is_leaf=_is_features)
-    program, outputs = jax.make_jaxpr(
-        lambda *leaves: function(*jax.tree.unflatten(tree, leaves)), return_shape=True
-    )(*map(_find_shape, leaves))
+    forms = []
+
+    def call_flat(*leaves: Any) -> list[Any]:
+        outputs, form = jax.tree.flatten(function(*jax.tree.unflatten(tree, leaves)))
+        forms.append(form)
+        return outputs
+
+    program = jax.make_jaxpr(call_flat)(*map(_find_shape, leaves))
     variables = program.jaxpr.invars, program.jaxpr.outvars
     atoms = [atom for equation in program.jaxpr.eqns for atom in equation.invars]
     read = {atom for atom in atoms if not isinstance(atom, Literal)}
     used = [i for i, each in enumerate(variables[0]) if each in read]
     passed = {each: i for i, each in enumerate(variables[0])}
-    made = [i for i, each in enumerate(variables[1]) if each not in passed]
+    first = {each: i for i, each in reversed(list(enumerate(variables[1])))}
+    made = [i for each, i in first.items() if each not in passed]
     given = [i for i, each in enumerate(leaves) if _is_features(each)]
     graph, features = create_graph(program, used, made, inner, given)
     run = engine.compile(create_model(graph), "float32") if made else None
-    form = jax.tree.structure(outputs)
 
     def call(arguments: Any) -> Any:
         leaves = jax.tree.leaves(arguments, is_leaf=_is_features)
@@ -159,11 +174,11 @@ def _compile(
         found = dict(
             zip(made, run([np.asarray(arrays[i]) for i in used]) if run else (), strict=True)
         )
+        found |= {i: ChannelsFirst(found[i]) for i in features}
         results = [
-            found[i] if i in found else leaves[passed[each]] for i, each in enumerate(variables[1])
+            leaves[passed[each]] if each in passed else found[first[each]] for each in variables[1]
         ]
-        results = [ChannelsFirst(x) if i in features else x for i, x in enumerate(results)]
-        return jax.tree.unflatten(form, results)
+        return jax.tree.unflatten(forms[0], results)
 
     return call
 

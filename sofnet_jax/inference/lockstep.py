@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from sofnet_jax.data.views import check_pixels
 from sofnet_jax.engines.network import has_engine
-from sofnet_jax.inference.online import Recorder, finish, hand_over, pack
+from sofnet_jax.inference.online import Recorder, finish, hand_over
 from sofnet_jax.systems.base import Network, Result, Span, choose, find_device
-from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
+from sofnet_jax.systems.early_exit import NEVER, Rule, Settled, Watched, settle, watch
 
 _BATCH_SIZE = 32
 _BATCH_SIZE_CPU, _PIXELS_CPU = 4, 192**2 * 4  # the features of larger batches outgrow the cache
@@ -39,8 +39,8 @@ class _Flight(NamedTuple):
 
     span: int
     rows: list[int]
-    needed: Int[Array, "b 3"]
-    logits: Float[Array, "b n"] | None
+    needed: Int[Any, "b 3"]
+    logits: Float[Any, "b n"] | None
 
 
 @dataclass
@@ -155,6 +155,8 @@ class Lockstep:
     def _begin(self, rows: int) -> Watched:
         """First states; committed to the device like all later ones, or all compiles twice."""
         state = watch(self._network, self._rule, jnp.full(rows, -1, jnp.int32), self._shape)
+        if has_engine(self._network):
+            return jax.tree.map(np.array, state)
         state = jax.tree.map(jnp.copy, state)  # a batch donates each array, so none may be shared
         return jax.device_put(state, find_device(self._network))
 
@@ -205,7 +207,8 @@ class Lockstep:
         return True
 
     def _finish(self, row: int) -> list[int]:
-        self._states, needed = _finish_row(self._states, np.array([row]))
+        finish_row = _finish_row if has_engine(self._network) else _finish_row_jitted
+        self._states, needed = finish_row(self._states, np.array([row]))
         return np.asarray(needed)[0].tolist()
 
     def _fill(self, rows: list[int]) -> Int[np.ndarray, "b"]:
@@ -215,35 +218,41 @@ class Lockstep:
 
     def _compute(
         self, i: int, rows: Int[np.ndarray, "b"], pixels: Sequence[np.ndarray]
-    ) -> tuple[Int[Array, "b 3"], Float[Array, "b n"] | None]:
+    ) -> tuple[Int[Any, "b 3"], Float[Any, "b n"] | None]:
         """Run a span: what the videos need next, and the answer if the span may change it."""
         span = self._network.spans[i]
         source = self._stack(pixels, len(rows)) if span.looks else self._carried[self._sources[i]]
         slots = [self._slots.get(row) for row in rows.tolist()]
         fresh = np.array([slot is None or slot.fresh for slot in slots])
         counts = np.array([-1 if slot is None else slot.num_frames for slot in slots], np.int32)
-        begun = self._first, rows, fresh, counts
         if has_engine(self._network):
-            return self._compute_in_engine(i, source, *begun)
-        self._carried[i], self._states, needed, logits = _advance(
+            return self._compute_in_engine(i, source, rows, fresh, counts)
+        begun = self._first, rows, fresh, counts
+        self._carried[i], (self._states, needed, logits) = _advance(
             span, source, self._states, self._carried[i], *begun
         )
         return needed, logits
 
     def _compute_in_engine(
-        self, i: int, source: Any, first: Watched, rows: Int[np.ndarray, "b"], *begun: Any
-    ) -> tuple[Int[Array, "b 3"], Float[Array, "b n"] | None]:
-        """The same, if layers run in an engine; what a row carries is then in this memory."""
+        self,
+        i: int,
+        source: Any,
+        rows: Int[np.ndarray, "b"],
+        fresh: Bool[np.ndarray, "b"],
+        counts: Int[np.ndarray, "b"],
+    ) -> tuple[Int[Any, "b 3"], Float[Any, "b n"] | None]:
+        """The same in an engine, whose states and features are in this memory."""
         span = self._network.spans[i]
-        if not span.looks:
+        if span.looks:
+            _put(self._states, rows[fresh], self._first)
+            self._states.inner.num_frames[rows[fresh]] = counts[fresh]
+        else:
             there = [source.get(row, source[rows[0]]) for row in rows.tolist()]  # or in no row
             source = jax.tree.map(lambda *x: np.stack(x), *there)
-        state = _begin_rows(span.decision, self._states, first, rows, *begun)
-        carry, evidence = span.extract(state.inner, source)
+        carry, (state, needed, logits) = span.see(_take(self._states, rows), source)
+        _put(self._states, rows, state)
         for place, row in enumerate(rows.tolist()):
             self._carried[i][row] = jax.tree.map(lambda x, place=place: x[place], carry)
-        scores = span.score(state.inner, evidence)
-        self._states, needed, logits = _settle(span.decision, self._states, state, scores, rows)
         return needed, logits
 
     def _stack(self, pixels: Sequence[np.ndarray], size: int) -> UInt8[np.ndarray, "b h w 3"]:
@@ -292,12 +301,21 @@ def _create_sizes(batch_size: int) -> list[int]:
     return sizes
 
 
-def _take(tree: Any, rows: Int[Array, "b"]) -> Any:
+def _take(tree: Any, rows: Int[Any, "b"]) -> Any:
     return jax.tree.map(lambda x: x[rows] if x.ndim else x, tree)
 
 
-def _put(tree: Any, rows: Int[Array, "b"], values: Any) -> Any:
-    return jax.tree.map(lambda x, y: x.at[rows].set(y) if x.ndim else x, tree, values)
+def _put(tree: Any, rows: Int[Any, "b"], values: Any) -> Any:
+    """The tree with values in some rows. NumPy's arrays themselves are changed."""
+
+    def put(x: Any, y: Any) -> Any:
+        if not isinstance(x, np.ndarray):
+            return x.at[rows].set(y) if x.ndim else x
+        if x.ndim:
+            x[rows] = y
+        return x
+
+    return jax.tree.map(put, tree, values)
 
 
 @functools.partial(jax.jit, donate_argnums=(2, 3))
@@ -310,7 +328,7 @@ def _advance(
     rows: Int[Array, "b"],
     fresh: Bool[Array, "b"],
     counts: Int[Array, "b"],
-) -> tuple[Any, Watched, Int[Array, "b 3"], Shaped[Array, "b n"] | None]:
+) -> tuple[Any, Settled]:
     """Run a batch through a span and write its outputs to the rows of `carried` and `states`.
 
     `source` holds the pixels of the batch, or what the span before left of all slots. The states
@@ -321,10 +339,11 @@ def _advance(
     carry, evidence = span.extract(state.inner, x)
     if span.followers:
         carried = _put(carried, rows, carry)
-    return carried, *_settle(span, states, state, span.score(state.inner, evidence), rows)
+    state, needed, logits = settle(span, state, evidence)
+    states, needed = _put(states, rows, state), hand_over(needed)
+    return carried, (states, needed, None if logits is None else hand_over(logits))
 
 
-@jax.jit
 def _begin_rows(
     span: Span,
     states: Watched,
@@ -342,18 +361,10 @@ def _begin_rows(
     return choose(fresh, begun, state)
 
 
-@functools.partial(jax.jit, donate_argnums=1)
-def _settle(
-    span: Span, states: Watched, state: Watched, scores: Any, rows: Int[Array, "b"]
-) -> tuple[Watched, Int[Array, "b 3"], Shaped[Array, "b n"] | None]:
-    """Decide about rows in the state `state`, and write their new states to `states`."""
-    state = state.follow(span.decide(state.inner, scores), answers=span.answers)
-    logits = hand_over(state.answer) if span.answers else None
-    return _put(states, rows, state), hand_over(pack(state)), logits
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _finish_row(states: Watched, rows: Int[Array, "1"]) -> tuple[Watched, Array]:
+def _finish_row(states: Watched, rows: Int[Any, "1"]) -> tuple[Watched, Array]:
     """No other frame of a video comes."""
     state, needed = finish(_take(states, rows))
     return _put(states, rows, state), needed
+
+
+_finish_row_jitted = jax.jit(_finish_row, donate_argnums=0)

@@ -12,26 +12,21 @@ from scipy.special import softmax
 
 from sofnet_jax.data.views import check_pixels
 from sofnet_jax.engines.network import has_engine
-from sofnet_jax.systems import base
+from sofnet_jax.systems import early_exit
 from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Result, Span, Trace, find_device
-from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
+from sofnet_jax.systems.early_exit import NEVER, Rule, Settled, Watched, watch
 
 
-def see(
-    network: Network, i: int, state: Watched, x: Any
-) -> tuple[Any, Watched, Array, Array | None]:
-    """Run a span on a frame: what a follower starts with, the state, and the host's part of it."""
+def see(network: Network, i: int, state: Watched, x: Any) -> tuple[Any, Settled]:
+    """Run a span on a frame: what a follower starts with, and the state afterwards."""
     span = network.spans[i]
-    if not has_engine(network):
-        return _see(span, state, x)
-    carry, scores = span.see(state.inner, x)
-    return carry, *_follow(span.decision, state, scores)
+    return span.see(state, x) if has_engine(network) else _see(span, state, x)
 
 
 @jax.jit
-def _see(span: Span, state: Watched, x: Any) -> tuple[Any, Watched, Array, Array | None]:
-    carry, evidence = span.extract(state.inner, x)
-    return carry, *_decide(span, state, evidence)
+def _see(span: Span, state: Watched, x: Any) -> tuple[Any, Settled]:
+    carry, settled = early_exit.see(span, state, x)
+    return carry, _hand_over(settled)
 
 
 def extract(network: Network, i: int, x: Any) -> tuple[Any, Any]:
@@ -45,48 +40,27 @@ def _extract(span: Span, x: Any) -> tuple[Any, Any]:
     return span.extract(None, x)
 
 
-def decide(
-    network: Network, i: int, state: Watched, evidence: Any
-) -> tuple[Watched, Array, Array | None]:
-    """The decision of a span on what its layers found."""
+def settle(network: Network, i: int, state: Watched, evidence: Any) -> Settled:
+    """The state after the decision of a span on what its layers found."""
     span = network.spans[i]
-    if has_engine(network):
-        return _follow(span.decision, state, span.score(state.inner, evidence))
-    return _follow_evidence(span, state, evidence)
+    return span.settle(state, evidence) if has_engine(network) else _settle(span, state, evidence)
 
 
 @jax.jit
-def _follow_evidence(
-    span: Span, state: Watched, evidence: Any
-) -> tuple[Watched, Array, Array | None]:
-    return _decide(span, state, evidence)
-
-
-@jax.jit
-def _follow(span: Span, state: Watched, scores: Any) -> tuple[Watched, Array, Array | None]:
-    return _hand_over(span, state, span.decide(state.inner, scores))
+def _settle(span: Span, state: Watched, evidence: Any) -> Settled:
+    return _hand_over(early_exit.settle(span, state, evidence))
 
 
 @jax.jit
 def finish(state: Watched) -> tuple[Watched, Array]:
     """No other frame comes."""
     state = state.finish()
-    return state, hand_over(pack(state))
+    return state, hand_over(state.needed)
 
 
-def _decide(span: Span, state: Watched, evidence: Any) -> tuple[Watched, Array, Array | None]:
-    return _hand_over(span, state, base.decide(span, state.inner, evidence))
-
-
-def _hand_over(span: Span, state: Watched, inner: Any) -> tuple[Watched, Array, Array | None]:
-    state = state.follow(inner, answers=span.answers)
-    return state, hand_over(pack(state)), hand_over(state.answer) if span.answers else None
-
-
-def pack(state: Watched) -> Array:
-    """What the host reads of b videos: the next span, the time of its frame, and the action."""
-    needed = state.next
-    return jnp.stack([needed.span, needed.time, needed.action], axis=-1)
+def _hand_over(settled: Settled) -> Settled:
+    state, needed, logits = settled
+    return state, hand_over(needed), None if logits is None else hand_over(logits)
 
 
 def hand_over(answer: Array) -> Array:
@@ -189,10 +163,10 @@ class Recognizer:
 
         def run(i: int, x: Any, before: int | None) -> None:
             span = self.network.spans[i]
-            carry, *found = see(self.network, i, state, x)
+            carry, settled = see(self.network, i, state, x)
+            jax.block_until_ready(settled)
             if self.network.shares:
-                found += decide(self.network, i, state, frame.find(i, before))
-            jax.block_until_ready(found)
+                jax.block_until_ready(settle(self.network, i, state, frame.find(i, before)))
             for follower in span.followers:
                 run(follower, carry, i)
 
@@ -281,14 +255,14 @@ class Recognizer:
         assert self._state is not None
         i = self._record.span
         if self._last is None:
-            self._carry, self._state, needed, logits = see(self.network, i, self._state, x)
+            self._carry, settled = see(self.network, i, self._state, x)
         else:
-            evidence = self._last.find(i, self._before)
-            self._state, needed, logits = decide(self.network, i, self._state, evidence)
+            settled = settle(self.network, i, self._state, self._last.find(i, self._before))
+        self._state, needed, logits = settled
         self._before = i
         self._record.read(self._read(needed), None if logits is None else np.asarray(logits)[0])
 
-    def _read(self, needed: Array) -> Sequence[int]:
+    def _read(self, needed: Any) -> Sequence[int]:
         return np.asarray(needed)[0].tolist()
 
     def _begin(self, shape: tuple[int, ...]) -> Watched:

@@ -15,10 +15,9 @@ from sofnet_jax.engines.graph import Graph, create_model, describe
 from sofnet_jax.engines.jaxpr import Inner, Scope, add_program
 from sofnet_jax.engines.layers import NamedLayers
 from sofnet_jax.host.files import write_json, write_whole
-from sofnet_jax.inference.online import pack
 from sofnet_jax.inference.program import run_video
-from sofnet_jax.systems.base import Network, decide
-from sofnet_jax.systems.early_exit import Rule, Watched, watch
+from sofnet_jax.systems.base import Network
+from sofnet_jax.systems.early_exit import Rule, Watched, see, watch
 
 _CARRY = "carry."
 
@@ -178,24 +177,23 @@ def _translate_spans(translator: Translator, begun: Watched, size: int) -> list[
     for i, span in enumerate(translator.network.spans):
         form, given = (jax.tree.structure(0), pixels) if span.looks else carried[i]
 
-        def see(*leaves: Any, span: Any = span, form: Any = form) -> list[Any]:
+        def run(*leaves: Any, span: Any = span, form: Any = form) -> list[Any]:
             old = jax.tree.unflatten(tree, leaves[: len(state)])
             x = jax.tree.unflatten(form, leaves[len(state) :])
-            carry, evidence = span.extract(old.inner, x)
-            new = old.follow(decide(span, old.inner, evidence), answers=span.answers)
+            carry, (new, _, _) = see(span, old, x)
             return [*_list_state(new), new.answer, *jax.tree.leaves(carry)]
 
         x = jax.tree.unflatten(form, given.values())
         carry = jax.eval_shape(lambda s, x, span=span: span.extract(s, x)[0], begun.inner, x)
         left = _name_leaves(_CARRY + span.name, carry)
         outputs = [*(f"next.{name}" for name in state), "needed", "logits", *left]
-        translated.append((span, translator.translate(see, state | given, outputs)))
+        translated.append((span, translator.translate(run, state | given, outputs)))
         carried |= dict.fromkeys(span.followers, (jax.tree.structure(carry), left))
     return translated
 
 
 def _list_state(state: Watched) -> list[Any]:
-    return [*jax.tree.leaves(state), pack(state)]
+    return [*jax.tree.leaves(state), state.needed]
 
 
 def _write(path: Path, model: bytes) -> None:

@@ -10,8 +10,8 @@ from jax import export as jax_export
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from sofnet_jax.host.files import write_whole
-from sofnet_jax.systems.base import DONE, UNDECIDED, Network, decide
-from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, watch
+from sofnet_jax.systems.base import DONE, UNDECIDED, Network
+from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, see, watch
 
 
 class ProgramOutputs(NamedTuple):
@@ -77,8 +77,7 @@ def _branch(network: Network, spans: Sequence[int], state: Watched, x: Any) -> W
 def _run(network: Network, i: int, state: Watched, x: Any) -> Watched:
     """Run a span, and what follows it on the same frame."""
     span = network.spans[i]
-    carry, evidence = span.extract(state.inner, x)
-    state = state.follow(decide(span, state.inner, evidence), answers=span.answers)
+    carry, (state, _, _) = see(span, state, x)
     return _branch(network, span.followers, state, carry)
 
 

@@ -101,9 +101,9 @@ class Next:
         action: what was done with the last frame, or `UNDECIDED` while it is in progress.
     """
 
-    span: Int[Array, "b"]
-    time: Int[Array, "b"]
-    action: Int[Array, "b"]
+    span: Int[Any, "b"]
+    time: Int[Any, "b"]
+    action: Int[Any, "b"]
 
 
 class Phase(NamedTuple):

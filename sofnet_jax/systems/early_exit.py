@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.special import softmax
 
-from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Next
+from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Next, Span, decide
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Watched:
     """
 
     inner: Any
-    observed: Int[Array, "b"]
-    ended: Bool[Array, "b"]
-    threshold: Float[Array, ""]
-    min_frames: Int[Array, ""]
+    observed: Int[Any, "b"]
+    ended: Bool[Any, "b"]
+    threshold: Float[Any, ""]
+    min_frames: Int[Any, ""]
     answering: tuple[bool, ...] = flax.struct.field(pytree_node=False)
 
     @property
@@ -61,6 +61,12 @@ class Watched:
         """What the videos need next."""
         inner = self.inner.next
         return replace(inner, span=jnp.where(self.ended, DONE, inner.span))
+
+    @property
+    def needed(self) -> Int[Array, "b 3"]:
+        """What the host reads: the next span, the time of its frame, and the last action."""
+        needed = self.next
+        return jnp.stack([needed.span, needed.time, needed.action], axis=-1)
 
     @property
     def answer(self) -> Float[Array, "b n"]:
@@ -84,6 +90,23 @@ class Watched:
         sure = jax.nn.softmax(inner.answer).max(-1) > self.threshold
         ends = answered & sure & (observed > self.min_frames)
         return replace(self, inner=inner, observed=observed, ended=self.ended | ends)
+
+
+# A state, what the host reads of it, and the logits if they may have changed.
+Settled = tuple[Watched, Int[Any, "b 3"], Float[Any, "b n"] | None]
+
+
+def settle(span: Span, state: Watched, evidence: Any) -> Settled:
+    """The state after a span's scores and decision on what its layers found."""
+    inner = decide(span, state.inner, evidence)
+    state = state.follow(inner, answers=span.answers)
+    return state, state.needed, state.answer if span.answers else None
+
+
+def see(span: Span, state: Watched, x: Any) -> tuple[Any, Settled]:
+    """Run a span on frames: what a follower starts with, and the state afterwards."""
+    carry, evidence = span.extract(state.inner, x)
+    return carry, settle(span, state, evidence)
 
 
 def watch(

@@ -350,9 +350,9 @@ class State:
 
     next: Next
     past: Past
-    total: Float[Array, "b n"]
-    kept: Int[Array, "b"]
-    num_frames: Int[Array, "b"]
+    total: Float[Any, "b n"]
+    kept: Int[Any, "b"]
+    num_frames: Int[Any, "b"]
 
     @property
     def answer(self) -> Float[Array, "b n"]:

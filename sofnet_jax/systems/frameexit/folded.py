@@ -31,10 +31,10 @@ class State:
     """
 
     next: Next
-    position: Int[Array, "b"]
-    maximum: Float[Array, "b d"]
-    answer: Float[Array, "b n"]
-    num_frames: Int[Array, "b"]
+    position: Int[Any, "b"]
+    maximum: Float[Any, "b d"]
+    answer: Float[Any, "b n"]
+    num_frames: Int[Any, "b"]
     order: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
     @property

@@ -62,10 +62,10 @@ class State(tsn.State):
         forces: whether the last frame is forwarded through everything if none was kept.
     """
 
-    cells: Float[Array, "b k 2 m"]
-    proposed: Float[Array, "b k 2 m"]
+    cells: Float[Any, "b k 2 m"]
+    proposed: Float[Any, "b k 2 m"]
     left: Past
-    forced: Bool[Array, "b"]
+    forced: Bool[Any, "b"]
     forces: bool = flax.struct.field(pytree_node=False)
 
     @property
