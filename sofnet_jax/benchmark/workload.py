@@ -137,7 +137,7 @@ def classify(tsn: Network, frames: UInt8[np.ndarray, "b h w 3"]) -> Float[np.nda
     """The logits of frames by TSN."""
     span = tsn.spans[0]
     if has_engine(tsn):
-        return np.asarray(span.classify(frames)[0])
+        return span.extract_and_score(None, frames)[1][0]
     return np.asarray(_classify(span, frames))
 
 

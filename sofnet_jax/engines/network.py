@@ -15,8 +15,7 @@ from jaxtyping import Float
 from sofnet_jax.backbones.folded import AnyLayers, Layers
 from sofnet_jax.backbones.shift import Channels
 from sofnet_jax.engines.base import Engine, Run
-from sofnet_jax.systems import early_exit
-from sofnet_jax.systems.early_exit import Settled, Watched
+from sofnet_jax.systems.early_exit import Settled, Watched, follow
 
 
 @flax.struct.dataclass
@@ -55,9 +54,9 @@ class EngineLayers:
 
 @jax.tree_util.register_static
 class EngineSpan:
-    """A span in an engine: its layers, and in float32 its scores and its decision.
+    """A span in an engine: its layers, and in float32 its scores. NumPy makes its decision.
 
-    Each model is compiled when it is first needed. States are arrays of NumPy or JAX.
+    Each model is compiled when it is first needed.
 
     Attributes:
         span: in JAX.
@@ -91,30 +90,27 @@ class EngineSpan:
 
     def settle(self, state: Watched, evidence: Any) -> Settled:
         """As `early_exit.settle`."""
-        if run := self._find(early_exit.settle, self._bare, (state, evidence)):
-            return run((state, evidence))
-        return _settle_in_jax(self._bare, state, evidence)
+        return follow(self._bare, state, self.score(state.inner, evidence))
 
     def see(self, state: Watched, x: Any) -> tuple[Any, Settled]:
-        """As `early_exit.see`. In float32 one model does it all."""
-        if run := self._find_whole(early_exit.see, (state, x)):
-            return run((state, x))
-        carry, evidence = self.extract(state.inner, x)
-        return carry, self.settle(state, evidence)
+        """As `early_exit.see`."""
+        carry, scores = self.extract_and_score(state.inner, x)
+        return carry, follow(self._bare, state, scores)
 
-    def classify(self, x: Any) -> Any:
-        """The scores of frames by a span that reads no state."""
-        if run := self._find_whole(_classify, (x,)):
-            return run((x,))
-        _, evidence = self.extract(None, x)
-        if run := self._find(_score, self._bare, (evidence,)):
-            return run((evidence,))
-        return self.span.score(None, evidence)
+    def score(self, state: Any, evidence: Any) -> Any:
+        """As the span."""
+        if run := self._find(_score, self._bare, (state, evidence)):
+            return run((state, evidence))
+        return jax.tree.map(np.asarray, _score_in_jax(self._bare, state, evidence))
 
-    def _find_whole(self, function: Callable, arguments: Any) -> Callable | None:
-        if self._named is None or self._dtype != "float32":
-            return None
-        return self._find(function, replace(self.span, layers=self._named), arguments)
+    def extract_and_score(self, state: Any, x: Any) -> tuple[Any, Any]:
+        """As the span. In float32 one model does both."""
+        if self._named is not None and self._dtype == "float32":
+            span = replace(self.span, layers=self._named)
+            if run := self._find(_extract_and_score, span, (state, x)):
+                return run((state, x))
+        carry, evidence = self.extract(state, x)
+        return carry, self.score(state, evidence)
 
     def _find(self, function: Callable, span: Any, arguments: Any) -> Callable | None:
         """A function of a span and such arguments in the engine; None if it has no ONNX."""
@@ -130,15 +126,16 @@ class EngineSpan:
         return self._compiled[key]
 
 
-_settle_in_jax = jax.jit(early_exit.settle)
+def _score(span: Any, state: Any, evidence: Any) -> Any:
+    return span.score(state, evidence)
 
 
-def _classify(span: Any, x: Any) -> Any:
-    return _score(span, span.extract(None, x)[1])
+_score_in_jax = jax.jit(_score)
 
 
-def _score(span: Any, evidence: Any) -> Any:
-    return span.score(None, evidence)
+def _extract_and_score(span: Any, state: Any, x: Any) -> tuple[Any, Any]:
+    carry, evidence = span.extract(state, x)
+    return carry, span.score(state, evidence)
 
 
 def _compile(

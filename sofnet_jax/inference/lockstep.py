@@ -20,9 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from sofnet_jax.data.views import check_pixels
 from sofnet_jax.engines.network import has_engine
-from sofnet_jax.inference.online import Recorder, finish, hand_over
+from sofnet_jax.inference.online import Recorder, begin, finish, hand_over
 from sofnet_jax.systems.base import Network, Result, Span, choose, find_device
-from sofnet_jax.systems.early_exit import NEVER, Rule, Settled, Watched, settle, watch
+from sofnet_jax.systems.early_exit import NEVER, Rule, Settled, Watched, settle
 
 _BATCH_SIZE = 32
 _BATCH_SIZE_CPU, _PIXELS_CPU = 4, 192**2 * 4  # the features of larger batches outgrow the cache
@@ -153,12 +153,11 @@ class Lockstep:
                 yield slot.number, slot.record.conclude(known)
 
     def _begin(self, rows: int) -> Watched:
-        """First states; committed to the device like all later ones, or all compiles twice."""
-        state = watch(self._network, self._rule, jnp.full(rows, -1, jnp.int32), self._shape)
+        """First states."""
+        state = begin(self._network, self._rule, np.full(rows, -1), self._shape)
         if has_engine(self._network):
-            return jax.tree.map(np.array, state)
-        state = jax.tree.map(jnp.copy, state)  # a batch donates each array, so none may be shared
-        return jax.device_put(state, find_device(self._network))
+            return state
+        return jax.tree.map(jnp.copy, state)  # a batch donates each array, so none may be shared
 
     def _admit(self, incoming: Iterator[_Slot]) -> None:
         """Assign the free rows to the next videos."""

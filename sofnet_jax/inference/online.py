@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from scipy.special import softmax
 
 from sofnet_jax.data.views import check_pixels
@@ -51,11 +51,29 @@ def _settle(span: Span, state: Watched, evidence: Any) -> Settled:
     return _hand_over(early_exit.settle(span, state, evidence))
 
 
-@jax.jit
-def finish(state: Watched) -> tuple[Watched, Array]:
+def finish(state: Watched) -> tuple[Watched, Any]:
     """No other frame comes."""
+    if not isinstance(state.ended, np.ndarray):
+        return _finish(state)
+    state = state.finish()
+    return state, state.needed
+
+
+@jax.jit
+def _finish(state: Watched) -> tuple[Watched, Array]:
     state = state.finish()
     return state, hand_over(state.needed)
+
+
+def begin(
+    network: Network, rule: Rule, num_frames: Int[np.ndarray, "b"], shape: tuple[int, ...]
+) -> Watched:
+    """The state before the first frame of b videos; NumPy's arrays if an engine runs the spans."""
+    state = watch(network, rule, jnp.asarray(num_frames, jnp.int32), shape)
+    if has_engine(network):
+        return jax.tree.map(np.array, state)
+    # Committed to the device like all later ones, or all compiles twice.
+    return jax.device_put(state, find_device(network))
 
 
 def _hand_over(settled: Settled) -> Settled:
@@ -245,6 +263,7 @@ class Recognizer:
 
     def _finish(self) -> None:
         """Run what is left to run if no other frame comes."""
+        assert self._state is not None
         self._state, needed = finish(self._state)
         self._record.finish(self._read(needed))
         while not self._record.done:
@@ -266,10 +285,9 @@ class Recognizer:
         return np.asarray(needed)[0].tolist()
 
     def _begin(self, shape: tuple[int, ...]) -> Watched:
-        """The first state; committed to the device like all later ones, or all compiles twice."""
+        """The first state."""
         key = self._num_frames, shape
         if key not in self._begun:
-            count = jnp.full(1, -1 if self._num_frames is None else self._num_frames, jnp.int32)
-            state = watch(self.network, self._rule, count, shape)
-            self._begun[key] = jax.device_put(state, find_device(self.network))
+            count = np.array([-1 if self._num_frames is None else self._num_frames])
+            self._begun[key] = begin(self.network, self._rule, count, shape)
         return self._begun[key]

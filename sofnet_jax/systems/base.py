@@ -318,7 +318,10 @@ class Span(Protocol):
         """Run gates and classifiers on what the layers found: what `decide` reads."""
 
     def decide(self, state: Any, scores: Any) -> Any:
-        """The state after the decision on these frames. It multiplies no matrices."""
+        """The state after the decision on these frames. It multiplies no matrices.
+
+        Arrays may be NumPy's: `find_namespace` says whose functions to call.
+        """
 
 
 @runtime_checkable
@@ -367,18 +370,25 @@ def create_next(batch: int) -> Next:
     return Next(zeros, zeros, zeros + UNDECIDED)
 
 
-def average(total: Float[Array, "b n"], count: Int[Array, "b"]) -> Float[Array, "b n"]:
+def average(total: Float[Any, "b n"], count: Int[Any, "b"]) -> Float[Any, "b n"]:
     """The mean of `count` logits; zeros of none. Rounded as a division, not as a product."""
-    divisors = jnp.broadcast_to(jnp.maximum(count, 1)[:, None], total.shape)
-    return total / jax.lax.optimization_barrier(divisors.astype(total.dtype))
+    xp = find_namespace(total)
+    divisors = xp.broadcast_to(xp.maximum(count, 1)[:, None], total.shape).astype(total.dtype)
+    return total / (divisors if xp is np else jax.lax.optimization_barrier(divisors))
 
 
-def choose(condition: Bool[Array, "b"], new: Any, old: Any) -> Any:
+def find_namespace(x: Any) -> Any:
+    """`numpy` or `jax.numpy`, whichever an array belongs to."""
+    return x.__array_namespace__()
+
+
+def choose(condition: Bool[Any, "b"], new: Any, old: Any) -> Any:
     """The videos of a tree of arrays (b, …) where a condition holds; those of another elsewhere."""
+    xp = find_namespace(condition)
 
-    def select(x: Array, y: Array) -> Array:
+    def select(x: Any, y: Any) -> Any:
         if not x.ndim:  # common to all videos
             return x
-        return jnp.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, y)
+        return xp.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, y)
 
     return jax.tree.map(select, new, old)

@@ -4,13 +4,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.special import softmax
 
-from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Next, Span, decide
+from sofnet_jax.systems.base import (
+    DONE,
+    UNDECIDED,
+    Network,
+    Next,
+    Span,
+    find_namespace,
+)
 
 
 @dataclass(frozen=True)
@@ -60,16 +66,17 @@ class Watched:
     def next(self) -> Next:
         """What the videos need next."""
         inner = self.inner.next
-        return replace(inner, span=jnp.where(self.ended, DONE, inner.span))
+        span = find_namespace(self.ended).where(self.ended, inner.span * 0 + DONE, inner.span)
+        return replace(inner, span=span)
 
     @property
-    def needed(self) -> Int[Array, "b 3"]:
+    def needed(self) -> Int[Any, "b 3"]:
         """What the host reads: the next span, the time of its frame, and the last action."""
         needed = self.next
-        return jnp.stack([needed.span, needed.time, needed.action], axis=-1)
+        return find_namespace(needed.span).stack([needed.span, needed.time, needed.action], axis=-1)
 
     @property
-    def answer(self) -> Float[Array, "b n"]:
+    def answer(self) -> Float[Any, "b n"]:
         """Logits so far."""
         return self.inner.answer
 
@@ -86,8 +93,10 @@ class Watched:
         observed = self.observed + (action != UNDECIDED)
         if not answers:
             return replace(self, inner=inner, observed=observed)
-        answered = jnp.asarray(self.answering)[action] & (action != UNDECIDED)
-        sure = jax.nn.softmax(inner.answer).max(-1) > self.threshold
+        xp, answer = find_namespace(action), inner.answer
+        answered = xp.asarray(self.answering)[action] & (action != UNDECIDED)
+        largest = 1 / xp.exp(answer - answer.max(-1, keepdims=True)).sum(-1)  # of the softmax
+        sure = largest > self.threshold
         ends = answered & sure & (observed > self.min_frames)
         return replace(self, inner=inner, observed=observed, ended=self.ended | ends)
 
@@ -96,11 +105,15 @@ class Watched:
 Settled = tuple[Watched, Int[Any, "b 3"], Float[Any, "b n"] | None]
 
 
+def follow(span: Span, state: Watched, scores: Any) -> Settled:
+    """The state after a span's decision."""
+    state = state.follow(span.decide(state.inner, scores), answers=span.answers)
+    return state, state.needed, state.answer if span.answers else None
+
+
 def settle(span: Span, state: Watched, evidence: Any) -> Settled:
     """The state after a span's scores and decision on what its layers found."""
-    inner = decide(span, state.inner, evidence)
-    state = state.follow(inner, answers=span.answers)
-    return state, state.needed, state.answer if span.answers else None
+    return follow(span, state, span.score(state.inner, evidence))
 
 
 def see(span: Span, state: Watched, x: Any) -> tuple[Any, Settled]:

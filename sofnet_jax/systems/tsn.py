@@ -37,6 +37,7 @@ from sofnet_jax.systems.base import (
     Steps,
     average,
     create_next,
+    find_namespace,
 )
 from sofnet_jax.systems.losses import compute_classification_loss, compute_top1, spread_labels
 from sofnet_jax.systems.naming import Naming
@@ -355,22 +356,22 @@ class State:
     num_frames: Int[Any, "b"]
 
     @property
-    def answer(self) -> Float[Array, "b n"]:
+    def answer(self) -> Float[Any, "b n"]:
         """Mean logits of the kept frames (Eq. 6)."""
         return average(self.total, self.kept)
 
     @property
-    def last(self) -> Bool[Array, "b"]:
+    def last(self) -> Bool[Any, "b"]:
         """Whether no other frame follows the one in progress."""
         return self.next.time == self.num_frames - 1
 
     def close(self, action: int) -> Next:
         """Ask for the next frame after this action."""
-        zero = jnp.zeros_like(self.kept)
-        span = jnp.where(self.last, zero + DONE, zero)
+        zero = self.kept * 0
+        span = find_namespace(zero).where(self.last, zero + DONE, zero)
         return Next(span, self.next.time + 1, zero + action)
 
-    def count(self, logits: Float[Array, "b n"], action: int) -> dict[str, Any]:
+    def count(self, logits: Float[Any, "b n"], action: int) -> dict[str, Any]:
         """What changes when a frame is kept, which this action says."""
         return {
             "next": self.close(action),
@@ -404,7 +405,7 @@ class WholeSpan:
         pooled, left = evidence
         return self.head(pooled), left
 
-    def decide(self, state: State, scores: tuple[Float[Array, "b n"], Any]) -> State:
+    def decide(self, state: State, scores: tuple[Float[Any, "b n"], Any]) -> State:
         """Count the logits, and ask for the next frame."""
         logits, left = scores
         return replace(state, past=(*state.past[:-1], left), **state.count(logits, 0))

@@ -13,7 +13,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sofnet_jax.backbones.folded import AnyLayers, Layers, Tree
 from sofnet_jax.backbones.layers import BatchNorm, full_precision
-from sofnet_jax.systems.base import DONE, UNDECIDED, Next, choose, create_next
+from sofnet_jax.systems.base import (
+    DONE,
+    UNDECIDED,
+    Next,
+    choose,
+    create_next,
+    find_namespace,
+)
 from sofnet_jax.systems.frameexit.architecture import EXIT, FIRST, LAST, NEXT, Architecture
 from sofnet_jax.systems.tsn import prepare
 
@@ -42,22 +49,22 @@ class State:
         """The last position."""
         return len(self.order) - 1
 
-    def create_next(self, span: Any, position: Array, action: Any) -> Next:
+    def create_next(self, span: Any, position: Any, action: Any) -> Next:
         """Ask for a span on the frame at a position."""
-        zero = jnp.zeros_like(self.position)
-        time = jnp.array(self.order, jnp.int32)[jnp.clip(position, 0, self.last)]
+        xp, zero = find_namespace(position), self.position * 0
+        time = xp.asarray(self.order, xp.int32)[xp.clip(position, 0, self.last)]
         return Next(zero + span, time, zero + action)
 
     def finish(self) -> "State":
         """Ask for the classifier of the last frame looked at, unless it has run."""
         before = self.position - 1
         answer = self.create_next(ANSWER, before, UNDECIDED)
-        done = replace(self.next, span=jnp.zeros_like(self.position) + DONE)
+        done = replace(self.next, span=self.position * 0 + DONE)
         unanswered = self.next.action == NEXT
         return replace(
             self,
             next=choose(unanswered, answer, done),
-            position=jnp.where(unanswered, before, self.position),
+            position=find_namespace(before).where(unanswered, before, self.position),
         )
 
 
@@ -123,7 +130,7 @@ class LookSpan:
 
         return maximum, asks & jax.lax.cond(asks.any(), ask, lambda: jnp.zeros_like(asks))
 
-    def decide(self, state: State, scores: tuple[Float[Array, "b d"], Bool[Array, "b"]]) -> State:
+    def decide(self, state: State, scores: tuple[Float[Any, "b d"], Bool[Any, "b"]]) -> State:
         """Do what the gate says: the classifier answers, or the next frame follows."""
         maximum, exits = scores
         t = state.position
@@ -132,7 +139,7 @@ class LookSpan:
         return replace(
             state,
             next=choose(classify, state.create_next(ANSWER, t, UNDECIDED), onward),
-            position=jnp.where(classify, t, t + 1),
+            position=find_namespace(t).where(classify, t, t + 1),
             maximum=maximum,
         )
 
@@ -169,12 +176,12 @@ class AnswerSpan:
         with full_precision():
             return multiply(state.maximum, self.kernel, state.position) + self.bias[state.position]
 
-    def decide(self, state: State, scores: Float[Array, "b n"]) -> State:
+    def decide(self, state: State, scores: Float[Any, "b n"]) -> State:
         """Answer. A video goes on after its first frame only."""
-        t = state.position
+        t, xp = state.position, find_namespace(state.position)
         first = t == 0
-        action = jnp.where(first, FIRST, jnp.where(t == state.last, LAST, EXIT))
-        span = jnp.where(first, LOOK, DONE)
+        action = xp.where(first, FIRST, xp.where(t == state.last, LAST, EXIT))
+        span = xp.where(first, LOOK, DONE)
         return replace(
             state,
             next=state.create_next(span, t + 1, action),

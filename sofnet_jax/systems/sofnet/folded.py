@@ -19,7 +19,7 @@ from sofnet_jax.backbones.folded import AnyLayers, Layers, Tree
 from sofnet_jax.backbones.layers import full_precision
 from sofnet_jax.backbones.shift import Channels, Past
 from sofnet_jax.systems import tsn
-from sofnet_jax.systems.base import DONE, UNDECIDED, Next, choose
+from sofnet_jax.systems.base import DONE, UNDECIDED, Next, choose, find_namespace
 from sofnet_jax.systems.sofnet.architecture import Architecture
 from sofnet_jax.systems.sofnet.gates import PAPER, Semantics, update_cell
 
@@ -69,21 +69,26 @@ class State(tsn.State):
     forces: bool = flax.struct.field(pytree_node=False)
 
     @property
-    def last(self) -> Bool[Array, "b"]:
+    def last(self) -> Bool[Any, "b"]:
         """Whether no other frame follows the one in progress."""
         return self.forced | (self.next.time == self.num_frames - 1)
 
     def propose(
-        self, k: int, left: Channels, h: Float[Array, "b m"], c: Float[Array, "b m"]
+        self, k: int, left: Channels, h: Float[Any, "b m"], c: Float[Any, "b m"]
     ) -> "State":
         """The state after the frame in progress came to gate k."""
-        proposed = self.proposed.at[:, k].set(jnp.stack([h, c], 1))
+        cell = find_namespace(h).stack([h, c], 1)
+        if isinstance(cell, np.ndarray):
+            proposed = self.proposed.copy()
+            proposed[:, k] = cell
+        else:
+            proposed = jnp.asarray(self.proposed).at[:, k].set(cell)
         return replace(self, proposed=proposed, left=_set(self.left, k, left))
 
     def finish(self) -> "State":
         """If no frame was kept, ask for what follows the gate that stopped the last one."""
         force = (self.kept == 0) & self.forces
-        nothing = jnp.zeros_like(self.kept)
+        nothing = self.kept * 0
         follower = Next(self.next.action + 1, self.next.time - 1, nothing + UNDECIDED)
         done = replace(self.next, span=nothing + DONE)
         return replace(self, next=choose(force, follower, done), forced=force)
@@ -126,7 +131,7 @@ class GatedSpan:
         state = state.propose(self.k, left, h, c)
         forced = state.forced | (state.last & (state.kept == 0) & state.forces)
         forward = forwards(logits) | forced
-        nothing = jnp.zeros_like(state.kept)
+        nothing = state.kept * 0
         onward = Next(nothing + self.k + 1, state.next.time, nothing + UNDECIDED)
         cells = choose(forward, state.cells, state.proposed) if self.writes else state.cells
         return replace(
@@ -159,7 +164,7 @@ class FinalSpan:
         pooled, left = evidence
         return self.head(pooled), left
 
-    def decide(self, state: State, scores: tuple[Float[Array, "b n"], Channels]) -> State:
+    def decide(self, state: State, scores: tuple[Float[Any, "b n"], Channels]) -> State:
         """Keep the frame: count its logits, and store what the gates proposed."""
         logits, left = scores
         counted = state.count(logits, self.k)
@@ -213,7 +218,7 @@ class FoldedSoFNet(tsn.FoldedTSN):
         )
 
 
-def forwards(logits: Float[Array, "b 2"]) -> Bool[Array, "b"]:
+def forwards(logits: Float[Any, "b 2"]) -> Bool[Any, "b"]:
     """Whether a gate forwards each frame, from its logits q (b, 2): a tie stops."""
     return logits[:, 1] > logits[:, 0]
 
