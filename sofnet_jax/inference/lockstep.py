@@ -76,7 +76,7 @@ class Lockstep:
         usual = _IN_FLIGHT_CPU if find_device(network).platform == "cpu" else _IN_FLIGHT
         self._in_flight = in_flight or usual
         self._network, self._rule = network, rule
-        self._sources = _find_sources(network.spans)
+        self._sources = find_sources(network.spans)
         self._wanted = batch_size
         self._busy = False  # whether results are being taken
         self._slots: dict[int, _Slot] = {}
@@ -243,13 +243,13 @@ class Lockstep:
         """The same in an engine, whose states and features are in this memory."""
         span = self._network.spans[i]
         if span.looks:
-            _put(self._states, rows[fresh], self._first)
+            put_rows(self._states, rows[fresh], self._first)
             self._states.inner.num_frames[rows[fresh]] = counts[fresh]
         else:
             there = [source.get(row, source[rows[0]]) for row in rows.tolist()]  # or in no row
             source = jax.tree.map(lambda *x: np.stack(x), *there)
-        carry, (state, needed, logits) = span.see(_take(self._states, rows), source)
-        _put(self._states, rows, state)
+        carry, (state, needed, logits) = span.see(take_rows(self._states, rows), source)
+        put_rows(self._states, rows, state)
         for place, row in enumerate(rows.tolist()):
             self._carried[i][row] = jax.tree.map(lambda x, place=place: x[place], carry)
         return needed, logits
@@ -279,7 +279,7 @@ class Lockstep:
         return carried
 
 
-def _find_sources(spans: Sequence[Span]) -> dict[int, int]:
+def find_sources(spans: Sequence[Span]) -> dict[int, int]:
     """The span that runs before each, on the same frame."""
     return {follower: i for i, span in enumerate(spans) for follower in span.followers}
 
@@ -300,11 +300,12 @@ def _create_sizes(batch_size: int) -> list[int]:
     return sizes
 
 
-def _take(tree: Any, rows: Int[Any, "b"]) -> Any:
+def take_rows(tree: Any, rows: Int[Any, "b"]) -> Any:
+    """The values of some rows; what is common to all rows stays."""
     return jax.tree.map(lambda x: x[rows] if x.ndim else x, tree)
 
 
-def _put(tree: Any, rows: Int[Any, "b"], values: Any) -> Any:
+def put_rows(tree: Any, rows: Int[Any, "b"], values: Any) -> Any:
     """The tree with values in some rows. NumPy's arrays themselves are changed."""
 
     def put(x: Any, y: Any) -> Any:
@@ -333,13 +334,13 @@ def _advance(
     `source` holds the pixels of the batch, or what the span before left of all slots. The states
     of fresh rows begin with `first`, for videos of `counts` frames.
     """
-    x = source if span.looks else _take(source, rows)
+    x = source if span.looks else take_rows(source, rows)
     state = _begin_rows(span, states, first, rows, fresh, counts)
     carry, evidence = span.extract(state.inner, x)
     if span.followers:
-        carried = _put(carried, rows, carry)
+        carried = put_rows(carried, rows, carry)
     state, needed, logits = settle(span, state, evidence)
-    states, needed = _put(states, rows, state), hand_over(needed)
+    states, needed = put_rows(states, rows, state), hand_over(needed)
     return carried, (states, needed, None if logits is None else hand_over(logits))
 
 
@@ -352,7 +353,7 @@ def _begin_rows(
     counts: Int[Array, "b"],
 ) -> Watched:
     """The states of rows; the first ones where they are fresh."""
-    state = _take(states, rows)
+    state = take_rows(states, rows)
     if not span.looks:
         return state
     begun = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), first, state)
@@ -362,8 +363,8 @@ def _begin_rows(
 
 def _finish_row(states: Watched, rows: Int[Any, "1"]) -> tuple[Watched, Array]:
     """No other frame of a video comes."""
-    state, needed = finish(_take(states, rows))
-    return _put(states, rows, state), needed
+    state, needed = finish(take_rows(states, rows))
+    return put_rows(states, rows, state), needed
 
 
 _finish_row_jitted = jax.jit(_finish_row, donate_argnums=0)
