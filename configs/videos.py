@@ -37,6 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # The gates. All fields below depart from the paper, whose gates take 25,000 steps of SGD; fifty
     # videos make 400, in which they do not move. docs/training.md gives the reasons.
     c.train.gate_steps = 4000  # from stored features, a step takes hundredths of a second
+    c.train.feature_noise = 1.0  # else the early gates know the training videos, and stop others
     c.optimizer.policy_name = "adam"  # the gradient on a gate is small, and the steps are few
     c.optimizer.policy_rate = 0.4  # 0.002
     c.optimizer.classifier_rate = 0.1  # so that the classifier adapts to the frames that are kept

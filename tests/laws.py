@@ -12,6 +12,7 @@ from scipy.special import softmax
 from sofnet_jax.inference import online
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer
+from sofnet_jax.inference.pool import Pool
 from sofnet_jax.inference.program import run_videos
 from sofnet_jax.systems.base import decide
 from sofnet_jax.systems.early_exit import NEVER, Rule, watch
@@ -36,6 +37,14 @@ def run_lockstep(network, videos, rule, batch_size=3, in_flight=None):
     lockstep = Lockstep(network, rule, batch_size=batch_size, in_flight=in_flight)
     ordered = [[video[time] for time in network.architecture.order(len(video))] for video in videos]
     results = dict(lockstep.recognize(ordered))
+    assert sorted(results) == list(range(len(videos)))
+    return [results[i] for i in range(len(videos))]
+
+
+def run_pool(network, videos, rule, batch_size=3, group_size=5):
+    pool = Pool(network, rule, batch_size=batch_size, group_size=group_size)
+    ordered = [[video[time] for time in network.architecture.order(len(video))] for video in videos]
+    results = dict(pool.recognize(ordered))
     assert sorted(results) == list(range(len(videos)))
     return [results[i] for i in range(len(videos))]
 
@@ -68,6 +77,7 @@ def check_all(specimen, videos, rule, *, compiled=True):
     ways = {"online": read(online_results)}
     if compiled:
         ways["lockstep"] = read(run_lockstep(network, videos, rule))
+        ways["pool"] = read(run_pool(network, videos, rule))
         ways["program"] = run_program(network, videos, rule)
     for way, (its_logits, its_steps) in ways.items():
         assert its_steps == steps, way

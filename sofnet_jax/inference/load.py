@@ -12,7 +12,7 @@ from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.paths import expand
 from sofnet_jax.inference.choice import choose_engine
-from sofnet_jax.inference.lockstep import Lockstep
+from sofnet_jax.inference.many import create_recognizer
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
@@ -112,7 +112,10 @@ def load(
     plain = dtype if engine == "jax" else "float32"  # what other engines round, they round
     network = system.deploy(variables, dtype=None if plain is None else DTYPES[plain])
     network, choice = choose_engine(network, engine, dtype or "float32", size)
-    (Lockstep if many else Recognizer)(network).warm_up(size, size)
+    if many:
+        create_recognizer(network).warm_up(size, size, num_frames)
+    else:
+        Recognizer(network).warm_up(size, size)
     classes = weights.classes or tuple(map(str, range(network.architecture.num_classes)))
     rule = Rule(fields["eval.threshold"], fields["eval.min_frames"])
     return TrainedModel(network, classes, sampler, rule, (*notes, choice) if choice else notes)

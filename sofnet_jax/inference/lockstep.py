@@ -96,8 +96,11 @@ class Lockstep:
         self._first = self._begin(1)
         self._carried = self._create_carried()  # by span, what its followers start with
 
-    def warm_up(self, height: int, width: int) -> None:
-        """Compile everything for frames of a size; `recognize` then compiles nothing."""
+    def warm_up(self, height: int, width: int, num_frames: int = 1) -> None:
+        """Compile everything for frames of a size, of videos of any length.
+
+        `recognize` then compiles nothing.
+        """
         blank = np.zeros((height, width, 3), np.uint8)
         self._start(blank)
         for size in self._sizes:

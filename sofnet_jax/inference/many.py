@@ -1,4 +1,4 @@
-"""Many videos at once, in lockstep: `predict_videos`."""
+"""Many videos at once: `predict_videos`."""
 
 import contextlib
 import itertools
@@ -14,10 +14,11 @@ from sofnet_jax.host.time_limit import TimeLimit
 from sofnet_jax.host.workers import Failure
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.model import TrainedModel
+from sofnet_jax.inference.pool import Pool
 from sofnet_jax.inference.prediction import Meter, Prediction
 from sofnet_jax.inference.prefetch import Ahead, draw_ahead
-from sofnet_jax.systems.base import Result
-from sofnet_jax.systems.early_exit import NEVER
+from sofnet_jax.systems.base import Network, Result, find_device
+from sofnet_jax.systems.early_exit import NEVER, Rule
 
 Part = tuple[str, float | None, float | None]  # a file, and seconds from which and to which
 # The path of a file that may be elsewhere.
@@ -36,13 +37,13 @@ def predict_videos(
 ) -> Generator[tuple[int, Prediction | Failure], None, None]:
     """Yield each video's number with its prediction or failure, in order of completion.
 
-    Decodes, computes and decides what `TrainedModel.predict` does, except that it decodes one frame
-    ahead of the computation. A few videos are under way at a time; each fails once its decoding
-    took `time_limit` seconds.
+    Decides as `TrainedModel.predict` does. On a CPU it decodes one frame ahead of the computation,
+    elsewhere all frames of a video. A few videos are under way at a time; each fails once its
+    decoding took `time_limit` seconds.
     """
-    lockstep = Lockstep(model.network, model.rule if early else NEVER)
+    recognizer = create_recognizer(model.network, model.rule if early else NEVER)
     under_way: set[_View] = set()
-    admitted: dict[int, _View] = {}  # by their numbers in `lockstep`
+    admitted: dict[int, _View] = {}  # by their numbers in `recognizer`
     failed: list[_View] = []
     with ThreadPoolExecutor(num_threads) as pool:
 
@@ -69,7 +70,7 @@ def predict_videos(
                 yield view.number, view.failure or Failure("unreadable", "it has no frames")
 
         try:
-            for number, result in lockstep.recognize(admit()):
+            for number, result in recognizer.recognize(admit()):
                 view = admitted.pop(number)
                 view.frames.close()
                 under_way.remove(view)
@@ -79,6 +80,11 @@ def predict_videos(
         finally:
             for view in under_way:  # if nobody waits for them any more
                 view.limit.end()
+
+
+def create_recognizer(network: Network, rule: Rule = NEVER) -> Lockstep | Pool:
+    """What suits the device: on an accelerator, decisions stay there."""
+    return (Lockstep if find_device(network).platform == "cpu" else Pool)(network, rule)
 
 
 class _View:

@@ -7,6 +7,7 @@ full batch is left; what it left of the newer group it goes on with when the nex
 """
 
 import functools
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -20,12 +21,14 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from scipy.special import softmax
 
 from sofnet_jax.data.views import check_pixels
+from sofnet_jax.inference.batch_size import choose_batch_size
 from sofnet_jax.inference.lockstep import find_sources, put_rows, take_rows
 from sofnet_jax.inference.online import begin
 from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Result, Trace, choose, find_device
 from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, see
 
-_BATCH_SIZE, _GROUP_SIZE = 64, 256
+_GROUP_SIZE, _GROUP_BYTES = 256, 2**30  # of frames that one transfer may take
+_ROOM = 8  # frames
 _PATIENCE = 1.0  # seconds after which a group goes as it is: then reading is what takes the time
 _FREE = DONE - 1  # in place of a span: no video
 
@@ -97,12 +100,15 @@ class Pool:
         network: Network,
         rule: Rule = NEVER,
         *,
-        batch_size: int = _BATCH_SIZE,
+        batch_size: int | None = None,
         group_size: int = _GROUP_SIZE,
     ):
-        """Configure how many frames pass a span together, and how many videos arrive together."""
+        """Configure how many frames pass a span together, and how many videos arrive together.
+
+        By default `batch_size` is the fastest on the device (`batch_size.choose_batch_size`).
+        """
         self.network, self.rule = network, rule
-        self.batch_size, self.group_size = batch_size, group_size
+        self._batch_size, self.group_size = batch_size, group_size
 
     def warm_up(self, height: int, width: int, num_frames: int) -> None:
         """Compile everything for such videos; `recognize` then compiles nothing."""
@@ -125,10 +131,16 @@ class Pool:
             if passage and longest > passage.length:
                 yield from passage.finish()
                 passage = None
-            passage = passage or _Passage(self, shape, longest)
+            passage = passage or self._begin(shape, longest)
             yield from passage.push(first, group)
         if passage:
             yield from passage.finish()
+
+    def _begin(self, shape: tuple[int, ...], length: int) -> "_Passage":
+        if self._batch_size is None:
+            self._batch_size = choose_batch_size(self.network, shape)
+        room = -(-length // _ROOM) * _ROOM  # so that few lengths are compiled
+        return _Passage(self, self._batch_size, shape, room)
 
     def _gather(
         self, videos: Iterable[Iterable[np.ndarray]]
@@ -148,23 +160,28 @@ class Pool:
 class _Passage:
     """Groups of videos of up to `length` frames that pass a pool, one after another."""
 
-    def __init__(self, pool: Pool, shape: tuple[int, ...], length: int):
+    def __init__(self, pool: Pool, batch_size: int, shape: tuple[int, ...], length: int):
         self._pool, self.shape, self.length = pool, shape, length
+        self.batch_size = batch_size
         self._device = find_device(pool.network)
         network, spans = pool.network, pool.network.spans
         # Enough that a full batch waits before some span as long as there are videos.
-        rows = len(spans) * (pool.batch_size - 1) + 1
+        rows = len(spans) * (batch_size - 1) + 1
         first = begin(network, pool.rule, np.full(1, -1), shape)
         self._first = first
         self._slots = jax.jit(_create_slots, static_argnums=(2, 3, 4))(
             network, first, rows, length, shape
         )
+        fitting = _GROUP_BYTES // (length * math.prod(shape))
+        self._group_size = max(min(pool.group_size, fitting), 1)
         self._older = self._send(0, [])
         self._pending: Ended | None = None
 
     def push(self, first: int, group: list[list[np.ndarray]]) -> Iterator[tuple[int, Result]]:
-        """Compute a group, and yield what the one before left."""
-        yield from self._run(self._send(first, group), drains=False)
+        """Compute videos, and yield results of those before."""
+        for start in range(0, len(group), self._group_size):
+            part = group[start : start + self._group_size]
+            yield from self._run(self._send(first + start, part), drains=False)
 
     def finish(self) -> Iterator[tuple[int, Result]]:
         """Compute what is left, and yield all that was not yielded yet."""
@@ -180,7 +197,7 @@ class _Passage:
             self._older,
             newer,
             np.array(drains),
-            batch_size=self._pool.batch_size,
+            batch_size=self.batch_size,
         )
         yield from self._read()
         self._older, self._pending = newer, ended
@@ -199,7 +216,7 @@ class _Passage:
 
     def _send(self, first: int, group: list[list[np.ndarray]]) -> Group:
         """Start the transfer of a group to the device."""
-        size = self._pool.group_size
+        size = self._group_size
         pixels = np.zeros((size, self.length, *self.shape), np.uint8)
         for place, frames in enumerate(group):
             if any(image.shape != self.shape for image in frames):
@@ -310,10 +327,10 @@ def _admit(first: Watched, newer: Group, p: _Progress) -> _Progress:
     place = p.admitted + jnp.cumsum(free) - 1
     admitted = free & (place < newer.count)
     counts = newer.num_frames[jnp.minimum(place, len(newer.num_frames) - 1)]
-    begun = replace(first, inner=replace(first.inner, num_frames=counts))
     begun = jax.tree.map(
-        lambda x, y: jnp.broadcast_to(x, y.shape) if y.ndim else x, begun, slots.state
+        lambda x, y: jnp.broadcast_to(x, y.shape) if y.ndim else x, first, slots.state
     )
+    begun = replace(begun, inner=replace(begun.inner, num_frames=counts))
     slots = replace(
         slots,
         state=choose(admitted, begun, slots.state),

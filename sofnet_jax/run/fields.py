@@ -180,6 +180,10 @@ FIELDS = (
             *("train.feature_epochs", 8, "schedule", FROM_1),
             "passes over the videos whose features these steps draw from",
         ),
+        _add(
+            *("train.feature_noise", 0.0, "schedule", FROM_0),
+            "noise on these features, as a multiple of their standard deviation",
+        ),
     ),
     *_read_by(
         SOFNETS,

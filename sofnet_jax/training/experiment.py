@@ -211,7 +211,8 @@ class Experiment:
         """The batches of the phases that begin with `stage`, from their step number `step` on."""
         if stage.phase.frozen:
             assert self.features, "prepare_features comes first"
-            return self.features.repeat(self.config.seed, step)
+            noise = self.config.train.feature_noise
+            return self.features.repeat(self.config.seed, step, noise)
         return self._create_batches(stage.source, step)
 
     def _create_batches(self, source: Source, step: int) -> Generator[Batch, None, None]:

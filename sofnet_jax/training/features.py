@@ -26,16 +26,30 @@ class Features:
     batches: list[Any]
     moments: dict[str, Moments]
 
-    def repeat(self, seed: int, first: int) -> Generator[Any, None, None]:
-        """All batches in an order of its own in every pass, without end, from number `first` on."""
+    def repeat(self, seed: int, first: int, noise: float = 0.0) -> Generator[Any, None, None]:
+        """All batches in an order of its own in every pass, without end, from number `first` on.
+
+        Adds normal noise of so many of each feature's standard deviations.
+        """
         count = len(self.batches)
         passes, skipped = divmod(first, count)
         while True:
             order = np.random.default_rng((seed, passes)).permutation(count)
             for i in order[skipped:]:
                 # What could not be read is reported once, by the pass that computed the features.
-                yield self.batches[i]
+                yield self._disturb(self.batches[i], noise, (seed, passes, int(i)))
             passes, skipped = passes + 1, 0
+
+    def _disturb(self, batch: Any, noise: float, key: tuple[int, ...]) -> Any:
+        if not noise:
+            return batch
+        rng = np.random.default_rng((*key, jax.process_index()))
+        disturbed = {}
+        for stage, x in batch["frames"].items():
+            deviation = noise * self.moments[stage][1].astype(np.float32)
+            drawn = rng.standard_normal(x.shape, np.float32)
+            disturbed[stage] = (x + deviation * drawn).astype(x.dtype)
+        return batch | {"frames": disturbed}
 
 
 def compute_features(

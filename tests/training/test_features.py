@@ -162,6 +162,21 @@ def test_every_pass_has_an_order_of_its_own_which_a_resumed_training_finds_again
     assert [*itertools.islice(features.repeat(1, 0), 20)] != order[:20]
 
 
+def test_noise_is_drawn_anew_in_every_pass_and_the_same_again():
+    frames = np.full((4, 3, 2), [1, 5], np.float32)
+    deviation = np.array([2.0, 0.0])
+    features = Features(
+        [{"frames": {"res1": frames}, "index": 0}], {"res1": (deviation, deviation)}
+    )
+    first, second = (b["frames"]["res1"] for b in itertools.islice(features.repeat(0, 0, 0.5), 2))
+    assert (first[..., 1] == 5).all() and (second[..., 1] == 5).all()
+    assert (first[..., 0] != second[..., 0]).all() and first.dtype == np.float32
+    assert 0.5 < np.concatenate([first, second])[..., 0].std() < 1.5
+    [again] = itertools.islice(features.repeat(0, 1, 0.5), 1)
+    np.testing.assert_array_equal(again["frames"]["res1"], second)
+    assert again["index"] == 0 and (frames[..., 0] == 1).all()
+
+
 def test_no_more_passes_are_stored_than_are_needed(data, monkeypatch):
     counts = []
     monkeypatch.setattr(
