@@ -53,9 +53,10 @@ def main(argv: list[str]) -> None:
     model = load(argv[1], which, dtype="float32", engine="onnxruntime")
     source = _choose(_open_training_videos(folder), VIDEOS.value)
     require_place(folder / FILE)
-    ranges = compute_ranges(restore_network(model.network), _read(source, model.sampler))
-    path = write_ranges(folder, digest, ranges, videos=len(source), size=model.size)
-    print(f"wrote {path}: ranges of activations in {len(source)} training videos", flush=True)
+    videos = list(_read(source, model.sampler))
+    ranges = compute_ranges(restore_network(model.network), videos)
+    path = write_ranges(folder, digest, ranges, videos=len(videos), size=model.size)
+    print(f"wrote {path}: ranges of activations in {len(videos)} training videos", flush=True)
 
 
 def _open_training_videos(folder: Path) -> Source:

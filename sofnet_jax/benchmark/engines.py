@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from sofnet_jax.benchmark.stopwatch import Times, describe_load, time_in_turn
 from sofnet_jax.benchmark.workload import Workload, classify, run_loop, run_program
 from sofnet_jax.engines.registry import ENGINES, find_engine, use_engine
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.inference.int8 import compute_ranges
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.portable import write_video_model
 from sofnet_jax.systems.base import Network
@@ -117,11 +118,16 @@ def _create_engine_programs(
     work: Workload, name: str, dtype: str, models: _Models
 ) -> dict[Way, Program]:
     way, engine = functools.partial(Way, name, dtype), find_engine(name)
-    network, tsn = (use_engine(each, name, dtype) for each in (work.network, work.tsn))
-    whole, plain = (engine.compile(model, dtype) for model in (models.sofnet, models.tsn))
+    network, tsn = (_move(each, name, dtype, work.videos) for each in (work.network, work.tsn))
     programs: dict[Way, Program] = {
         way(TSN): functools.partial(_classify, tsn, work.videos),
         way(LOOP): _create_loop(work, network),
+    }
+    _require_same(work, programs[way(LOOP)](), f"the loop in {name}, {dtype}")
+    if dtype == "int8":  # programs are not written in it
+        return programs
+    whole, plain = (engine.compile(model, dtype) for model in (models.sofnet, models.tsn))
+    programs |= {
         way(TSN_PROGRAM): lambda: [plain([video]) for video in work.videos],
         way(PROGRAM): lambda: [whole([video])[2] for video in work.videos],
     }
@@ -133,8 +139,13 @@ def _create_engine_programs(
         _require_same(work, programs[way(BY_HAND)](), f"the loop by hand in {name}")
     found = [actions[actions >= 0] for actions in programs[way(PROGRAM)]()]
     _require_same(work, found, f"one program in {name}, {dtype}")
-    _require_same(work, programs[way(LOOP)](), f"the loop in {name}, {dtype}")
     return programs
+
+
+def _move(network: Network, name: str, dtype: str, videos: Sequence[np.ndarray]) -> Network:
+    """The network in an engine; for int8, the videos themselves say what it must hold."""
+    ranges = compute_ranges(network, videos) if dtype == "int8" else None
+    return use_engine(network, name, dtype, ranges)
 
 
 def _create_loop(work: Workload, network: Network) -> Program:
