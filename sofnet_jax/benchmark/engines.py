@@ -2,12 +2,13 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sofnet_jax.benchmark.forced_gates import draw_pictures, force
 from sofnet_jax.benchmark.hand_loop import HandLoop, create_span_models
 from sofnet_jax.benchmark.stopwatch import Times, describe_load, time_in_turn
 from sofnet_jax.benchmark.workload import Workload, classify, run_loop, run_program
@@ -118,7 +119,10 @@ def _create_engine_programs(
     work: Workload, name: str, dtype: str, models: _Models
 ) -> dict[Way, Program]:
     way, engine = functools.partial(Way, name, dtype), find_engine(name)
-    network, tsn = (_move(each, name, dtype, work.videos) for each in (work.network, work.tsn))
+    if dtype == "int8":
+        network, tsn = _create_int8_networks(work, name)
+    else:
+        network, tsn = (use_engine(each, name, dtype) for each in (work.network, work.tsn))
     programs: dict[Way, Program] = {
         way(TSN): functools.partial(_classify, tsn, work.videos),
         way(LOOP): _create_loop(work, network),
@@ -142,10 +146,16 @@ def _create_engine_programs(
     return programs
 
 
-def _move(network: Network, name: str, dtype: str, videos: Sequence[np.ndarray]) -> Network:
-    """The network in an engine; for int8, the videos themselves say what it must hold."""
-    ranges = compute_ranges(network, videos) if dtype == "int8" else None
-    return use_engine(network, name, dtype, ranges)
+def _create_int8_networks(work: Workload, name: str) -> tuple[Network, Network]:
+    """SoF-Net and TSN in int8, with ranges of the videos themselves, and gates forced anew.
+
+    The pictures' features after random layers are so much alike that int8 could confuse them.
+    """
+    network, ranges = work.network, compute_ranges(work.network, work.videos)
+    rounded = use_engine(network, name, "int8", ranges)
+    forced = force(network, draw_pictures(work.size), rounded)
+    tsn = use_engine(work.tsn, name, "int8", compute_ranges(work.tsn, work.videos))
+    return use_engine(forced, name, "int8", ranges), tsn
 
 
 def _create_loop(work: Workload, network: Network) -> Program:
