@@ -13,7 +13,7 @@ from run_folder import GATED, write_run
 from specimens import NAMES, create_specimen
 
 import sofnet_jax
-from sofnet_jax.backbones.folded import create_past
+from sofnet_jax.backbones.folded import Block, create_past
 from sofnet_jax.backbones.layers import PIXEL_MEAN, PIXEL_STD
 from sofnet_jax.engines import onnxruntime
 from sofnet_jax.engines.registry import ENGINES, find_engine, use_engine
@@ -59,7 +59,8 @@ def test_layers_are_rounded_and_scores_are_not(name, engine):
         assert len(left) == len(its_left)
         for wanted, got in ((features.array, found.array), (pooled, its_pooled)):
             error = np.linalg.norm(wanted - got) / np.linalg.norm(wanted)
-            assert 1e-5 < error < 0.1 and got.dtype == np.float32
+            rounds = any(isinstance(layer, Block) for layer in b.layers.layers)
+            assert (1e-5 < error < 0.1 if rounds else error == 0) and got.dtype == np.float32
         _, evidence = a.extract(state, x if a.looks else before)
         scores = [jax.tree.leaves(span.score(state, evidence)) for span in (a, b)]
         for wanted, got in zip(*scores, strict=True):
