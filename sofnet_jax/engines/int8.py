@@ -2,8 +2,8 @@
 
 Every engine reads the models: between QuantizeLinear and DequantizeLinear, weights are int8 with a
 scale per channel, and activations uint8, since most of them follow a ReLU. ONNX Runtime takes more
-than twice as long with int8 activations. The stem stays float32: it takes little time, and in int8
-it is why every third of the decisions that change do so.
+than twice as long with int8 activations. The stem stays float32: in int8 it saves little time, and
+more decisions change (docs/onnx.md).
 """
 
 import tempfile
