@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "prepare a data set for fast training, or inspect one",
     "convert": "convert weights between file formats",
     "export": "write a trained network as one program, for ONNX or for JAX alone",
+    "quantize": "find on training frames what engines need to compute a run in int8",
     "calibrate": "choose the rule of early exit that saves most within a loss of accuracy",
     "compare": "train TSN and SoF-Net on the same budget and compare them",
     "sweep": "train several methods with several seeds",

@@ -30,7 +30,7 @@ from sofnet_jax.host.errors import UserError
 from sofnet_jax.host.paths import expand
 from sofnet_jax.host.streams import printing
 from sofnet_jax.host.workers import count_cores
-from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES, PRECISIONS
+from sofnet_jax.run.fields import INFERENCE_PRECISIONS, LARGEST_SIZE, MOST_FRAMES
 
 # Modules that import JAX are imported where the work starts, so that --help is quick.
 
@@ -45,7 +45,10 @@ WINDOW = flags.DEFINE_float(
 EVERY = flags.DEFINE_float("every", 0.0, "Seconds between windows; 0: the window's length.", 0.0)
 EARLY = flags.DEFINE_bool("early", True, "Let a video end early once its prediction is sure.")
 DTYPE = flags.DEFINE_enum(
-    "dtype", None, PRECISIONS, "Precision of the layers; default: the device's fastest in JAX."
+    "dtype",
+    None,
+    INFERENCE_PRECISIONS,
+    "Precision of the layers; default: the device's fastest in JAX. int8: see quantize.",
 )
 ENGINE = flags.DEFINE_enum(
     "engine",

@@ -354,7 +354,7 @@ _MISTAKES = {
     "a picture in a file": (["a.mp4", f"--visualize={__file__}/out.png"], "cannot write to /"),
     "an engine without bfloat16": (
         ["a.mp4", "--engine=onnxruntime", "--dtype=bfloat16"],
-        "the engine onnxruntime computes in float32 on this machine, not in bfloat16",
+        "on this machine, not in bfloat16",
     ),
     "no window": (["a.mp4", "--every=1"], "--every needs --window"),
     "negative window": (["a.mp4", "--window=-1"], "window"),

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sofnet_jax.benchmark.forced_gates import draw_pictures, force
 from sofnet_jax.benchmark.hand_loop import HandLoop, create_span_models
 from sofnet_jax.benchmark.stopwatch import Times, describe_load, time_in_turn
 from sofnet_jax.benchmark.workload import Workload, classify, run_loop, run_program
 from sofnet_jax.engines.registry import ENGINES, find_engine, use_engine
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.inference.int8 import compute_ranges
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.portable import write_video_model
 from sofnet_jax.systems.base import Network
@@ -117,11 +119,19 @@ def _create_engine_programs(
     work: Workload, name: str, dtype: str, models: _Models
 ) -> dict[Way, Program]:
     way, engine = functools.partial(Way, name, dtype), find_engine(name)
-    network, tsn = (use_engine(each, name, dtype) for each in (work.network, work.tsn))
-    whole, plain = (engine.compile(model, dtype) for model in (models.sofnet, models.tsn))
+    if dtype == "int8":
+        network, tsn = _create_int8_networks(work, name)
+    else:
+        network, tsn = (use_engine(each, name, dtype) for each in (work.network, work.tsn))
     programs: dict[Way, Program] = {
         way(TSN): functools.partial(_classify, tsn, work.videos),
         way(LOOP): _create_loop(work, network),
+    }
+    _require_same(work, programs[way(LOOP)](), f"the loop in {name}, {dtype}")
+    if dtype == "int8":  # programs are not written in it
+        return programs
+    whole, plain = (engine.compile(model, dtype) for model in (models.sofnet, models.tsn))
+    programs |= {
         way(TSN_PROGRAM): lambda: [plain([video]) for video in work.videos],
         way(PROGRAM): lambda: [whole([video])[2] for video in work.videos],
     }
@@ -133,8 +143,19 @@ def _create_engine_programs(
         _require_same(work, programs[way(BY_HAND)](), f"the loop by hand in {name}")
     found = [actions[actions >= 0] for actions in programs[way(PROGRAM)]()]
     _require_same(work, found, f"one program in {name}, {dtype}")
-    _require_same(work, programs[way(LOOP)](), f"the loop in {name}, {dtype}")
     return programs
+
+
+def _create_int8_networks(work: Workload, name: str) -> tuple[Network, Network]:
+    """SoF-Net and TSN in int8, with ranges of the videos themselves, and gates forced anew.
+
+    The pictures' features after random layers are so much alike that int8 could confuse them.
+    """
+    network, ranges = work.network, compute_ranges(work.network, work.videos)
+    rounded = use_engine(network, name, "int8", ranges)
+    forced = force(network, draw_pictures(work.size), rounded)
+    tsn = use_engine(work.tsn, name, "int8", compute_ranges(work.tsn, work.videos))
+    return use_engine(forced, name, "int8", ranges), tsn
 
 
 def _create_loop(work: Workload, network: Network) -> Program:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sofnet_jax.host.errors import UserError
 from sofnet_jax.inference.online import Frame
+from sofnet_jax.systems.base import Network
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.sofnet.folded import FinalSpan, FoldedSoFNet, Gate, GatedSpan
 from sofnet_jax.systems.tsn import Head
@@ -65,12 +66,17 @@ def draw_pictures(size: int) -> UInt8[np.ndarray, "p size size 3"]:
     return np.stack([np.asarray(Image.fromarray(c).resize(shape)) for c in coarse])
 
 
-def force(network: FoldedSoFNet, pictures: UInt8[np.ndarray, "p size size 3"]) -> FoldedSoFNet:
+def force(
+    network: FoldedSoFNet,
+    pictures: UInt8[np.ndarray, "p size size 3"],
+    rounded: Network | None = None,
+) -> FoldedSoFNet:
     """Change the gates of a network so that gate n stops picture n.
 
-    The last two pictures are kept; the very last makes the classifier certain.
+    The last two pictures are kept; the very last makes the classifier certain. `rounded` is the
+    network in the engine whose features the gates will see, if that rounds them much.
     """
-    frames = [Frame(network, picture) for picture in pictures]
+    frames = [Frame(rounded or network, picture) for picture in pictures]
     spans: list[GatedSpan | FinalSpan] = []
     for k, span in enumerate(network.spans):
         pooled = [_pool(frame, k) for frame in frames[k:]]

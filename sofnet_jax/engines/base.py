@@ -1,12 +1,14 @@
 """The protocol of inference engines other than JAX."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 # Arrays in the order of a model's inputs to those of its outputs, which belong to the caller.
 Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+# The least and the largest value of each activation of a model, by its name there.
+Ranges = Mapping[str, tuple[float, float]]
 
 
 @runtime_checkable
@@ -24,4 +26,7 @@ class Engine(Protocol):
     def dtypes(self) -> tuple[str, ...]: ...
 
     def compile(self, model: bytes, dtype: str) -> Run:
-        """Prepare a model; inputs and outputs stay float32 whatever `dtype` rounds inside."""
+        """Prepare a model; inputs and outputs stay float32 whatever `dtype` rounds inside.
+
+        A model for int8 is quantised before (`engines.int8`).
+        """

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from sofnet_jax.backbones.folded import AnyLayers, Layers
 from sofnet_jax.backbones.shift import Channels
-from sofnet_jax.engines.base import Engine, Run
+from sofnet_jax.engines.base import Engine, Ranges, Run
 from sofnet_jax.systems.early_exit import Settled, Watched, follow
 
 
@@ -31,17 +31,22 @@ class ChannelsFirst:
 class EngineLayers:
     """`Layers` in an engine, compiled when they first run."""
 
-    def __init__(self, layers: Layers, engine: Engine, dtype: str):
-        """Take layers whose weights are float32."""
+    def __init__(self, layers: Layers, engine: Engine, dtype: str, ranges: Ranges | None):
+        """Take layers whose weights are float32, and for int8 the ranges of their activations."""
         self.layers, self._engine = layers.layers, engine
         self.dtype = jnp.dtype(dtype)
-        self._traced = layers
+        self._traced, self._ranges = layers, ranges
 
     @functools.cached_property
     def _run(self) -> Run:
         from sofnet_jax.engines.layers import create_layers_model  # JAX alone does without onnx
 
-        return self._engine.compile(create_layers_model(self._traced), self.dtype.name)
+        model = create_layers_model(self._traced)
+        if self._ranges is not None:
+            from sofnet_jax.engines.int8 import create_int8_model
+
+            model = create_int8_model(model, self._ranges)
+        return self._engine.compile(model, self.dtype.name)
 
     def __call__(self, x: Any, past: Channels | None = None) -> tuple[Any, Any, Channels]:
         """Features, their average, and the `past` of a later frame, as `Layers` finds them."""
@@ -62,7 +67,7 @@ class EngineSpan:
         span: in JAX.
     """
 
-    def __init__(self, span: Any, engine: Engine, dtype: str):
+    def __init__(self, span: Any, engine: Engine, dtype: str, ranges: Ranges | None = None):
         self.span = self._extracting = self._bare = span
         self._engine, self._dtype, self._named = engine, dtype, None
         self._compiled: dict[Any, Callable | None] = {}
@@ -71,7 +76,7 @@ class EngineSpan:
             from sofnet_jax.engines.layers import NamedLayers
 
             self._bare = replace(span, layers=Layers(()))
-            self._extracting = replace(span, layers=EngineLayers(layers, engine, dtype))
+            self._extracting = replace(span, layers=EngineLayers(layers, engine, dtype, ranges))
             self._named = NamedLayers(layers, "sofnet_layers")
 
     def __getattr__(self, name: str) -> Any:
@@ -192,9 +197,13 @@ def _find_shape(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
 
 
-def move_network(network: Any, engine: Engine, dtype: str) -> Any:
-    """The network with its spans in an engine."""
-    return replace(network, spans=tuple(EngineSpan(s, engine, dtype) for s in network.spans))
+def move_network(
+    network: Any, engine: Engine, dtype: str, ranges: Sequence[Ranges | None] | None = None
+) -> Any:
+    """The network with its spans in an engine; for int8, `ranges` has those of every span."""
+    each = ranges or [None] * len(network.spans)
+    spans = (EngineSpan(s, engine, dtype, r) for s, r in zip(network.spans, each, strict=True))
+    return replace(network, spans=tuple(spans))
 
 
 def restore_network(network: Any) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 
 from sofnet_jax.engines.base import Run
+from sofnet_jax.host.processor import sums_bytes
 
 _ERRORS_ONLY = 3  # it warns of constants that its own optimisation left unused
 
@@ -14,7 +15,11 @@ class OnnxRuntime:
     """ONNX Runtime on CPU cores."""
 
     name = "onnxruntime"
-    dtypes = ("float32",)  # its kernels for CPUs do not compute in bfloat16
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Its kernels for CPUs do not compute in bfloat16."""
+        return ("float32", "int8") if sums_bytes() else ("float32",)
 
     def compile(self, model: bytes, dtype: str) -> Run:
         """Prepare a model for inputs of any size."""

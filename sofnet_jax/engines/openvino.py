@@ -7,11 +7,12 @@ import numpy as np
 
 from sofnet_jax.engines.base import Run
 from sofnet_jax.host.absence import pretend_absence
+from sofnet_jax.host.processor import sums_bytes
 
 with pretend_absence("openvino.tools.ovc"):  # its import reports itself to OpenVINO's makers
     import openvino
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8 is in the model
 
 
 class OpenVino:
@@ -26,7 +27,8 @@ class OpenVino:
     def dtypes(self) -> tuple[str, ...]:
         """Without instructions for bfloat16, OpenVINO would compute in float32 and not say so."""
         can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return ("float32", "bfloat16") if "BF16" in can else ("float32",)
+        dtypes = {"bfloat16": "BF16" in can, "int8": sums_bytes()}
+        return ("float32", *(dtype for dtype, is_fast in dtypes.items() if is_fast))
 
     def compile(self, model: bytes, dtype: str) -> Run:
         """Prepare a model once for every size of its inputs: fixed sizes run faster."""

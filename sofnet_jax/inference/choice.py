@@ -1,10 +1,11 @@
 """The choice of the engine that runs a network's layers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sofnet_jax.engines.base import Ranges
 from sofnet_jax.engines.registry import ENGINES, NAMES, use_engine
 from sofnet_jax.host.errors import UserError, first_line
 from sofnet_jax.inference.online import Recognizer
@@ -13,7 +14,13 @@ from sofnet_jax.systems.base import Network
 _REPEATS = 3
 
 
-def choose_engine(network: Network, name: str, dtype: str, size: int) -> tuple[Network, str]:
+def choose_engine(
+    network: Network,
+    name: str,
+    dtype: str,
+    size: int,
+    ranges: Sequence[Ranges | None] | None = None,
+) -> tuple[Network, str]:
     """The network in the engine of a name; `auto` is the fastest one that works here.
 
     Args:
@@ -21,6 +28,7 @@ def choose_engine(network: Network, name: str, dtype: str, size: int) -> tuple[N
         name: of `registry.NAMES`.
         dtype: precision of the layers.
         size: side of the frames in pixels.
+        ranges: for int8, of the activations of every span.
 
     Returns:
         The network, and what was chosen and why, in words; "" if there was nothing to choose.
@@ -31,9 +39,12 @@ def choose_engine(network: Network, name: str, dtype: str, size: int) -> tuple[N
     if name not in NAMES:
         raise UserError(f"engine is '{name}'; choose one of {', '.join(NAMES)}")
     if name == "jax":
+        if dtype == "int8":
+            engines = " or ".join(f"--engine={engine}" for engine in ENGINES)
+            raise UserError(f"JAX does not compute in int8; give {engines}")
         return network, ""
     if name != "auto":
-        moved = use_engine(network, name, dtype)
+        moved = use_engine(network, name, dtype, ranges)
         _measure(moved, name, size)
         return moved, ""
     networks = {"jax": network} if np.dtype(dtype) == network.dtype else {}
@@ -41,7 +52,7 @@ def choose_engine(network: Network, name: str, dtype: str, size: int) -> tuple[N
     reasons = [] if networks else ["jax was left out: it does not use this type's instructions"]
     for engine in (*ENGINES, *networks):
         try:
-            moved = networks.get(engine) or use_engine(network, engine, dtype)
+            moved = networks.get(engine) or use_engine(network, engine, dtype, ranges)
             times[engine] = _measure(moved, engine, size)
             networks[engine] = moved
         except UserError as error:

@@ -12,12 +12,13 @@ from sofnet_jax.data.views import Sampler
 from sofnet_jax.host.errors import UserError, explain_unreadable
 from sofnet_jax.host.paths import expand
 from sofnet_jax.inference.choice import choose_engine
+from sofnet_jax.inference.int8 import read_ranges
 from sofnet_jax.inference.many import create_recognizer
 from sofnet_jax.inference.model import TrainedModel
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.run.checkpoint import Which
 from sofnet_jax.run.config import DTYPES, VARIANTS, flatten_fields, get_config, read_fields
-from sofnet_jax.run.fields import LARGEST_SIZE, MOST_FRAMES
+from sofnet_jax.run.fields import INFERENCE_PRECISIONS, LARGEST_SIZE, MOST_FRAMES
 from sofnet_jax.systems.early_exit import Rule
 from sofnet_jax.systems.registry import create_system, find_system
 from sofnet_jax.weights.load import create_shapes, initialise, load_weights
@@ -41,7 +42,8 @@ def load(
             says how the network sees a video and when that ends; other weights take the defaults
             of `sofnet_jax.run.fields`.
         which: checkpoint of a run, the last or the best.
-        dtype: precision of the stages, float32 or bfloat16; by default the device's fastest.
+        dtype: precision of the stages, float32, bfloat16, or, in an engine and for a run that
+            `sofnet_jax.quantize` was run on, int8; by default the device's fastest.
         size: side of the frames in pixels; by default the configuration's.
         num_frames: frames of a video; by default the configuration's.
         variant: of the defaults, such as "release" for weights of the authors.
@@ -52,8 +54,8 @@ def load(
     Raises:
         UserError: the source does not exist or cannot be used.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(DTYPES)}")
+    if dtype is not None and dtype not in INFERENCE_PRECISIONS:
+        raise UserError(f"dtype is '{dtype}'; choose one of {', '.join(INFERENCE_PRECISIONS)}")
     source = os.fspath(source)
     config = Path(expand(source)) / "config.json"
     with explain_unreadable():
@@ -62,6 +64,7 @@ def load(
         raise UserError(f"{source} is a run, with its own configuration; leave out '{variant}'")
     fields = read_fields(config) if is_run else {}
     weights = load_weights(source, which)
+    digest = weights.digest if dtype == "int8" else ""
     name = weights.system.name
     if is_run:
         if "system" in weights.told and fields["model.system"] != name:
@@ -109,9 +112,13 @@ def load(
     )
     if engine == "auto" and jax.default_backend() != "cpu":
         engine = "jax"  # the others run on the CPU
-    plain = dtype if engine == "jax" else "float32"  # what other engines round, they round
+    # What other engines round, they round; int8 in JAX is refused below.
+    plain = dtype if engine == "jax" and dtype != "int8" else "float32"
     network = system.deploy(variables, dtype=None if plain is None else DTYPES[plain])
-    network, choice = choose_engine(network, engine, dtype or "float32", size)
+    ranges = None
+    if dtype == "int8" and engine != "jax":
+        ranges = read_ranges(source, which, digest, len(network.spans))
+    network, choice = choose_engine(network, engine, dtype or "float32", size, ranges)
     if many:
         create_recognizer(network).warm_up(size, size, num_frames)
     else:

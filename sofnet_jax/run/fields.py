@@ -12,6 +12,7 @@ from sofnet_jax.host.errors import UserError, shorten
 CRITERIA = ("top1", "top5", "map")  # metrics by which checkpoints are compared
 LARGEST_SIZE, MOST_FRAMES = 4096, 10_000  # pixels a side, frames of a video
 PRECISIONS = ("float32", "bfloat16")
+INFERENCE_PRECISIONS = (*PRECISIONS, "int8")
 # What a field means to a run that was stored:
 #   identity     a checkpoint must agree on it
 #   schedule     a resumed training must agree on it

@@ -68,7 +68,7 @@ class Experiment:
         """Raises UserError if a value is out of range or data is missing."""
         check_config(config)
         self.config = config
-        self.train_source, self.val_source = _create_sources(config)
+        self.train_source, self.val_source = create_sources(config)
         fields = flatten_fields(config.to_dict())
         self.system = create_system(
             fields,
@@ -294,7 +294,7 @@ def _create_stages(system: System, source: Source, config: ConfigDict) -> list[S
     return stages
 
 
-def _create_sources(config: ConfigDict) -> tuple[Source, Source]:
+def create_sources(config: ConfigDict) -> tuple[Source, Source]:
     """The training and validation videos. New kinds of source are added here."""
     data = config.data
     train, val = data.train, data.val

@@ -13,6 +13,7 @@ from sofnet_jax.benchmark.stopwatch import Times, describe_load, time_in_turn
 from sofnet_jax.benchmark.workload import create_workload
 from sofnet_jax.engines.registry import ENGINES, find_engine
 from sofnet_jax.host.errors import UserError
+from sofnet_jax.host.processor import sums_bytes
 
 SIZE = 48
 
@@ -41,6 +42,9 @@ def test_every_engine_is_reported_with_its_ratios(work):
         for way in ("loop", "one program"):
             line = rf"^  {engine} float32: the {way} takes \d+\.\d+ of TSN's time, \d+\.\d+ × its"
             assert re.search(line, text, re.M), line
+    for engine in ENGINES if sums_bytes() else ():
+        assert re.search(rf"^    {engine} int8, loop +\d+\.\d", text, re.M)
+        assert f"  {engine} int8: the loop takes " in text and f"{engine} int8, one" not in text
     assert re.search(r"^  the fastest loop in float32 is (jax|onnxruntime|openvino)'s$", text, re.M)
     assert re.search(r"^  the fastest by hand takes \d+\.\d\d × as long$", text, re.M)
     assert re.search(r"load \d+\.\d", text)
