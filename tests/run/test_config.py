@@ -140,7 +140,7 @@ def test_a_stored_run_is_compared_by_these_fields():
         "optimizer": "name policy_name learning_rate policy_rate classifier_rate schedule "
         "drop_epochs momentum weight_decay clip_norm",
         "temperature": "initial decay final",
-        "train": "batch_size warmup_epochs least_steps gate_steps feature_epochs",
+        "train": "batch_size warmup_epochs least_steps gate_steps feature_epochs feature_noise",
     }
     expected = {f"{group}.{name}" for group, names in groups.items() for name in names.split()}
     expected |= {"init_from", "seed"}
