@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from sofnet_jax.benchmark.workload import Workload, classify, run_loop, run_prog
 from sofnet_jax.host.errors import first_line
 from sofnet_jax.inference.lockstep import Lockstep
 from sofnet_jax.inference.online import Recognizer, extract, see
+from sofnet_jax.inference.pool import Pool
 from sofnet_jax.systems.base import find_device
 from sofnet_jax.systems.early_exit import NEVER, watch
 
@@ -23,6 +24,8 @@ ROUNDS = 2  # of measuring them
 SINGLE = "TSN, a frame at a time"
 OURS = "SoF-Net, the loop"
 LOCKSTEP, BATCHES = "SoF-Net, many videos in lockstep", "TSN, many videos in batches"
+POOL, PLAIN_POOL = "SoF-Net, many videos in a pool", "TSN, many videos in a pool"
+MANY = 1024  # videos in a pool, about
 
 
 def benchmark_inference(workloads: Iterable[Workload], repeats: int) -> Iterator[str]:
@@ -72,6 +75,13 @@ def _measure(work: Workload, repeats: int) -> Iterator[str]:
         f"  lockstep has {rate:.3f} × the rate that TSN's batches and the GFLOPs give "
         f"(median of {ROUNDS})"
     )
+    if POOL in times:
+        best = min(times[PLAIN_POOL], fastest)
+        yield (
+            f"  the pool has {best / times[POOL] * ratio:.3f} × the rate that TSN's best one and "
+            f"the GFLOPs give; TSN's is {1000 * work.num_frames / len(work.videos) / best:.0f} "
+            f"frames a second"
+        )
     rivals = [time for name, time in times.items() if name.startswith("PyTorch SoF-Net")]
     if rivals:
         yield f"  PyTorch's fastest loop takes {min(rivals) / times[OURS]:.2f} × ours"
@@ -98,12 +108,22 @@ def _classify_all(work: Workload, count: int) -> None:
 
 
 def _measure_many(work: Workload) -> dict[str, float]:
-    """Milliseconds per video of many, in lockstep and by TSN in batches."""
-    videos = [*work.videos] * max(QUEUE // len(work.videos), 1)  # each equally often
+    """Milliseconds per video of many, in lockstep and by TSN in batches; off a CPU in a pool."""
     lockstep, tsn = Lockstep(work.network, work.rule), Lockstep(work.tsn)
+    times = _time_many(work, QUEUE, {BATCHES: tsn, LOCKSTEP: lockstep})
+    if find_device(work.network).platform != "cpu":
+        pools = {PLAIN_POOL: Pool(work.tsn), POOL: Pool(work.network, work.rule)}
+        times |= _time_many(work, MANY, pools)
+    return times
+
+
+def _time_many(
+    work: Workload, count: int, recognizers: Mapping[str, Lockstep | Pool]
+) -> dict[str, float]:
+    videos = [*work.videos] * max(count // len(work.videos), 1)  # each equally often
     programs = {
-        BATCHES: lambda: dict(tsn.recognize(videos)),
-        LOCKSTEP: lambda: dict(lockstep.recognize(videos)),
+        name: functools.partial(lambda each: dict(each.recognize(videos)), each)
+        for name, each in recognizers.items()
     }
     return {name: 1000 * s / len(videos) for name, s in interleave(programs, ROUNDS).items()}
 
