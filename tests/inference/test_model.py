@@ -288,7 +288,8 @@ def test_what_cannot_be_loaded(tmp_path, run, variables):
     assert "leave out 'release'" in _refuse(run, variant="release")
     whole = write_weights(tmp_path / "whole.safetensors", variables)
     assert "no variant 'big'" in _refuse(whole, variant="big")
-    assert "dtype is 'int8'" in _refuse(run, dtype="int8")
+    assert "dtype is 'int4'" in _refuse(run, dtype="int4")
+    assert "JAX does not compute in int8" in _refuse(run, dtype="int8")
     assert "size is 0" in _refuse(run, size=0)
 
 
