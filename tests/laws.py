@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from sofnet_jax.inference import online
 from sofnet_jax.inference.lockstep import Lockstep
+from sofnet_jax.inference.lookahead import LookAhead
 from sofnet_jax.inference.online import Recognizer
 from sofnet_jax.inference.pool import Pool
 from sofnet_jax.inference.program import run_videos
@@ -49,6 +50,15 @@ def run_pool(network, videos, rule, batch_size=3, group_size=5):
     return [results[i] for i in range(len(videos))]
 
 
+def run_ahead(network, videos, rule, length=3):
+    ahead, a = LookAhead(network, rule, length), network.architecture
+    for video in videos:
+        frames = [video[time] for time in a.order(len(video))]
+        result, computed = ahead.recognize(frames, len(video) if a.num_frames else None)
+        assert computed[0] >= len(result.trace) and max(computed) <= len(video)
+        yield result
+
+
 def read(results):
     """Logits and the steps of every video."""
     steps = [
@@ -78,6 +88,8 @@ def check_all(specimen, videos, rule, *, compiled=True):
     if compiled:
         ways["lockstep"] = read(run_lockstep(network, videos, rule))
         ways["pool"] = read(run_pool(network, videos, rule))
+        if network.shares:
+            ways["look-ahead"] = read(run_ahead(network, videos, rule))
         ways["program"] = run_program(network, videos, rule)
     for way, (its_logits, its_steps) in ways.items():
         assert its_steps == steps, way

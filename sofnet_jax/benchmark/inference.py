@@ -13,12 +13,14 @@ from sofnet_jax.benchmark.stopwatch import interleave
 from sofnet_jax.benchmark.workload import Workload, classify, run_loop, run_program
 from sofnet_jax.host.errors import first_line
 from sofnet_jax.inference.lockstep import Lockstep
+from sofnet_jax.inference.lookahead import LookAhead
 from sofnet_jax.inference.online import Recognizer, extract, see
 from sofnet_jax.inference.pool import Pool
 from sofnet_jax.systems.base import find_device
 from sofnet_jax.systems.early_exit import NEVER, watch
 
 BATCHES_OF_FRAMES = (2, 4, 16)  # of TSN
+CHUNKS = (4, 8, 16)  # frames of a video whose layers run at once
 QUEUE = 64  # videos in lockstep, about
 ROUNDS = 2  # of measuring them
 SINGLE = "TSN, a frame at a time"
@@ -93,6 +95,12 @@ def _create_programs(work: Workload) -> dict[str, Callable[[], Any]]:
     programs: dict[str, Callable[[], Any]] = {SINGLE: lambda: _classify_all(work, 1)}
     for count in BATCHES_OF_FRAMES:
         programs[f"TSN, {count} frames at a time"] = functools.partial(_classify_all, work, count)
+    if find_device(work.network).platform != "cpu":
+        for count in CHUNKS:
+            ahead = LookAhead(work.network, work.rule, count)
+            programs[f"SoF-Net, layers of {count} frames at once"] = functools.partial(
+                lambda ahead: [ahead.recognize(video) for video in videos], ahead
+            )
     return programs | {
         "TSN, one program on the device": lambda: run_program(work.tsn, NEVER, videos),
         OURS: lambda: run_loop(recognizer, videos),

@@ -364,7 +364,7 @@ def _begin_rows(
     return choose(fresh, begun, state)
 
 
-def _finish_row(states: Watched, rows: Int[Any, "1"]) -> tuple[Watched, Array]:
+def _finish_row(states: Watched, rows: Int[Any, "1"]) -> tuple[Watched, Any]:
     """No other frame of a video comes."""
     state, needed = finish(take_rows(states, rows))
     return put_rows(states, rows, state), needed
