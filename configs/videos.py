@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model.forward_bias = 2.0  # else the first steps see one frame in 32, and learn nothing
     c.temperature.initial = 1.0  # at 5 the self-supervision drowns the gates' other gradients
     c.temperature.final = 0.5
-    c.loss.alpha = 0.4  # a network that already fits its videos leaves L_cls small
-    c.loss.floor = 0.85  # else trimmed videos, whose frames all show it, are left one frame each
+    c.loss.alpha = 0.5  # a network that already fits its videos leaves L_cls small
+    c.loss.floor = 0.7  # else trimmed videos, whose frames say the same, are left one frame each
     c.loss.reference_gflops = 2.52  # the paper's network; so α means the same for any other
     return apply_variant(c, variant)

@@ -206,7 +206,7 @@ FIELDS = (
         Field("loss.guidance", True, "schedule", ANY, "False leaves L_pg out (Tables 4 and D)"),
         _add(
             *("loss.floor", 0.0, "schedule", BELOW_1),
-            "L_eff pushes to this share of its largest value, times that of recognised frames",
+            "share of L_eff's largest value below which it pushes a video no further",
         ),
         Field("loss.reference_gflops", 0.0, "schedule", FROM_0, "a frame's in L_eff; 0: real ones"),
     ),

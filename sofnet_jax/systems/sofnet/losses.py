@@ -36,8 +36,7 @@ class Objective:
         alpha: weight of accuracy against cost.
         beta: weight of the inner classifiers against the policies' self-supervision.
         guidance: False leaves L_pg out of the total; its terms are still reported.
-        floor: how far L_eff pushes a video: no further than to this share of its largest value,
-            times the share of the frames whose action the classifier recognises in them alone.
+        floor: the share of its largest value below which L_eff of a video pushes no further.
     """
 
     lookup: tuple[float, ...]
@@ -53,7 +52,7 @@ class Objective:
         zero = jnp.zeros(())
         if not outputs.inner_logits.shape[2]:
             return Losses(classification, classification, zero, zero, zero)
-        efficiency = self._limit(self.compute_efficiency(outputs), outputs, targets).mean()
+        efficiency = self._limit(self.compute_efficiency(outputs)).mean()
         inner = self.compute_inner(outputs, targets).mean()
         self_ = self.compute_self(outputs, targets).mean()
         total = self.alpha * classification + (1 - self.alpha) * efficiency
@@ -61,15 +60,11 @@ class Objective:
             total = total + self.beta * inner + (1 - self.beta) * self_
         return Losses(total, classification, efficiency, inner, self_)
 
-    def _limit(
-        self, efficiency: Float[Array, "b"], outputs: Outputs, targets: Float[Array, "b n"]
-    ) -> Float[Array, "b"]:
+    def _limit(self, efficiency: Float[Array, "b"]) -> Float[Array, "b"]:
         """L_eff of each video, or the least that counts."""
         if not self.floor:
             return efficiency
-        largest = sum(self.lookup) / len(self.lookup)
-        share = compute_recognised(outputs.frame_logits, targets)
-        return jnp.maximum(efficiency, self.floor * share * largest)
+        return jnp.maximum(efficiency, self.floor * sum(self.lookup) / len(self.lookup))
 
     def compute_efficiency(self, outputs: Outputs) -> Float[Array, "b"]:
         """L_eff (Eq. 11)."""
@@ -82,14 +77,6 @@ class Objective:
     def compute_self(self, outputs: Outputs, targets: Float[Array, "b n"]) -> Float[Array, "b"]:
         """L_self (Eqs. 14–15)."""
         return compute_self_loss(outputs.decision.logits, outputs.inner_logits, targets)
-
-
-def compute_recognised(
-    frame_logits: Float[Array, "b t n"], targets: Float[Array, "b n"]
-) -> Float[Array, "b"]:
-    """The share of a video's frames in which the classifier finds one of its labels."""
-    best = frame_logits.argmax(-1)
-    return (jnp.take_along_axis(targets, best, axis=1) > 0).mean(1, dtype=frame_logits.dtype)
 
 
 def compute_efficiency_loss(
