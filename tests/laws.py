@@ -89,7 +89,7 @@ def check_all(specimen, videos, rule, *, compiled=True):
         ways["lockstep"] = read(run_lockstep(network, videos, rule))
         ways["pool"] = read(run_pool(network, videos, rule))
         if network.shares:
-            ways["look-ahead"] = read(run_ahead(network, videos, rule))
+            ways["look-ahead"] = read(list(run_ahead(network, videos, rule)))
         ways["program"] = run_program(network, videos, rule)
     for way, (its_logits, its_steps) in ways.items():
         assert its_steps == steps, way
