@@ -1,4 +1,4 @@
-"""Prediction of many videos in lockstep, in a child process that may crash."""
+"""Prediction of many videos together, in a child process that may crash."""
 
 import functools
 import sys

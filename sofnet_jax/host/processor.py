@@ -1,4 +1,4 @@
-"""What the processor can do."""
+"""Instructions of the processor."""
 
 import functools
 from pathlib import Path
@@ -8,7 +8,7 @@ _INSTRUCTIONS = {"avx512_vnni", "avx_vnni", "asimddp"}  # of x86, and of Arm
 
 @functools.cache
 def sums_bytes() -> bool:
-    """Whether it adds products of bytes in 32 bits; False where Linux does not tell.
+    """Return True if Linux reports instructions that sum products of bytes in 32 bits.
 
     Without such instructions engines add pairs of products in 16 bits, which overflow.
     """

@@ -25,9 +25,9 @@ _SHARE = 0.5  # of the device's memory that the frames under way may take
 def choose_batch_size(
     network: Network, shape: tuple[int, ...], sizes: Sequence[int] = _SIZES
 ) -> int:
-    """The one of some batch sizes with the least time per frame, (h, w, 3), of those that fit.
+    """Choose the batch size with the least time per frame, (h, w, 3), of those that fit.
 
-    What was measured is kept beside the compiled programs, for this device and network only.
+    The choice is stored beside the compiled programs, for this device and network only.
     """
     path = _find_file(network, shape, sizes)
     if path and path.exists():
@@ -73,7 +73,7 @@ def _find_memory(device: jax.Device) -> int | None:
 
 
 def _fits(network: Network, shape: tuple[int, ...], size: int) -> bool:
-    """Whether what a full pool carries, a batch before every span, takes no more than its share."""
+    """Return True if the features of a full pool fit in their share of the device's memory."""
     memory = _find_memory(find_device(network))
     if memory is None:
         return True

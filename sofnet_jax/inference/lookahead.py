@@ -114,7 +114,7 @@ class LookAhead:
 
 
 class _Trace:
-    """What was done with the frames so far."""
+    """Times and actions of the frames so far."""
 
     def __init__(self) -> None:
         self.time: list[int] = []

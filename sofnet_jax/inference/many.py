@@ -83,7 +83,7 @@ def predict_videos(
 
 
 def create_recognizer(network: Network, rule: Rule = NEVER) -> Lockstep | Pool:
-    """What suits the device: on an accelerator, decisions stay there."""
+    """Create a `Lockstep` on a CPU, a `Pool` on an accelerator."""
     return (Lockstep if find_device(network).platform == "cpu" else Pool)(network, rule)
 
 

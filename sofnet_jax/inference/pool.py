@@ -3,7 +3,7 @@
 Frames arrive in groups of videos, each in one transfer, while the device computes the group
 before. A compiled loop runs the span for which most frames wait, writes what it decided, and gives
 the place of a video that ends to the next one. It stops when the older group is finished and no
-full batch is left; what it left of the newer group it goes on with when the next one is there.
+full batch is left. The rest of the newer group then runs together with the next one.
 """
 
 import functools
@@ -28,7 +28,7 @@ from sofnet_jax.systems.base import DONE, UNDECIDED, Network, Result, Trace, cho
 from sofnet_jax.systems.early_exit import NEVER, Rule, Watched, see
 
 _GROUP_SIZE, _GROUP_BYTES = 256, 2**30  # of frames that one transfer may take
-_ROOM = 8  # frames
+_ROOM = 8  # lengths of videos are rounded up to multiples of it, since each is compiled
 _PATIENCE = 1.0  # seconds after which a group goes as it is: then reading is what takes the time
 _FREE = DONE - 1  # in place of a span: no video
 
@@ -48,7 +48,7 @@ class Group:
 
 
 class Steps(NamedTuple):
-    """What was done with each of s videos so far: frames looked at, actions, and how many."""
+    """Frames looked at, their actions, and the number of steps of each of s videos so far."""
 
     time: Int[Any, "s t"]
     action: Int[Any, "s t"]
@@ -139,7 +139,7 @@ class Pool:
     def _begin(self, shape: tuple[int, ...], length: int) -> "_Passage":
         if self._batch_size is None:
             self._batch_size = choose_batch_size(self.network, shape)
-        room = -(-length // _ROOM) * _ROOM  # so that few lengths are compiled
+        room = -(-length // _ROOM) * _ROOM
         return _Passage(self, self._batch_size, shape, room)
 
     def _gather(
